@@ -1,0 +1,74 @@
+"""``gimp-fast COMMAND``: finds the command, and turns errors into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from gimp_fast import __version__
+from gimp_fast.errors import GimpError
+
+COMMANDS = {
+    "prepare": "check slides, RNA and labels and join them into a cohort folder",
+    "train": "train GiMP on a cohort: genes, pretrain, finetune, evaluate",
+    "doctor": "show what was built, what can run here, and why not",
+}
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Wrap a command's ``main(argv)``: bad input exits with 2 and one message, ``--debug`` shows the traceback."""
+
+    @functools.wraps(main)
+    def wrapper(argv: Sequence[str] | None = None) -> int:
+        argv = sys.argv[1:] if argv is None else list(argv)
+        try:
+            return main(argv) or 0
+        except GimpError as error:
+            if "--debug" in argv:
+                traceback.print_exc()
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`); leave quietly, as other Unix tools do.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+    return wrapper
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: gimp-fast COMMAND [options]\n\ngimp_fast {__version__}\n\ncommands:\n{lines}\n\n"
+        "`gimp-fast COMMAND --help` explains a command; `python -m gimp_fast.COMMAND` is the same.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if argv and argv[0] == "--version":
+        print(f"gimp_fast {__version__}")
+        return 0
+    if not argv or argv[0] not in COMMANDS:
+        if argv:
+            print(f"error: unknown command '{argv[0]}'\n", file=sys.stderr)
+        print(usage(), end="", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return importlib.import_module(f"gimp_fast.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
