@@ -1,6 +1,6 @@
-"""GiMP: gene-induced multimodal pre-training for image-omic classification, and fast Nyström attention.
+"""GiMP: gene-induced multimodal pre-training for image-omic classification.
 
-Importing the package is cheap: nothing heavy (torch, triton, the native library) loads before it is used.
+Importing the package is cheap: torch, triton and the native library load when they are first used.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``gimp-fast COMMAND``: finds the command, and turns errors into one clear message and an exit code."""
+"""``gimp-fast COMMAND``: finds the command; turns errors into one clear message and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ EXIT_INTERRUPTED = 130
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
-    """Wrap a command's ``main(argv)``: bad input exits with 2 and one message, ``--debug`` shows the traceback."""
+    """Wrap a command's ``main(argv)``: bad input exits with 2 and one message.
+
+    ``--debug`` among the arguments shows the traceback as well.
+    """
 
     @functools.wraps(main)
     def wrapper(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +53,8 @@ def usage() -> str:
     lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     return (
         f"usage: gimp-fast COMMAND [options]\n\ngimp_fast {__version__}\n\ncommands:\n{lines}\n\n"
-        "`gimp-fast COMMAND --help` explains a command; `python -m gimp_fast.COMMAND` is the same.\n"
+        "`gimp-fast COMMAND --help` explains a command;"
+        " `python -m gimp_fast.COMMAND` is the same.\n"
     )
 
 

@@ -1,1 +1,4 @@
-"""Triton kernels, one stem per op, imported as ``gimp_fast.kernels``. Importing this package never imports triton."""
+"""Triton kernels, one stem per op, imported as ``gimp_fast.kernels``.
+
+Importing this package never imports triton.
+"""
