@@ -1,0 +1,70 @@
+"""Loads the native operators: the CPU library with the build facts, and the CUDA library where torch can use it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+AVAILABLE = "available"
+CUDA_LIBRARY = "libgimp_fast_cuda.so"
+
+
+@dataclass(frozen=True)
+class NativeStatus:
+    """What of the native build is loaded.
+
+    Attributes:
+        cpu: ``"available"``, or why the C++ operators are not.
+        cuda: ``"available"``, or why the CUDA operators are not; a loaded library says nothing of a GPU.
+        facts: what the build recorded (compiler, CUDA architectures ...); empty without a build.
+    """
+
+    cpu: str
+    cuda: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def load() -> NativeStatus:
+    """Load what was built and say why the rest is missing. The first call loads, later ones remember.
+
+    The modules are found next to this file, so a source checkout that shadows an installed package is reported as
+    such instead of silently losing its operators.
+    """
+    try:
+        module = importlib.import_module("gimp_fast._C")
+    except ImportError as error:
+        reason = _why_not_imported(error)
+        return NativeStatus(cpu=reason, cuda=reason)
+    facts = module.build_facts()
+    return NativeStatus(cpu=AVAILABLE, cuda=_load_cuda(facts), facts=facts)
+
+
+def _why_not_imported(error: ImportError) -> str:
+    package = Path(__file__).resolve().parent
+    if not isinstance(error, ModuleNotFoundError):
+        return f"gimp_fast._C in {package} cannot be loaded ({error}); reinstall with this torch"
+    if (package.parent / "CMakeLists.txt").is_file():
+        return (
+            f"the imported gimp_fast is the source checkout {package.parent}, where nothing is built; run "
+            "`pip install -e . --no-build-isolation` there, or leave that folder to use an installed gimp_fast"
+        )
+    return f"{package} holds no built gimp_fast._C; reinstall with `pip install .` from the sources"
+
+
+def _load_cuda(facts: dict[str, Any]) -> str:
+    library = Path(__file__).resolve().parent / CUDA_LIBRARY
+    if not facts["cuda"]:
+        return f"built without CUDA ({facts['cuda_reason']})"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA; install a CUDA build of torch"
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        return f"{library} cannot be loaded ({error}); reinstall with this torch"
+    return AVAILABLE

@@ -1,0 +1,1 @@
+"""The mathematics in the shortest torch: the specification, never optimised."""
