@@ -1,0 +1,209 @@
+"""Nyström attention against its fp64 reference: outputs, gradients, bags, bad input."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gimp_fast.ops.nystrom_attention import nystrom_attention
+from gimp_fast.ops.nystrom_attention import pinv_matmul
+from gimp_fast.reference.nystrom_attention import (
+    landmarks_reference,
+    nystrom_attention_reference,
+    pinv_reference,
+)
+
+# (B, H, N, D, M): N below, at, just above and far above M; M dividing N and not; D odd; N = 1.
+SHAPES = [
+    (1, 1, 1, 8, 4),
+    (2, 2, 7, 16, 8),
+    (2, 2, 8, 16, 8),
+    (2, 3, 9, 16, 8),
+    (1, 2, 63, 16, 16),
+    (2, 2, 128, 32, 16),
+    (1, 2, 257, 13, 32),
+    (1, 1, 1000, 64, 256),
+]
+SHAPE_IDS = [f"B{b}-H{h}-N{n}-D{d}-M{m}" for b, h, n, d, m in SHAPES]
+HALF_TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+
+def sample_inputs(b, h, n, d, dtype=torch.float64, gain=1.0, seed=0):
+    """Projections of one (B, N, 3, H, D) tensor, as a qkv layer gives them: none is contiguous."""
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(b, n, 3, h, d, generator=generator, dtype=torch.float64) * gain
+    return [x.transpose(1, 2).to(dtype).detach().requires_grad_() for x in qkv.unbind(2)]
+
+
+def outputs_and_gradients(function, inputs, seed=1):
+    out = function(*inputs)
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    return [out, *torch.autograd.grad((out * weight).sum(), inputs)]
+
+
+def relative_error(found, expected):
+    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-4)], ids=["fp64", "fp32"]
+)
+def test_output_and_gradients_match_the_fp64_reference(shape, dtype, tolerance):
+    *sizes, m = shape
+    found = outputs_and_gradients(
+        lambda q, k, v: nystrom_attention(q, k, v, num_landmarks=m, backend="torch"),
+        sample_inputs(*sizes, dtype=dtype),
+    )
+    expected = outputs_and_gradients(
+        lambda q, k, v: nystrom_attention_reference(q, k, v, num_landmarks=m),
+        sample_inputs(*sizes),
+    )
+    for name, a, b in zip(["out", "dq", "dk", "dv"], found, expected, strict=True):
+        assert a.dtype == dtype
+        assert relative_error(a, b) <= tolerance or (a - b).abs().max() <= 1e-12, name
+
+
+@pytest.mark.parametrize("dtype", HALF_TOLERANCE, ids=["bf16", "fp16"])
+@pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
+def test_half_precision_stays_near_the_fp64_reference(shape, dtype):
+    b, h, n, d, m = shape
+    q, k, v = (x.to(dtype) for x in sample_inputs(b, h, n, d))
+    out = nystrom_attention(q, k, v, num_landmarks=m)
+    expected = nystrom_attention_reference(q.double(), k.double(), v.double(), num_landmarks=m)
+    assert out.dtype == dtype
+    assert relative_error(out, expected) <= HALF_TOLERANCE[dtype]
+
+
+def test_gradcheck_in_fp64():
+    q, k, v = sample_inputs(1, 2, 11, 4)
+    assert torch.autograd.gradcheck(lambda *x: nystrom_attention(*x, num_landmarks=4), (q, k, v))
+
+
+@pytest.mark.parametrize("n", [16, 17, 31, 32, 33, 100])
+def test_landmarks_are_balanced_segment_means(n):
+    x = torch.arange(n, dtype=torch.float64)[:, None]
+    marks = landmarks_reference(x, 16)
+    bounds = [i * n // 16 for i in range(17)]
+    expected = [sum(range(a, b)) / (b - a) for a, b in pairwise(bounds)]
+    assert {b - a for a, b in pairwise(bounds)} <= {n // 16, n // 16 + 1}
+    assert marks[:, 0].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 6, 20])
+@pytest.mark.parametrize("gain", [0.5, 3.0], ids=["well-conditioned", "ill-conditioned"])
+def test_thin_pinv_is_the_classic_iteration(iterations, gain):
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(2, 3, 24, 24, generator=generator, dtype=torch.float64) * gain
+    a = scores.softmax(-1)
+    w = torch.randn(2, 3, 24, 5, generator=generator, dtype=torch.float64)
+    expected = pinv_reference(a, iterations) @ w
+    assert relative_error(pinv_matmul(a, w, iterations), expected) <= 1e-10
+
+
+def test_pinv_converges_to_the_pseudo_inverse():
+    generator = torch.Generator().manual_seed(3)
+    a = (torch.randn(16, 16, generator=generator, dtype=torch.float64) * 2).softmax(-1)
+    eye = torch.eye(16, dtype=torch.float64)
+    torch.testing.assert_close(pinv_matmul(a, eye, 30), torch.linalg.pinv(a), atol=1e-8, rtol=1e-8)
+
+
+def test_short_bags_get_exact_softmax_attention():
+    q, k, v = sample_inputs(2, 2, 32, 16)
+    expected = torch.softmax(q @ k.mT / 4, -1) @ v
+    torch.testing.assert_close(nystrom_attention(q, k, v, num_landmarks=32), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
+    """Output and gradients; the peer's change with the batch mates through its global pinv maxima."""
+
+    def attend(q, k, v, **kwargs):
+        return nystrom_attention(q, k, v, num_landmarks=16, **kwargs)
+
+    bags = [
+        sample_inputs(1, 2, n, 16, dtype=dtype, gain=1 + n % 3, seed=n) for n in (57, 57, 1, 300)
+    ]
+    alone = [outputs_and_gradients(attend, bag) for bag in bags]
+
+    batch = [torch.cat(x).detach().requires_grad_() for x in zip(*bags[:2], strict=True)]
+    out = attend(*batch)
+    weights = [_weight_of(bag) for bag in bags]
+    gradients = torch.autograd.grad((out * torch.cat(weights[:2])).sum(), batch)
+    for b in range(2):
+        for found, expected in zip([out, *gradients], alone[b], strict=True):
+            assert torch.equal(found[b : b + 1], expected)
+
+    packed = [torch.cat(x, dim=2).detach().requires_grad_() for x in zip(*bags, strict=True)]
+    bounds = [0, 57, 114, 115, 415]
+    out = attend(*packed, cu_seqlens=torch.tensor(bounds, dtype=torch.int32))
+    gradients = torch.autograd.grad((out * torch.cat(weights, dim=2)).sum(), packed)
+    for b, (start, stop) in enumerate(pairwise(bounds)):
+        for found, expected in zip([out, *gradients], alone[b], strict=True):
+            assert torch.equal(found[:, :, start:stop], expected)
+
+
+def _weight_of(bag, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    q = bag[0]
+    return torch.randn(q.shape, generator=generator, dtype=torch.float64).to(q.dtype)
+
+
+def test_empty_bags_among_packed_ones_are_nothing():
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, 20, 8))
+    bounds = torch.tensor([0, 0, 20, 20])
+    out = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=bounds)
+    assert torch.equal(out, nystrom_attention(q, k, v, num_landmarks=8))
+
+
+def test_autocast_keeps_the_pseudo_inverse_in_fp32():
+    q, k, v = (x.detach().bfloat16() for x in sample_inputs(1, 2, 200, 16, gain=2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = nystrom_attention(q, k, v, num_landmarks=32)
+    assert torch.equal(under, nystrom_attention(q, k, v, num_landmarks=32))
+
+
+def test_scale_is_applied():
+    q, k, v = sample_inputs(1, 1, 40, 8)
+    scaled = nystrom_attention(q * 2, k, v, num_landmarks=8, scale=0.25)
+    plain = nystrom_attention(q, k, v, num_landmarks=8, scale=0.5)
+    torch.testing.assert_close(scaled, plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q, k, v: ((q, k[:, :, :5], v), {}), r"share one shape.*\(1, 2, 5, 8\)"),
+        (lambda q, k, v: ((q[0], k[0], v[0]), {}), "share one shape"),
+        (lambda q, k, v: ((q, k.half(), v), {}), "share one floating dtype.*float16"),
+        (lambda q, k, v: ((q.long(), k.long(), v.long()), {}), "floating dtype"),
+        (lambda q, k, v: ((q, k, v), {"num_landmarks": 0}), "num_landmarks.*got 0"),
+        (lambda q, k, v: ((q, k, v), {"pinv_iterations": -1}), "pinv_iterations.*got -1"),
+        (
+            lambda q, k, v: ((q, k, v), {"cu_seqlens": torch.tensor([0, 7])}),
+            r"number of tokens 12, got \[0, 7\]",
+        ),
+        (lambda q, k, v: ((q, k, v), {"cu_seqlens": torch.tensor([0, 9, 4, 12])}), "must rise"),
+        (lambda q, k, v: ((q, k, v), {"cu_seqlens": torch.tensor([0.0, 12.0])}), "int32"),
+        (lambda q, k, v: ((q, k, v), {"backend": "fast"}), "unknown"),
+    ],
+)
+def test_bad_input_names_what_is_wrong(change, message):
+    args, kwargs = change(*(x.detach() for x in sample_inputs(1, 2, 12, 8)))
+    with pytest.raises(ValueError, match=message):
+        nystrom_attention(*args, **kwargs)
+
+
+def test_packed_bags_need_a_batch_of_one():
+    q, k, v = sample_inputs(2, 2, 12, 8)
+    with pytest.raises(ValueError, match=r"\(1, H, T, D\)"):
+        nystrom_attention(q, k, v, cu_seqlens=torch.tensor([0, 12]))
+
+
+def test_a_named_backend_that_cannot_run_says_why():
+    q, k, v = sample_inputs(1, 2, 12, 8)
+    with pytest.raises(RuntimeError, match="no triton backend"):
+        nystrom_attention(q, k, v, backend="triton")
