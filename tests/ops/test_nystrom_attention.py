@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gimp_fast.ops.nystrom_attention import nystrom_attention
-from gimp_fast.ops.nystrom_attention import pinv_matmul
+from gimp_fast.ops.nystrom_attention import nystrom_attention, pinv_matmul
 from gimp_fast.reference.nystrom_attention import (
     landmarks_reference,
     nystrom_attention_reference,
@@ -102,6 +101,7 @@ def test_thin_pinv_is_the_classic_iteration(iterations, gain):
     w = torch.randn(2, 3, 24, 5, generator=generator, dtype=torch.float64)
     expected = pinv_reference(a, iterations) @ w
     assert relative_error(pinv_matmul(a, w, iterations), expected) <= 1e-10
+    assert relative_error(pinv_matmul(a.float(), w.float(), iterations), expected) <= 2e-5
 
 
 def test_pinv_converges_to_the_pseudo_inverse():
@@ -119,13 +119,14 @@ def test_short_bags_get_exact_softmax_attention():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
-    """Output and gradients; the peer's change with the batch mates through its global pinv maxima."""
+    """Output and gradients; the peer's change with the batch mates (global pinv maxima)."""
 
     def attend(q, k, v, **kwargs):
         return nystrom_attention(q, k, v, num_landmarks=16, **kwargs)
 
     bags = [
-        sample_inputs(1, 2, n, 16, dtype=dtype, gain=1 + n % 3, seed=n) for n in (57, 57, 1, 300)
+        sample_inputs(1, 2, n, 16, dtype=dtype, gain=1 + i, seed=i)
+        for i, n in enumerate((57, 57, 1, 300))
     ]
     alone = [outputs_and_gradients(attend, bag) for bag in bags]
 

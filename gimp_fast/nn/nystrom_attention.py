@@ -1,0 +1,123 @@
+"""Multi-head Nyström self-attention as a module whose weights are those of nystrom-attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gimp_fast.ops.nystrom_attention import bag_bounds, nystrom_attention
+
+
+class NystromAttention(nn.Module):
+    """out = W_out · [ Nyström(Q, K, V) + conv(V) ], with Q, K, V = x W_qkv (GiMP eq. 1 and 2).
+
+    The depthwise convolution over V runs along the tokens of one bag. Constructor arguments and
+    ``state_dict`` keys are those of ``nystrom_attention.NystromAttention`` 0.0.14, and so are the
+    outputs where M divides N, the batch is one bag, and its heads share the maxima from which the
+    pseudo-inverse starts. Elsewhere they differ on purpose: nothing is padded, each pseudo-inverse
+    starts from its own maxima, and a bag of N ≤ M tokens gets exact softmax attention.
+
+    Args:
+        dim: C, input and output channels.
+        dim_head: D.
+        heads: H.
+        num_landmarks: M.
+        pinv_iterations: hyper-power iterations.
+        residual: add the depthwise convolution over V.
+        residual_conv_kernel: its odd length in tokens.
+        dropout: probability after the output projection.
+        eps: accepted so that calls written for nystrom-attention run; nothing here divides by it.
+        backend: as in :func:`gimp_fast.ops.nystrom_attention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_head: int = 64,
+        heads: int = 8,
+        num_landmarks: int = 256,
+        pinv_iterations: int = 6,
+        residual: bool = True,
+        residual_conv_kernel: int = 33,
+        dropout: float = 0.0,
+        eps: float = 1e-8,
+        *,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if residual and residual_conv_kernel % 2 == 0:
+            raise ValueError(f"residual_conv_kernel must be odd, got {residual_conv_kernel}")
+        self.heads = heads
+        self.dim_head = dim_head
+        self.num_landmarks = num_landmarks
+        self.pinv_iterations = pinv_iterations
+        self.eps = eps
+        self.backend = backend
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+        self.res_conv = None
+        if residual:
+            self.res_conv = nn.Conv2d(
+                heads,
+                heads,
+                (residual_conv_kernel, 1),
+                padding=(residual_conv_kernel // 2, 0),
+                groups=heads,
+                bias=False,
+            )
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """Attend within each bag; a bag's output is bitwise the same alone, in a batch, or packed.
+
+        Args:
+            x: (B, N, C), or (1, T, C) with ``cu_seqlens``.
+            mask: (B, N) bool, True = keep. Dropped tokens are left out as if they were not in the
+                bag, and their output rows are zero. Not together with ``cu_seqlens``.
+            cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags.
+
+        Returns:
+            Same shape as ``x``.
+
+        Raises:
+            ValueError: shapes or bounds that do not fit.
+        """
+        if x.dim() != 3:
+            raise ValueError(f"x must be (B, N, C), got {tuple(x.shape)}")
+        if cu_seqlens is not None:
+            if mask is not None or x.shape[0] != 1:
+                raise ValueError(
+                    "packed bags need x of shape (1, T, C) and no mask, "
+                    f"got {tuple(x.shape)} and mask {None if mask is None else tuple(mask.shape)}"
+                )
+            bags = [x[:, a:b] for a, b in bag_bounds(cu_seqlens, x.shape[1])]
+            return torch.cat([self._attend(bag) for bag in bags], dim=1)
+        if mask is None:
+            # One bag a call: a matrix product may round a row by how many others it computes.
+            return torch.cat([self._attend(bag) for bag in x.split(1)])
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be bool of shape {tuple(x.shape[:2])}, True = keep, "
+                f"got {mask.dtype} {tuple(mask.shape)}"
+            )
+        out = torch.zeros_like(x)
+        for bag, keep in enumerate(mask):
+            out[bag, keep] = self._attend(x[bag : bag + 1, keep])[0]
+        return out
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """One bag, (1, N, C) -> (1, N, C)."""
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (1, N, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (1, H, N, D) each
+        out = nystrom_attention(
+            q,
+            k,
+            v,
+            num_landmarks=self.num_landmarks,
+            pinv_iterations=self.pinv_iterations,
+            backend=self.backend,
+        )
+        if self.res_conv is not None:
+            out = out + self.res_conv(v)
+        return self.to_out(out.transpose(1, 2).flatten(2))  # (1, N, C)

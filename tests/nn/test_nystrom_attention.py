@@ -1,0 +1,150 @@
+"""The module against nystrom-attention 0.0.14: equal where it is right, right where it is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gimp_fast.nn import NystromAttention
+
+peer_package = pytest.importorskip("nystrom_attention")
+
+DIM, HEADS, DIM_HEAD, M = 32, 4, 8, 16
+
+
+def equal_heads(weight):
+    """Give every head the weights of the first: the peer's global maxima are then each head's."""
+    per_head = weight.unflatten(0, (3, HEADS, DIM_HEAD))
+    return per_head[:, :1].expand_as(per_head).flatten(0, 2).clone()
+
+
+def gradient(name, parameter):
+    """The gradient; of the tied heads their sum, since the peer's shared maximum mixes them."""
+    if name == "to_qkv.weight":
+        return parameter.grad.unflatten(0, (3, HEADS, DIM_HEAD)).sum(1)
+    return parameter.grad
+
+
+def module_and_peer(dtype=torch.float64, same_heads=True, **kwargs):
+    torch.manual_seed(0)
+    peer = peer_package.NystromAttention(
+        DIM, dim_head=DIM_HEAD, heads=HEADS, num_landmarks=M, **kwargs
+    )
+    peer.to_qkv.weight.data *= 3
+    if same_heads:
+        peer.to_qkv.weight.data = equal_heads(peer.to_qkv.weight.data)
+    ours = NystromAttention(DIM, dim_head=DIM_HEAD, heads=HEADS, num_landmarks=M, **kwargs)
+    ours.load_state_dict(peer.state_dict())
+    return ours.to(dtype).eval(), peer.to(dtype).eval()
+
+
+def bag(n, dtype=torch.float64, seed=0, batch=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, n, DIM, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["fp64", "fp32"]
+)
+@pytest.mark.parametrize("n", [32, 48, 256, 1024])
+@pytest.mark.parametrize("residual", [True, False], ids=["residual", "plain"])
+def test_equals_the_peer_where_landmarks_divide_one_bag(n, residual, dtype, tolerance):
+    ours, peer = module_and_peer(dtype, residual=residual)
+    x_ours, x_peer = (bag(n, dtype).requires_grad_() for _ in range(2))
+    out, expected = ours(x_ours), peer(x_peer)
+    torch.testing.assert_close(out, expected, atol=tolerance, rtol=tolerance)
+    weight = bag(n, dtype, seed=5)
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+    scale = x_peer.grad.abs().max()
+    assert (x_ours.grad - x_peer.grad).abs().max() <= 10 * tolerance * scale
+    for (name, a), (_, b) in zip(ours.named_parameters(), peer.named_parameters(), strict=True):
+        found, wanted = gradient(name, a), gradient(name, b)
+        assert (found - wanted).abs().max() <= 10 * tolerance * wanted.abs().max(), name
+
+
+def test_state_dict_keys_and_shapes_are_the_peers():
+    ours, peer = module_and_peer()
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in peer.state_dict().items()
+    }
+
+
+def test_no_padding_tokens_take_part_unlike_in_the_peer():
+    """N = 100 is padded to 112 by the peer; a longer zero-free computation is the reference."""
+    ours, peer = module_and_peer(residual=False)
+    x = bag(100)
+    reference = NystromAttention(
+        DIM, DIM_HEAD, HEADS, M, residual=False, backend="reference"
+    ).double()
+    reference.load_state_dict(ours.state_dict())
+    expected = reference(x)
+    torch.testing.assert_close(ours(x), expected)
+    assert (peer(x) - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+def test_batch_mates_do_not_matter_unlike_in_the_peer():
+    ours, peer = module_and_peer(same_heads=False)
+    x = torch.cat([bag(64), bag(64, seed=1) * 4])
+    assert torch.equal(ours(x)[:1], ours(x[:1]))
+    assert not torch.allclose(peer(x)[:1], peer(x[:1]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_runs_unlike_the_peer(dtype):
+    ours, peer = module_and_peer(dtype)
+    x = bag(64, dtype)
+    exact = ours.double()(x.double())
+    out = ours.to(dtype)(x)
+    assert (out.double() - exact).norm() <= 2e-2 * exact.norm()
+    with pytest.raises(RuntimeError):
+        peer(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_bags_are_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
+    ours, _ = module_and_peer(dtype, same_heads=False)
+    lengths = (1, 15, 16, 17, 257, 63)
+    bags = [bag(n, dtype, seed=n) for n in lengths]
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    packed = ours(torch.cat(bags, dim=1), cu_seqlens=bounds)
+    for found, x in zip(packed.split(lengths, dim=1), bags, strict=True):
+        assert torch.equal(found, ours(x))
+    batch = torch.cat([bag(77, dtype, seed=i) for i in range(3)])
+    assert torch.equal(ours(batch), torch.cat([ours(x) for x in batch.split(1)]))
+
+
+def test_one_token_attends_to_itself():
+    ours, _ = module_and_peer(residual=False)
+    x = bag(1)
+    value = ours.to_qkv(x)[..., 2 * HEADS * DIM_HEAD :]
+    torch.testing.assert_close(ours(x), ours.to_out(value))
+
+
+def test_masked_tokens_are_as_if_absent():
+    ours, _ = module_and_peer(same_heads=False)
+    x = bag(50, batch=2)
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    mask[0, 40:] = False
+    mask[1, ::7] = False
+    out = ours(x, mask=mask)
+    for b in range(2):
+        assert torch.equal(out[b, mask[b]], ours(x[b : b + 1, mask[b]])[0])
+        assert not out[b, ~mask[b]].any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda module: module(torch.zeros(3, DIM)), r"\(B, N, C\), got \(3, 32\)"),
+        (lambda module: module(bag(4), mask=torch.ones(1, 5, dtype=torch.bool)), r"\(1, 5\)"),
+        (lambda module: module(bag(4), mask=torch.ones(1, 4)), "float32"),
+        (lambda module: module(bag(4, batch=2), cu_seqlens=torch.tensor([0, 4])), "no mask"),
+        (lambda module: module(bag(4), cu_seqlens=torch.tensor([0, 3])), "number of tokens 4"),
+        (lambda module: NystromAttention(DIM, residual_conv_kernel=32), "odd, got 32"),
+    ],
+)
+def test_bad_input_names_what_is_wrong(call, message):
+    ours, _ = module_and_peer()
+    with pytest.raises(ValueError, match=message):
+        call(ours)
