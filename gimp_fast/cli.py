@@ -1,4 +1,4 @@
-"""``gimp-fast COMMAND``: finds the command; turns errors into one clear message and an exit code."""
+"""``gimp-fast COMMAND``: finds the command; errors become one clear message and an exit code."""
 
 from __future__ import annotations
 
