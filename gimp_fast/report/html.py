@@ -1,0 +1,163 @@
+"""``report.html``: one self-contained page about a run, and its figures as files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gimp_fast import __version__
+from gimp_fast.report import panels, style
+from gimp_fast.report.panels import Panel
+from gimp_fast.report.run_folder import Estimate, RunFolder, SplitMetrics, read_run_folder
+
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "balanced_accuracy": "Balanced accuracy",
+    "f1_macro": "Macro F1",
+}
+MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A panel as the page shows it; without ``svg`` the caption tells why there is none."""
+
+    title: str
+    caption: str
+    svg: Markup | None
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html`` into a finished run's folder.
+
+    Args:
+        run_dir: a run folder; config.yaml, environment.json, metrics.jsonl, metrics.json,
+            predictions.csv and embeddings.npz are read from it, and nothing else.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        GimpError: one of these files is missing or damaged; the message names it.
+    """
+    run = read_run_folder(run_dir)
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    with style.rc():
+        curves = {
+            title: [_written(panel, folder) for panel in drawn]
+            for title, drawn in panels.curve_panels(run).items()
+        }
+        test = [
+            _written(panel, folder)
+            for panel in (panels.confusion_panel(run), panels.roc_panel(run))
+        ]
+        embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
+    environment = Environment(
+        loader=PackageLoader("gimp_fast.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        version=__version__,
+        metrics=run.metrics,
+        modalities=MODALITIES[run.metrics.modalities],
+        tiles=_tiles(run.metrics.test),
+        rows=_metric_rows(run),
+        test_figures=test,
+        curves=curves,
+        embeddings=embeddings,
+        errors=_misclassified(run),
+        num_test=len(run.predicted("test")),
+        config=run.config_text,
+        environment=_flat(run.environment),
+    )
+    report = run.path / "report.html"
+    partial = report.with_name(".report.html.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, report)
+    return report
+
+
+def _written(panel: Panel, folder: Path) -> Figure:
+    stem = folder / panel.name
+    if panel.figure is None:
+        # A figure of an earlier report of this run would contradict the sentence in its place.
+        for suffix in (".png", ".svg"):
+            stem.with_suffix(suffix).unlink(missing_ok=True)
+        return Figure(panel.title, panel.caption, None)
+    style.save(panel.figure, stem)
+    svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
+    return Figure(panel.title, panel.caption, _inline(svg, panel.name, panel.alt))
+
+
+def _inline(svg: str, name: str, alt: str) -> Markup:
+    """An SVG file's root element, fit to stand beside others in a page and to take its colours."""
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
+    # Ids must be unique in the page; matplotlib's repeat in every figure.
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in (
+        (style.INK, "ink"),
+        (style.GRID, "grid"),
+        (style.SURFACE, "surface"),
+    ):
+        svg = svg.replace(colour, f"var(--{variable})")
+    opening, body = svg.split(">", 1)
+    opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)
+    points = float(re.search(r'viewBox="0 0 ([\d.]+)', opening)[1])
+    label = Markup.escape(alt)
+    size = f"max-width: {1.8 * points:.0f}px"  # text no larger than the page's own
+    return Markup(f'{opening} role="img" aria-label="{label}" style="{size}">{body}')
+
+
+def _tiles(test: SplitMetrics | None) -> list[dict]:
+    tiles = []
+    for key, title in METRIC_TITLES.items():
+        estimate: Estimate | None = getattr(test, key, None)
+        if estimate is not None:
+            tiles.append({"title": title, "estimate": estimate, "n": test.n})
+    return tiles
+
+
+def _metric_rows(run: RunFolder) -> list[tuple[str, str, str]]:
+    rows = []
+    for key, title in METRIC_TITLES.items():
+        cells = []
+        for metrics in (run.metrics.val, run.metrics.test):
+            estimate = getattr(metrics, key, None)
+            cells.append("–" if estimate is None else panels.with_interval(estimate))
+        rows.append((title, *cells))
+    return rows
+
+
+def _misclassified(run: RunFolder) -> pd.DataFrame:
+    """Test cases that got the wrong class, the most confident mistakes first."""
+    table = run.predicted("test")
+    table = table[table["label"] != table["prediction"]]
+    errors = table[["case_id", "label", "prediction"]].assign(
+        of_label=[row[f"prob_{row['label']}"] for _, row in table.iterrows()],
+        of_prediction=[row[f"prob_{row['prediction']}"] for _, row in table.iterrows()],
+    )
+    return errors.sort_values(["of_prediction", "case_id"], ascending=[False, True])
+
+
+def _flat(data: dict, prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            rows += _flat(value, f"{name}.")
+        else:
+            rows.append((name, value if isinstance(value, str) else json.dumps(value)))
+    return rows

@@ -1,0 +1,77 @@
+"""One look for every figure: sizes, fonts, colours that colour-blind readers tell apart, saving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# The page replaces these three by its own colours, so that figures follow its light or dark scheme.
+INK, GRID, SURFACE = "#1c2128", "#dfe3e8", "#fefefe"
+TRAIN, VAL, ACCENT = "#0072b2", "#d55e00", "#0072b2"
+# Okabe and Ito's palette without black (invisible on dark) and yellow (invisible on white).
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
+WIDTH = 4.6  # inches; a phone shows it whole with 9 pt text still readable
+DPI = 200
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.facecolor": SURFACE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": SURFACE,
+    "savefig.facecolor": SURFACE,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gimp_fast",  # the same run gives the same bytes
+}
+
+
+def rc():
+    """Context in which figures are drawn and saved; matplotlib's settings come back after it."""
+    return matplotlib.rc_context(_RC)
+
+
+def new_figure(width: float = WIDTH, height: float = 3.3) -> Figure:
+    """An empty figure, size in inches, that owns its canvas; pyplot never learns of it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colours(count: int) -> list[str]:
+    """``count`` distinguishable colours; beyond the named ones, even steps of viridis."""
+    if count <= len(CATEGORIES):
+        return list(CATEGORIES[:count])
+    viridis = matplotlib.colormaps["viridis"]
+    return [matplotlib.colors.to_hex(viridis(0.08 + 0.84 * i / (count - 1))) for i in range(count)]
+
+
+def plain(name: str) -> str:
+    """A name from the user's data, kept from being read as mathematics or hidden from a legend."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem.png`` and ``stem.svg``."""
+    figure.savefig(stem.with_suffix(".png"), dpi=DPI)
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None}, dpi=DPI)
