@@ -1,0 +1,251 @@
+"""GiMP: gene encoder, patch aggregator, and the head that fuses their CLS tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from gimp_fast.losses import triplet_loss
+from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
+from gimp_fast.ops import masked_l1_loss
+
+Modalities = Literal["both", "slide", "rna"]
+
+
+class GiMPSettings(BaseModel):
+    """Architecture: what a user chooses. Where the paper leaves it open: TransMIL-like.
+
+    Attributes:
+        dim: d, width of both encoders.
+        heads: attention heads of both encoders.
+        num_layers: Nyström layers of the patch aggregator.
+        num_landmarks: M.
+        pinv_iterations: hyper-power iterations of the pseudo-inverse.
+        conv_kernel: length in patches of the depthwise residual convolution, odd.
+        dropout: after each Nyström layer.
+        patch_dropout: on the embedded patches.
+        gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or a fragment to
+            every five genes of a small panel.
+        gene_groups: N_gr; ``"auto"`` is 8, or √N_f if that is less.
+        gene_dropout: in the gene encoder.
+        gene_mlp_ratio: MLP in the attention blocks of GroupMSA; 0 is attention only.
+        decoder_hidden: hidden width of the reconstruction decoder; 0 is one linear map.
+        head_hidden: hidden width of the fusion head.
+        head_dropout: in the fusion head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(512, ge=1)
+    heads: int = Field(8, ge=1)
+    num_layers: int = Field(2, ge=1)
+    num_landmarks: int = Field(256, ge=1)
+    pinv_iterations: int = Field(6, ge=0)
+    conv_kernel: int = Field(33, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    patch_dropout: float = Field(0.0, ge=0, lt=1)
+    gene_fragments: int | Literal["auto"] = "auto"
+    gene_groups: int | Literal["auto"] = "auto"
+    gene_dropout: float = Field(0.1, ge=0, lt=1)
+    gene_mlp_ratio: float = Field(0.0, ge=0)
+    decoder_hidden: int = Field(0, ge=0)
+    head_hidden: int = Field(256, ge=1)
+    head_dropout: float = Field(0.25, ge=0, lt=1)
+
+
+class GiMPConfig(GiMPSettings):
+    """Architecture and the sizes that the cohort gives.
+
+    Attributes:
+        num_classes: number of classes.
+        feature_dim: C, width of the patch embeddings.
+        num_genes: G.
+        modalities: which encoders the model has.
+    """
+
+    num_classes: int = Field(ge=2)
+    feature_dim: int = Field(1024, ge=1)
+    num_genes: int = Field(60_480, ge=0)
+    modalities: Modalities = "both"
+
+    def resolved_gene_groups(self) -> tuple[int, int]:
+        """Fragments and groups with ``"auto"`` replaced."""
+        fragments = self.gene_fragments
+        if fragments == "auto":
+            fragments = min(64, max(1, self.num_genes // 5))
+        groups = self.gene_groups
+        if groups == "auto":
+            groups = min(8, max(1, round(fragments**0.5)))
+        return fragments, groups
+
+
+@dataclass(frozen=True)
+class PretrainLosses:
+    """Scalars of one pre-training step."""
+
+    reconstruction: Tensor
+    triplet: Tensor
+
+
+class GiMP(nn.Module):
+    """Slides and RNA of a patient -> class (GiMP, Jin et al., MICCAI 2023).
+
+        CLS_img = Aggregator(H_p),  CLS_ge = GroupMSA(X_G),  CLS_pat = [CLS_img; CLS_ge] ∈ ℝ^2d
+        P̂ = softmax(MLP(CLS_pat))
+
+    A modality that one patient lacks is replaced with a learned token in CLS_pat. A model built for
+    one modality has CLS_pat ∈ ℝ^d.
+    """
+
+    def __init__(self, config: GiMPConfig, backend: str = "auto"):
+        super().__init__()
+        self.config = config
+        self.aggregator = self.decoder = self.gene_encoder = None
+        if config.modalities != "rna":
+            self.aggregator = PatchAggregator(
+                feature_dim=config.feature_dim,
+                dim=config.dim,
+                heads=config.heads,
+                num_layers=config.num_layers,
+                num_landmarks=config.num_landmarks,
+                pinv_iterations=config.pinv_iterations,
+                conv_kernel=config.conv_kernel,
+                dropout=config.dropout,
+                input_dropout=config.patch_dropout,
+                backend=backend,
+            )
+            self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
+            self.absent_slide = nn.Parameter(torch.randn(config.dim) * 0.02)
+        if config.modalities != "slide":
+            fragments, groups = config.resolved_gene_groups()
+            self.gene_encoder = GroupMSA(
+                config.num_genes,
+                dim=config.dim,
+                heads=config.heads,
+                num_fragments=fragments,
+                num_groups=groups,
+                mlp_ratio=config.gene_mlp_ratio,
+                dropout=config.gene_dropout,
+            )
+            self.absent_genes = nn.Parameter(torch.randn(config.dim) * 0.02)
+        width = config.dim * (2 if config.modalities == "both" else 1)
+        self.head = nn.Sequential(
+            nn.Linear(width, config.head_hidden),
+            nn.GELU(),
+            nn.Dropout(config.head_dropout),
+            nn.Linear(config.head_hidden, config.num_classes),
+        )
+
+    def represent(
+        self,
+        patches: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        genes: Tensor | None = None,
+        *,
+        has_slide: Tensor | None = None,
+        has_genes: Tensor | None = None,
+    ) -> Tensor:
+        """CLS_pat of each patient.
+
+        Args:
+            patches: (T, C) packed patches of the patients that have any.
+            cu_seqlens: (bags + 1,) their bounds.
+            genes: (B, G) scaled expression; rows of patients without RNA are not read.
+            has_slide: (B,) bool, True = present; all, if not given. Its True rows are the bags.
+            has_genes: (B,) bool, True = present; all, if not given.
+
+        Returns:
+            (B, 2d), or (B, d) for a model of one modality.
+        """
+        parts = []
+        if self.aggregator is not None:
+            cls_img = None
+            if patches is not None and len(cu_seqlens) > 1:
+                cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens)
+            parts.append(_fill_absent(cls_img, has_slide, self.absent_slide))
+        if self.gene_encoder is not None:
+            rows = genes if has_genes is None else genes[has_genes]
+            cls_ge = self.gene_encoder(rows) if len(rows) else None
+            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        """Logits (B, classes); arguments as :meth:`represent`."""
+        return self.head(self.represent(*args, **kwargs))
+
+    def predict(self, *args, **kwargs) -> Tensor:
+        """Class probabilities (B, classes); arguments as :meth:`represent`."""
+        return self.forward(*args, **kwargs).float().softmax(-1)
+
+    def pretrain_losses(
+        self,
+        windows: Tensor,
+        masked: Tensor,
+        labels: Tensor,
+        genes: Tensor | None = None,
+        *,
+        has_genes: Tensor | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        margin: float = 0.8,
+        mining: Literal["hard", "all"] = "hard",
+        normalize: bool = False,
+    ) -> PretrainLosses:
+        """Masked patch modelling and gene-induced triplet learning (GiMP section 2.3, eq. 3 and 4).
+
+        The gene encoder is frozen: it runs without gradient. Only masked rows are decoded.
+
+        Args:
+            windows: (B, L, C) contiguous patch windows.
+            masked: (B, L) bool, True = masked.
+            labels: (B,) classes.
+            genes: (B, G) scaled expression, for a model that has the gene encoder.
+            has_genes: (B,) bool, True = present.
+            reduction: of the reconstruction loss: ``"sum"`` is eq. 3, ``"mean"`` its mean over the
+                counted elements, which does not swamp the triplet term.
+            margin, mining, normalize: as in :func:`gimp_fast.losses.triplet_loss`.
+        """
+        cls_img, tokens = self.aggregator(windows, masked=masked)
+        decoded = self.decoder(tokens[masked])  # (masked rows, C)
+        counted = torch.ones(len(decoded), dtype=torch.bool, device=decoded.device)
+        target = windows[masked].to(decoded.dtype)
+        reconstruction = masked_l1_loss(decoded, target, counted, reduction=reduction)
+        parts = [cls_img]
+        if self.gene_encoder is not None:
+            with torch.no_grad():
+                rows = genes if has_genes is None else genes[has_genes]
+                cls_ge = self.gene_encoder(rows) if len(rows) else None
+            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
+        triplet = triplet_loss(
+            torch.cat(parts, dim=-1), labels, margin=margin, mining=mining, normalize=normalize
+        )
+        return PretrainLosses(reconstruction, triplet)
+
+
+class GeneClassifier(nn.Module):
+    """Supervised training of the gene encoder alone: softmax(W CLS_ge + b) (GiMP section 2.3)."""
+
+    def __init__(self, encoder: GroupMSA, dim: int, num_classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward(self, genes: Tensor) -> Tensor:
+        """(B, G) -> logits (B, classes)."""
+        return self.head(self.encoder(genes))
+
+
+def _fill_absent(cls: Tensor | None, present: Tensor | None, token: Tensor) -> Tensor:
+    """(present rows, d) -> (B, d), with the token in the rows of patients without the modality."""
+    if present is None:
+        if cls is None:
+            raise ValueError("no bag and no expression profile was given, and none marked absent")
+        return cls
+    if cls is None:
+        return token.expand(len(present), -1)
+    filled = token.to(cls.dtype).expand(len(present), -1).clone()
+    filled[present] = cls
+    return filled

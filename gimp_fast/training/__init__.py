@@ -1,0 +1,6 @@
+"""Training: configuration, stages, checkpoints, evaluation."""
+
+from gimp_fast.training.config import TrainConfig, load_config, presets
+from gimp_fast.training.engine import train
+
+__all__ = ["TrainConfig", "load_config", "presets", "train"]

@@ -1,0 +1,220 @@
+"""What a training run is made of: validated configuration, presets, and ``key=value`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.models.gimp import GiMPSettings, Modalities
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageSettings(_Strict):
+    """What every stage has.
+
+    Attributes:
+        epochs: passes over the training patients; 0 skips a stage before the last.
+        batch_size: patients a step.
+        lr: peak learning rate of AdamW; decays to zero along a cosine.
+        weight_decay: of AdamW, on matrices only.
+        warmup_epochs: linear warm-up before the cosine, may be a fraction.
+        clip_norm: largest global gradient norm; null does not clip.
+    """
+
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+
+
+class GenesStage(StageSettings):
+    """Supervised training of the gene encoder (section 2.3); keeps the best validation epoch."""
+
+    epochs: int = Field(70, ge=0)
+    batch_size: int = Field(32, ge=1)
+
+
+class PretrainStage(StageSettings):
+    """Masked patch modelling and gene-induced triplets; the gene encoder is frozen; keeps the last.
+
+    Attributes:
+        window: L, patches in a contiguous window; shorter bags are repeated.
+        mask_ratio: part of the window's distinct patches that is masked.
+        reconstruction: ``"sum"`` is eq. 3, ``"mean"`` divides it by the counted elements.
+        reconstruction_weight, triplet_weight: factors of the two losses; the paper adds them.
+        margin: δ of eq. 4.
+        mining: triplets of a batch: ``"hard"`` or ``"all"``.
+        normalize: scale CLS_pat to unit length before the distances.
+    """
+
+    epochs: int = Field(100, ge=0)
+    batch_size: int = Field(16, ge=1)
+    window: int = Field(6000, ge=1)
+    mask_ratio: float = Field(0.5, gt=0, lt=1)
+    reconstruction: Literal["mean", "sum"] = "mean"
+    reconstruction_weight: float = Field(1.0, ge=0)
+    triplet_weight: float = Field(1.0, ge=0)
+    margin: float = Field(0.8, ge=0)
+    mining: Literal["hard", "all"] = "hard"
+    normalize: bool = False
+
+
+class FinetuneStage(StageSettings):
+    """Classification of whole slides and RNA with the MLP head.
+
+    Attributes:
+        freeze_genes: keep the gene encoder as the genes stage left it.
+        modality_dropout: probability to hide one of a training patient's two modalities, so that
+            the model learns to do without it.
+        select: what chooses the best validation epoch; ties go to the lower validation loss.
+    """
+
+    epochs: int = Field(70, ge=1)
+    batch_size: int = Field(16, ge=1)
+    freeze_genes: bool = True
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    select: Literal["accuracy", "auc", "loss"] = "accuracy"
+
+
+class TrainConfig(_Strict):
+    """A run of genes → pretrain → finetune → evaluate.
+
+    Attributes:
+        modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides).
+        split: name of the cohort's split; null takes its only one.
+        seed: of weights, order, windows, masks, dropout and bootstrap.
+        device: ``"auto"`` is a GPU if there is one.
+        precision: autocast type of the forward pass; weights stay fp32.
+        threads: CPU threads of torch; null leaves its default. Results repeat for one number.
+        backend: of the operators, see ``gimp-fast doctor``.
+        cache_gb: cohorts whose features take less are kept in memory as float32.
+        bootstrap: resamples of the confidence intervals.
+    """
+
+    modalities: Modalities = "both"
+    split: str | None = None
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = Field(None, ge=1)
+    backend: str = "auto"
+    cache_gb: float = Field(4.0, ge=0)
+    bootstrap: int = Field(1000, ge=1)
+    model: GiMPSettings = GiMPSettings()
+    genes: GenesStage = GenesStage()
+    pretrain: PretrainStage = PretrainStage()
+    finetune: FinetuneStage = FinetuneStage()
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the configurations that come with the package."""
+    folder = resources.files("gimp_fast.training") / "presets"
+    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
+
+
+def load_config(
+    preset: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+) -> TrainConfig:
+    """Preset, then a YAML file over it, then ``key=value`` over both.
+
+    Args:
+        preset: a name from :func:`presets`.
+        path: YAML file with any of the fields of :class:`TrainConfig`.
+        overrides: e.g. ``"finetune.lr=3e-4"``; values are YAML.
+
+    Raises:
+        GimpError: unknown preset, unreadable YAML, or fields that do not validate; all at once.
+    """
+    values: dict[str, Any] = {}
+    origin = "configuration"
+    if preset is not None:
+        if preset not in presets():
+            raise GimpError(f"--preset: found '{preset}'; expected one of {', '.join(presets())}")
+        resource = resources.files("gimp_fast.training") / "presets" / f"{preset}.yaml"
+        values = yaml.safe_load(resource.read_text(encoding="utf-8")) or {}
+    if path is not None:
+        _merge(values, read_yaml(path))
+        origin = str(path)
+    for override in overrides:
+        _merge(values, _parse_override(override))
+    return validate_config(values, origin)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; GimpError names the file where it is not one."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GimpError(f"{path}: cannot be read as YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise GimpError(f"{path}: found {type(loaded).__name__}; expected a mapping of fields")
+    return loaded
+
+
+def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        faults = [
+            Fault(
+                kind="config",
+                where=f"{origin}: {'.'.join(map(str, fault['loc']))}",
+                found=repr(fault["input"]),
+                expected=fault["msg"],
+            )
+            for fault in error.errors()
+        ]
+        raise FaultError(faults, origin) from error
+
+
+def first_difference(a: BaseModel, b: BaseModel) -> str | None:
+    """Where two configurations differ first, as ``"key: x, y"``; None where nowhere."""
+    flat_a, flat_b = (_flatten(x.model_dump()) for x in (a, b))
+    for key, value in flat_a.items():
+        if flat_b.get(key) != value:
+            return f"{key}: {value!r}, {flat_b.get(key)!r}"
+    return None
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise GimpError(f"--set: found '{text}'; expected key=value, e.g. finetune.lr=3e-4")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise GimpError(f"--set {key}: the value {value!r} is not YAML: {error}") from error
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed

@@ -1,0 +1,384 @@
+"""genes → pretrain → finetune → evaluate: runs the stages, checkpoints every epoch, resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.errors import GimpError
+from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.training.checkpoint import (
+    load_checkpoint,
+    pack_optimizer,
+    save_checkpoint,
+    under_prefix,
+    unpack_optimizer,
+    with_prefix,
+)
+from gimp_fast.training.config import StageSettings, TrainConfig
+from gimp_fast.training.evaluation import metrics_with_intervals, predict
+from gimp_fast.training.run_folder import RunFolder
+from gimp_fast.training.sampling import GeneScaler, PatientReader, batches, num_batches
+from gimp_fast.training.stages import Scores, Stage, StageContext, stages_of
+
+Log = Callable[[str], None]
+
+
+def train(
+    config: TrainConfig, data: Path | Cohort, out: Path, *, resume: bool = False, log: Log = print
+) -> dict[str, Any]:
+    """Run every stage on a cohort and evaluate on its test patients (GiMP section 3.1).
+
+    Every epoch ends with a checkpoint, and an epoch's random numbers depend on the seed, the stage
+    and the epoch alone: on a CPU, a run that was killed and resumed ends in the same weights and
+    metrics as one that was not.
+
+    Args:
+        config: validated configuration.
+        data: cohort folder or open cohort.
+        out: run folder; must not hold a run, unless it is to be resumed.
+        resume: go on after the last checkpoint of the run in `out`; start anew if there is none.
+        log: receives one line of text for each event.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        GimpError: the cohort, the split, the configuration or the run folder do not fit each other.
+    """
+    cohort = data if isinstance(data, Cohort) else open_cohort(data)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = _device(config)
+    split_name, split = _split(cohort, config)
+    folder = RunFolder(out)
+    folder.begin(config, resume=resume)
+    context, provenance = _prepare(config, cohort, split_name, split, device)
+    try:
+        _run_stages(context, folder, provenance, log)
+        return _evaluate(context, folder, cohort, split_name, log)
+    finally:
+        folder.close()
+
+
+def _device(config: TrainConfig) -> torch.device:
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GimpError(f"device '{config.device}' cannot be used: {error}") from error
+    return device
+
+
+def _split(cohort: Cohort, config: TrainConfig) -> tuple[str, dict[str, list[str]]]:
+    name = config.split
+    if name is None:
+        if len(cohort.split_names) != 1:
+            raise GimpError(
+                f"{cohort.path}: has {len(cohort.split_names)} splits; "
+                f"choose one with --split: {', '.join(cohort.split_names)}"
+            )
+        name = cohort.split_names[0]
+    split = cohort.split(name)
+    for part in ("train", "val", "test"):
+        if not split.get(part):
+            raise GimpError(f"{cohort.path}: split '{name}' has no patients in '{part}'")
+    return name, split
+
+
+def _prepare(
+    config: TrainConfig,
+    cohort: Cohort,
+    split_name: str,
+    split: dict[str, list[str]],
+    device: torch.device,
+) -> tuple[StageContext, dict[str, Any]]:
+    """Model, reader, and the provenance that every checkpoint carries."""
+    scaler = None
+    if config.modalities != "slide":
+        fitted_on = [c for c in split["train"] if cohort.has_expression(c)]
+        if not fitted_on:
+            raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
+        scaler = GeneScaler.fit(cohort.expression(fitted_on))
+    reader = PatientReader(cohort, config.modalities, scaler, config.cache_gb)
+    split = {part: [c for c in cases if reader.usable(c)] for part, cases in split.items()}
+    torch.manual_seed(config.seed)
+    try:
+        model_config = GiMPConfig(
+            **config.model.model_dump(),
+            num_classes=len(cohort.classes),
+            feature_dim=cohort.feature_dim,
+            num_genes=len(cohort.gene_ids),
+            modalities=config.modalities,
+        )
+        model = GiMP(model_config, backend=config.backend).to(device)
+    except ValueError as error:
+        raise GimpError(f"model: {error}") from error
+    context = StageContext(config, model, reader, split, len(cohort.classes), device)
+    provenance = {
+        "model": model_config.model_dump(mode="json"),
+        "cohort": {
+            "name": cohort.name,
+            "synthetic": cohort.synthetic,
+            "fingerprint": cohort.fingerprint,
+            "split": split_name,
+            "classes": list(cohort.classes),
+            "gene_ids": list(cohort.gene_ids) if scaler else [],
+            "expression_transform": cohort.expression_transform,
+            "encoder": cohort.encoder,
+            "patch_order": cohort.patch_order,
+        },
+    }
+    return context, provenance
+
+
+def _run_stages(
+    context: StageContext, folder: RunFolder, provenance: dict[str, Any], log: Log
+) -> None:
+    last, state = None, {"stage": None, "epoch": 0, "rows": 0}
+    if folder.checkpoint("last").exists():
+        last, state = load_checkpoint(folder.checkpoint("last"))
+        found, expected = state["cohort"]["fingerprint"], provenance["cohort"]["fingerprint"]
+        if found != expected:
+            raise GimpError(
+                f"{folder.checkpoint('last')}: the run was trained on another cohort "
+                f"(fingerprint {found[:12]}, this one has {expected[:12]})"
+            )
+        log(f"resuming after {state['stage']} epoch {state['epoch']}")
+    folder.keep_metrics(state["rows"])
+    kinds = stages_of(context.config)
+    names = [kind.name for kind in kinds]
+    first = names.index(state["stage"]) if state["stage"] else 0
+    for number, kind in enumerate(kinds):
+        if number < first:
+            continue
+        if number:
+            _load_model(context, folder, names[number - 1])
+        stage = kind(context)
+        resumed = (last, state) if state["stage"] == stage.name else None
+        state = _StageRun(stage, number, folder, provenance, state["rows"]).run(resumed, log)
+
+
+def _load_model(context: StageContext, folder: RunFolder, stage: str) -> None:
+    tensors, _ = load_checkpoint(folder.checkpoint(stage))
+    context.model.load_state_dict(under_prefix("model", tensors))
+
+
+class _StageRun:
+    """The epochs of one stage."""
+
+    def __init__(
+        self, stage: Stage, number: int, folder: RunFolder, provenance: dict[str, Any], rows: int
+    ):
+        self.stage, self.number, self.folder = stage, number, folder
+        self.provenance, self.rows = provenance, rows
+        self.context, self.settings = stage.context, stage.settings
+        if not stage.train_cases or not stage.val_cases:
+            raise GimpError(
+                f"stage '{stage.name}': found {len(stage.train_cases)} training and "
+                f"{len(stage.val_cases)} validation patients that it can use; expected some"
+            )
+        self.optimizer = _adamw(stage)
+        self.best: dict[str, Any] | None = None
+
+    def run(self, resumed: tuple[dict[str, Tensor], dict] | None, log: Log) -> dict[str, Any]:
+        """Train the epochs that are left; returns the state of the last checkpoint."""
+        done = 0 if resumed is None else self._restore(*resumed)
+        stage, epochs = self.stage, self.settings.epochs
+        began = time.perf_counter()
+        bar = tqdm(range(done + 1, epochs + 1), stage.name, disable=None, leave=False)
+        for epoch in bar:
+            row = self._epoch(epoch)
+            improved = self.best is None or stage.rank(row["val"]) > stage.rank(self.best["val"])
+            if improved:
+                self.best = {"epoch": epoch, "val": row["val"]}
+            self.folder.append_metrics(row, epoch)
+            self.rows += 1
+            if improved if stage.keeps_best else epoch == epochs:
+                self._save(stage.name, epoch, with_optimizer=False)
+            self._save("last", epoch)
+            bar.set_postfix_str(_scores_text(row["val"]))
+        if epochs > done:
+            kept = f"keeps epoch {self.best['epoch']}, " if stage.keeps_best else ""
+            scores = self.best["val"] if stage.keeps_best else row["val"]
+            log(
+                f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
+                f"{kept}validation {_scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
+            )
+        return {"stage": stage.name, "epoch": epochs, "rows": self.rows}
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        stage, settings = self.stage, self.settings
+        # All randomness of an epoch comes from here, so that a resumed run repeats it.
+        seeds = [self.context.config.seed, self.number, epoch]
+        rng = np.random.default_rng(seeds)
+        torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
+        stage.train_mode()
+        began = time.perf_counter()
+        totals: Scores = {}
+        steps = num_batches(len(stage.train_cases), settings.batch_size)
+        for index, cases in enumerate(batches(stage.train_cases, settings.batch_size, rng)):
+            lr = learning_rate(settings, (epoch - 1) * steps + index, steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            for name, value in self._step(cases, rng).items():
+                totals[name] = totals.get(name, 0.0) + value * len(cases)
+        train_scores = {name: total / len(stage.train_cases) for name, total in totals.items()}
+        return {
+            "stage": stage.name,
+            "epoch": epoch,
+            "train": train_scores,
+            "val": stage.validate(),
+            "lr": lr,
+            "seconds": round(time.perf_counter() - began, 3),
+        }
+
+    def _step(self, cases: list[str], rng: np.random.Generator) -> Scores:
+        losses = self.stage.losses(cases, rng)
+        scores = {name: value.item() for name, value in losses.items()}
+        if not math.isfinite(scores["loss"]):
+            raise GimpError(
+                f"stage '{self.stage.name}': found a loss of {scores['loss']} on patients "
+                f"{', '.join(cases)}; expected a finite one. A lower lr or clip_norm may help."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        if self.settings.clip_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+        self.optimizer.step()
+        return scores
+
+    def _save(self, name: str, epoch: int, with_optimizer: bool = True) -> None:
+        tensors = with_prefix("model", self.context.model.state_dict())
+        state = self.provenance | {
+            "stage": self.stage.name,
+            "epoch": epoch,
+            "rows": self.rows,
+            "best": self.best,
+        }
+        scaler = self.context.reader.scaler
+        if scaler is not None:
+            tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
+            tensors["scaler.std"] = torch.from_numpy(scaler.std)
+        if with_optimizer:
+            packed, state["optimizer_groups"] = pack_optimizer(self.optimizer)
+            tensors |= with_prefix("optimizer", packed)
+            if self.stage.extra is not None:
+                tensors |= with_prefix("extra", self.stage.extra.state_dict())
+        save_checkpoint(self.folder.checkpoint(name), tensors, state)
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> int:
+        self.context.model.load_state_dict(under_prefix("model", tensors))
+        if self.stage.extra is not None:
+            self.stage.extra.load_state_dict(under_prefix("extra", tensors))
+        packed = under_prefix("optimizer", tensors)
+        unpack_optimizer(self.optimizer, packed, state["optimizer_groups"])
+        self.best = state["best"]
+        return state["epoch"]
+
+
+def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then a cosine from the peak to zero over the epochs that are left."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.lr * (step + 1) / (warmup + 1)
+    total = settings.epochs * steps_per_epoch
+    progress = (step - warmup) / max(total - warmup, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _adamw(stage: Stage) -> torch.optim.AdamW:
+    parameters = stage.parameters()
+    groups = [
+        {
+            "params": [p for p in parameters if p.dim() >= 2],
+            "weight_decay": stage.settings.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=stage.settings.lr)
+
+
+def _scores_text(scores: Scores) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+def _evaluate(
+    context: StageContext, folder: RunFolder, cohort: Cohort, split_name: str, log: Log
+) -> dict[str, Any]:
+    """Metrics, predictions and representations of the chosen model; written to the run folder."""
+    config, names = context.config, [kind.name for kind in stages_of(context.config)]
+    cases = [c for part in ("train", "val", "test") for c in context.split[part]]
+    parts = np.array([p for p in ("train", "val", "test") for _ in context.split[p]])
+    labels = context.reader.labels(cases).numpy()
+    arrays = {
+        "case_id": np.array(cases),
+        "split": parts,
+        "label": np.array([cohort.classes[i] for i in labels]),
+    }
+    for name in ("pretrain", "finetune"):
+        if name in names:
+            _load_model(context, folder, name)
+            probabilities, arrays[name] = predict(
+                context.model,
+                context.reader,
+                cases,
+                batch_size=config.finetune.batch_size,
+                device=context.device,
+                precision=config.precision,
+            )
+    folder.write_arrays("embeddings.npz", arrays)
+    _, state = load_checkpoint(folder.checkpoint("finetune"))
+    metrics: dict[str, Any] = {
+        "cohort": {
+            "name": cohort.name,
+            "synthetic": cohort.synthetic,
+            "split": split_name,
+            "classes": list(cohort.classes),
+            "n": {part: len(ids) for part, ids in context.split.items()},
+        },
+        "modalities": config.modalities,
+        "seed": config.seed,
+        "best_epoch": state["epoch"],
+    }
+    rows = []
+    for part in ("val", "test"):
+        chosen = parts == part
+        metrics[part] = metrics_with_intervals(
+            probabilities[chosen], labels[chosen], resamples=config.bootstrap, seed=config.seed
+        )
+        for i in np.flatnonzero(chosen):
+            called = cohort.classes[probabilities[i].argmax()]
+            rows.append([cases[i], part, cohort.classes[labels[i]], called])
+            rows[-1] += [f"{p:.6g}" for p in probabilities[i]]
+    header = ["case_id", "split", "label", "prediction", *(f"prob_{c}" for c in cohort.classes)]
+    folder.write_table("predictions.csv", header, rows)
+    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
+    log(f"test: {metrics_text(metrics['test'])}")
+    return metrics
+
+
+def metrics_text(part: dict[str, Any]) -> str:
+    """One line: accuracy with n/N, AUC, both with their interval."""
+    accuracy, auc = part["accuracy"], part["auc"]
+    text = (
+        f"accuracy {accuracy['value']:.3f} ({accuracy['k']}/{accuracy['n']}, "
+        f"95 % CI {accuracy['low']:.3f} to {accuracy['high']:.3f})"
+    )
+    if auc is not None:
+        text += f", AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    return text

@@ -1,0 +1,134 @@
+"""The run folder: configuration, environment, metrics of every epoch, TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from gimp_fast import __version__
+from gimp_fast.errors import GimpError
+from gimp_fast.training.checkpoint import write_atomically
+from gimp_fast.training.config import TrainConfig, first_difference, read_yaml, validate_config
+
+_RECORDED_PACKAGES = ("torch", "triton", "numpy", "h5py", "scikit-learn", "safetensors")
+
+
+class RunFolder:
+    """A folder of one run; see the attributes for what is where.
+
+    Attributes:
+        path: the folder.
+        config_file, metrics_file, checkpoints: paths in it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self._events = None
+
+    def checkpoint(self, name: str) -> Path:
+        return self.checkpoints / f"{name}.safetensors"
+
+    def begin(self, config: TrainConfig, *, resume: bool) -> None:
+        """Claim the folder for a run of `config`.
+
+        Raises:
+            GimpError: it holds a run and `resume` is off, or a run of another configuration.
+        """
+        if self.config_file.exists():
+            if not resume:
+                raise GimpError(
+                    f"{self.path}: holds a run already; choose another --out, or --resume it"
+                )
+            difference = first_difference(self.saved_config(), config)
+            if difference:
+                raise GimpError(
+                    f"{self.config_file}: the run to resume has another configuration: "
+                    f"{difference} (saved, asked for)"
+                )
+            return
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        self.write_text("environment.json", json.dumps(environment(), indent=2) + "\n")
+        self.write_text("config.yaml", text)
+
+    def saved_config(self) -> TrainConfig:
+        return validate_config(read_yaml(self.config_file), str(self.config_file))
+
+    def write_text(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, lambda file: file.write_text(text, encoding="utf-8"))
+
+    def write_table(self, name: str, header: list[str], rows: list[list]) -> None:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        self.write_text(name, buffer.getvalue())
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        write_atomically(self.path / name, write)
+
+    def keep_metrics(self, rows: int) -> None:
+        """Drop the rows after the first `rows`: epochs that the checkpoint does not hold."""
+        lines = []
+        if self.metrics_file.exists():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) < rows:
+            raise GimpError(
+                f"{self.metrics_file}: found {len(lines)} rows; expected the {rows} that the "
+                "checkpoint was written after"
+            )
+        if lines[rows:]:
+            self.write_text("metrics.jsonl", "".join(lines[:rows]))
+
+    def append_metrics(self, row: dict[str, Any], step: int) -> None:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        # Imported here: TensorBoard takes a second that no `--help` should wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._events is None:
+            self._events = SummaryWriter(self.path / "tensorboard", purge_step=step)
+        for part in ("train", "val"):
+            for name, value in row[part].items():
+                self._events.add_scalar(f"{row['stage']}/{name}/{part}", value, row["epoch"])
+        self._events.add_scalar(f"{row['stage']}/lr", row["lr"], row["epoch"])
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware of this process."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "gimp_fast": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
