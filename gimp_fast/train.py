@@ -8,6 +8,7 @@ python -m gimp_fast.train --out runs/first --resume
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,13 +101,18 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:
     """The embedded cohort, generated and prepared in the run folder, or found there."""
-    from gimp_fast.data.synthetic import prepare_synthetic_cohort
+    from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
 
     print(
         "No --data was given: this run trains on SYNTHETIC patients, generated with seed "
         f"{seed}; its metrics say nothing about real ones."
     )
-    return prepare_synthetic_cohort(out / SYNTHETIC_FOLDER, seed=seed)
+    folder = out / SYNTHETIC_FOLDER
+    if not (folder / "cohort" / "cohort.json").exists():
+        # What an interrupted run left of it is generated again; it holds nothing else.
+        shutil.rmtree(folder, ignore_errors=True)
+        prepare_synthetic(folder, SyntheticConfig(seed=seed))
+    return folder / "cohort"
 
 
 if __name__ == "__main__":

@@ -237,11 +237,13 @@ class _StageRun:
             for name, value in self._step(cases, rng).items():
                 totals[name] = totals.get(name, 0.0) + value * len(cases)
         train_scores = {name: total / len(stage.train_cases) for name, total in totals.items()}
+        val_scores = stage.validate()
+        self._check_finite(val_scores, stage.val_cases)
         return {
             "stage": stage.name,
             "epoch": epoch,
             "train": train_scores,
-            "val": stage.validate(),
+            "val": val_scores,
             "lr": lr,
             "seconds": round(time.perf_counter() - began, 3),
         }
@@ -249,11 +251,7 @@ class _StageRun:
     def _step(self, cases: list[str], rng: np.random.Generator) -> Scores:
         losses = self.stage.losses(cases, rng)
         scores = {name: value.item() for name, value in losses.items()}
-        if not math.isfinite(scores["loss"]):
-            raise GimpError(
-                f"stage '{self.stage.name}': found a loss of {scores['loss']} on patients "
-                f"{', '.join(cases)}; expected a finite one. A lower lr or clip_norm may help."
-            )
+        self._check_finite(scores, cases)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         if self.settings.clip_norm is not None:
@@ -261,6 +259,13 @@ class _StageRun:
             torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
         self.optimizer.step()
         return scores
+
+    def _check_finite(self, scores: Scores, cases: list[str]) -> None:
+        if not math.isfinite(scores["loss"]):
+            raise GimpError(
+                f"stage '{self.stage.name}': found a loss of {scores['loss']} on patients "
+                f"{', '.join(cases)}; expected a finite one. A lower lr or clip_norm may help."
+            )
 
     def _save(self, name: str, epoch: int, with_optimizer: bool = True) -> None:
         tensors = with_prefix("model", self.context.model.state_dict())

@@ -226,6 +226,8 @@ class FinetuneStage(Stage):
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+    if not np.isfinite(probabilities).all():
+        return {"loss": float("nan")}
     found = rates(probabilities, labels)
     scores = {"loss": cross_entropy(probabilities, labels), "accuracy": found["accuracy"]}
     if found["auc"] is not None:

@@ -1,0 +1,247 @@
+"""Whole runs: what they write, killing and resuming, provenance, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from gimp_fast.errors import GimpError
+from gimp_fast.training import load_config, train
+from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
+from gimp_fast.training.config import PretrainStage
+from gimp_fast.training.engine import learning_rate
+
+# Trains on the small cohort in seconds.
+TINY = [
+    "model.dim=16",
+    "model.heads=2",
+    "model.num_landmarks=8",
+    "model.gene_fragments=8",
+    "model.gene_groups=4",
+    "model.head_hidden=16",
+    "genes.epochs=3",
+    "genes.lr=3e-3",
+    "pretrain.epochs=2",
+    "pretrain.window=32",
+    "pretrain.batch_size=12",
+    "pretrain.lr=1e-3",
+    "finetune.epochs=3",
+    "finetune.lr=3e-3",
+    "bootstrap=50",
+    "threads=1",
+]
+
+
+def config(*overrides):
+    return load_config(overrides=[*TINY, *overrides])
+
+
+def silent(text):
+    """No log."""
+
+
+@pytest.fixture(scope="module")
+def finished(cohort_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(config(), cohort_folder, out, log=silent)
+    return out
+
+
+def weights(run, name="finetune"):
+    return load_checkpoint(run / "checkpoints" / f"{name}.safetensors")
+
+
+def assert_same_result(run, expected):
+    for name in ("metrics.json", "predictions.csv"):
+        assert (run / name).read_bytes() == (expected / name).read_bytes()
+    for name in ("genes", "pretrain", "finetune", "last"):
+        a, b = weights(run, name)[0], weights(expected, name)[0]
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    rows_a, rows_b = (
+        [json.loads(line) | {"seconds": 0} for line in (r / "metrics.jsonl").open()]
+        for r in (run, expected)
+    )
+    assert rows_a == rows_b
+
+
+def test_the_run_folder_holds_what_it_promises(finished, cohort):
+    saved = yaml.safe_load((finished / "config.yaml").read_text())
+    assert saved["pretrain"]["window"] == 32
+    assert json.loads((finished / "environment.json").read_text())["packages"]["torch"]
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    assert [(r["stage"], r["epoch"]) for r in rows] == (
+        [("genes", i) for i in (1, 2, 3)]
+        + [("pretrain", i) for i in (1, 2)]
+        + [("finetune", i) for i in (1, 2, 3)]
+    )
+    assert {"loss", "reconstruction", "triplet"} == set(rows[3]["train"])
+    metrics = json.loads((finished / "metrics.json").read_text())
+    split = cohort.split("split_0")
+    assert metrics["test"]["n"] == len(split["test"])
+    with (finished / "predictions.csv").open(newline="") as file:
+        predictions = list(csv.DictReader(file))
+    assert [p["case_id"] for p in predictions] == split["val"] + split["test"]
+    hits = [p["label"] == p["prediction"] for p in predictions if p["split"] == "test"]
+    assert sum(hits) == metrics["test"]["accuracy"]["k"]
+    with np.load(finished / "embeddings.npz", allow_pickle=False) as arrays:
+        assert arrays["pretrain"].shape == arrays["finetune"].shape == (40, 32)
+        assert list(arrays["case_id"]) == split["train"] + split["val"] + split["test"]
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_the_checkpoint_knows_what_the_model_needs(finished, cohort):
+    tensors, state = weights(finished)
+    assert tuple(state["cohort"]["gene_ids"]) == cohort.gene_ids
+    assert state["cohort"]["classes"] == list(cohort.classes)
+    assert state["cohort"]["patch_order"] == cohort.patch_order
+    train_expression = cohort.expression(cohort.split("split_0")["train"])
+    np.testing.assert_allclose(tensors["scaler.mean"], train_expression.mean(0), rtol=1e-5)
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").open()][5:]
+    best = max(rows, key=lambda r: (r["val"]["accuracy"], -r["val"]["loss"]))
+    assert state["epoch"] == best["epoch"]
+
+
+def test_a_stage_keeps_what_the_one_before_learned(finished):
+    genes, pretrain, finetune = (weights(finished, s)[0] for s in ("genes", "pretrain", "finetune"))
+    encoder = [k for k in genes if k.startswith("model.gene_encoder.")]
+    assert encoder
+    for key in encoder:
+        assert torch.equal(genes[key], pretrain[key])
+        assert torch.equal(genes[key], finetune[key])
+    key = "model.aggregator.embed.weight"
+    assert not torch.equal(genes[key], pretrain[key])
+    assert not torch.equal(pretrain[key], finetune[key])
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize("moment", ["after-row", "after-stage-file", "after-checkpoint"])
+def test_resume_after_a_stop_at_any_epoch_is_bitwise(
+    rows, moment, finished, cohort_folder, tmp_path, monkeypatch
+):
+    """Stops once between each two files that an epoch writes."""
+    from gimp_fast.training import engine
+
+    out, original = tmp_path / "run", engine.save_checkpoint
+
+    def stopping(path, tensors, state):
+        is_last = path.stem == "last"
+        if state["rows"] == rows and (moment == "after-row" or is_last):
+            if moment == "after-checkpoint":
+                original(path, tensors, state)
+            raise StopHereError
+        original(path, tensors, state)
+
+    monkeypatch.setattr(engine, "save_checkpoint", stopping)
+    with pytest.raises(StopHereError):
+        train(config(), cohort_folder, out, log=silent)
+    monkeypatch.setattr(engine, "save_checkpoint", original)
+    train(config(), cohort_folder, out, resume=True, log=silent)
+    assert_same_result(out, finished)
+
+
+@pytest.mark.slow
+def test_killed_processes_resume_to_the_same_result(finished, cohort_folder, tmp_path):
+    out, rng = tmp_path / "run", random.Random(0)
+    command = [sys.executable, "-m", "gimp_fast.train", "--data", cohort_folder, "--out", out]
+    command += ["--preset", "paper", "--resume"]
+    for override in TINY:
+        command += ["--set", override]
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not (out / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_same_result(out, finished)
+
+
+def test_a_finished_run_resumes_to_itself(finished, cohort_folder, tmp_path):
+    before = (finished / "metrics.json").read_bytes()
+    train(config(), cohort_folder, finished, resume=True, log=silent)
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("modalities", "stages"),
+    [("slide", {"pretrain", "finetune"}), ("rna", {"genes", "finetune"})],
+)
+def test_single_modality_runs(modalities, stages, cohort_folder, tmp_path):
+    train(config(f"modalities={modalities}"), cohort_folder, tmp_path / "run", log=silent)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert {row["stage"] for row in rows} == stages
+
+
+def test_skipped_stages_modality_dropout_and_bf16(cohort_folder, tmp_path):
+    changes = ["genes.epochs=0", "pretrain.epochs=0", "finetune.modality_dropout=0.5"]
+    changes += ["precision=bf16", "finetune.freeze_genes=false", "finetune.clip_norm=1"]
+    metrics = train(config(*changes), cohort_folder, tmp_path / "run", log=silent)
+    assert 0 <= metrics["test"]["accuracy"]["value"] <= 1
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    with pytest.raises(GimpError, match="holds a run already"):
+        train(config(), cohort_folder, finished, log=silent)
+    with pytest.raises(GimpError, match=r"finetune.lr: 0.003, 0.1 \(saved, asked for\)"):
+        train(config("finetune.lr=0.1"), cohort_folder, finished, resume=True, log=silent)
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["split=other"], "no split 'other'"),
+        (["device=tpu9"], "device 'tpu9'"),
+        (["model.heads=3"], r"heads \(3\) must divide dim \(16\)"),
+        (["model.gene_fragments=61"], "got 4, 61, 60"),
+    ],
+)
+def test_bad_requests_are_told(changes, message, cohort_folder, tmp_path):
+    with pytest.raises(GimpError, match=message):
+        train(config(*changes), cohort_folder, tmp_path / "run", log=silent)
+
+
+def test_divergence_names_the_patients(cohort_folder, tmp_path):
+    with pytest.raises(GimpError, match=r"loss of (nan|inf) on patients SYN"):
+        train(config("genes.lr=1e30", "genes.epochs=20"), cohort_folder, tmp_path / "r", log=silent)
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    file = tmp_path / "last.safetensors"
+    save_checkpoint(file, {"a": torch.ones(100)}, {"epoch": 1})
+    assert load_checkpoint(file)[1] == {"epoch": 1}
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(GimpError, match=r"last\.safetensors: not a readable checkpoint"):
+        load_checkpoint(file)
+
+
+def test_learning_rate_warms_up_and_falls_along_a_cosine():
+    settings = PretrainStage(epochs=10, lr=1.0, warmup_epochs=2)
+    values = [learning_rate(settings, step, 5) for step in range(50)]
+    assert values[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+    assert values[10] == 1.0
+    assert values[30] == pytest.approx(0.5)
+    assert values[10:] == sorted(values[10:], reverse=True)
+    assert values[-1] < 0.01

@@ -1,0 +1,105 @@
+"""Windows, masks, batches and scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gimp_fast.training.sampling import GeneScaler, PatientReader, batches, num_batches
+
+
+@pytest.fixture
+def reader(cohort):
+    scaler = GeneScaler.fit(cohort.expression(cohort.split("split_0")["train"]))
+    return PatientReader(cohort, "both", scaler, cache_gb=1.0)
+
+
+def bag_index(reader, case, rows):
+    """Which row of the bag each row of a window is."""
+    bag = reader.patches(case)
+    return [int(np.flatnonzero((bag == row).all(1))[0]) for row in rows]
+
+
+def test_long_bags_give_contiguous_windows_at_random_places(reader, cohort):
+    case = max(cohort.case_ids, key=lambda c: cohort.bag(c).num_patches)
+    rng = np.random.default_rng(0)
+    starts = set()
+    for _ in range(8):
+        patches, masked = reader.window(case, 5, 0.5, rng)
+        index = bag_index(reader, case, patches)
+        assert index == list(range(index[0], index[0] + 5))
+        assert masked.sum() == 2
+        starts.add(index[0])
+    assert len(starts) > 1
+
+
+def test_short_bags_are_repeated_and_copies_share_their_mask(reader, cohort):
+    case = min(cohort.case_ids, key=lambda c: cohort.bag(c).num_patches)
+    total = cohort.bag(case).num_patches
+    patches, masked = reader.window(case, 3 * total + 1, 0.5, np.random.default_rng(0))
+    index = bag_index(reader, case, patches)
+    assert index == [i % total for i in range(3 * total + 1)]
+    first = masked[:total]
+    assert first.sum() == round(total / 2)
+    assert (masked == np.resize(first, len(masked))).all()
+
+
+def test_a_bag_of_one_patch_is_not_masked(reader, monkeypatch):
+    class OneRow:
+        num_patches = 1
+
+    monkeypatch.setattr(type(reader.cohort), "bag", lambda self, case: OneRow())
+    monkeypatch.setattr(PatientReader, "patches", lambda *args: np.ones((1, 8), np.float32))
+    patches, masked = reader.window("any", 6, 0.9, np.random.default_rng(0))
+    assert patches.shape == (6, 8)
+    assert not masked.any()
+
+
+def test_packed_batches_hold_whole_bags(reader, cohort):
+    cases = list(cohort.case_ids[:5])
+    batch = reader.batch(cases)
+    bounds = batch.cu_seqlens.tolist()
+    for case, start, stop in zip(cases, bounds[:-1], bounds[1:], strict=True):
+        assert np.array_equal(batch.patches[start:stop].numpy(), cohort.bag(case).read())
+    assert batch.labels.tolist() == [cohort.label(c) for c in cases]
+    assert batch.has_slide.all()
+    assert batch.has_genes.all()
+
+
+def test_uncached_reading_gives_the_same(reader, cohort):
+    uncached = PatientReader(cohort, "both", reader.scaler, cache_gb=0.0)
+    case = cohort.case_ids[0]
+    a, b = (r.window(case, 16, 0.5, np.random.default_rng(1)) for r in (reader, uncached))
+    assert np.array_equal(a[0], b[0])
+    assert np.array_equal(a[1], b[1])
+
+
+def test_modality_dropout_hides_one_of_two(reader, cohort):
+    batch = reader.batch(cohort.case_ids[:3], hide=np.array([0, 1, 2]))
+    assert batch.has_slide.tolist() == [True, False, True]
+    assert batch.has_genes.tolist() == [True, True, False]
+    assert len(batch.cu_seqlens) == 3
+
+
+def test_scaler_is_fitted_on_what_it_is_given():
+    expression = np.array([[1, 5, 2], [3, 5, 2.5]], np.float32)
+    scaler = GeneScaler.fit(expression)
+    np.testing.assert_allclose(scaler(expression), [[-1, 0, -1], [1, 0, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("patients", "size"), [(1, 8), (8, 8), (9, 8), (17, 8), (5, 1)])
+def test_batches_cover_everybody_once_in_even_sizes(patients, size):
+    cases = [str(i) for i in range(patients)]
+    drawn = list(batches(cases, size, np.random.default_rng(0)))
+    assert sorted(sum(drawn, [])) == sorted(cases)
+    assert len(drawn) == num_batches(patients, size)
+    sizes = [len(part) for part in drawn]
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_hidden_slides_leave_an_empty_pack(reader, cohort):
+    batch = reader.batch(cohort.case_ids[:1], hide=np.array([1]))
+    assert batch.patches.shape == (0, cohort.feature_dim)
+    assert torch.equal(batch.cu_seqlens, torch.tensor([0], dtype=torch.int32))
