@@ -1,4 +1,4 @@
-"""Loads the native operators: the CPU library with the build facts, and the CUDA library where torch can use it."""
+"""Loads the native operators: the CPU library, and the CUDA library where torch can use it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class NativeStatus:
 
     Attributes:
         cpu: ``"available"``, or why the C++ operators are not.
-        cuda: ``"available"``, or why the CUDA operators are not; a loaded library says nothing of a GPU.
+        cuda: ``"available"``, or why the CUDA operators are not; a loaded library says nothing of a
+            GPU.
         facts: what the build recorded (compiler, CUDA architectures ...); empty without a build.
     """
 
@@ -31,10 +32,10 @@ class NativeStatus:
 
 @functools.cache
 def load() -> NativeStatus:
-    """Load what was built and say why the rest is missing. The first call loads, later ones remember.
+    """Load what was built and say why the rest is missing; the first call loads.
 
-    The modules are found next to this file, so a source checkout that shadows an installed package is reported as
-    such instead of silently losing its operators.
+    The modules are found next to this file, so a source checkout that shadows an installed package
+    is reported as such instead of silently losing its operators.
     """
     try:
         module = importlib.import_module("gimp_fast._C")
@@ -51,8 +52,9 @@ def _why_not_imported(error: ImportError) -> str:
         return f"gimp_fast._C in {package} cannot be loaded ({error}); reinstall with this torch"
     if (package.parent / "CMakeLists.txt").is_file():
         return (
-            f"the imported gimp_fast is the source checkout {package.parent}, where nothing is built; run "
-            "`pip install -e . --no-build-isolation` there, or leave that folder to use an installed gimp_fast"
+            f"the imported gimp_fast is the source checkout {package.parent}, where nothing is "
+            "built; run `pip install -e . --no-build-isolation` there, or leave that folder to use "
+            "an installed gimp_fast"
         )
     return f"{package} holds no built gimp_fast._C; reinstall with `pip install .` from the sources"
 

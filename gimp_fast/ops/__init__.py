@@ -1,5 +1,11 @@
 """Operators that any PyTorch model can call: validation, choice of backend, gradients."""
 
 from gimp_fast.ops.backends import available_backends
+from gimp_fast.ops.masked_l1 import masked_l1_loss
+from gimp_fast.ops.nystrom_attention import nystrom_attention
 
-__all__ = ["available_backends"]
+__all__ = [
+    "available_backends",
+    "masked_l1_loss",
+    "nystrom_attention",
+]

@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs: one place for names, reasons and the environment variable."""
+"""Which implementation of an operator runs: names, reasons and the environment variable."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def available_backends() -> dict[str, str]:
     }
 
 
-# Decided while tracing, so that torch.compile(fullgraph=True) does not follow the look at the environment.
-@torch.compiler.assume_constant_result
 def resolve_backend(
     requested: str, supported: Sequence[str], *, op: str, device: torch.device
 ) -> str:
     """Choose the backend of one call.
 
     Args:
-        requested: ``"auto"`` or a name from ``BACKENDS``. ``GIMP_FAST_BACKEND`` replaces ``"auto"`` when it is set.
+        requested: ``"auto"`` or a name from ``BACKENDS``. ``GIMP_FAST_BACKEND`` replaces ``"auto"``
+            when it is set.
         supported: the backends that `op` has, the preferred first.
         op: public name of the operator, for messages.
         device: where the tensors of this call are.
 
     Returns:
-        The name of a backend that can run here. ``"auto"`` passes over a backend only for missing hardware or a
-        missing build, and never picks Triton's interpreter.
+        The name of a backend that can run here. ``"auto"`` passes over a backend only for missing
+        hardware or a missing build, and never picks Triton's interpreter.
 
     Raises:
         ValueError: unknown name, here or in ``GIMP_FAST_BACKEND``.
-        RuntimeError: a backend that was named cannot run `op` on `device`; the message has the reason.
+        RuntimeError: a backend that was named cannot run `op` on `device`; the message has the
+            reason.
     """
     name, origin = requested, f"backend={requested!r}"
     if requested == "auto":
@@ -64,6 +64,12 @@ def resolve_backend(
         raise RuntimeError(f"{op}: {origin} cannot run: {reasons[name]}")
     told = "; ".join(f"{candidate}: {reason}" for candidate, reason in reasons.items())
     raise RuntimeError(f"{op}: no backend can run on {device}: {told}")
+
+
+# What torch.compiler.assume_constant_result sets: the choice is made while tracing, so that
+# fullgraph=True does not follow the look at the environment. The decorator itself imports the whole
+# compiler, and with it triton.
+resolve_backend._dynamo_marked_constant = True
 
 
 def _why_not(

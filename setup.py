@@ -1,0 +1,57 @@
+"""Drives CMake, which defines the native build, and maps kernels/ into the package.
+
+Metadata is in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """Configures, builds and installs the CMake project next to the Python files."""
+
+    def build_extension(self, ext: Extension) -> None:
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+        options = {
+            "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
+            "CMAKE_MAKE_PROGRAM": shutil.which("ninja"),
+            "Python_EXECUTABLE": sys.executable,
+            "GIMP_FAST_VERSION": self.distribution.get_version(),
+            "GIMP_FAST_CUDA": os.environ.get("GIMP_FAST_CUDA", "auto"),
+        }
+        if "GIMP_FAST_CUDA_ARCHS" in os.environ:
+            options["GIMP_FAST_CUDA_ARCHS"] = os.environ["GIMP_FAST_CUDA_ARCHS"]
+        definitions = [f"-D{name}={value}" for name, value in options.items() if value]
+        subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *definitions], check=True)
+        subprocess.run(["cmake", "--build", build], check=True)
+        self._install(build, Path(self.get_ext_fullpath(ext.name)).parent)
+        self._build = build
+
+    def copy_extensions_to_source(self) -> None:
+        """An editable install: the libraries go where the sources are imported from."""
+        self._install(self._build, ROOT / "gimp_fast")
+
+    @staticmethod
+    def _install(build: Path, folder: Path) -> None:
+        # A library of an earlier build with CUDA must not outlive a build without it.
+        (folder / "libgimp_fast_cuda.so").unlink(missing_ok=True)
+        subprocess.run(["cmake", "--install", build, "--prefix", folder], check=True)
+
+
+setup(
+    packages=[*find_packages(include=["gimp_fast", "gimp_fast.*"]), "gimp_fast.kernels"],
+    package_dir={"gimp_fast": "gimp_fast", "gimp_fast.kernels": "kernels"},
+    ext_modules=[Extension("gimp_fast._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)
