@@ -7,9 +7,8 @@ reads those that are wanted, so that aliquots nobody uses cost nothing.
 from __future__ import annotations
 
 import csv
-import gzip
 import re
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gimp_fast.data.rna_files import (
+    fault,
+    matrix_header,
+    read_matrix,
+    read_star_counts,
+    read_two_columns,
+    table_fault,
+)
 from gimp_fast.errors import Fault, FaultError
 
 # Unit -> suffix of the two-column files that GDC gave out before 2022.
@@ -30,7 +37,7 @@ TRANSFORMS = ("log2(x+1)", "as given")
 STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
 _SHEET_COLUMNS = ("File ID", "File Name", "Case ID", "Sample ID")
 _BARCODE = re.compile(r"[A-Z0-9]{4}-[A-Z0-9]{2}-[A-Z0-9]{4}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserError)
+Loaded = tuple[np.ndarray, list[dict[str, str]], list[Fault]]
 
 
 @dataclass(frozen=True)
@@ -68,16 +75,14 @@ class ExpressionSource:
         path: folder or file.
         column: unit read from GDC files; None for a matrix.
         samples: everything that is there.
-        load: samples -> (values (n, G) float64, gene rows, faults).
+        load: samples -> (values (n, G) float32, gene rows, faults).
     """
 
     kind: str
     path: Path
     column: str | None
     samples: tuple[Sample, ...]
-    load: Callable[[list[Sample]], tuple[np.ndarray, list[dict[str, str]], list[Fault]]] = field(
-        repr=False
-    )
+    load: Callable[[list[Sample]], Loaded] = field(repr=False)
 
     def read(self, samples: Iterable[Sample], transform: str | None = None) -> Expression:
         """Read, check and transform samples.
@@ -98,8 +103,8 @@ class ExpressionSource:
         if faults:
             raise FaultError(faults, str(self.path))
         if transform == "log2(x+1)":
-            values = np.log2(values + 1.0)
-        return Expression(values.astype(np.float32), genes, transform)
+            values = np.log1p(values) / np.float32(np.log(2.0))
+        return Expression(values, genes, transform)
 
 
 def open_expression(
@@ -123,7 +128,7 @@ def open_expression(
             "gdc", path, column, tuple(samples), lambda chosen: _load_gdc(chosen, column)
         )
     if not path.is_file():
-        raise _fault("missing-file", path, "no such file", "a folder of GDC files or a matrix")
+        raise fault("missing-file", path, "no such file", "a folder of GDC files or a matrix")
     samples = _matrix_samples(path)
     return ExpressionSource(
         "matrix", path, None, tuple(samples), lambda chosen: _load_matrix(path, chosen)
@@ -150,61 +155,12 @@ def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[t
     return chosen, dropped
 
 
-def read_star_counts(path: str | Path, column: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read one GDC augmented STAR counts file (``.tsv`` or ``.tsv.gz``).
-
-    Returns:
-        genes (gene_id, gene_name, gene_type as text) and values (G,) float64; ``N_*`` rows left
-        out.
-
-    Raises:
-        FaultError: unreadable, cut short, or without the column.
-    """
-    path = Path(path)
-    names = ["gene_id", "gene_name", "gene_type"]
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            comment="#",
-            usecols=[*names, column],
-            dtype={**dict.fromkeys(names, "str"), column: "float64"},
-            keep_default_na=False,
-            na_values={column: ["", "NA", "nan", "NaN"]},
-            quoting=csv.QUOTE_NONE,
-        )
-    except _READ_ERRORS as error:
-        raise _table_fault(path, error, f"a STAR counts table with column '{column}'") from error
-    table = table[~table["gene_id"].str.startswith("N_")]
-    return table[names].reset_index(drop=True), table[column].to_numpy(np.float64)
-
-
-def read_two_columns(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read one old GDC file: gene id and value, no header; ``__*`` summary rows left out."""
-    path = Path(path)
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            header=None,
-            names=["gene_id", "value"],
-            dtype={"gene_id": "str", "value": "float64"},
-            index_col=False,
-            quoting=csv.QUOTE_NONE,
-        )
-    except _READ_ERRORS as error:
-        raise _table_fault(path, error, "two columns: gene id, value") from error
-    table = table[~table["gene_id"].astype(str).str.startswith("__")]
-    genes = table[["gene_id"]].reset_index(drop=True).assign(gene_name="", gene_type="")
-    return genes, table["value"].to_numpy(np.float64)
-
-
 def _find_sheet(folder: Path) -> Path:
     sheets = sorted(folder.glob("gdc_sample_sheet*.tsv"))
     if len(sheets) != 1:
         names = ", ".join(sheet.name for sheet in sheets) or "none"
         expected = "one gdc_sample_sheet*.tsv there, or --sample-sheet"
-        raise _fault("sample-sheet", folder, names, expected)
+        raise fault("sample-sheet", folder, names, expected)
     return sheets[0]
 
 
@@ -214,10 +170,10 @@ def _sheet_samples(folder: Path, sheet: Path, column: str) -> list[Sample]:
             reader = csv.DictReader(stream, delimiter="\t")
             rows = [row for row in reader if any(row.values())]
     except (OSError, ValueError, csv.Error) as error:
-        raise _table_fault(sheet, error, "a GDC sample sheet") from error
+        raise table_fault(sheet, error, "a GDC sample sheet") from error
     missing = [name for name in _SHEET_COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
-        raise _fault("missing-column", sheet, f"no column {missing}", f"{list(_SHEET_COLUMNS)}")
+        raise fault("missing-column", sheet, f"no column {missing}", f"{list(_SHEET_COLUMNS)}")
     suffixes = tuple(
         suffix + end
         for suffix in (STAR_SUFFIX, RNA_COLUMNS[column])
@@ -231,12 +187,12 @@ def _sheet_samples(folder: Path, sheet: Path, column: str) -> list[Sample]:
             continue
         if row["File Name"] in seen:
             where = f"{sheet} row {number}"
-            raise _fault("duplicate-file", where, f"'{row['File Name']}' again", "each file once")
+            raise fault("duplicate-file", where, f"'{row['File Name']}' again", "each file once")
         seen.add(row["File Name"])
         samples.append(_sheet_sample(folder, row))
     if not samples:
         found = f"{len(rows)} rows, none naming a file *{' or *'.join(suffixes)}"
-        raise _fault("no-samples", sheet, found, "files of gene expression")
+        raise fault("no-samples", sheet, found, "files of gene expression")
     return samples
 
 
@@ -254,73 +210,59 @@ def _sheet_sample(folder: Path, row: dict[str, str]) -> Sample:
     return Sample(case, barcode, path, tumour, kind)
 
 
-def _load_gdc(samples: list[Sample], column: str):
-    genes, values, faults = None, np.empty((len(samples), 0)), []
-    for row, sample in enumerate(samples):
+def _load_gdc(samples: list[Sample], column: str) -> Loaded:
+    faults: list[Fault] = []
+    gene_lists: dict[tuple[str, ...], pd.DataFrame] = {}
+    read: list[tuple[Sample, tuple[str, ...], np.ndarray]] = []
+    for sample in samples:
         try:
-            found, column_values = _read_gdc_file(sample.path, column)
+            genes, values = _read_gdc_file(sample.path, column)
         except FaultError as error:
             faults += error.faults
             continue
-        if genes is None:
-            genes, first = found, sample.path
-            faults += _duplicate_genes(first, genes["gene_id"])
-            values = np.zeros((len(samples), len(genes)))  # (n, G)
-        if not np.array_equal(found["gene_id"].to_numpy(), genes["gene_id"].to_numpy()):
-            difference = _gene_difference(found["gene_id"], genes["gene_id"])
-            expected = f"the {len(genes)} genes of {first.name} in that order"
-            faults.append(Fault("gene-list", str(sample.path), difference, expected))
-            continue
-        values[row] = column_values
-    return values, [] if genes is None else genes.to_dict("records"), faults
+        # files of one cohort repeat the same list: keep one object for all of them
+        ids = next((known for known in gene_lists if known == (*genes["gene_id"],)), None)
+        if ids is None:
+            ids = tuple(genes["gene_id"])
+            gene_lists[ids] = genes
+        read.append((sample, ids, values.astype(np.float32)))
+    if not read:
+        return np.empty((0, 0), np.float32), [], faults
+    # The list that most files have is the right one; a damaged file must not set it.
+    usual = Counter(ids for _, ids, _ in read).most_common(1)[0][0]
+    typical = next(sample.path for sample, ids, _ in read if ids is usual)
+    faults += _duplicate_genes(typical, gene_lists[usual]["gene_id"])
+    for sample, ids, _ in read:
+        if ids is not usual:
+            expected = f"the {len(usual)} genes of {typical.name} in that order"
+            found = _gene_difference(ids, usual)
+            faults.append(Fault("gene-list", str(sample.path), found, expected))
+    empty = np.zeros(len(usual), np.float32)
+    values_of = {sample: values for sample, ids, values in read if ids is usual}
+    values = np.stack([values_of.get(sample, empty) for sample in samples])  # (n, G)
+    return values, gene_lists[usual].to_dict("records"), faults
 
 
 def _read_gdc_file(path: Path, column: str) -> tuple[pd.DataFrame, np.ndarray]:
     if not path.is_file():
-        raise _fault("missing-file", path, "no such file", "a file that the sample sheet names")
+        raise fault("missing-file", path, "no such file", "a file that the sample sheet names")
     if STAR_SUFFIX in path.name:
         return read_star_counts(path, column)
     return read_two_columns(path)
 
 
-def _gene_difference(found: pd.Series, expected: pd.Series) -> str:
-    extra = [gene for gene in found if gene not in set(expected)][:1]
-    lacking = [gene for gene in expected if gene not in set(found)][:1]
-    notes = [f"with {gene}" for gene in extra] + [f"without {gene}" for gene in lacking]
+def _gene_difference(found: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    notes = [f"with {gene}" for gene in sorted(set(found) - set(expected))[:1]]
+    notes += [f"without {gene}" for gene in sorted(set(expected) - set(found))[:1]]
     return f"{len(found)} genes, {', '.join(notes) or 'in another order'}"
 
 
-def _open_text(path: Path):
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
-
-
-def _matrix_header(path: Path) -> list[str]:
-    try:
-        with _open_text(path) as stream:
-            line = stream.readline(1 << 26).rstrip("\r\n")
-    except _READ_ERRORS as error:
-        raise _table_fault(path, error, "a genes × samples table") from error
-    if line.startswith("# gene-model"):
-        expected = "its folder, with gdc_sample_sheet.tsv: one file holds one sample"
-        raise _fault("single-sample", path, "a single GDC STAR file", expected)
-    header = line.split("\t")
-    if len(header) < 2:
-        raise _fault("no-samples", path, f"header '{line[:60]}'", "Ensembl_ID, then samples (tabs)")
-    return [name.strip().strip('"') for name in header]
-
-
 def _matrix_samples(path: Path) -> list[Sample]:
-    names = _matrix_header(path)[1:]
-    repeated = (
-        sorted({name for name in names if names.count(name) > 1})
-        if len(set(names)) < len(names)
-        else []
-    )
+    names = matrix_header(path)[1:]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         found = f"column '{repeated[0]}' more than once"
-        raise _fault("duplicate-sample", path, found, "each sample once")
+        raise fault("duplicate-sample", path, found, "each sample once")
     samples = []
     for name in names:
         match = _BARCODE.fullmatch(name)
@@ -330,26 +272,9 @@ def _matrix_samples(path: Path) -> list[Sample]:
     return samples
 
 
-def _load_matrix(path: Path, samples: list[Sample]):
-    header = _matrix_header(path)
-    wanted = [header.index(sample.barcode) for sample in samples]
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            skiprows=1,
-            header=None,
-            usecols=[0, *wanted],
-            dtype={0: "str", **dict.fromkeys(wanted, "float64")},
-            index_col=False,
-            quoting=csv.QUOTE_MINIMAL,
-        )
-    except _READ_ERRORS as error:
-        raise _table_fault(path, error, f"{len(header)} columns of numbers") from error
-    table = table[~table[0].astype(str).str.startswith("__")]
-    ids = table[0].astype(str)
+def _load_matrix(path: Path, samples: list[Sample]) -> Loaded:
+    ids, values = read_matrix(path, [sample.barcode for sample in samples])
     genes = [{"gene_id": gene, "gene_name": "", "gene_type": ""} for gene in ids]
-    values = table[wanted].to_numpy(np.float64).T  # (n, G)
     return values, genes, _duplicate_genes(path, ids)
 
 
@@ -377,20 +302,3 @@ def _value_faults(
             found = f"{len(negative)} negative values, first {row[negative[0]]:g} at {gene}"
             faults.append(Fault("negative-expression", where, found, "linear values of 0 or more"))
     return faults
-
-
-def _table_fault(path: Path, error: Exception, expected: str) -> FaultError:
-    text = " ".join(str(error).split())[:200]
-    if isinstance(error, FileNotFoundError):
-        kind = "missing-file"
-    elif "Usecols do not match" in text:
-        kind = "missing-column"
-    elif isinstance(error, EOFError):
-        kind = "truncated-file"
-    else:
-        kind = "unreadable-file"
-    return _fault(kind, path, f"{type(error).__name__}: {text}", expected)
-
-
-def _fault(kind: str, where: str | Path, found: str, expected: str) -> FaultError:
-    return FaultError([Fault(kind, str(where), found, expected)])

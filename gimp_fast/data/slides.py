@@ -151,7 +151,8 @@ class _H5Slide(SlideFile):
     def _read(self, start: int, stop: int) -> np.ndarray:
         with _h5_errors(self.info.path):
             rows = _index(self._features, start, stop)
-            return rows.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which checks report
+            return rows.astype(np.float32, copy=False)
 
     def coords(self) -> np.ndarray | None:
         if not self.info.has_coords:

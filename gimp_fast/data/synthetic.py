@@ -13,11 +13,11 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from gimp_fast.data.assemble import SYNTHETIC_ENCODER, PrepareOptions, prepare
+from gimp_fast.data.assemble import PrepareOptions, prepare
 from gimp_fast.data.expression import STAR_SUFFIX
+from gimp_fast.data.slide_writers import SLIDE_WRITERS
 from gimp_fast.data.writer import CohortContents, check_free, write_table
 from gimp_fast.errors import GimpError
 
@@ -25,7 +25,6 @@ CLASSES = ("SYN-A", "SYN-B")
 FORMATS = ("clam", "trident", "stamp", "pt")
 _SHEET = ("File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID")
 _SHEET_COLUMNS = (*_SHEET, "Sample ID", "Sample Type")
-_PATCH_PX = 256
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,8 @@ def _draw_patients(config: SyntheticConfig, rng: np.random.Generator) -> list[_P
     for label in (0, 1):
         cases = rng.permutation(np.flatnonzero(labels == label))
         weak = round(config.weak * len(cases))
-        strengths[cases[:weak], 0] = rng.uniform(0, 0.08, weak)
-        strengths[cases[weak : 2 * weak], 1] = rng.uniform(0, 0.08, weak)
+        strengths[cases[:weak], 0] = rng.uniform(0, 0.05, weak)
+        strengths[cases[weak : 2 * weak], 1] = rng.uniform(0, 0.05, weak)
         # Dealing parts out along this order gives each part its share of weak slides and RNA.
         parts[cases] = [
             ("train", "val", "train", "test", "train")[i % 5] for i in range(len(cases))
@@ -214,7 +213,7 @@ def _write_slides(
             order = np.lexsort(coords.T if kind == "trident" else coords.T[::-1])
             slide_id = f"{patient.case_id}-01Z-00-DX{number}"
             file = folder / "slides" / kind / f"{slide_id}{'.pt' if kind == 'pt' else '.h5'}"
-            _WRITERS[kind](file, features[order], coords[order])
+            SLIDE_WRITERS[kind](file, features[order], coords[order])
             label = CLASSES[patient.label]
             rows.append({"case_id": patient.case_id, "slide_id": slide_id, "label": label})
     return sorted(rows, key=lambda row: row["slide_id"])
@@ -256,54 +255,6 @@ def _smooth_fields(count: int, side: int, rng: np.random.Generator) -> np.ndarra
     noise = np.fft.fft2(rng.standard_normal((count, side, side)))
     fields = np.fft.ifft2(noise * decay).real
     return fields / fields.std(axis=(1, 2), keepdims=True)
-
-
-def _write_clam(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
-    chunk = min(32, len(features))
-    with h5py.File(file, "w") as h5:
-        h5.create_dataset("features", data=features, chunks=(chunk, features.shape[1]))
-        h5.create_dataset("coords", data=(coords * _PATCH_PX).astype(np.int32), chunks=(chunk, 2))
-
-
-def _write_trident(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
-    with h5py.File(file, "w") as h5:
-        table = h5.create_dataset("features", data=features, chunks=(1, features.shape[1]))
-        table.attrs.update(name=file.stem, savetodir="None", encoder=SYNTHETIC_ENCODER)
-        places = h5.create_dataset("coords", data=(coords * _PATCH_PX).astype(np.int64))
-        places.attrs.update(
-            patch_size=_PATCH_PX,
-            patch_size_level0=_PATCH_PX,
-            level0_magnification=20,
-            target_magnification=20,
-            overlap=0,
-        )
-
-
-def _write_stamp(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
-    with h5py.File(file, "w") as h5:
-        h5["feats"] = features.astype(np.float16)
-        h5["coords"] = coords * 128.0
-        h5.attrs.update(
-            extractor=SYNTHETIC_ENCODER,
-            unit="um",
-            tile_size_um=128.0,
-            tile_size_px=_PATCH_PX,
-            feat_type="tile",
-        )
-
-
-def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
-    import torch
-
-    torch.save(torch.from_numpy(np.ascontiguousarray(features)), file)
-
-
-_WRITERS = {
-    "clam": _write_clam,
-    "trident": _write_trident,
-    "stamp": _write_stamp,
-    "pt": _write_pt,
-}
 
 
 def _draw_genome(config: SyntheticConfig, rng: np.random.Generator) -> _Genome:
