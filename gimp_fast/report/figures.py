@@ -54,7 +54,10 @@ def curve(
         axes.set_ylim(max(0.0, min(low - 0.05, 0.9)), 1.02)
     axes.set_xlabel("Epoch")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    every = [epoch for sequence in epochs.values() for epoch in sequence]
+    margin = max(0.5, 0.02 * (max(every) - min(every)))  # one epoch still gets an axis of epochs
+    axes.set_xlim(min(every) - margin, max(every) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
     return figure
 

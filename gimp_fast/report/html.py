@@ -33,6 +33,7 @@ class Figure:
     title: str
     caption: str
     svg: Markup | None
+    wide: bool = False
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -98,7 +99,8 @@ def _written(panel: Panel, folder: Path) -> Figure:
         return Figure(panel.title, panel.caption, None)
     style.save(panel.figure, stem)
     svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
-    return Figure(panel.title, panel.caption, _inline(svg, panel.name, panel.alt))
+    wide = panel.figure.get_figwidth() > 1.4 * style.WIDTH
+    return Figure(panel.title, panel.caption, _inline(svg, panel.name, panel.alt), wide)
 
 
 def _inline(svg: str, name: str, alt: str) -> Markup:
@@ -111,6 +113,7 @@ def _inline(svg: str, name: str, alt: str) -> Markup:
         (style.INK, "ink"),
         (style.GRID, "grid"),
         (style.SURFACE, "surface"),
+        (style.ACCENT, "blue"),
     ):
         svg = svg.replace(colour, f"var(--{variable})")
     opening, body = svg.split(">", 1)

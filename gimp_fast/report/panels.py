@@ -61,14 +61,14 @@ def curve_panels(run: RunFolder) -> dict[str, list[Panel]]:
         epochs = run.epochs.get(stage)
         if not epochs:
             reason = "This run has no such stage: metrics.jsonl holds none of its epochs."
-            sections[title] = [Panel(stage, title, reason)]
+            sections[title] = [Panel(stage, "Left out", reason)]
             continue
         best = run.metrics.best_epoch if stage == "finetune" else None
         drawn = [_curve(stage, title, quantity, epochs, best) for quantity in quantities]
         if all(panel is None for panel in drawn):
             drawn = [_curve(stage, title, "loss", epochs, best)]
         sections[title] = [panel for panel in drawn if panel] or [
-            Panel(stage, title, "metrics.jsonl holds no finite value of this stage's quantities.")
+            Panel(stage, "Left out", "metrics.jsonl holds no finite value of its quantities.")
         ]
     return sections
 

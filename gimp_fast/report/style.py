@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# The page replaces these three by its own colours, so that figures follow its light or dark scheme.
+# The page replaces these and ACCENT by its own, so that figures follow its light or dark scheme.
 INK, GRID, SURFACE = "#1c2128", "#dfe3e8", "#fefefe"
 TRAIN, VAL, ACCENT = "#0072b2", "#d55e00", "#0072b2"
 # Okabe and Ito's palette without black (invisible on dark) and yellow (invisible on white).

@@ -99,7 +99,7 @@ def make_run(tmp_path) -> RunFactory:
                 "classes": list(classes), "n": counts,
             },
             "modalities": modalities, "seed": 0, "best_epoch": max(1, epochs - 4),
-            "val": block, "test": block,
+            "val": block, "test": block if len(test) else None,
         }  # fmt: skip
         write = {"encoding": "utf-8"}
         (folder / "metrics.json").write_text(json.dumps(metrics), **write)

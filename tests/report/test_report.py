@@ -1,0 +1,246 @@
+"""The report of whole, partial and damaged run folders."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from gimp_fast.errors import GimpError
+from gimp_fast.report import write_report
+
+ALL_FIGURES = {
+    "genes_loss", "genes_accuracy", "genes_auc", "pretrain_reconstruction", "pretrain_triplet",
+    "finetune_loss", "finetune_accuracy", "finetune_auc", "confusion", "roc",
+    "tsne_pretrain", "tsne_finetune",
+}  # fmt: skip
+
+
+class _Page(HTMLParser):
+    """Collects tags with their attributes and the visible text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def _page(run) -> _Page:
+    return _Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def _drawn(run) -> set[str]:
+    return {file.stem for file in (run / "figures").glob("*.svg")}
+
+
+def test_every_figure_is_written_twice(make_run):
+    run = make_run()
+    assert write_report(run) == run / "report.html"
+    assert _drawn(run) == ALL_FIGURES
+    assert {file.stem for file in (run / "figures").glob("*.png")} == ALL_FIGURES
+    for file in (run / "figures").glob("*.svg"):
+        assert ET.parse(file).getroot().tag.endswith("svg")
+    for file in (run / "figures").glob("*.png"):
+        assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_page_is_self_contained_and_has_alt_texts(make_run):
+    page = _page(make_run())
+    targets = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "action", "data")
+    ]
+    assert targets
+    assert [target for target in targets if not target.startswith(("#", "data:"))] == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) == len(ALL_FIGURES)
+    assert all(len(attributes["aria-label"]) > 20 for attributes in drawings)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(make_run):
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    ids = [attributes["id"] for _, attributes in _Page(html).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html)) != set()
+    references = re.findall(r'(?:href="#|url\(#)([^")]+)', html)
+    assert set(references) <= set(ids)
+
+
+def test_headline_gives_count_and_interval(make_run):
+    run = make_run()
+    accuracy = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]["accuracy"]
+    text = _page(run).text
+    assert f"{accuracy['k']} of {accuracy['n']} patients" in text
+    assert f"95 % CI {accuracy['low']:.3f}–{accuracy['high']:.3f}" in text
+
+
+@pytest.mark.parametrize("synthetic", [True, False], ids=["synthetic", "real"])
+def test_banner_stands_on_synthetic_cohorts_only(make_run, synthetic):
+    assert ("Synthetic cohort." in _page(make_run(synthetic=synthetic)).text) is synthetic
+
+
+def test_names_from_the_data_are_escaped(make_run):
+    classes = ("a<b>", "$x$ & _y", "_z --> 'q'")
+    html = write_report(make_run(classes=classes, name="<script>x</script>")).read_text("utf-8")
+    assert "<script" not in html
+    assert "<b>" not in html
+    assert "&lt;script&gt;" in html
+    assert "a&lt;b&gt;" in html
+
+
+@pytest.mark.parametrize("count", [3, 7, 8, 14])
+def test_many_classes(make_run, count):
+    run = make_run(classes=tuple(f"carcinoma of a long name {i}" for i in range(count)), epochs=2)
+    assert {"confusion", "roc"} <= _pages_figures(run)
+
+
+def _pages_figures(run) -> set[str]:
+    write_report(run)
+    return _drawn(run)
+
+
+@pytest.mark.parametrize("stages", [("finetune",), ("genes", "finetune"), ("genes",)], ids="-".join)
+def test_a_stage_that_was_not_run_is_explained(make_run, stages):
+    run = make_run(stages=stages, modalities="slide")
+    page = _page(run)
+    assert {name.split("_")[0] for name in _drawn(run)} - {"confusion", "roc", "tsne"} == set(
+        stages
+    )
+    assert "This run has no such stage" in page.text
+    assert "embeddings.npz has no embeddings of this stage" in page.text
+
+
+def test_few_patients_have_no_tsne_and_no_test_figures(make_run):
+    run = make_run(patients=8, epochs=1)
+    page = _page(run)
+    assert not {"tsne_pretrain", "tsne_finetune", "confusion", "roc"} & _drawn(run)
+    assert "t-SNE of 8 patients shows nothing" in page.text
+    assert "predictions.csv holds no test case" in page.text
+
+
+def test_test_set_of_one_class_has_no_roc_and_removes_the_old_one(make_run):
+    run = make_run()
+    write_report(run)
+    table = (run / "predictions.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in table if ",test,LUSC," not in line]
+    (run / "predictions.csv").write_text("".join(kept), encoding="utf-8")
+    page = _page(run)
+    assert _drawn(run) == ALL_FIGURES - {"roc"}
+    assert "a ROC curve needs test cases of at least two classes" in page.text
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [(np.ones((60, 4)), "same embedding"), (np.full((60, 4), np.nan), "not finite")],
+    ids=["constant", "nan"],
+)
+def test_embeddings_that_cannot_be_drawn_are_explained(make_run, values, reason):
+    run = make_run()
+    with np.load(run / "embeddings.npz") as archive:
+        arrays = dict(archive)
+    np.savez(run / "embeddings.npz", **{**arrays, "finetune": values})
+    assert reason in _page(run).text
+    assert "tsne_finetune" not in _drawn(run)
+
+
+def test_losses_that_are_not_finite_leave_gaps(make_run):
+    run = make_run(stages=("finetune",), epochs=3)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows[1]["train"]["loss"] = float("nan")
+    rows[2]["val"]["auc"] = None
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (run / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    write_report(run)
+    assert {"finetune_loss", "finetune_auc"} <= _drawn(run)
+
+
+def test_same_run_gives_the_same_page(make_run):
+    run = make_run()
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_misclassified_cases_come_most_confident_first(make_run):
+    run = make_run(classes=("a", "b", "c"), patients=150)
+    html = write_report(run).read_text(encoding="utf-8")
+    rows = re.findall(r'<tr><th scope="row">(MADE-UP-\d+)</th>(.*?)</tr>', html, flags=re.S)
+    confidence = [float(re.findall(r'class="number">([\d.]+)', row)[1]) for _, row in rows]
+    assert len(rows) >= 2
+    assert confidence == sorted(confidence, reverse=True)
+
+
+RUN_FILES = (
+    "config.yaml", "environment.json", "metrics.jsonl", "metrics.json", "predictions.csv",
+    "embeddings.npz",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_missing_file_is_named(make_run, name):
+    run = make_run()
+    (run / name).unlink()
+    with pytest.raises(GimpError, match=rf"{re.escape(name)}: missing"):
+        write_report(run)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{[,", b"", b"- 1\n- 2\n"], ids=["bytes", "empty", "list"]
+)
+@pytest.mark.parametrize("name", [name for name in RUN_FILES if name != "metrics.jsonl"])
+def test_a_damaged_file_is_named(make_run, name, content):
+    run = make_run()
+    (run / name).write_bytes(content)
+    with pytest.raises(GimpError, match=re.escape(name)):
+        write_report(run)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_truncated_embeddings_are_named(make_run, keep):
+    run = make_run()
+    file = run / "embeddings.npz"
+    file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
+    with pytest.raises(GimpError, match=r"embeddings\.npz"):
+        write_report(run)
+
+
+def test_pickled_embeddings_are_refused(make_run):
+    run = make_run()
+    objects = np.array([{"a": 1}], dtype=object)
+    np.savez(run / "embeddings.npz", case_id=objects, split=objects, label=objects)
+    with pytest.raises(GimpError, match=r"embeddings\.npz"):
+        write_report(run)
+
+
+def test_a_broken_line_of_metrics_is_named_by_number(make_run):
+    run = make_run()
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"stage": "finetune", "epo')
+    with pytest.raises(GimpError, match=r"metrics\.jsonl.*line 37"):
+        write_report(run)
+
+
+def test_a_prediction_outside_the_classes_is_named(make_run):
+    run = make_run()
+    text = (run / "predictions.csv").read_text(encoding="utf-8")
+    (run / "predictions.csv").write_text(text.replace(",LUSC,", ",COAD,", 1), encoding="utf-8")
+    with pytest.raises(GimpError, match=r"predictions\.csv.*COAD"):
+        write_report(run)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(GimpError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
