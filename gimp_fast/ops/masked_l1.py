@@ -11,7 +11,7 @@ from gimp_fast.reference.masked_l1 import masked_l1_reference
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 REDUCTIONS = ("mean", "sum")
-BACKENDS = ("cuda", "native", "torch", "reference")
+SUPPORTED_BACKENDS = ("cuda", "native", "torch", "reference")
 
 
 def masked_l1_loss(
@@ -49,7 +49,9 @@ def masked_l1_loss(
         RuntimeError: a backend that was named cannot run here; the message has the reason.
     """
     _validate(prediction, target, mask, reduction)
-    chosen = resolve_backend(backend, BACKENDS, op="masked_l1_loss", device=prediction.device)
+    chosen = resolve_backend(
+        backend, SUPPORTED_BACKENDS, op="masked_l1_loss", device=prediction.device
+    )
     if chosen == "reference":
         accumulate = torch.promote_types(prediction.dtype, torch.float32)
         return masked_l1_reference(

@@ -1,0 +1,84 @@
+"""The doctor says what is here, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from gimp_fast import doctor
+from gimp_fast.ops import available_backends
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return doctor.examine()
+
+
+@pytest.fixture
+def changed(facts):
+    """The facts of another machine."""
+    facts = copy.deepcopy(facts)
+    facts["build"] = {
+        "native": "available",
+        "cuda": "available",
+        "facts": {
+            "compiler": "GNU 12.2.0",
+            "torch_minimum": "2.11",
+            "cuda": True,
+            "cuda_archs": "80 86",
+            "nvcc": "13.0",
+        },
+    }
+    facts["torch"]["cuda"] = "13.0"
+    facts["gpus"] = [{"name": "RTX 3090", "memory_gib": 23.6, "capability": "8.6"}]
+    facts["packages"]["triton"] = "3.7.1"
+    return facts
+
+
+def test_json_holds_every_fact(capsys):
+    assert doctor.main(["--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["backends"] == available_backends()
+    assert facts["operators"].keys() == {"masked_l1", "nystrom_attention"}
+    assert all(choices["cpu"] for choices in facts["operators"].values())
+
+
+def test_report_fits_one_screen(capsys):
+    assert doctor.main([]) == 0
+    report = capsys.readouterr().out
+    assert len(report.splitlines()) <= 30
+    for status in available_backends().values():
+        assert status in report
+
+
+def test_complete_machine_needs_no_advice(changed):
+    report = doctor.render(changed)
+    assert "RTX 3090, 23.6 GiB, sm_86" in report
+    assert "nvcc 13.0 for sm 80 86" in report
+    assert "Everything that was built can run here." in report
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        (lambda f: f["build"].update(facts={}), "`pip install .` in the source folder"),
+        (lambda f: f["build"]["facts"].update(cuda=False), "put nvcc"),
+        (lambda f: f["torch"].update(cuda=None), "install a CUDA build of torch"),
+        (lambda f: f.update(gpus=[]), "check `nvidia-smi`"),
+        (lambda f: f["packages"].update(triton=None), "`pip install triton`"),
+    ],
+    ids=["nothing-built", "no-cuda-built", "cpu-torch", "no-gpu", "no-triton"],
+)
+def test_every_gap_has_a_fix(changed, change, advice):
+    change(changed)
+    report = doctor.render(changed)
+    assert advice in report
+    assert "Everything" not in report
+
+
+def test_backend_from_the_environment_that_cannot_run_is_shown(monkeypatch):
+    monkeypatch.setenv("GIMP_FAST_BACKEND", "cuda")
+    choices = doctor.examine()["operators"]["masked_l1"]
+    assert "GIMP_FAST_BACKEND=cuda cannot run" in choices["cpu"]
