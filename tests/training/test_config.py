@@ -67,5 +67,5 @@ def test_all_faults_of_a_file_are_told_together(tmp_path):
 def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
     file = tmp_path / "wrong.yaml"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(GimpError, match="wrong.yaml"):
+    with pytest.raises(GimpError, match=r"wrong\.yaml"):
         load_config(path=file)

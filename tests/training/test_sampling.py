@@ -92,7 +92,7 @@ def test_scaler_is_fitted_on_what_it_is_given():
 def test_batches_cover_everybody_once_in_even_sizes(patients, size):
     cases = [str(i) for i in range(patients)]
     drawn = list(batches(cases, size, np.random.default_rng(0)))
-    assert sorted(sum(drawn, [])) == sorted(cases)
+    assert sorted(case for part in drawn for case in part) == sorted(cases)
     assert len(drawn) == num_batches(patients, size)
     sizes = [len(part) for part in drawn]
     assert max(sizes) <= size
