@@ -69,7 +69,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         counts: (K, K) int, rows true, columns predicted.
     """
     size = len(classes)
-    cell = 0.8 if size <= 6 else 0.62
+    cell = 0.8 if size <= 3 else 0.62
     longest = max(max(map(len, _wrap(name).split("\n"))) for name in classes)
     side = max(size * cell, 2.2)
     figure = style.new_figure(side + 1.0 + 0.06 * longest, side + (0.8 if size <= 3 else 1.2))
@@ -86,11 +86,11 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         colour = "white" if share > 0.55 else style.INK
         axes.text(
             column, row - 0.06, f"{counts[row, column]}", ha="center", va="bottom", color=colour,
-            fontsize=11 if size <= 6 else 9,
+            fontsize=11 if size <= 3 else 9,
         )  # fmt: skip
         axes.text(
             column, row + 0.06, percent, ha="center", va="top", color=colour,
-            fontsize=8 if size <= 6 else 7,
+            fontsize=8 if size <= 3 else 7,
         )  # fmt: skip
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
     names = [style.plain(_wrap(name)) for name in classes]

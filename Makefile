@@ -1,0 +1,84 @@
+# `make help` lists the targets. Everything is installed into $(VENV), nothing outside it.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Arguments for pytest and for the benchmarks, e.g. `make test PYTEST_ARGS="-k nystrom"`.
+PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# --no-build-isolation: an isolated build would fetch a second torch only for its headers.
+PIP_INSTALL := $(PIP) install -c constraints.txt
+BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
+
+SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
+	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
+NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+
+# Stamps: what is installed, as of when. A changed source is installed again.
+READY := $(VENV)/.build-requirements
+INSTALLED := $(VENV)/.installed
+INSTALLED_ALL := $(VENV)/.installed-with-extras
+LINTERS := $(VENV)/.linters
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-gpu bench format lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/demo
+	rm -rf runs/demo
+	$(BIN)/gimp-fast train --preset demo --out runs/demo
+
+# One thread a worker: workers that all start a thread a core spend the time waiting for each other.
+test: $(INSTALLED_ALL) ## install, and run the tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-gpu: $(INSTALLED_ALL) ## install, and run the tests that need a CUDA GPU
+	$(BIN)/pytest -m gpu $(PYTEST_ARGS)
+
+bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmarks/results
+	@set -e; for script in $(BENCHMARKS); do \
+		echo "$$script"; $(BIN)/python "$$script" $(BENCH_ARGS); \
+	done
+
+format: $(LINTERS) ## format Python, C++ and CUDA sources in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+lint: $(LINTERS) ## check style without changing a file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+clean: ## remove builds and caches; keeps .venv and runs/
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find gimp_fast kernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(LINTERS): constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) ruff clang-format
+	touch $@
+
+$(READY): constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) $(BUILD_REQUIREMENTS)
+	touch $@
+
+# build/lib is removed first: it would put files back that the sources no longer have.
+$(INSTALLED): $(READY) $(SOURCES)
+	rm -rf build/lib*
+	$(PIP_INSTALL) --no-build-isolation .
+	touch $@
+
+$(INSTALLED_ALL): $(READY) $(SOURCES)
+	rm -rf build/lib*
+	$(PIP_INSTALL) --no-build-isolation ".[test,bench,dev]"
+	touch $(INSTALLED) $@
