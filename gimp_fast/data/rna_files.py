@@ -107,6 +107,7 @@ def read_matrix(path: Path, names: list[str]) -> tuple[pd.Series, np.ndarray]:
     header = matrix_header(path)
     wanted = [header.index(name) for name in names]
     try:
+        _check_rows(path, len(header))
         table = pd.read_csv(
             path,
             sep="\t",
@@ -114,13 +115,27 @@ def read_matrix(path: Path, names: list[str]) -> tuple[pd.Series, np.ndarray]:
             header=None,
             usecols=[0, *wanted],
             dtype={0: "str", **dict.fromkeys(wanted, "float64")},
-            index_col=False,
+            quoting=csv.QUOTE_NONE,
         )
     except READ_ERRORS as error:
         raise table_fault(path, error, f"{len(header)} columns of numbers") from error
-    table = table[~table[0].astype(str).str.startswith("__")]
+    table[0] = table[0].astype(str).str.strip('"')
+    table = table[~table[0].str.startswith("__")]
     values = np.ascontiguousarray(table[wanted].to_numpy(np.float32).T)  # (n, G)
-    return table[0].astype(str), values
+    return table[0], values
+
+
+def _check_rows(path: Path, width: int) -> None:
+    """Every row as long as the header: pandas lets longer and shorter ones pass in silence."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        rows = 0
+        for rows, line in enumerate(stream):
+            cells = line.count(b"\t") + 1
+            if cells != width and line.strip():
+                where = f"{path} row {rows + 1}"
+                raise fault("row-length", where, f"{cells} cells", f"{width} as in the header")
+    if not rows:
+        raise fault("no-genes", path, "a header without rows", "one row a gene")
 
 
 def table_fault(path: Path, error: Exception, expected: str) -> FaultError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import struct
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from gimp_fast.errors import Fault, FaultError
 SUFFIXES = (".h5", ".pt")
 FEATURE_DATASETS = ("features", "feats")
 _H5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
+# What the restricted unpickler says of a pickle that names code outside its short list.
+_UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
 # What the restricted unpickler raises on arbitrary bytes.
 _PT_ERRORS = (
     pickle.UnpicklingError,
@@ -284,11 +287,13 @@ def _load_pt(path: Path) -> object:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
-        # Files written before torch 1.6 are no zip archives and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
+            # Files written before torch 1.6 are no zip archives and cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except _PT_ERRORS as error:
         text = _one_line(error)
-        if "nsupported global" in text or "nsupported class" in text or "reduce for" in text:
+        if any(sign in str(error) for sign in _UNSAFE_SIGNS):
             found = "a pickle that asks to run code; it was not run"
             raise _fault("unsafe-pickle", path, found, "a plain tensor (torch.save)") from error
         kind = "truncated-file" if "central directory" in text else "unreadable-file"

@@ -47,10 +47,10 @@ class SyntheticConfig:
         seed: everything is a function of this configuration.
     """
 
-    num_patients: int = 300
+    num_patients: int = 400
     feature_dim: int = 64
     num_genes: int = 1000
-    signal_genes: float = 0.02
+    signal_genes: float = 0.04
     median_patches: int = 150
     patches_log_sd: float = 0.6
     min_patches: int = 40
@@ -59,7 +59,7 @@ class SyntheticConfig:
     weak: float = 0.26
     lesion_shift: float = 3.0
     slide_nuisance: float = 0.5
-    gene_shift: float = 1.0
+    gene_shift: float = 1.5
     seed: int = 0
 
     def __post_init__(self) -> None:

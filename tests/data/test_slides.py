@@ -1,0 +1,273 @@
+"""Every feature format reads back what was written, and a bad file is one clear fault."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gimp_fast.data.slides import open_slide
+from gimp_fast.errors import FaultError
+
+FEATURES = np.random.default_rng(0).standard_normal((37, 5)).astype(np.float32)
+COORDS = np.arange(74).reshape(37, 2)
+
+
+def clam(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("features", data=FEATURES, chunks=(32, 5))
+        h5.create_dataset("coords", data=COORDS.astype(np.int32))
+
+
+def trident(file: Path, dtype: type = np.float32) -> None:
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("features", data=FEATURES.astype(dtype), chunks=(1, 5))
+        h5["features"].attrs.update(encoder="uni_v1", name="s", savetodir="None")
+        h5["coords"] = COORDS
+        h5["coords"].attrs.update(patch_size=256, target_magnification=20, overlap="None")
+
+
+def stamp(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        h5["feats"] = FEATURES.astype(np.float16)
+        h5["coords"] = COORDS * 112.0
+        h5.attrs.update(extractor="ctranspath", unit="um", tile_size_um=256.0, tile_size_px=224)
+
+
+def batched(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        h5["features"] = FEATURES[None]
+
+
+def compressed(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("features", data=FEATURES, chunks=(8, 5), compression="gzip")
+
+
+def tensor(file: Path) -> None:
+    torch.save(torch.from_numpy(FEATURES), file)
+
+
+def old_tensor(file: Path) -> None:
+    torch.save(torch.from_numpy(FEATURES), file, _use_new_zipfile_serialization=False)
+
+
+def tensor_dict(file: Path) -> None:
+    content = {"features": torch.from_numpy(FEATURES), "coords": torch.from_numpy(COORDS)}
+    torch.save(content, file)
+
+
+WRITERS = {
+    "clam": (clam, "s.h5", "clam-h5", "float32", True),
+    "trident": (trident, "s.h5", "trident-h5", "float32", True),
+    "trident-f16": (lambda f: trident(f, np.float16), "s.h5", "trident-h5", "float16", True),
+    "stamp": (stamp, "s.h5", "stamp-h5", "float16", True),
+    "batched": (batched, "s.h5", "clam-h5", "float32", False),
+    "compressed": (compressed, "s.h5", "clam-h5", "float32", False),
+    "pt": (tensor, "s.pt", "pt", "float32", False),
+    "pt-before-1.6": (old_tensor, "s.pt", "pt", "float32", False),
+    "pt-dictionary": (tensor_dict, "s.pt", "pt", "float32", True),
+}
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_round_trip(tmp_path, case):
+    write, name, kind, dtype, has_coords = WRITERS[case]
+    write(tmp_path / name)
+    expected = FEATURES.astype(dtype).astype(np.float32)
+    with open_slide(tmp_path / name) as slide:
+        info = slide.info
+        assert (info.format, info.num_patches, info.feature_dim) == (kind, 37, 5)
+        assert (info.dtype, info.has_coords) == (dtype, has_coords)
+        for start, stop in [(0, None), (0, 0), (36, 37), (5, 20), (37, 37)]:
+            rows = slide.read(start, stop)
+            assert rows.dtype == np.float32
+            np.testing.assert_array_equal(rows, expected[start:stop])
+        assert (slide.coords() is not None) == has_coords
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("clam", (None, None, None)),
+        ("trident", ("uni_v1", 0.5, 256)),
+        ("stamp", ("ctranspath", 256 / 224, 224)),
+        ("pt", (None, None, None)),
+    ],
+)
+def test_provenance_is_read(tmp_path, case, expected):
+    write, name, *_ = WRITERS[case]
+    write(tmp_path / name)
+    with open_slide(tmp_path / name) as slide:
+        assert (slide.info.encoder, slide.info.mpp, slide.info.patch_size) == expected
+
+
+@pytest.mark.parametrize("case", ["clam", "pt-dictionary"])
+def test_coords_come_as_stored(tmp_path, case):
+    write, name, *_ = WRITERS[case]
+    write(tmp_path / name)
+    with open_slide(tmp_path / name) as slide:
+        np.testing.assert_array_equal(slide.coords(), COORDS)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0,)], ids=["0xD", "0"])
+@pytest.mark.parametrize("suffix", [".h5", ".pt"])
+def test_empty_slides_open(tmp_path, shape, suffix):
+    file = tmp_path / f"s{suffix}"
+    if suffix == ".pt":
+        torch.save(torch.empty(shape), file)
+    else:
+        with h5py.File(file, "w") as h5:
+            h5["features"] = np.empty(shape, np.float32)
+    with open_slide(file) as slide:
+        assert slide.info.num_patches == 0
+        assert slide.read().shape == (0, slide.info.feature_dim)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (4, 3), (0, 38)])
+def test_ranges_outside_the_slide_are_refused(tmp_path, start, stop):
+    clam(tmp_path / "s.h5")
+    with open_slide(tmp_path / "s.h5") as slide, pytest.raises(ValueError, match="not inside"):
+        slide.read(start, stop)
+
+
+def kinds(error: pytest.ExceptionInfo[FaultError]) -> list[str]:
+    return [fault.kind for fault in error.value.faults]
+
+
+def write_h5(file: Path, **datasets: object) -> None:
+    with h5py.File(file, "w") as h5:
+        for name, data in datasets.items():
+            h5[name] = data
+
+
+def declare_rows_without_writing(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("features", shape=(100, 5), chunks=(10, 5), dtype="f4")[:10] = 1
+
+
+BAD_FILES = {
+    "coords-only": ("s.h5", lambda f: write_h5(f, coords=COORDS), "no-features"),
+    "integers": ("s.h5", lambda f: write_h5(f, features=COORDS), "feature-dtype"),
+    "1-d": ("s.h5", lambda f: write_h5(f, features=FEATURES[0]), "feature-shape"),
+    "two-bags": ("s.h5", lambda f: write_h5(f, features=np.ones((2, 3, 4))), "feature-shape"),
+    "coords-of-others": (
+        "s.h5",
+        lambda f: write_h5(f, features=FEATURES, coords=COORDS[1:]),
+        "coords-shape",
+    ),
+    "never-written": ("s.h5", declare_rows_without_writing, "truncated-file"),
+    "not-hdf5": ("s.h5", lambda f: f.write_text("hello", encoding="utf-8"), "unreadable-file"),
+    "empty-h5": ("s.h5", lambda f: f.touch(), "unreadable-file"),
+    "empty-pt": ("s.pt", lambda f: f.touch(), "unreadable-file"),
+    "pt-list": ("s.pt", lambda f: torch.save([1, 2], f), "no-features"),
+    "pt-integers": ("s.pt", lambda f: torch.save(torch.arange(6).view(2, 3), f), "feature-dtype"),
+    "pt-sparse": ("s.pt", lambda f: torch.save(torch.eye(3).to_sparse(), f), "no-features"),
+    "pt-array": ("s.pt", lambda f: torch.save(FEATURES, f), "unsafe-pickle"),
+    "unknown": ("s.npy", lambda f: np.save(f, FEATURES), "unknown-format"),
+    "missing": ("s.h5", lambda f: None, "missing-file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_one_fault_that_names_them(tmp_path, case):
+    name, write, kind = BAD_FILES[case]
+    write(tmp_path / name)
+    with pytest.raises(FaultError) as error:
+        open_slide(tmp_path / name)
+    assert kinds(error) == [kind]
+    assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize("case", ["clam", "pt"])
+def test_truncated_file(tmp_path, case):
+    write, name, *_ = WRITERS[case]
+    file = tmp_path / name
+    write(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(FaultError) as error:
+        open_slide(file)
+    assert kinds(error) == ["truncated-file"]
+
+
+class Bomb:
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return (Path.touch, (self.target,))
+
+
+DUMPS = {
+    "torch": torch.save,
+    "torch-before-1.6": lambda b, f: torch.save(b, f, _use_new_zipfile_serialization=False),
+    "pickle-2": lambda b, f: f.write_bytes(pickle.dumps(b, protocol=2)),
+}
+
+
+@pytest.mark.parametrize("dump", DUMPS)
+def test_a_pickle_bomb_does_not_go_off(tmp_path, dump):
+    effect, file = tmp_path / "effect", tmp_path / "s.pt"
+    DUMPS[dump](Bomb(effect), file)
+    with pytest.raises(FaultError) as error:
+        open_slide(file)
+    assert kinds(error) == ["unsafe-pickle"]
+    assert not effect.exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_of_any_protocol_is_refused(tmp_path, protocol):
+    effect, file = tmp_path / "effect", tmp_path / "s.pt"
+    file.write_bytes(pickle.dumps(Bomb(effect), protocol=protocol))
+    with pytest.raises(FaultError):
+        open_slide(file)
+    assert not effect.exists()
+
+
+def test_coordinate_files_of_real_slides_are_no_features(real_data):
+    for file in sorted((real_data / "clam_coords").glob("*.h5")):
+        with pytest.raises(FaultError, match="coordinates without features"):
+            open_slide(file)
+
+
+few = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def reads_or_faults(file: Path, expected: np.ndarray) -> None:
+    """A damaged file gives what was written, or a fault; never another array or error."""
+    try:
+        with open_slide(file) as slide:
+            rows = slide.read()
+    except FaultError:
+        return
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("case", ["clam", "trident", "compressed", "pt", "pt-before-1.6"])
+@few
+@given(fraction=st.floats(0, 1))
+def test_cutting_a_file_anywhere(tmp_path, case, fraction):
+    write, name, *_ = WRITERS[case]
+    file = tmp_path / name
+    write(file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(fraction * len(content))])
+    reads_or_faults(file, FEATURES)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".pt"])
+@few
+@given(content=st.binary(max_size=400), magic=st.sampled_from([b"", b"\x89HDF\r\n\x1a\n", b"PK"]))
+def test_arbitrary_bytes_are_a_fault(tmp_path, suffix, content, magic):
+    file = tmp_path / f"s{suffix}"
+    file.write_bytes(magic + content)
+    with pytest.raises(FaultError):
+        open_slide(file)
