@@ -9,8 +9,10 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# --no-build-isolation: an isolated build would fetch a second torch only for its headers.
 PIP_INSTALL := $(PIP) install -c constraints.txt
+# An isolated build would fetch a second torch only for its headers. CMake and Ninja of the
+# environment come before those of the system, which may be too old.
+BUILD_AND_INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP_INSTALL) --no-build-isolation
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
@@ -75,10 +77,10 @@ $(READY): constraints.txt | $(BIN)/python
 # build/lib is removed first: it would put files back that the sources no longer have.
 $(INSTALLED): $(READY) $(SOURCES)
 	rm -rf build/lib*
-	$(PIP_INSTALL) --no-build-isolation .
+	$(BUILD_AND_INSTALL) .
 	touch $@
 
 $(INSTALLED_ALL): $(READY) $(SOURCES)
 	rm -rf build/lib*
-	$(PIP_INSTALL) --no-build-isolation ".[test,bench,dev]"
+	$(BUILD_AND_INSTALL) ".[test,bench,dev]"
 	touch $(INSTALLED) $@
