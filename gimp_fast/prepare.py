@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--name", help="name of the cohort; default: that of the folder")
     add("--seed", type=int, default=0, help="of the new split and of synthetic patients")
     add("--synthetic", action="store_true", help="generate synthetic patients instead")
-    add("--patients", type=int, default=300, help="how many synthetic patients")
+    add("--patients", type=int, help="how many synthetic patients; default: as in the demo")
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -103,7 +103,8 @@ def _real(options: argparse.Namespace) -> CohortContents:
 def _synthetic(options: argparse.Namespace) -> tuple[CohortContents, Path]:
     from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
 
-    config = SyntheticConfig(num_patients=options.patients, seed=options.seed)
+    given = {} if options.patients is None else {"num_patients": options.patients}
+    config = SyntheticConfig(seed=options.seed, **given)
     name = options.name or "synthetic"
     return prepare_synthetic(options.out, config, name, progress=True), options.out / "cohort"
 

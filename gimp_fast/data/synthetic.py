@@ -2,7 +2,7 @@
 about medicine, and are called synthetic wherever they appear.
 
 Two subtypes differ in a lesion (a contiguous 5–15 % of a slide's patches, shifted along one of
-two feature directions) and in 2 % of the genes. A quarter of the patients has a nearly
+two feature directions) and in 4 % of the genes. A quarter of the patients has a nearly
 uninformative slide and another quarter nearly uninformative RNA, so either modality alone
 stays near 0.87 accuracy and both together can reach 0.97 or more.
 """
