@@ -1,0 +1,131 @@
+"""What the benchmarks share: interleaved timing, peak memory in a fresh process, results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).resolve().parent / "results"
+MIB = 2**20
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_interleaved(
+    calls: dict[str, Callable[[], Any]], *, device: str, repeats: int, warmup: int = 1
+) -> dict[str, dict[str, float]]:
+    """Median, fastest and slowest milliseconds of every call.
+
+    The peers take turns, so that a noisy moment of the machine falls on all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmup + repeats):
+        for name, call in calls.items():
+            synchronise(device)
+            start = time.perf_counter()
+            call()
+            synchronise(device)
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {
+        name: {
+            "median_ms": 1e3 * statistics.median(taken),
+            "min_ms": 1e3 * min(taken),
+            "max_ms": 1e3 * max(taken),
+        }
+        for name, taken in seconds.items()
+    }
+
+
+def peak_memory_mib(
+    prepare: Callable[..., Callable[[], Any]], *arguments: Any, device: str
+) -> float:
+    """Peak memory of one call above what was held before it, measured in a fresh process.
+
+    Args:
+        prepare: importable function; ``prepare(*arguments)`` allocates the inputs and returns the
+            call.
+        device: ``"cuda"`` asks torch's allocator, ``"cpu"`` the resident set of the process.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure_peak, args=(sender, prepare, arguments, device))
+    process.start()
+    sender.close()
+    peak = receiver.recv()
+    process.join()
+    return peak
+
+
+def _measure_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple, device: str) -> None:
+    call = prepare(*arguments)
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        sender.send((torch.cuda.max_memory_allocated() - before) / MIB)
+        return
+    # Resets the high-water mark, which otherwise starts at the peak of the process that started us.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = _resident_mib("VmHWM")
+    call()
+    sender.send(_resident_mib("VmHWM") - before)
+
+
+def _resident_mib(field: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def origin(device: str) -> dict[str, Any]:
+    """Where the figures come from: device, versions, revision of the code."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", check=True
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../gimp_fast", "../csrc")
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "revision": git("rev-parse", "HEAD") + ("+changes" if changed else ""),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def write_results(stem: str, device: str, results: dict[str, Any]) -> Path:
+    """Write ``results/<device>-<stem>.json``; the device is the GPU's name, or ``cpu``."""
+    name = torch.cuda.get_device_name().replace(" ", "-") if device == "cuda" else "cpu"
+    path = RESULTS / f"{name}-{stem}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(origin(device) | results, indent=2) + "\n", encoding="utf-8")
+    return path
