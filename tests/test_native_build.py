@@ -117,3 +117,24 @@ def test_switch_with_an_unknown_value_is_refused(tmp_path):
     done = configure(tmp_path / "build", "-DGIMP_FAST_CUDA=maybe")
     assert done.returncode != 0
     assert "GIMP_FAST_CUDA is 'maybe'; expected auto, 0 or 1" in " ".join(done.stderr.split())
+
+
+def test_every_instruction_set_gives_the_same_bits(tmp_path):
+    compiler = shutil.which("c++")
+    cpu = Path("/proc/cpuinfo")
+    if compiler is None or not cpu.is_file() or " avx2 " not in cpu.read_text(encoding="utf-8"):
+        pytest.skip("needs a C++ compiler and a CPU with AVX2")
+    flags = ["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
+    objects = []
+    for isa, options in {"baseline": [], "avx2": ["-mavx2", "-mf16c"]}.items():
+        objects.append(tmp_path / f"{isa}.o")
+        source = ROOT / "csrc" / "masked_l1_rows.cpp"
+        subprocess.run(
+            [compiler, *flags, *options, f"-DGIMP_FAST_ISA={isa}", "-c", source, "-o", objects[-1]],
+            check=True,
+        )
+    program = tmp_path / "rows_agree"
+    source = ROOT / "tests" / "native" / "rows_agree.cpp"
+    subprocess.run([compiler, *flags, source, *objects, "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, encoding="utf-8", check=True)
+    assert int(done.stdout) == 0
