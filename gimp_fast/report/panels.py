@@ -26,7 +26,7 @@ QUANTITIES = {
     "accuracy": ("Accuracy", "Accuracy (share of patients)"),
     "auc": ("AUC", "AUC"),
     "reconstruction": ("Masked reconstruction", "Masked L1 (embedding units)"),
-    "triplet": ("Triplet", "Triplet loss (embedding units)"),
+    "triplet": ("Triplet", "Triplet loss (squared distance)"),
 }
 SHARES = ("accuracy", "auc")
 
