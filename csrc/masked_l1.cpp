@@ -15,10 +15,6 @@
 #include <cstring>
 #include <tuple>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace gimp_fast {
 namespace {
 
@@ -48,21 +44,6 @@ void for_chunks(int64_t rows, int64_t channels, const Body& body) {
       body(chunk, chunk * chunk_rows, std::min(rows, (chunk + 1) * chunk_rows));
     }
   });
-}
-
-// Most of the time of writing a new large output goes to page faults; large pages make few of them.
-// Only outputs that malloc maps by themselves (glibc: from 32 MiB on), so that the advice ends with
-// them. A system that does not take it changes nothing.
-void advise_large_pages(const Tensor& tensor) {
-#if defined(__linux__)
-  constexpr uintptr_t kLargePage = 2 << 20, kLeastBytes = 32 << 20;
-  const uintptr_t bytes = tensor.numel() * tensor.element_size();
-  if (bytes < kLeastBytes) return;
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
-  const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
-  const uintptr_t last = (begin + bytes) / kLargePage * kLargePage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
 }
 
 double sum_rows(AddRow add_row, const Tensor& prediction, const Tensor& target, const Tensor& mask,
@@ -166,7 +147,6 @@ Tensor masked_l1_bwd(const Tensor& grad, const Tensor& signs, const Tensor& mask
   check_backward(grad, signs, mask, channels);
   Tensor out = torch::stable::new_empty(mask, with_last(mask, channels), dtype);
   if (out.numel() == 0) return out;
-  advise_large_pages(out);
 
   const bool is_double = grad.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(is_double || grad.scalar_type() == ScalarType::Float,
