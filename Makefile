@@ -10,9 +10,8 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PIP_INSTALL := $(PIP) install -c constraints.txt
-# An isolated build would fetch a second torch only for its headers. CMake and Ninja of the
-# environment come before those of the system, which may be too old.
-BUILD_AND_INSTALL := PATH="$(abspath $(BIN)):$$PATH" $(PIP_INSTALL) --no-build-isolation
+# An isolated build would fetch a second torch only for its headers.
+BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \

@@ -5,6 +5,8 @@ Metadata is in pyproject.toml.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,7 +27,7 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
         options = {
             "CMAKE_BUILD_TYPE": "Debug" if self.debug else "Release",
-            "CMAKE_MAKE_PROGRAM": shutil.which("ninja"),
+            "CMAKE_MAKE_PROGRAM": _tool("ninja", "BIN_DIR"),
             "Python_EXECUTABLE": sys.executable,
             "GIMP_FAST_VERSION": self.distribution.get_version(),
             "GIMP_FAST_CUDA": os.environ.get("GIMP_FAST_CUDA", "auto"),
@@ -33,8 +35,8 @@ class CMakeBuild(build_ext):
         if "GIMP_FAST_CUDA_ARCHS" in os.environ:
             options["GIMP_FAST_CUDA_ARCHS"] = os.environ["GIMP_FAST_CUDA_ARCHS"]
         definitions = [f"-D{name}={value}" for name, value in options.items() if value]
-        subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *definitions], check=True)
-        subprocess.run(["cmake", "--build", build], check=True)
+        _cmake("-G", "Ninja", "-S", ROOT, "-B", build, *definitions)
+        _cmake("--build", build)
         self._install(build, Path(self.get_ext_fullpath(ext.name)).parent)
         self._build = build
 
@@ -46,7 +48,18 @@ class CMakeBuild(build_ext):
     def _install(build: Path, folder: Path) -> None:
         # A library of an earlier build with CUDA must not outlive a build without it.
         (folder / "libgimp_fast_cuda.so").unlink(missing_ok=True)
-        subprocess.run(["cmake", "--install", build, "--prefix", folder], check=True)
+        _cmake("--install", build, "--prefix", folder)
+
+
+def _tool(name: str, folder_variable: str) -> str | None:
+    """The one that is installed for this Python; the system's, first in PATH, may be too old."""
+    if importlib.util.find_spec(name) is None:
+        return shutil.which(name)
+    return str(Path(getattr(importlib.import_module(name), folder_variable), name))
+
+
+def _cmake(*arguments: str | Path) -> None:
+    subprocess.run([_tool("cmake", "CMAKE_BIN_DIR") or "cmake", *arguments], check=True)
 
 
 setup(
