@@ -22,6 +22,7 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
 constexpr int64_t kChunkElements = 32768;
+
 const RowFunctions& row_functions() {
 #if defined(GIMP_FAST_HAS_AVX2)
   static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
