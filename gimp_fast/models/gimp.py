@@ -29,8 +29,8 @@ class GiMPSettings(BaseModel):
         dropout: after each Nyström layer.
         patch_dropout: on the embedded patches.
         gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or a fragment to
-            every five genes of a small panel.
-        gene_groups: N_gr; ``"auto"`` is 8, or √N_f if that is less.
+            every ten genes of a small panel.
+        gene_groups: N_gr; ``"auto"`` is 8, or N_f if that is less.
         gene_dropout: in the gene encoder.
         gene_mlp_ratio: MLP in the attention blocks of GroupMSA; 0 is attention only.
         decoder_hidden: hidden width of the reconstruction decoder; 0 is one linear map.
@@ -76,10 +76,10 @@ class GiMPConfig(GiMPSettings):
         """Fragments and groups with ``"auto"`` replaced."""
         fragments = self.gene_fragments
         if fragments == "auto":
-            fragments = min(64, max(1, self.num_genes // 5))
+            fragments = min(64, max(1, self.num_genes // 10))
         groups = self.gene_groups
         if groups == "auto":
-            groups = min(8, max(1, round(fragments**0.5)))
+            groups = min(8, fragments)
         return fragments, groups
 
 

@@ -135,7 +135,7 @@ def test_it_can_overfit_a_handful_of_patients():
 
 
 @pytest.mark.parametrize(
-    ("genes", "expected"), [(60_480, (64, 8)), (50, (10, 3)), (4, (1, 1)), (320, (64, 8))]
+    ("genes", "expected"), [(60_480, (64, 8)), (50, (5, 5)), (4, (1, 1)), (320, (32, 8))]
 )
 def test_automatic_gene_groups_follow_the_panel(genes, expected):
     assert GiMPConfig(**(SMALL | {"num_genes": genes})).resolved_gene_groups() == expected
