@@ -73,11 +73,11 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.ops import available_backends
     from gimp_fast.report import write_report
     from gimp_fast.training import train
+    from gimp_fast.training.run_folder import RunFolder
 
     config = _configuration(args, out)
-    data = args.data
-    if data is None:
-        data = _synthetic_cohort(out, config.seed)
+    RunFolder(out).check(config, resume=args.resume)
+    data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
     backends = [name for name, status in available_backends().items() if status == "available"]
     print(f"operators: {', '.join(backends)} (`gimp-fast doctor` says why not the others)")
     train(config, data, out, resume=args.resume)
@@ -89,14 +89,18 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.training.config import load_config
     from gimp_fast.training.run_folder import RunFolder
 
-    folder = RunFolder(out)
-    asked = args.preset or args.config or args.set
-    if args.resume and not asked and folder.config_file.exists():
-        return folder.saved_config()
     shortcuts = {"split": args.split, "modalities": args.modalities, "seed": args.seed}
     overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    preset = args.preset or ("demo" if args.data is None else "paper")
-    return load_config(preset, args.config, [*args.set, *overrides])
+    folder = RunFolder(out)
+    asked = args.preset or args.config or args.set or overrides
+    if args.resume and not asked and folder.config_file.exists():
+        config = folder.saved_config()
+    else:
+        preset = args.preset or ("demo" if args.data is None else "paper")
+        config = load_config(preset, args.config, [*args.set, *overrides])
+    if args.data is not None:
+        config = config.model_copy(update={"data": str(args.data.resolve())})
+    return config
 
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:

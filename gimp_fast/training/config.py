@@ -91,6 +91,7 @@ class TrainConfig(_Strict):
     """A run of genes → pretrain → finetune → evaluate.
 
     Attributes:
+        data: cohort folder; null is the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides).
         split: name of the cohort's split; null takes its only one.
         seed: of weights, order, windows, masks, dropout and bootstrap.
@@ -102,6 +103,7 @@ class TrainConfig(_Strict):
         bootstrap: resamples of the confidence intervals.
     """
 
+    data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
     seed: int = Field(0, ge=0)
@@ -180,9 +182,12 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
         raise FaultError(faults, origin) from error
 
 
-def first_difference(a: BaseModel, b: BaseModel) -> str | None:
-    """Where two configurations differ first, as ``"key: x, y"``; None where nowhere."""
-    flat_a, flat_b = (_flatten(x.model_dump()) for x in (a, b))
+def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
+    """Where two configurations differ first, as ``"key: x, y"``; None where nowhere.
+
+    The place of the cohort does not count: checkpoints hold its fingerprint.
+    """
+    flat_a, flat_b = (_flatten(x.model_dump(exclude={"data"})) for x in (a, b))
     for key, value in flat_a.items():
         if flat_b.get(key) != value:
             return f"{key}: {value!r}, {flat_b.get(key)!r}"

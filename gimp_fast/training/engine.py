@@ -127,6 +127,11 @@ def _prepare(
         model = GiMP(model_config, backend=config.backend).to(device)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
+    if not all(split.values()):
+        raise GimpError(
+            f"{cohort.path}: split '{split_name}' has patients with the modality "
+            f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
+        )
     context = StageContext(config, model, reader, split, len(cohort.classes), device)
     provenance = {
         "model": model_config.model_dump(mode="json"),

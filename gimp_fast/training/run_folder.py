@@ -41,23 +41,29 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         return self.checkpoints / f"{name}.safetensors"
 
-    def begin(self, config: TrainConfig, *, resume: bool) -> None:
-        """Claim the folder for a run of `config`.
+    def check(self, config: TrainConfig, *, resume: bool) -> None:
+        """Refuse a folder that cannot take a run of `config`; writes nothing.
 
         Raises:
             GimpError: it holds a run and `resume` is off, or a run of another configuration.
         """
+        if not self.config_file.exists():
+            return
+        if not resume:
+            raise GimpError(
+                f"{self.path}: holds a run already; choose another --out, or --resume it"
+            )
+        difference = first_difference(self.saved_config(), config)
+        if difference:
+            raise GimpError(
+                f"{self.config_file}: the run to resume has another configuration: "
+                f"{difference} (saved, asked for)"
+            )
+
+    def begin(self, config: TrainConfig, *, resume: bool) -> None:
+        """Claim the folder for a run of `config`; errors as :meth:`check`."""
+        self.check(config, resume=resume)
         if self.config_file.exists():
-            if not resume:
-                raise GimpError(
-                    f"{self.path}: holds a run already; choose another --out, or --resume it"
-                )
-            difference = first_difference(self.saved_config(), config)
-            if difference:
-                raise GimpError(
-                    f"{self.config_file}: the run to resume has another configuration: "
-                    f"{difference} (saved, asked for)"
-                )
             return
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         self.write_text("environment.json", json.dumps(environment(), indent=2) + "\n")
