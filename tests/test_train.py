@@ -47,7 +47,11 @@ def test_from_a_cohort_to_a_report_and_again(cohort_folder, tmp_path, capsys):
 @pytest.mark.slow
 def test_without_data_the_first_line_says_synthetic(tmp_path, capsys):
     run = tmp_path / "run"
+    leftover = run / "synthetic" / "raw" / "half-written.h5"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
     assert main(["--out", str(run), *QUICK]) == 0
+    assert not leftover.exists()
     assert "SYNTHETIC patients" in capsys.readouterr().out.splitlines()[0]
     assert json.loads((run / "metrics.json").read_text())["cohort"]["synthetic"] is True
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gimp_fast.errors import GimpError
 
@@ -57,6 +57,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if _STATE not in metadata:
         raise GimpError(f"{path}: found a safetensors file; expected a gimp_fast checkpoint")
     return tensors, json.loads(metadata[_STATE])
+
+
+def load_model(path: Path, model: nn.Module) -> None:
+    """Give a model the weights of a checkpoint."""
+    tensors, _ = load_checkpoint(path)
+    model.load_state_dict(under_prefix("model", tensors))
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
 from gimp_fast.training.checkpoint import (
     load_checkpoint,
+    load_model,
     pack_optimizer,
     save_checkpoint,
     under_prefix,
@@ -26,7 +26,7 @@ from gimp_fast.training.checkpoint import (
     with_prefix,
 )
 from gimp_fast.training.config import StageSettings, TrainConfig
-from gimp_fast.training.evaluation import metrics_with_intervals, predict
+from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.run_folder import RunFolder
 from gimp_fast.training.sampling import GeneScaler, PatientReader, batches, num_batches
 from gimp_fast.training.stages import Scores, Stage, StageContext, stages_of
@@ -66,7 +66,7 @@ def train(
     context, provenance = _prepare(config, cohort, split_name, split, device)
     try:
         _run_stages(context, folder, provenance, log)
-        return _evaluate(context, folder, cohort, split_name, log)
+        return evaluate_run(context, folder, cohort, split_name, log)
     finally:
         folder.close()
 
@@ -171,15 +171,10 @@ def _run_stages(
         if number < first:
             continue
         if number:
-            _load_model(context, folder, names[number - 1])
+            load_model(folder.checkpoint(names[number - 1]), context.model)
         stage = kind(context)
         resumed = (last, state) if state["stage"] == stage.name else None
         state = _StageRun(stage, number, folder, provenance, state["rows"]).run(resumed, log)
-
-
-def _load_model(context: StageContext, folder: RunFolder, stage: str) -> None:
-    tensors, _ = load_checkpoint(folder.checkpoint(stage))
-    context.model.load_state_dict(under_prefix("model", tensors))
 
 
 class _StageRun:
@@ -210,8 +205,8 @@ class _StageRun:
             improved = self.best is None or stage.rank(row["val"]) > stage.rank(self.best["val"])
             if improved:
                 self.best = {"epoch": epoch, "val": row["val"]}
-            self.folder.append_metrics(row, epoch)
             self.rows += 1
+            self.folder.append_metrics(row, self.rows)
             if improved if stage.keeps_best else epoch == epochs:
                 self._save(stage.name, epoch, with_optimizer=False)
             self._save("last", epoch)
@@ -325,70 +320,3 @@ def _adamw(stage: Stage) -> torch.optim.AdamW:
 
 def _scores_text(scores: Scores) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-
-
-def _evaluate(
-    context: StageContext, folder: RunFolder, cohort: Cohort, split_name: str, log: Log
-) -> dict[str, Any]:
-    """Metrics, predictions and representations of the chosen model; written to the run folder."""
-    config, names = context.config, [kind.name for kind in stages_of(context.config)]
-    cases = [c for part in ("train", "val", "test") for c in context.split[part]]
-    parts = np.array([p for p in ("train", "val", "test") for _ in context.split[p]])
-    labels = context.reader.labels(cases).numpy()
-    arrays = {
-        "case_id": np.array(cases),
-        "split": parts,
-        "label": np.array([cohort.classes[i] for i in labels]),
-    }
-    for name in ("pretrain", "finetune"):
-        if name in names:
-            _load_model(context, folder, name)
-            probabilities, arrays[name] = predict(
-                context.model,
-                context.reader,
-                cases,
-                batch_size=config.finetune.batch_size,
-                device=context.device,
-                precision=config.precision,
-            )
-    folder.write_arrays("embeddings.npz", arrays)
-    _, state = load_checkpoint(folder.checkpoint("finetune"))
-    metrics: dict[str, Any] = {
-        "cohort": {
-            "name": cohort.name,
-            "synthetic": cohort.synthetic,
-            "split": split_name,
-            "classes": list(cohort.classes),
-            "n": {part: len(ids) for part, ids in context.split.items()},
-        },
-        "modalities": config.modalities,
-        "seed": config.seed,
-        "best_epoch": state["epoch"],
-    }
-    rows = []
-    for part in ("val", "test"):
-        chosen = parts == part
-        metrics[part] = metrics_with_intervals(
-            probabilities[chosen], labels[chosen], resamples=config.bootstrap, seed=config.seed
-        )
-        for i in np.flatnonzero(chosen):
-            called = cohort.classes[probabilities[i].argmax()]
-            rows.append([cases[i], part, cohort.classes[labels[i]], called])
-            rows[-1] += [f"{p:.6g}" for p in probabilities[i]]
-    header = ["case_id", "split", "label", "prediction", *(f"prob_{c}" for c in cohort.classes)]
-    folder.write_table("predictions.csv", header, rows)
-    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
-    log(f"test: {metrics_text(metrics['test'])}")
-    return metrics
-
-
-def metrics_text(part: dict[str, Any]) -> str:
-    """One line: accuracy with n/N, AUC, both with their interval."""
-    accuracy, auc = part["accuracy"], part["auc"]
-    text = (
-        f"accuracy {accuracy['value']:.3f} ({accuracy['k']}/{accuracy['n']}, "
-        f"95 % CI {accuracy['low']:.3f} to {accuracy['high']:.3f})"
-    )
-    if auc is not None:
-        text += f", AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
-    return text

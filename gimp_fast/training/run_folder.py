@@ -103,8 +103,11 @@ class RunFolder:
             self.write_text("metrics.jsonl", "".join(lines[:rows]))
 
     def append_metrics(self, row: dict[str, Any], step: int) -> None:
+        """Record an epoch, the `step`-th of the run; on disk before a checkpoint counts on it."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         # Imported here: TensorBoard takes a second that no `--help` should wait for.
         from torch.utils.tensorboard import SummaryWriter
 
@@ -112,8 +115,8 @@ class RunFolder:
             self._events = SummaryWriter(self.path / "tensorboard", purge_step=step)
         for part in ("train", "val"):
             for name, value in row[part].items():
-                self._events.add_scalar(f"{row['stage']}/{name}/{part}", value, row["epoch"])
-        self._events.add_scalar(f"{row['stage']}/lr", row["lr"], row["epoch"])
+                self._events.add_scalar(f"{row['stage']}/{name}/{part}", value, step)
+        self._events.add_scalar(f"{row['stage']}/lr", row["lr"], step)
 
     def close(self) -> None:
         if self._events is not None:
