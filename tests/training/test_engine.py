@@ -200,6 +200,25 @@ def test_skipped_stages_modality_dropout_and_bf16(cohort_folder, tmp_path):
     assert 0 <= metrics["test"]["accuracy"]["value"] <= 1
 
 
+def test_patients_take_part_with_what_they_have(cohort, tmp_path, monkeypatch):
+    """Every fifth patient has no RNA, every seventh no slides."""
+    without_rna, without_slides = set(cohort.case_ids[::5]), set(cohort.case_ids[1::7])
+    without_slides -= without_rna
+    monkeypatch.setattr(type(cohort), "has_expression", lambda self, case: case not in without_rna)
+    monkeypatch.setattr(type(cohort), "has_slides", lambda self, case: case not in without_slides)
+    metrics = train(config("finetune.modality_dropout=0.2"), cohort, tmp_path / "run", log=silent)
+    assert metrics["cohort"]["n"] == {"train": 24, "val": 8, "test": 8}
+    slide_only = train(config("modalities=slide"), cohort, tmp_path / "slide", log=silent)
+    assert sum(slide_only["cohort"]["n"].values()) == 40 - len(without_slides)
+
+
+def test_a_part_without_the_modality_is_told(cohort, tmp_path, monkeypatch):
+    test_part = set(cohort.split("split_0")["test"])
+    monkeypatch.setattr(type(cohort), "has_expression", lambda self, case: case not in test_part)
+    with pytest.raises(GimpError, match="modality 'rna' in train, val only"):
+        train(config("modalities=rna"), cohort, tmp_path / "run", log=silent)
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     with pytest.raises(GimpError, match="holds a run already"):
