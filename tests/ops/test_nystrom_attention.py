@@ -167,6 +167,19 @@ def test_autocast_keeps_the_pseudo_inverse_in_fp32():
     assert torch.equal(under, nystrom_attention(q, k, v, num_landmarks=32))
 
 
+@pytest.mark.parametrize("n", [12, 57, 64])
+def test_compiles_to_one_graph(n):
+    def attend(q, k, v):
+        return nystrom_attention(q, k, v, num_landmarks=16)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    found, expected = (
+        outputs_and_gradients(f, sample_inputs(2, 2, n, 8)) for f in (compiled, attend)
+    )
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_scale_is_applied():
     q, k, v = sample_inputs(1, 1, 40, 8)
     scaled = nystrom_attention(q * 2, k, v, num_landmarks=8, scale=0.25)
