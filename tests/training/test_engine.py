@@ -161,16 +161,22 @@ def test_killed_processes_resume_to_the_same_result(finished, cohort_folder, tmp
     command += ["--preset", "paper", "--resume"]
     for override in TINY:
         command += ["--set", override]
-    killed = 0
+    metrics_file, killed, seen = out / "metrics.jsonl", 0, 0
+
+    def rows():
+        return metrics_file.read_bytes().count(b"\n") if metrics_file.exists() else 0
+
     for _ in range(3):
         process = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not (out / "metrics.jsonl").exists() and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.0))
-        process.send_signal(signal.SIGKILL)
+        # Past the epochs of the process before, and then at any point of what it does next.
+        while rows() <= seen and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
         killed += process.wait() == -signal.SIGKILL
+        seen = rows()
     assert killed
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
