@@ -168,10 +168,13 @@ class GiMP(nn.Module):
                 cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens)
             parts.append(_fill_absent(cls_img, has_slide, self.absent_slide))
         if self.gene_encoder is not None:
-            rows = genes if has_genes is None else genes[has_genes]
-            cls_ge = self.gene_encoder(rows) if len(rows) else None
-            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
+            parts.append(_fill_absent(self._cls_ge(genes, has_genes), has_genes, self.absent_genes))
         return torch.cat(parts, dim=-1)
+
+    def _cls_ge(self, genes: Tensor, has_genes: Tensor | None) -> Tensor | None:
+        """CLS_ge of the patients that have RNA, (present, d); None if nobody has."""
+        rows = genes if has_genes is None else genes[has_genes]
+        return self.gene_encoder(rows) if len(rows) else None
 
     def forward(self, *args, **kwargs) -> Tensor:
         """Logits (B, classes); arguments as :meth:`represent`."""
@@ -216,8 +219,7 @@ class GiMP(nn.Module):
         parts = [cls_img]
         if self.gene_encoder is not None:
             with torch.no_grad():
-                rows = genes if has_genes is None else genes[has_genes]
-                cls_ge = self.gene_encoder(rows) if len(rows) else None
+                cls_ge = self._cls_ge(genes, has_genes)
             parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
         triplet = triplet_loss(
             torch.cat(parts, dim=-1), labels, margin=margin, mining=mining, normalize=normalize

@@ -59,10 +59,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata[_STATE])
 
 
-def load_model(path: Path, model: nn.Module) -> None:
-    """Give a model the weights of a checkpoint."""
-    tensors, _ = load_checkpoint(path)
+def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Give a model the weights of a checkpoint; returns the checkpoint's state."""
+    tensors, state = load_checkpoint(path)
     model.load_state_dict(under_prefix("model", tensors))
+    return state
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

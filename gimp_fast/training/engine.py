@@ -62,8 +62,10 @@ def train(
     device = _device(config)
     split_name, split = _split(cohort, config)
     folder = RunFolder(out)
-    folder.begin(config, resume=resume)
+    folder.check(config, resume=resume)
     context, provenance = _prepare(config, cohort, split_name, split, device)
+    # Only now: a request that cannot be carried out must not occupy the folder.
+    folder.begin(config, resume=resume)
     try:
         _run_stages(context, folder, provenance, log)
         return evaluate_run(context, folder, cohort, split_name, log)
@@ -115,6 +117,11 @@ def _prepare(
         scaler = GeneScaler.fit(cohort.expression(fitted_on))
     reader = PatientReader(cohort, config.modalities, scaler, config.cache_gb)
     split = {part: [c for c in cases if reader.usable(c)] for part, cases in split.items()}
+    if not all(split.values()):
+        raise GimpError(
+            f"{cohort.path}: split '{split_name}' has patients with the modality "
+            f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
+        )
     torch.manual_seed(config.seed)
     try:
         model_config = GiMPConfig(
@@ -127,12 +134,7 @@ def _prepare(
         model = GiMP(model_config, backend=config.backend).to(device)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
-    if not all(split.values()):
-        raise GimpError(
-            f"{cohort.path}: split '{split_name}' has patients with the modality "
-            f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
-        )
-    context = StageContext(config, model, reader, split, len(cohort.classes), device)
+    context = StageContext(config, model, reader, split, device)
     provenance = {
         "model": model_config.model_dump(mode="json"),
         "cohort": {
@@ -170,10 +172,10 @@ def _run_stages(
     for number, kind in enumerate(kinds):
         if number < first:
             continue
-        if number:
+        resumed = (last, state) if state["stage"] == kind.name else None
+        if number and resumed is None:
             load_model(folder.checkpoint(names[number - 1]), context.model)
         stage = kind(context)
-        resumed = (last, state) if state["stage"] == stage.name else None
         state = _StageRun(stage, number, folder, provenance, state["rows"]).run(resumed, log)
 
 

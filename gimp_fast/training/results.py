@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.data import Cohort
-from gimp_fast.training.checkpoint import load_checkpoint, load_model
+from gimp_fast.training.checkpoint import load_model
 from gimp_fast.training.evaluation import metrics_with_intervals, predict
 from gimp_fast.training.run_folder import RunFolder
 from gimp_fast.training.stages import StageContext, stages_of
@@ -34,7 +34,7 @@ def evaluate_run(
     }
     for name in ("pretrain", "finetune"):
         if name in names:
-            load_model(folder.checkpoint(name), context.model)
+            state = load_model(folder.checkpoint(name), context.model)
             probabilities, arrays[name] = predict(
                 context.model,
                 context.reader,
@@ -44,7 +44,6 @@ def evaluate_run(
                 precision=config.precision,
             )
     folder.write_arrays("embeddings.npz", arrays)
-    _, state = load_checkpoint(folder.checkpoint("finetune"))
     metrics: dict[str, Any] = {
         "cohort": {
             "name": cohort.name,

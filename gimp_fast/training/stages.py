@@ -27,7 +27,6 @@ class StageContext:
     model: GiMP
     reader: PatientReader
     split: dict[str, list[str]]
-    num_classes: int
     device: torch.device
 
 
@@ -91,8 +90,9 @@ class GenesStage(Stage):
 
     def __init__(self, context: StageContext):
         super().__init__(context)
-        encoder, dim = context.model.gene_encoder, context.model.config.dim
-        self.classifier = GeneClassifier(encoder, dim, context.num_classes).to(context.device)
+        model = context.model
+        classifier = GeneClassifier(model.gene_encoder, model.config.dim, model.config.num_classes)
+        self.classifier = classifier.to(context.device)
         self.extra = self.classifier.head
 
     def can_use(self, case_id: str) -> bool:

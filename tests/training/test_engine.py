@@ -246,6 +246,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):
 def test_bad_requests_are_told(changes, message, cohort_folder, tmp_path):
     with pytest.raises(GimpError, match=message):
         train(config(*changes), cohort_folder, tmp_path / "run", log=silent)
+    assert not (tmp_path / "run").exists()
 
 
 def test_divergence_names_the_patients(cohort_folder, tmp_path):
