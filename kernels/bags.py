@@ -1,0 +1,150 @@
+"""Where the rows of a program are: bags of one length in a batch, or of any length, packed.
+
+A bag is cut by its own length alone, so that its result is bitwise the same alone, in a batch, or
+packed. Row kernels take tiles of a fixed number of rows. Reductions over the tokens take chunks,
+whose partial results a second kernel combines in order: no atomics, a fixed order of sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MIN_CHUNK = 512
+MAX_CHUNKS = 64
+CHUNK_MULTIPLE = 128
+
+
+def chunk_length(n: int) -> int:
+    """Tokens of one chunk of a bag of n tokens; a bag has at most ``MAX_CHUNKS`` chunks."""
+    share = triton.cdiv(triton.cdiv(n, MAX_CHUNKS), CHUNK_MULTIPLE) * CHUNK_MULTIPLE
+    return max(MIN_CHUNK, share)
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The bags of one call, and how many programs cover them.
+
+    Attributes:
+        num_bags: B.
+        tokens: N, the length of every bag of a batch; T, all tokens, of packed bags.
+        cu_seqlens: (B + 1,) int32 on the device, of packed bags.
+    """
+
+    num_bags: int
+    tokens: int
+    cu_seqlens: Tensor | None
+
+    @property
+    def packed(self) -> bool:
+        return self.cu_seqlens is not None
+
+    def tiles(self, length: int) -> int:
+        """Tiles of this length; packed, at least as many as there are: the others leave."""
+        if self.packed:
+            return self.tokens // length + self.num_bags
+        return self.num_bags * triton.cdiv(self.tokens, length)
+
+    def chunks(self) -> int:
+        """Chunks, likewise."""
+        if self.packed:
+            return min(MAX_CHUNKS * self.num_bags, self.tokens // MIN_CHUNK + self.num_bags)
+        return self.num_bags * triton.cdiv(self.tokens, chunk_length(self.tokens))
+
+    @property
+    def arguments(self) -> tuple[Tensor | None, int, int]:
+        """First arguments of every kernel: ``cu_seqlens, tokens, num_bags``."""
+        return self.cu_seqlens, self.tokens, self.num_bags
+
+    @property
+    def constants(self) -> dict[str, bool | int]:
+        """Constants of every kernel: ``PACKED, BAGS``."""
+        return {
+            "PACKED": self.packed,
+            "BAGS": triton.next_power_of_2(self.num_bags) if self.packed else 1,
+        }
+
+
+@triton.jit
+def tile_length(n, LENGTH: tl.constexpr):
+    """LENGTH, or for 0 the length of a chunk; the twin of ``chunk_length``."""
+    if LENGTH == 0:
+        return tl.maximum(512, (((n + 63) // 64 + 127) // 128) * 128)
+    else:
+        return LENGTH + n * 0
+
+
+@triton.jit
+def locate(cu_seqlens, tokens, num_bags, tile, LENGTH, PACKED: tl.constexpr, BAGS: tl.constexpr):
+    """Bag of a tile, and the tile's place in it; a bag ≥ num_bags: there is no such tile."""
+    if PACKED:
+        bags = tl.arange(0, BAGS)
+        inside = bags < num_bags
+        starts = tl.load(cu_seqlens + bags, mask=inside, other=0)
+        n = tl.load(cu_seqlens + bags + 1, mask=inside, other=0) - starts
+        length = tile_length(n, LENGTH)
+        counts = (n + length - 1) // length
+        bag = tl.sum((tl.cumsum(counts, 0) <= tile).to(tl.int32), 0)
+        index = tile - tl.sum(tl.where(bags < bag, counts, 0), 0)
+    else:
+        length = tile_length(tokens, LENGTH)
+        count = (tokens + length - 1) // length
+        bag = tile // count
+        index = tile % count
+    return bag, index
+
+
+@triton.jit
+def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr, BAGS: tl.constexpr):
+    """First chunk of a bag, and the number of its chunks."""
+    if PACKED:
+        bags = tl.arange(0, BAGS)
+        inside = bags < num_bags
+        starts = tl.load(cu_seqlens + bags, mask=inside, other=0)
+        n = tl.load(cu_seqlens + bags + 1, mask=inside, other=0) - starts
+        length = tile_length(n, 0)
+        counts = (n + length - 1) // length
+        first = tl.sum(tl.where(bags < bag, counts, 0), 0)
+        count = tl.sum(tl.where(bags == bag, counts, 0), 0)
+    else:
+        length = tile_length(tokens, 0)
+        count = (tokens + length - 1) // length
+        first = bag * count
+    return first, count
+
+
+@triton.jit
+def bag_rows(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
+    """Tokens of a bag, its first row, and its place in the batch dimension."""
+    if PACKED:
+        first = tl.load(cu_seqlens + bag)
+        n = tl.load(cu_seqlens + bag + 1) - first
+        batch = bag * 0
+    else:
+        first = bag * 0
+        n = tokens
+        batch = bag
+    return n, first, batch
+
+
+@triton.jit
+def load_rows(base, rows, row_stride, inside, D, BLOCK_D: tl.constexpr):
+    """Rows of a (…, D) tensor of unit stride, zero outside -> (rows, BLOCK_D)."""
+    d = tl.arange(0, BLOCK_D)
+    pointers = base + rows.to(tl.int64)[:, None] * row_stride + d[None, :]
+    return tl.load(pointers, mask=inside[:, None] & (d < D)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(base, rows, row_stride, inside, values, D, BLOCK_D: tl.constexpr):
+    """(rows, BLOCK_D) into rows of a (…, D) tensor of unit stride."""
+    d = tl.arange(0, BLOCK_D)
+    pointers = base + rows.to(tl.int64)[:, None] * row_stride + d[None, :]
+    tl.store(
+        pointers,
+        values.to(base.dtype.element_ty),
+        mask=inside[:, None] & (d < D)[None, :],
+    )

@@ -1,0 +1,286 @@
+"""W = softmax(Q̃ Kᵀ) V: M landmarks attend to all keys of their bag, split over the keys.
+
+Each program folds one chunk of keys into a tile of landmarks, as flash attention does; a second
+kernel combines the chunks in order. Backward recomputes the scores from the log-sum-exp. A bag of
+N ≤ M tokens has its own tokens as landmarks, and W is its exact softmax attention.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gimp_fast.kernels.bags import (
+    Bags,
+    bag_rows,
+    chunks_of,
+    load_rows,
+    locate,
+    store_rows,
+    tile_length,
+)
+from gimp_fast.kernels.landmarks import block_d
+from gimp_fast.kernels.launch import Architecture, Config, choose, launch
+
+LOG2_E = 1.4426950408889634
+COMBINE = Config(tokens=1, landmarks=16, num_warps=4, num_stages=2)
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _landmarks_to_keys_fwd_kernel(
+    cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_lse,
+    k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(0)
+    head = tl.program_id(2)
+    bag, chunk = locate(cu_seqlens, tokens, num_bags, tile, 0, PACKED, BAGS)
+    if bag >= num_bags:
+        return
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    marks = tl.minimum(n, M)
+    if tl.program_id(1) * BLOCK_M >= marks:
+        return
+    mark_rows = (bag.to(tl.int64) * H + head) * M
+    q_tile = load_rows(q_marks + mark_rows * D, m, D, m < marks, D, BLOCK_D)
+    k_base = k + batch.to(tl.int64) * k_b + head * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    length = tile_length(n, 0)
+    stop = tl.minimum((chunk + 1) * length, n)
+    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for start in range(chunk * length, stop, BLOCK_N):
+        rows = start + tl.arange(0, BLOCK_N)
+        inside = rows < stop
+        k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        higher = tl.maximum(peak, tl.max(scores, 1))
+        shrink = tl.exp2(peak - higher)
+        weights = tl.exp2(scores - higher[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
+        out = tl.dot(
+            weights.to(v_tile.dtype), v_tile, out * shrink[:, None], input_precision=PRECISION
+        )
+        peak = higher
+    part_rows = (tile.to(tl.int64) * H + head) * M
+    store_rows(part_out + part_rows * D, m, D, m < marks, out / total[:, None], D, BLOCK_D)
+    tl.store(part_lse + part_rows + m, peak + tl.log2(total), mask=m < marks)
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _landmarks_to_keys_combine_kernel(
+    cu_seqlens, tokens, num_bags, part_out, part_lse, values, mark_lse, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    mark_tiles = tl.cdiv(M, BLOCK_M)
+    bag = tl.program_id(0) // mark_tiles
+    head = tl.program_id(1)
+    m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    inside = m < tl.minimum(n, M)
+    first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED, BAGS)
+    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for chunk in range(0, chunks):
+        part_rows = ((first_chunk + chunk).to(tl.int64) * H + head) * M
+        lse = tl.load(part_lse + part_rows + m, mask=inside, other=0.0)
+        part = load_rows(part_out + part_rows * D, m, D, inside, D, BLOCK_D)
+        higher = tl.maximum(peak, lse)
+        shrink = tl.exp2(peak - higher)
+        weight = tl.exp2(lse - higher)
+        total = total * shrink + weight
+        out = out * shrink[:, None] + part * weight[:, None]
+        peak = higher
+    # Landmarks that a short bag does not have are zero.
+    exists = inside & (total > 0)
+    out = tl.where(exists[:, None], out / tl.where(exists, total, 1.0)[:, None], 0.0)
+    lse = tl.where(exists, peak + tl.log2(tl.where(exists, total, 1.0)), 0.0)
+    mark_rows = (bag.to(tl.int64) * H + head) * M
+    store_rows(values + mark_rows * D, m, D, m < M, out, D, BLOCK_D)
+    tl.store(mark_lse + mark_rows + m, lse, mask=m < M)
+
+
+def landmarks_to_keys_fwd(
+    q_marks: Tensor, k: Tensor, v: Tensor, bags: Bags, scale: float, arch: Architecture
+) -> tuple[Tensor, Tensor]:
+    """W (B, H, M, D) and the base-2 log-sum-exp of its scores (B, H, M), both fp32."""
+    num_bags, h, m, d = q_marks.shape
+    chunks = bags.chunks()
+    part_out = q_marks.new_empty(chunks, h, m, d, dtype=torch.float32)
+    part_lse = q_marks.new_empty(chunks, h, m, dtype=torch.float32)
+    values = q_marks.new_empty(num_bags, h, m, d, dtype=torch.float32)
+    mark_lse = q_marks.new_empty(num_bags, h, m, dtype=torch.float32)
+    config = choose(arch, "reduce", q_marks.dtype, d)
+    launch(
+        _landmarks_to_keys_fwd_kernel,
+        (chunks, triton.cdiv(m, config.landmarks), h),
+        config,
+        *bags.arguments, q_marks, k, v, part_out, part_lse,
+        *k.stride()[:3], *v.stride()[:3], scale * LOG2_E, h, m, d,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        BLOCK_D=block_d(d), PRECISION=arch.precision,
+    )  # fmt: skip
+    launch(
+        _landmarks_to_keys_combine_kernel,
+        (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
+        COMBINE,
+        *bags.arguments, part_out, part_lse, values, mark_lse, h, m, d,
+        **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
+    )  # fmt: skip
+    return values, mark_lse
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _landmarks_to_keys_bwd_marks_kernel(
+    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_lse, mark_delta, part_grad,
+    k_b, k_h, k_n, v_b, v_h, v_n, scale, scale_log2, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One chunk's share of the gradient of Q̃."""
+    tile = tl.program_id(0)
+    head = tl.program_id(2)
+    bag, chunk = locate(cu_seqlens, tokens, num_bags, tile, 0, PACKED, BAGS)
+    if bag >= num_bags:
+        return
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    marks = tl.minimum(n, M)
+    if tl.program_id(1) * BLOCK_M >= marks:
+        return
+    exists = m < marks
+    mark_rows = (bag.to(tl.int64) * H + head) * M
+    q_tile = load_rows(q_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
+    grad_tile = load_rows(grad_values + mark_rows * D, m, D, exists, D, BLOCK_D)
+    lse = tl.load(mark_lse + mark_rows + m, mask=exists, other=0.0)
+    delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
+    k_base = k + batch.to(tl.int64) * k_b + head * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    length = tile_length(n, 0)
+    stop = tl.minimum((chunk + 1) * length, n)
+    grad = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for start in range(chunk * length, stop, BLOCK_N):
+        rows = start + tl.arange(0, BLOCK_N)
+        inside = rows < stop
+        k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
+        # A score of 0 at a key that is not there could be anything beside the log-sum-exp.
+        weights = tl.where(inside[None, :], tl.exp2(scores - lse[:, None]), 0.0)
+        v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
+        d_weights = tl.dot(grad_tile, tl.trans(v_tile), input_precision=PRECISION)
+        d_scores = weights * (d_weights - delta[:, None])
+        grad = tl.dot(d_scores.to(k_tile.dtype), k_tile, grad, input_precision=PRECISION)
+    part_rows = (tile.to(tl.int64) * H + head) * M
+    store_rows(part_grad + part_rows * D, m, D, exists, grad * scale, D, BLOCK_D)
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _landmarks_to_keys_bwd_rows_kernel(
+    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_lse, mark_delta, grad_k_marks,
+    grad_k, grad_v, k_b, k_h, k_n, v_b, v_h, v_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
+    scale, scale_log2, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a tile of K and V; K also gets its share of the gradient of K̃."""
+    head = tl.program_id(1)
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
+    if bag >= num_bags:
+        return
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = rows < n
+    marks = tl.minimum(n, M)
+    mark_rows = (bag.to(tl.int64) * H + head) * M
+    k_base = k + batch.to(tl.int64) * k_b + head * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
+    v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
+    dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    for start in range(0, marks, BLOCK_M):
+        m = start + tl.arange(0, BLOCK_M)
+        exists = m < marks
+        q_tile = load_rows(q_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
+        grad_tile = load_rows(grad_values + mark_rows * D, m, D, exists, D, BLOCK_D)
+        lse = tl.load(mark_lse + mark_rows + m, mask=exists, other=0.0)
+        delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
+        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION) * scale_log2
+        # Landmarks that do not exist have zero rows of Q̃ and of the gradient: they add nothing.
+        weights = tl.exp2(scores - lse[None, :])
+        dv = tl.dot(weights.to(grad_tile.dtype), grad_tile, dv, input_precision=PRECISION)
+        d_weights = tl.dot(v_tile, tl.trans(grad_tile), input_precision=PRECISION)
+        d_scores = weights * (d_weights - delta[None, :])
+        dk = tl.dot(d_scores.to(q_tile.dtype), q_tile, dk, input_precision=PRECISION)
+    dk *= scale
+    if n > M:
+        dk += segment_share(grad_k_marks + mark_rows * D, rows, inside, n, M, D, BLOCK_D)
+    dk_base = grad_k + batch.to(tl.int64) * dk_b + head * dk_h
+    dv_base = grad_v + batch.to(tl.int64) * dv_b + head * dv_h
+    store_rows(dk_base, first + rows, dk_n, inside, dk, D, BLOCK_D)
+    store_rows(dv_base, first + rows, dv_n, inside, dv, D, BLOCK_D)
+
+
+@triton.jit
+def segment_share(grad_marks, rows, inside, n, M, D, BLOCK_D: tl.constexpr):
+    """What the mean of its segment gives back to each row: gradient of the mean ÷ its length."""
+    wide = rows.to(tl.int64)
+    size = n.to(tl.int64)
+    segment = ((wide + 1) * M - 1) // size
+    length = ((segment + 1) * size) // M - (segment * size) // M
+    share = load_rows(grad_marks, segment, D, inside, D, BLOCK_D)
+    return share / tl.maximum(length, 1).to(tl.float32)[:, None]
+
+
+def landmarks_to_keys_bwd_marks(
+    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_lse: Tensor,
+    mark_delta: Tensor, bags: Bags, scale: float, arch: Architecture,
+) -> Tensor:  # fmt: skip
+    """Gradient of Q̃ by chunks of keys, (chunks, H, M, D) fp32, to be summed in order.
+
+    Args:
+        grad_values: gradient of W (B, H, M, D) in the dtype of q.
+        mark_delta: (B, H, M) fp32, row sums of W times its gradient.
+    """
+    _, h, m, d = q_marks.shape
+    chunks = bags.chunks()
+    part_grad = q_marks.new_empty(chunks, h, m, d, dtype=torch.float32)
+    config = choose(arch, "reduce_bwd", q_marks.dtype, d)
+    launch(
+        _landmarks_to_keys_bwd_marks_kernel,
+        (chunks, triton.cdiv(m, config.landmarks), h),
+        config,
+        *bags.arguments, q_marks, k, v, grad_values, mark_lse, mark_delta, part_grad,
+        *k.stride()[:3], *v.stride()[:3], scale, scale * LOG2_E, h, m, d,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        BLOCK_D=block_d(d), PRECISION=arch.precision,
+    )  # fmt: skip
+    return part_grad
+
+
+def landmarks_to_keys_bwd_rows(
+    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_lse: Tensor,
+    mark_delta: Tensor, grad_k_marks: Tensor, grad_k: Tensor, grad_v: Tensor, bags: Bags,
+    scale: float, arch: Architecture,
+) -> None:  # fmt: skip
+    """Fill ``grad_k`` and ``grad_v``, the landmarks' share of K (gradient of K̃, fp32) included."""
+    _, h, m, d = q_marks.shape
+    config = choose(arch, "rows_bwd", q_marks.dtype, d)
+    launch(
+        _landmarks_to_keys_bwd_rows_kernel,
+        (bags.tiles(config.tokens), h),
+        config,
+        *bags.arguments, q_marks, k, v, grad_values, mark_lse, mark_delta, grad_k_marks,
+        grad_k, grad_v, *k.stride()[:3], *v.stride()[:3],
+        *grad_k.stride()[:3], *grad_v.stride()[:3], scale, scale * LOG2_E, h, m, d,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        BLOCK_D=block_d(d), PRECISION=arch.precision,
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""How kernels are launched: a table of checked configurations by architecture, no tuning at run time.
+
+Every launch of the package goes through :func:`launch`, so that a test can compile what would run
+on a GPU that is not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tile sizes and resources of one kernel.
+
+    Attributes:
+        tokens: rows of a tile along the tokens (of a product: along the output's rows).
+        landmarks: rows of a tile along the landmarks (of a product: along the output's columns).
+    """
+
+    tokens: int
+    landmarks: int
+    num_warps: int
+    num_stages: int
+
+
+# family -> (head dim up to 64, head dim up to 128). Larger heads take the safe configuration.
+# "reduce" kernels sum over tokens for a tile of landmarks; "rows" kernels give a tile of tokens.
+HALF_SM80 = {
+    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 4, 2)),
+    "rows": (Config(64, 64, 4, 3), Config(64, 64, 4, 2)),
+    "reduce_bwd": (Config(64, 64, 4, 2), Config(32, 64, 4, 2)),
+    "rows_bwd": (Config(64, 64, 4, 2), Config(64, 32, 4, 2)),
+}
+SINGLE_SM80 = {
+    "reduce": (Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
+    "rows": (Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
+    "reduce_bwd": (Config(32, 32, 4, 2), Config(32, 32, 4, 1)),
+    "rows_bwd": (Config(32, 32, 4, 2), Config(32, 32, 4, 1)),
+}
+PRODUCT = Config(64, 64, 4, 2)
+SAFE = Config(32, 32, 4, 1)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the kernels need to know of a GPU.
+
+    Attributes:
+        half: configurations for bf16 and fp16, by family.
+        single: for fp32.
+        product: for M×M products.
+        precision: of fp32 products: ``"ieee"``, or ``"tf32x3"`` where three TF32 tensor-core
+            products are faster than one on the fp32 units; both keep fp32's accuracy.
+    """
+
+    half: dict[str, tuple[Config, Config]]
+    single: dict[str, tuple[Config, Config]]
+    product: Config
+    precision: str
+
+
+ARCHITECTURES = {
+    80: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "tf32x3"),
+    86: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "ieee"),
+    89: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "ieee"),
+    90: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "tf32x3"),
+}
+# Fits the 48 KB that every GPU has, in plain fp32 arithmetic.
+UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
+
+
+def architecture(device: torch.device) -> Architecture:
+    """The entry of a device; a GPU that is not in the table gets safe settings."""
+    if device.type != "cuda":
+        return UNKNOWN
+    major, minor = torch.cuda.get_device_capability(device)
+    return ARCHITECTURES.get(10 * major + minor, UNKNOWN)
+
+
+def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -> Config:
+    """Configuration of a kernel family for this dtype and head dim."""
+    table = arch.single if dtype == torch.float32 else arch.half
+    if family not in table or head_dim > 128:
+        return SAFE
+    return table[family][0 if head_dim <= 64 else 1]
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], config: Config, *args: Any, **constants: Any
+) -> None:
+    """Run a kernel; nothing to do for an empty grid."""
+    if 0 in grid:
+        return
+    kernel[grid](*args, **constants, num_warps=config.num_warps, num_stages=config.num_stages)

@@ -1,0 +1,178 @@
+"""Nyström attention on a GPU: the launches of the forward and of the backward pass, in order."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gimp_fast.kernels.bags import Bags, bag_rows, load_rows, store_rows
+from gimp_fast.kernels.landmark_scores import landmark_scores_bwd, landmark_scores_fwd
+from gimp_fast.kernels.landmarks import block_d, landmarks_fwd
+from gimp_fast.kernels.landmarks_to_keys import (
+    COMBINE,
+    landmarks_to_keys_bwd_marks,
+    landmarks_to_keys_bwd_rows,
+    landmarks_to_keys_fwd,
+)
+from gimp_fast.kernels.launch import Architecture, architecture, launch
+from gimp_fast.kernels.pinv import pinv_matmul_bwd, pinv_matmul_fwd
+from gimp_fast.kernels.queries_to_landmarks import (
+    queries_to_landmarks_bwd_marks,
+    queries_to_landmarks_bwd_rows,
+    queries_to_landmarks_fwd,
+    sum_chunks,
+)
+
+
+def nystrom_attention_fwd(
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, num_landmarks: int,
+    pinv_iterations: int, scale: float, arch: Architecture | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Output, and what the backward pass needs besides q, k and v.
+
+    Args:
+        q, k, v: (B, H, N, D) fp32, bf16 or fp16, unit stride along D; packed (1, H, T, D).
+        cu_seqlens: (B + 1,) int32 on the device, of packed bags.
+
+    Returns:
+        out like q; Q̃, K̃ (B, H, M′, D) in its dtype; base-2 log-sum-exp (B, H, M′) of the scores
+        of W; W (B, H, M′, D) fp32; Y = Z W in the dtype of q; base-2 log-sum-exp of the rows,
+        (B, H, N) or (1, H, T). M′ is M, in a batch of N < M tokens a bag it is N.
+    """
+    arch = architecture(q.device) if arch is None else arch
+    bags = _bags(q, cu_seqlens)
+    marks = num_landmarks if bags.packed else min(num_landmarks, bags.tokens)
+    q_marks, k_marks = landmarks_fwd(q, k, bags, marks)
+    values, mark_lse = landmarks_to_keys_fwd(q_marks, k, v, bags, scale, arch)
+    mixed = torch.zeros_like(q_marks)
+    if _any_long(bags, marks):
+        scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
+        long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch)
+        _to_dtype(long, mixed, bags)
+    out, row_lse = queries_to_landmarks_fwd(q, k_marks, mixed, values, bags, scale, arch)
+    return out, q_marks, k_marks, mark_lse, values, mixed, row_lse
+
+
+def nystrom_attention_bwd(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, q_marks: Tensor,
+    k_marks: Tensor, mark_lse: Tensor, values: Tensor, mixed: Tensor, row_lse: Tensor,
+    pinv_iterations: int, scale: float, arch: Architecture | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k and v, like them; rows of all heads together in memory."""
+    arch = architecture(q.device) if arch is None else arch
+    bags = _bags(q, cu_seqlens)
+    marks = q_marks.shape[2]
+    batch, h, n, d = q.shape
+    grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
+    grad_k_marks = grad_q_marks = None
+    grad_w, row_delta = torch.zeros_like(values), row_lse
+    if _any_long(bags, marks):
+        row_delta, part_dy, part_dk = queries_to_landmarks_bwd_marks(
+            q, k_marks, mixed, grad, row_lse, bags, scale, arch
+        )
+        grad_y = sum_chunks(part_dy, bags, marks)
+        grad_k_marks = sum_chunks(part_dk, bags, marks)
+        del part_dy, part_dk
+        scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
+        grad_scores, grad_w = pinv_matmul_bwd(grad_y, scores, values, pinv_iterations, bags, arch)
+        grad_q_marks = landmark_scores_bwd(
+            q_marks, k_marks, scores, grad_scores, grad_k_marks, bags, scale, arch
+        )
+        del scores, grad_scores
+    grad_values, mark_delta = _values_gradient(grad_w, grad, values, bags)
+    part = landmarks_to_keys_bwd_marks(
+        q_marks, k, v, grad_values, mark_lse, mark_delta, bags, scale, arch
+    )
+    grad_q_marks = sum_chunks(part, bags, marks, onto=_or_zeros(grad_q_marks, values))
+    landmarks_to_keys_bwd_rows(
+        q_marks, k, v, grad_values, mark_lse, mark_delta, _or_zeros(grad_k_marks, values),
+        grad_k, grad_v, bags, scale, arch,
+    )  # fmt: skip
+    queries_to_landmarks_bwd_rows(
+        q, k_marks, mixed, grad, row_lse, row_delta, grad_q_marks, grad_q, bags, scale, arch
+    )
+    return grad_q, grad_k, grad_v
+
+
+def _bags(q: Tensor, cu_seqlens: Tensor | None) -> Bags:
+    if cu_seqlens is None:
+        return Bags(q.shape[0], q.shape[2], None)
+    return Bags(len(cu_seqlens) - 1, q.shape[2], cu_seqlens)
+
+
+def _any_long(bags: Bags, marks: int) -> bool:
+    """Whether a bag may have more tokens than landmarks, and needs the pseudo-inverse."""
+    return bags.tokens > marks
+
+
+def _or_zeros(x: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if x is None else x
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _to_dtype_kernel(
+    cu_seqlens, tokens, num_bags, x, y, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    mark_tiles = tl.cdiv(M, BLOCK_M)
+    bag = tl.program_id(0) // mark_tiles
+    m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if n <= M:
+        return
+    start = (bag.to(tl.int64) * H + tl.program_id(1)) * M * D
+    store_rows(y + start, m, D, m < M, load_rows(x + start, m, D, m < M, D, BLOCK_D), D, BLOCK_D)
+
+
+def _to_dtype(x: Tensor, y: Tensor, bags: Bags) -> None:
+    """Copy what bags of more than M tokens have; the others' rows of x were never written."""
+    num_bags, h, m, d = x.shape
+    launch(
+        _to_dtype_kernel,
+        (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
+        COMBINE,
+        *bags.arguments, x, y, h, m, d,
+        **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags"])
+def _values_gradient_kernel(
+    cu_seqlens, tokens, num_bags, grad_w, grad_out, values, grad_values, mark_delta,
+    g_b, g_h, g_n, H, M, D,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    mark_tiles = tl.cdiv(M, BLOCK_M)
+    bag = tl.program_id(0) // mark_tiles
+    head = tl.program_id(1)
+    m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    mark_rows = (bag.to(tl.int64) * H + head) * M
+    long = load_rows(grad_w + mark_rows * D, m, D, (m < M) & (n > M), D, BLOCK_D)
+    g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
+    short = load_rows(g_base, first + m, g_n, (m < n) & (n <= M), D, BLOCK_D)
+    # Rounded before the row sums are taken, as the kernels will read it.
+    grad = (long + short.to(tl.float32)).to(grad_values.dtype.element_ty)
+    w = load_rows(values + mark_rows * D, m, D, m < M, D, BLOCK_D)
+    store_rows(grad_values + mark_rows * D, m, D, m < M, grad, D, BLOCK_D)
+    tl.store(mark_delta + mark_rows + m, tl.sum(grad.to(tl.float32) * w, 1), mask=m < M)
+
+
+def _values_gradient(
+    grad_w: Tensor, grad_out: Tensor, values: Tensor, bags: Bags
+) -> tuple[Tensor, Tensor]:
+    """Gradient of W in the dtype of q (of short bags: the output's), row sums of W times it."""
+    num_bags, h, m, d = values.shape
+    grad_values = grad_out.new_empty(values.shape)
+    mark_delta = values.new_empty(num_bags, h, m)
+    launch(
+        _values_gradient_kernel,
+        (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
+        COMBINE,
+        *bags.arguments, grad_w, grad_out, values, grad_values, mark_delta,
+        *grad_out.stride()[:3], h, m, d,
+        **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
+    )  # fmt: skip
+    return grad_values, mark_delta
