@@ -117,6 +117,15 @@ def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr, BAGS: tl.
 
 
 @triton.jit
+def bag_size(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
+    """Tokens of a bag."""
+    n = tokens
+    if PACKED:
+        n = tl.load(cu_seqlens + bag + 1) - tl.load(cu_seqlens + bag)
+    return n
+
+
+@triton.jit
 def bag_rows(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
     """Tokens of a bag, its first row, and its place in the batch dimension."""
     if PACKED:
@@ -148,3 +157,17 @@ def store_rows(base, rows, row_stride, inside, values, D, BLOCK_D: tl.constexpr)
         values.to(base.dtype.element_ty),
         mask=inside[:, None] & (d < D)[None, :],
     )
+
+
+@triton.jit
+def load_stats(stats, rows, inside):
+    """The two statistics of each row of a (…, 2) tensor, zero outside."""
+    first = tl.load(stats + 2 * rows, mask=inside, other=0.0)
+    second = tl.load(stats + 2 * rows + 1, mask=inside, other=0.0)
+    return first, second
+
+
+@triton.jit
+def store_stats(stats, rows, inside, first, second):
+    tl.store(stats + 2 * rows, first, mask=inside)
+    tl.store(stats + 2 * rows + 1, second, mask=inside)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gimp_fast.kernels.bags import Bags, bag_rows, load_rows, store_rows
+from gimp_fast.kernels.bags import Bags, bag_size, load_rows, store_rows
 from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.landmarks_to_keys import LOG2_E
 from gimp_fast.kernels.launch import Architecture, Config, launch
@@ -27,7 +27,7 @@ def _landmark_scores_fwd_kernel(
     row_tiles = tl.cdiv(M, BLOCK_R)
     bag = tl.program_id(0) // row_tiles
     head = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     if n <= M:
         return
     r = (tl.program_id(0) % row_tiles) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -38,16 +38,17 @@ def _landmark_scores_fwd_kernel(
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         k_tile = load_rows(k_marks + mark_rows * D, c, D, c < M, D, BLOCK_D)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         scores = tl.where((c < M)[None, :], scores, float("-inf"))
         higher = tl.maximum(peak, tl.max(scores, 1))
-        total = total * tl.exp2(peak - higher) + tl.sum(tl.exp2(scores - higher[:, None]), 1)
+        total = total * tl.exp2((peak - higher) * scale_log2)
+        total += tl.sum(tl.exp2((scores - higher[:, None]) * scale_log2), 1)
         peak = higher
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         k_tile = load_rows(k_marks + mark_rows * D, c, D, c < M, D, BLOCK_D)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
-        weights = tl.exp2(scores - peak[:, None]) / total[:, None]
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        weights = tl.exp2((scores - peak[:, None]) * scale_log2) / total[:, None]
         pointers = scores_out + (mark_rows + r)[:, None] * M + c[None, :]
         tl.store(pointers, weights, mask=(r < M)[:, None] & (c < M)[None, :])
 
@@ -62,7 +63,7 @@ def _landmark_scores_bwd_rows_kernel(
     row_tiles = tl.cdiv(M, BLOCK_R)
     bag = tl.program_id(0) // row_tiles
     head = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     if n <= M:
         return
     r = (tl.program_id(0) % row_tiles) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -98,7 +99,7 @@ def _landmark_scores_bwd_columns_kernel(
     column_tiles = tl.cdiv(M, BLOCK_C)
     bag = tl.program_id(0) // column_tiles
     head = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     if n <= M:
         return
     c = (tl.program_id(0) % column_tiles) * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -1,8 +1,10 @@
 """W = softmax(Q̃ Kᵀ) V: M landmarks attend to all keys of their bag, split over the keys.
 
 Each program folds one chunk of keys into a tile of landmarks, as flash attention does; a second
-kernel combines the chunks in order. Backward recomputes the scores from the log-sum-exp. A bag of
-N ≤ M tokens has its own tokens as landmarks, and W is its exact softmax attention.
+kernel combines the chunks in order. Backward recomputes the weights from two
+statistics a row, its largest score and the base-2 logarithm of its sum: kept apart, neither rounds
+the other away. A bag of N ≤ M tokens has its own tokens as landmarks, and W is its exact softmax
+attention.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from torch import Tensor
 from gimp_fast.kernels.bags import (
     Bags,
     bag_rows,
+    bag_size,
     chunks_of,
     load_rows,
+    load_stats,
     locate,
     store_rows,
+    store_stats,
     tile_length,
 )
 from gimp_fast.kernels.landmarks import block_d
@@ -30,7 +35,7 @@ COMBINE = Config(tokens=1, landmarks=16, num_warps=4, num_stages=2)
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_fwd_kernel(
-    cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_lse,
+    cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_stats,
     k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -58,11 +63,11 @@ def _landmarks_to_keys_fwd_kernel(
         rows = start + tl.arange(0, BLOCK_N)
         inside = rows < stop
         k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         scores = tl.where(inside[None, :], scores, float("-inf"))
         higher = tl.maximum(peak, tl.max(scores, 1))
-        shrink = tl.exp2(peak - higher)
-        weights = tl.exp2(scores - higher[:, None])
+        shrink = tl.exp2((peak - higher) * scale_log2)
+        weights = tl.exp2((scores - higher[:, None]) * scale_log2)
         total = total * shrink + tl.sum(weights, 1)
         v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
         out = tl.dot(
@@ -70,20 +75,20 @@ def _landmarks_to_keys_fwd_kernel(
         )
         peak = higher
     part_rows = (tile.to(tl.int64) * H + head) * M
-    store_rows(part_out + part_rows * D, m, D, m < marks, out / total[:, None], D, BLOCK_D)
-    tl.store(part_lse + part_rows + m, peak + tl.log2(total), mask=m < marks)
+    store_rows(part_out + part_rows * D, m, D, m < marks, out, D, BLOCK_D)
+    store_stats(part_stats, part_rows + m, m < marks, peak, total)
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_combine_kernel(
-    cu_seqlens, tokens, num_bags, part_out, part_lse, values, mark_lse, H, M, D,
+    cu_seqlens, tokens, num_bags, part_out, part_stats, values, mark_stats, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles
     head = tl.program_id(1)
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
     first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED, BAGS)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -91,39 +96,40 @@ def _landmarks_to_keys_combine_kernel(
     out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for chunk in range(0, chunks):
         part_rows = ((first_chunk + chunk).to(tl.int64) * H + head) * M
-        lse = tl.load(part_lse + part_rows + m, mask=inside, other=0.0)
+        part_peak, part_total = load_stats(part_stats, part_rows + m, inside)
         part = load_rows(part_out + part_rows * D, m, D, inside, D, BLOCK_D)
-        higher = tl.maximum(peak, lse)
-        shrink = tl.exp2(peak - higher)
-        weight = tl.exp2(lse - higher)
-        total = total * shrink + weight
+        higher = tl.maximum(peak, part_peak)
+        shrink = tl.exp2((peak - higher) * scale_log2)
+        weight = tl.exp2((part_peak - higher) * scale_log2)
+        total = total * shrink + part_total * weight
         out = out * shrink[:, None] + part * weight[:, None]
         peak = higher
     # Landmarks that a short bag does not have are zero.
     exists = inside & (total > 0)
     out = tl.where(exists[:, None], out / tl.where(exists, total, 1.0)[:, None], 0.0)
-    lse = tl.where(exists, peak + tl.log2(tl.where(exists, total, 1.0)), 0.0)
+    peak = tl.where(exists, peak, 0.0)
+    total = tl.where(exists, total, 1.0)
     mark_rows = (bag.to(tl.int64) * H + head) * M
     store_rows(values + mark_rows * D, m, D, m < M, out, D, BLOCK_D)
-    tl.store(mark_lse + mark_rows + m, lse, mask=m < M)
+    store_stats(mark_stats, mark_rows + m, m < M, peak, tl.log2(total))
 
 
 def landmarks_to_keys_fwd(
     q_marks: Tensor, k: Tensor, v: Tensor, bags: Bags, scale: float, arch: Architecture
 ) -> tuple[Tensor, Tensor]:
-    """W (B, H, M, D) and the base-2 log-sum-exp of its scores (B, H, M), both fp32."""
+    """W (B, H, M, D), and the statistics of its scores (B, H, M, 2), both fp32."""
     num_bags, h, m, d = q_marks.shape
     chunks = bags.chunks()
     part_out = q_marks.new_empty(chunks, h, m, d, dtype=torch.float32)
-    part_lse = q_marks.new_empty(chunks, h, m, dtype=torch.float32)
+    part_stats = q_marks.new_empty(chunks, h, m, 2, dtype=torch.float32)
     values = q_marks.new_empty(num_bags, h, m, d, dtype=torch.float32)
-    mark_lse = q_marks.new_empty(num_bags, h, m, dtype=torch.float32)
+    mark_stats = q_marks.new_empty(num_bags, h, m, 2, dtype=torch.float32)
     config = choose(arch, "reduce", q_marks.dtype, d)
     launch(
         _landmarks_to_keys_fwd_kernel,
         (chunks, triton.cdiv(m, config.landmarks), h),
         config,
-        *bags.arguments, q_marks, k, v, part_out, part_lse,
+        *bags.arguments, q_marks, k, v, part_out, part_stats,
         *k.stride()[:3], *v.stride()[:3], scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -132,15 +138,15 @@ def landmarks_to_keys_fwd(
         _landmarks_to_keys_combine_kernel,
         (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
-        *bags.arguments, part_out, part_lse, values, mark_lse, h, m, d,
+        *bags.arguments, part_out, part_stats, values, mark_stats, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
     )  # fmt: skip
-    return values, mark_lse
+    return values, mark_stats
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_bwd_marks_kernel(
-    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_lse, mark_delta, part_grad,
+    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
     k_b, k_h, k_n, v_b, v_h, v_n, scale, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -160,7 +166,7 @@ def _landmarks_to_keys_bwd_marks_kernel(
     mark_rows = (bag.to(tl.int64) * H + head) * M
     q_tile = load_rows(q_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
     grad_tile = load_rows(grad_values + mark_rows * D, m, D, exists, D, BLOCK_D)
-    lse = tl.load(mark_lse + mark_rows + m, mask=exists, other=0.0)
+    peak, log_total = load_stats(mark_stats, mark_rows + m, exists)
     delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
     k_base = k + batch.to(tl.int64) * k_b + head * k_h
     v_base = v + batch.to(tl.int64) * v_b + head * v_h
@@ -171,9 +177,10 @@ def _landmarks_to_keys_bwd_marks_kernel(
         rows = start + tl.arange(0, BLOCK_N)
         inside = rows < stop
         k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
-        # A score of 0 at a key that is not there could be anything beside the log-sum-exp.
-        weights = tl.where(inside[None, :], tl.exp2(scores - lse[:, None]), 0.0)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        weights = tl.exp2((scores - peak[:, None]) * scale_log2 - log_total[:, None])
+        # A score of 0 at a key that is not there could be far above the peak.
+        weights = tl.where(inside[None, :], weights, 0.0)
         v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
         d_weights = tl.dot(grad_tile, tl.trans(v_tile), input_precision=PRECISION)
         d_scores = weights * (d_weights - delta[:, None])
@@ -184,7 +191,7 @@ def _landmarks_to_keys_bwd_marks_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_bwd_rows_kernel(
-    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_lse, mark_delta, grad_k_marks,
+    cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_stats, mark_delta, grad_k_marks,
     grad_k, grad_v, k_b, k_h, k_n, v_b, v_h, v_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
     scale, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -211,11 +218,11 @@ def _landmarks_to_keys_bwd_rows_kernel(
         exists = m < marks
         q_tile = load_rows(q_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
         grad_tile = load_rows(grad_values + mark_rows * D, m, D, exists, D, BLOCK_D)
-        lse = tl.load(mark_lse + mark_rows + m, mask=exists, other=0.0)
+        peak, log_total = load_stats(mark_stats, mark_rows + m, exists)
         delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
-        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION) * scale_log2
+        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)
         # Landmarks that do not exist have zero rows of Q̃ and of the gradient: they add nothing.
-        weights = tl.exp2(scores - lse[None, :])
+        weights = tl.exp2((scores - peak[None, :]) * scale_log2 - log_total[None, :])
         dv = tl.dot(weights.to(grad_tile.dtype), grad_tile, dv, input_precision=PRECISION)
         d_weights = tl.dot(v_tile, tl.trans(grad_tile), input_precision=PRECISION)
         d_scores = weights * (d_weights - delta[None, :])
@@ -241,7 +248,7 @@ def segment_share(grad_marks, rows, inside, n, M, D, BLOCK_D: tl.constexpr):
 
 
 def landmarks_to_keys_bwd_marks(
-    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_lse: Tensor,
+    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_stats: Tensor,
     mark_delta: Tensor, bags: Bags, scale: float, arch: Architecture,
 ) -> Tensor:  # fmt: skip
     """Gradient of Q̃ by chunks of keys, (chunks, H, M, D) fp32, to be summed in order.
@@ -258,7 +265,7 @@ def landmarks_to_keys_bwd_marks(
         _landmarks_to_keys_bwd_marks_kernel,
         (chunks, triton.cdiv(m, config.landmarks), h),
         config,
-        *bags.arguments, q_marks, k, v, grad_values, mark_lse, mark_delta, part_grad,
+        *bags.arguments, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
         *k.stride()[:3], *v.stride()[:3], scale, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -267,7 +274,7 @@ def landmarks_to_keys_bwd_marks(
 
 
 def landmarks_to_keys_bwd_rows(
-    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_lse: Tensor,
+    q_marks: Tensor, k: Tensor, v: Tensor, grad_values: Tensor, mark_stats: Tensor,
     mark_delta: Tensor, grad_k_marks: Tensor, grad_k: Tensor, grad_v: Tensor, bags: Bags,
     scale: float, arch: Architecture,
 ) -> None:  # fmt: skip
@@ -278,7 +285,7 @@ def landmarks_to_keys_bwd_rows(
         _landmarks_to_keys_bwd_rows_kernel,
         (bags.tiles(config.tokens), h),
         config,
-        *bags.arguments, q_marks, k, v, grad_values, mark_lse, mark_delta, grad_k_marks,
+        *bags.arguments, q_marks, k, v, grad_values, mark_stats, mark_delta, grad_k_marks,
         grad_k, grad_v, *k.stride()[:3], *v.stride()[:3],
         *grad_k.stride()[:3], *grad_v.stride()[:3], scale, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,

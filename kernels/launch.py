@@ -1,4 +1,4 @@
-"""How kernels are launched: a table of checked configurations by architecture, no tuning at run time.
+"""How kernels are launched: checked configurations by architecture, no tuning at run time.
 
 Every launch of the package goes through :func:`launch`, so that a test can compile what would run
 on a GPU that is not there.

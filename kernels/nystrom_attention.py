@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gimp_fast.kernels.bags import Bags, bag_rows, load_rows, store_rows
+from gimp_fast.kernels.bags import Bags, bag_rows, bag_size, load_rows, store_rows
 from gimp_fast.kernels.landmark_scores import landmark_scores_bwd, landmark_scores_fwd
 from gimp_fast.kernels.landmarks import block_d, landmarks_fwd
 from gimp_fast.kernels.landmarks_to_keys import (
@@ -37,27 +37,27 @@ def nystrom_attention_fwd(
         cu_seqlens: (B + 1,) int32 on the device, of packed bags.
 
     Returns:
-        out like q; Q̃, K̃ (B, H, M′, D) in its dtype; base-2 log-sum-exp (B, H, M′) of the scores
-        of W; W (B, H, M′, D) fp32; Y = Z W in the dtype of q; base-2 log-sum-exp of the rows,
-        (B, H, N) or (1, H, T). M′ is M, in a batch of N < M tokens a bag it is N.
+        out like q; Q̃, K̃ (B, H, M′, D) in its dtype; statistics (B, H, M′, 2) of the scores of W;
+        W (B, H, M′, D) fp32; Y = Z W in the dtype of q; statistics of the rows (B, H, N, 2) or
+        (1, H, T, 2). M′ is M, in a batch of N < M tokens a bag it is N.
     """
     arch = architecture(q.device) if arch is None else arch
     bags = _bags(q, cu_seqlens)
     marks = num_landmarks if bags.packed else min(num_landmarks, bags.tokens)
     q_marks, k_marks = landmarks_fwd(q, k, bags, marks)
-    values, mark_lse = landmarks_to_keys_fwd(q_marks, k, v, bags, scale, arch)
+    values, mark_stats = landmarks_to_keys_fwd(q_marks, k, v, bags, scale, arch)
     mixed = torch.zeros_like(q_marks)
     if _any_long(bags, marks):
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
         long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch)
         _to_dtype(long, mixed, bags)
-    out, row_lse = queries_to_landmarks_fwd(q, k_marks, mixed, values, bags, scale, arch)
-    return out, q_marks, k_marks, mark_lse, values, mixed, row_lse
+    out, row_stats = queries_to_landmarks_fwd(q, k_marks, mixed, values, bags, scale, arch)
+    return out, q_marks, k_marks, mark_stats, values, mixed, row_stats
 
 
 def nystrom_attention_bwd(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, q_marks: Tensor,
-    k_marks: Tensor, mark_lse: Tensor, values: Tensor, mixed: Tensor, row_lse: Tensor,
+    k_marks: Tensor, mark_stats: Tensor, values: Tensor, mixed: Tensor, row_stats: Tensor,
     pinv_iterations: int, scale: float, arch: Architecture | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v, like them; rows of all heads together in memory."""
@@ -67,10 +67,10 @@ def nystrom_attention_bwd(
     batch, h, n, d = q.shape
     grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
     grad_k_marks = grad_q_marks = None
-    grad_w, row_delta = torch.zeros_like(values), row_lse
+    grad_w, row_delta = torch.zeros_like(values), row_stats[..., 0]
     if _any_long(bags, marks):
         row_delta, part_dy, part_dk = queries_to_landmarks_bwd_marks(
-            q, k_marks, mixed, grad, row_lse, bags, scale, arch
+            q, k_marks, mixed, grad, row_stats, bags, scale, arch
         )
         grad_y = sum_chunks(part_dy, bags, marks)
         grad_k_marks = sum_chunks(part_dk, bags, marks)
@@ -83,15 +83,15 @@ def nystrom_attention_bwd(
         del scores, grad_scores
     grad_values, mark_delta = _values_gradient(grad_w, grad, values, bags)
     part = landmarks_to_keys_bwd_marks(
-        q_marks, k, v, grad_values, mark_lse, mark_delta, bags, scale, arch
+        q_marks, k, v, grad_values, mark_stats, mark_delta, bags, scale, arch
     )
     grad_q_marks = sum_chunks(part, bags, marks, onto=_or_zeros(grad_q_marks, values))
     landmarks_to_keys_bwd_rows(
-        q_marks, k, v, grad_values, mark_lse, mark_delta, _or_zeros(grad_k_marks, values),
+        q_marks, k, v, grad_values, mark_stats, mark_delta, _or_zeros(grad_k_marks, values),
         grad_k, grad_v, bags, scale, arch,
     )  # fmt: skip
     queries_to_landmarks_bwd_rows(
-        q, k_marks, mixed, grad, row_lse, row_delta, grad_q_marks, grad_q, bags, scale, arch
+        q, k_marks, mixed, grad, row_stats, row_delta, grad_q_marks, grad_q, bags, scale, arch
     )
     return grad_q, grad_k, grad_v
 
@@ -119,7 +119,7 @@ def _to_dtype_kernel(
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     if n <= M:
         return
     start = (bag.to(tl.int64) * H + tl.program_id(1)) * M * D

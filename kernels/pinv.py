@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gimp_fast.kernels.bags import Bags, bag_rows
+from gimp_fast.kernels.bags import Bags, bag_size
 from gimp_fast.kernels.launch import Architecture, Config, launch
 
 THIN_STEPS = 3
@@ -33,7 +33,7 @@ def _product_kernel(
 ):  # fmt: skip
     """out = α A·B + β C + γ D, and out2 = α₂ A·B + β₂ C; absent operands are None."""
     matrix = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
+    n = bag_size(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
     if n <= M:
         return
     column_tiles = tl.cdiv(C, BLOCK_C)
@@ -73,7 +73,7 @@ def _norms_kernel(
 ):  # fmt: skip
     """Sums of a tile of rows, and of a tile of columns."""
     matrix = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
+    n = bag_size(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
     if n <= M:
         return
     base = a + matrix.to(tl.int64) * M * M
@@ -99,7 +99,7 @@ def _start_fwd_kernel(
 ):  # fmt: skip
     """A tile of Z₀ = Aᵀ / (largest row sum · largest column sum)."""
     matrix = tl.program_id(1)
-    n, first, batch = bag_rows(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
+    n = bag_size(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
     if n <= M:
         return
     m = tl.arange(0, BLOCK_M)
@@ -123,7 +123,7 @@ def _start_bwd_kernel(
 ):  # fmt: skip
     """Add the gradient of A through Z₀: the transpose, and the two maxima, ties sharing evenly."""
     matrix = tl.program_id(0)
-    n, first, batch = bag_rows(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
+    n = bag_size(cu_seqlens, tokens, (first_matrix + matrix) // H, PACKED)
     if n <= M:
         return
     m = tl.arange(0, BLOCK_M)

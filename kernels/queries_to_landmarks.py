@@ -15,10 +15,13 @@ from torch import Tensor
 from gimp_fast.kernels.bags import (
     Bags,
     bag_rows,
+    bag_size,
     chunks_of,
     load_rows,
+    load_stats,
     locate,
     store_rows,
+    store_stats,
     tile_length,
 )
 from gimp_fast.kernels.landmarks import block_d
@@ -28,7 +31,7 @@ from gimp_fast.kernels.launch import Architecture, choose, launch
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _queries_to_landmarks_fwd_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, values, out, row_lse,
+    cu_seqlens, tokens, num_bags, q, k_marks, mixed, values, out, row_stats,
     q_b, q_h, q_n, out_b, out_h, out_n, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -42,11 +45,12 @@ def _queries_to_landmarks_fwd_kernel(
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
     out_base = out + batch.to(tl.int64) * out_b + head * out_h
-    lse_base = row_lse + (batch.to(tl.int64) * H + head) * tokens + first
+    stat_rows = (batch.to(tl.int64) * H + head) * tokens + first + rows
     if n <= M:
         exact = load_rows(values + mark_rows * D, rows, D, inside, D, BLOCK_D)
         store_rows(out_base, first + rows, out_n, inside, exact, D, BLOCK_D)
-        tl.store(lse_base + rows, tl.zeros([BLOCK_N], tl.float32), mask=inside)
+        none = tl.zeros([BLOCK_N], tl.float32)
+        store_stats(row_stats, stat_rows, inside, none, none)
     else:
         q_base = q + batch.to(tl.int64) * q_b + head * q_h
         q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
@@ -57,11 +61,11 @@ def _queries_to_landmarks_fwd_kernel(
             m = start + tl.arange(0, BLOCK_M)
             exists = m < M
             k_tile = load_rows(k_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
-            scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
+            scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
             scores = tl.where(exists[None, :], scores, float("-inf"))
             higher = tl.maximum(peak, tl.max(scores, 1))
-            shrink = tl.exp2(peak - higher)
-            weights = tl.exp2(scores - higher[:, None])
+            shrink = tl.exp2((peak - higher) * scale_log2)
+            weights = tl.exp2((scores - higher[:, None]) * scale_log2)
             total = total * shrink + tl.sum(weights, 1)
             y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
             acc = tl.dot(
@@ -69,41 +73,42 @@ def _queries_to_landmarks_fwd_kernel(
             )
             peak = higher
         store_rows(out_base, first + rows, out_n, inside, acc / total[:, None], D, BLOCK_D)
-        tl.store(lse_base + rows, peak + tl.log2(total), mask=inside)
+        store_stats(row_stats, stat_rows, inside, peak, tl.log2(total))
 
 
 def queries_to_landmarks_fwd(
     q: Tensor, k_marks: Tensor, mixed: Tensor, values: Tensor, bags: Bags, scale: float,
     arch: Architecture,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The attention's output and the base-2 log-sum-exp of its rows.
+    """The attention's output and the statistics of its rows.
 
     Args:
         mixed: Y = Z W (B, H, M, D) in the dtype of q.
         values: W (B, H, M, D) fp32, the output of bags of N ≤ M tokens.
 
     Returns:
-        out like q, rows of all heads together in memory; row_lse (B, H, N) or (1, H, T) fp32.
+        out like q, rows of all heads together in memory; row_stats (B, H, N, 2) or
+        (1, H, T, 2) fp32.
     """
     batch, h, n, d = q.shape
     out = q.new_empty(batch, n, h, d).transpose(1, 2)
-    row_lse = q.new_empty(batch, h, n, dtype=torch.float32)
+    row_stats = q.new_empty(batch, h, n, 2, dtype=torch.float32)
     config = choose(arch, "rows", q.dtype, d)
     launch(
         _queries_to_landmarks_fwd_kernel,
         (bags.tiles(config.tokens), h),
         config,
-        *bags.arguments, q, k_marks, mixed, values, out, row_lse,
+        *bags.arguments, q, k_marks, mixed, values, out, row_stats,
         *q.stride()[:3], *out.stride()[:3], scale * LOG2_E, h, k_marks.shape[2], d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
-    return out, row_lse
+    return out, row_stats
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _queries_to_landmarks_delta_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_lse, row_delta,
+    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta,
     q_b, q_h, q_n, g_b, g_h, g_n, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -124,15 +129,16 @@ def _queries_to_landmarks_delta_kernel(
     g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
     q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
     g_tile = load_rows(g_base, first + rows, g_n, inside, D, BLOCK_D)
-    lse = tl.load(row_lse + stat_rows + rows, mask=inside, other=0.0)
+    peak, log_total = load_stats(row_stats, stat_rows + rows, inside)
     delta = tl.zeros([BLOCK_N], tl.float32)
     for start in range(0, M, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
         exists = m < M
         k_tile = load_rows(k_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
         y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
-        weights = tl.where(exists[None, :], tl.exp2(scores - lse[:, None]), 0.0)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        weights = tl.exp2((scores - peak[:, None]) * scale_log2 - log_total[:, None])
+        weights = tl.where(exists[None, :], weights, 0.0)
         d_weights = tl.dot(g_tile, tl.trans(y_tile), input_precision=PRECISION)
         delta += tl.sum(weights * d_weights, 1)
     tl.store(row_delta + stat_rows + rows, delta, mask=inside)
@@ -140,7 +146,7 @@ def _queries_to_landmarks_delta_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _queries_to_landmarks_bwd_marks_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_lse, row_delta,
+    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta,
     part_dy, part_dk, q_b, q_h, q_n, g_b, g_h, g_n, scale, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -171,11 +177,11 @@ def _queries_to_landmarks_bwd_marks_kernel(
         inside = rows < stop
         q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
         g_tile = load_rows(g_base, first + rows, g_n, inside, D, BLOCK_D)
-        lse = tl.load(row_lse + stat_rows + rows, mask=inside, other=0.0)
+        peak, log_total = load_stats(row_stats, stat_rows + rows, inside)
         delta = tl.load(row_delta + stat_rows + rows, mask=inside, other=0.0)
-        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION) * scale_log2
+        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)
         # Queries that are not there have zero rows of Q and of the gradient: they add nothing.
-        weights = tl.exp2(scores - lse[None, :])
+        weights = tl.exp2((scores - peak[None, :]) * scale_log2 - log_total[None, :])
         dy = tl.dot(weights.to(g_tile.dtype), g_tile, dy, input_precision=PRECISION)
         d_weights = tl.dot(y_tile, tl.trans(g_tile), input_precision=PRECISION)
         d_scores = weights * (d_weights - delta[None, :])
@@ -187,7 +193,7 @@ def _queries_to_landmarks_bwd_marks_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _queries_to_landmarks_bwd_rows_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_lse, row_delta, grad_q_marks,
+    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks,
     grad_q, q_b, q_h, q_n, g_b, g_h, g_n, dq_b, dq_h, dq_n, scale, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -211,7 +217,7 @@ def _queries_to_landmarks_bwd_rows_kernel(
         g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
         q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
         g_tile = load_rows(g_base, first + rows, g_n, inside, D, BLOCK_D)
-        lse = tl.load(row_lse + stat_rows + rows, mask=inside, other=0.0)
+        peak, log_total = load_stats(row_stats, stat_rows + rows, inside)
         delta = tl.load(row_delta + stat_rows + rows, mask=inside, other=0.0)
         dq = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         for start in range(0, M, BLOCK_M):
@@ -219,9 +225,10 @@ def _queries_to_landmarks_bwd_rows_kernel(
             exists = m < M
             k_tile = load_rows(k_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
             y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
-            scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale_log2
-            # A score of 0 at a landmark that is not there could be anything beside the sum.
-            weights = tl.where(exists[None, :], tl.exp2(scores - lse[:, None]), 0.0)
+            scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+            # A score of 0 at a landmark that is not there could be far above the peak.
+            weights = tl.exp2((scores - peak[:, None]) * scale_log2 - log_total[:, None])
+            weights = tl.where(exists[None, :], weights, 0.0)
             d_weights = tl.dot(g_tile, tl.trans(y_tile), input_precision=PRECISION)
             d_scores = weights * (d_weights - delta[:, None])
             dq = tl.dot(d_scores.to(k_tile.dtype), k_tile, dq, input_precision=PRECISION)
@@ -240,7 +247,7 @@ def _sum_chunks_kernel(
     bag = tl.program_id(0) // mark_tiles
     head = tl.program_id(1)
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
     mark_rows = (bag.to(tl.int64) * H + head) * M
     # Only landmarks to keys exists for a bag of N ≤ M tokens.
@@ -282,19 +289,19 @@ def sum_chunks(part: Tensor, bags: Bags, num_marks: int, onto: Tensor | None = N
 
 
 def queries_to_landmarks_bwd_marks(
-    q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_lse: Tensor, bags: Bags,
+    q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_stats: Tensor, bags: Bags,
     scale: float, arch: Architecture,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Row sums (like row_lse), and by chunks (chunks, H, M, D) the gradients of Y and K̃; fp32."""
+    """Row sums (B, H, N), and by chunks (chunks, H, M, D) the gradients of Y and K̃; fp32."""
     _, h, m, d = k_marks.shape
-    row_delta = torch.empty_like(row_lse)
+    row_delta = torch.empty_like(row_stats[..., 0])
     rows = choose(arch, "rows", q.dtype, d)
     strides = (*q.stride()[:3], *grad_out.stride()[:3])
     launch(
         _queries_to_landmarks_delta_kernel,
         (bags.tiles(rows.tokens), h),
         rows,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_lse, row_delta,
+        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta,
         *strides, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=rows.landmarks, BLOCK_N=rows.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -306,7 +313,7 @@ def queries_to_landmarks_bwd_marks(
         _queries_to_landmarks_bwd_marks_kernel,
         (chunks, triton.cdiv(m, config.landmarks), h),
         config,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_lse, row_delta, part_dy, part_dk,
+        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta, part_dy, part_dk,
         *strides, scale, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -315,7 +322,7 @@ def queries_to_landmarks_bwd_marks(
 
 
 def queries_to_landmarks_bwd_rows(
-    q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_lse: Tensor,
+    q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_stats: Tensor,
     row_delta: Tensor, grad_q_marks: Tensor, grad_q: Tensor, bags: Bags, scale: float,
     arch: Architecture,
 ) -> None:  # fmt: skip
@@ -326,7 +333,7 @@ def queries_to_landmarks_bwd_rows(
         _queries_to_landmarks_bwd_rows_kernel,
         (bags.tiles(config.tokens), h),
         config,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_lse, row_delta, grad_q_marks, grad_q,
+        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks, grad_q,
         *q.stride()[:3], *grad_out.stride()[:3], *grad_q.stride()[:3],
         scale, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,

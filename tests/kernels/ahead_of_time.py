@@ -1,0 +1,99 @@
+"""Compile every launch of Nyström attention for a GPU that is not there; print what each needs.
+
+python tests/kernels/ahead_of_time.py 86 bfloat16 64   ->  one JSON object a kernel
+
+The launches are those that the real launchers make for tensors of this dtype and head dim, recorded
+on the "meta" device: signature, specialisation and configuration are what a GPU would run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from gimp_fast.kernels import launch as launching
+from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_attention_fwd
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+MODULES = (
+    "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
+    "nystrom_attention",
+)  # fmt: skip
+
+
+def pretend(capability: int) -> None:
+    """Let triton believe in a GPU, as far as compiling goes."""
+    driver.set_active(
+        SimpleNamespace(
+            get_current_target=lambda: GPUTarget("cuda", capability, 32),
+            get_current_device=lambda: 0,
+            get_current_stream=lambda device: 0,
+        )
+    )
+
+
+def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> list[tuple]:
+    """Every launch of a forward and a backward pass: a batch, then packed bags."""
+    launches = []
+
+    def keep(kernel, grid, config, *args, **constants):
+        launches.append((kernel, config, args, constants))
+
+    for module in MODULES:
+        sys.modules[f"gimp_fast.kernels.{module}"].launch = keep
+    heads, n, marks = 2, 1000, 256
+    for cu_seqlens in (None, torch.empty(3, dtype=torch.int32, device="meta")):
+        qkv = torch.empty(1, n, 3, heads, head_dim, dtype=dtype, device="meta")
+        q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
+        out, *saved = nystrom_attention_fwd(q, k, v, cu_seqlens, marks, 6, 0.125, arch)
+        nystrom_attention_bwd(out, q, k, v, cu_seqlens, *saved, 6, 0.125, arch)
+    return launches
+
+
+def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[dict[str, Any]]:
+    pretend(capability)
+    arch = launching.ARCHITECTURES.get(capability, launching.UNKNOWN)
+    seen = set()
+    for kernel, config, args, constants in record(dtype, head_dim, arch):
+        compiled = kernel.warmup(
+            *args, **constants, num_warps=config.num_warps, num_stages=config.num_stages, grid=(1,)
+        )
+        if compiled.hash in seen:
+            continue
+        seen.add(compiled.hash)
+        yield {
+            "kernel": compiled.metadata.name,
+            "config": str(config),
+            "packed": constants["PACKED"],
+            "shared": compiled.metadata.shared,
+            **resources(compiled.asm["cubin"]),
+        }
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers and bytes of stack (where spilled registers go) of one kernel's machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = dict(re.findall(r"(REG|STACK):(\d+)", text))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
+
+
+if __name__ == "__main__":
+    for row in compile_all(int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])):
+        print(json.dumps(row), flush=True)
