@@ -1,0 +1,129 @@
+"""What the CLS token of a patch aggregator attends to: one layer of it, and through all layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gimp_fast.nn.nystrom_attention import NystromAttention
+from gimp_fast.nn.patch_aggregator import PatchAggregator
+from gimp_fast.ops.nystrom_attention_row import nystrom_attention_left, nystrom_attention_row
+
+
+@torch.no_grad()
+def attention_rollout(
+    aggregator: PatchAggregator, patches: Tensor, *, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Weight of every patch in CLS_img through all layers: attention rollout.
+
+    The CLS row of Πₗ ½(Aₗ + I), last layer first, with Aₗ the Nyström attention matrix of layer l
+    averaged over its heads (Abnar & Zuidema 2020, eq. 1; I stands for the residual connection; the
+    convolution over V, which reaches a few neighbours only, is left out). The row is multiplied
+    through from the left, so that L layers take O(L·N·M) time and no N×N matrix.
+
+    Call it on an aggregator in ``eval()`` mode: its dropout, if any, would act here too.
+
+    Args:
+        aggregator: the trained aggregator.
+        patches: (B, N, C), or (T, C) packed bags with ``cu_seqlens``.
+        cu_seqlens: (B + 1,) bounds of the packed bags.
+
+    Returns:
+        (B, N), or (T,) packed; at least fp32. The weight of CLS on itself is left out, and it and
+        the patches' sum to about one. Weights can be negative, as those of Nyström attention can;
+        nothing is clipped or rescaled.
+
+    Raises:
+        ValueError: shapes or bounds that do not fit.
+    """
+    inputs, bounds = _layer_inputs(aggregator, patches, cu_seqlens)
+    is_cls = _cls_positions(inputs[0], bounds)
+    compute = torch.promote_types(inputs[0].dtype, torch.float32)
+    row = is_cls.to(compute).expand(len(inputs[0]), -1)  # (B, N + 1), packed (1, T + B)
+    for layer, x in zip(reversed(aggregator.layers), reversed(inputs), strict=True):
+        q, k = _queries_and_keys(layer, x)
+        weights = row[:, None].expand(q.shape[:3])
+        left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=bounds)
+        row = 0.5 * (row + left.mean(1))
+    return _patches(row, is_cls, bounds)
+
+
+@torch.no_grad()
+def cls_attention(
+    aggregator: PatchAggregator,
+    patches: Tensor,
+    *,
+    layer: int = -1,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor:
+    """Attention of CLS_img over the patches in one layer, for each head.
+
+    Call it on an aggregator in ``eval()`` mode: its dropout, if any, would act here too.
+
+    Args:
+        aggregator: the trained aggregator.
+        patches: (B, N, C), or (T, C) packed bags with ``cu_seqlens``.
+        layer: index of the layer; negative from the last.
+        cu_seqlens: (B + 1,) bounds of the packed bags.
+
+    Returns:
+        (B, H, N), or (H, T) packed; at least fp32. The weight of CLS on itself is left out. Weights
+        can be negative, as those of Nyström attention can; nothing is clipped or rescaled.
+
+    Raises:
+        ValueError: shapes or bounds that do not fit; no such layer.
+    """
+    count = len(aggregator.layers)
+    if not -count <= layer < count:
+        raise ValueError(f"layer {layer} is outside the {count} layers of the aggregator")
+    inputs, bounds = _layer_inputs(aggregator, patches, cu_seqlens)
+    x, module = inputs[layer], aggregator.layers[layer]
+    q, k = _queries_and_keys(module, x)
+    rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=bounds)
+    return _patches(rows, _cls_positions(x, bounds), bounds)
+
+
+def _layer_inputs(
+    aggregator: PatchAggregator, patches: Tensor, cu_seqlens: Tensor | None
+) -> tuple[list[Tensor], Tensor | None]:
+    """What each layer is given, CLS tokens included: (B, N + 1, d) or (1, T + B, d), and bounds."""
+    inputs: list[Tensor] = []
+    bounds: list[Tensor | None] = []
+
+    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor | None]) -> None:
+        inputs.append(args[0])
+        bounds.append(kwargs["cu_seqlens"])
+
+    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in aggregator.layers]
+    try:
+        aggregator(patches, cu_seqlens=cu_seqlens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs, bounds[0]
+
+
+def _queries_and_keys(layer: NystromAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first two thirds of the layer's projection: (B, N, d) -> (B, H, N, D) each."""
+    weight = layer.to_qkv.weight.unflatten(0, (3, -1))[:2].flatten(0, 1)  # (2 H D, d)
+    projected = F.linear(x, weight).unflatten(-1, (2, layer.heads, layer.dim_head))
+    q, k = projected.permute(2, 0, 3, 1, 4)
+    return q, k
+
+
+def _settings(layer: NystromAttention) -> dict[str, int]:
+    return {"num_landmarks": layer.num_landmarks, "pinv_iterations": layer.pinv_iterations}
+
+
+def _cls_positions(x: Tensor, bounds: Tensor | None) -> Tensor:
+    """Bool over the tokens of ``x``: True where a bag begins."""
+    is_cls = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+    is_cls[0 if bounds is None else bounds[:-1].long()] = True
+    return is_cls
+
+
+def _patches(rows: Tensor, is_cls: Tensor, bounds: Tensor | None) -> Tensor:
+    """(B, …, N + 1) -> (B, …, N), or packed (1, …, T + B) -> (…, T)."""
+    rows = rows[..., ~is_cls]
+    return rows if bounds is None else rows[0]
