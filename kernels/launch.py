@@ -27,22 +27,36 @@ class Config:
     num_stages: int
 
 
-# family -> (head dim up to 64, head dim up to 128). Larger heads take the safe configuration.
-# "reduce" kernels sum over tokens for a tile of landmarks; "rows" kernels give a tile of tokens.
-HALF_SM80 = {
-    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 4, 2)),
-    "rows": (Config(64, 64, 4, 3), Config(64, 64, 4, 2)),
-    "reduce_bwd": (Config(64, 64, 4, 2), Config(32, 64, 4, 2)),
-    "rows_bwd": (Config(64, 64, 4, 2), Config(64, 32, 4, 2)),
+# family -> (head dim up to 64, head dim up to 128); larger heads take the safe configuration.
+# "reduce" kernels sum over tokens for a tile of landmarks, "rows" kernels give a tile of tokens.
+# Each is the largest that spills no register; on sm_86 a block has 99 KB of shared memory.
+HALF_AMPERE = {
+    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
+    "rows": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
+    "reduce_bwd": (Config(64, 32, 4, 2), Config(32, 32, 4, 2)),
+    "rows_bwd": (Config(32, 64, 4, 2), Config(64, 64, 8, 2)),
 }
-SINGLE_SM80 = {
-    "reduce": (Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
-    "rows": (Config(32, 32, 4, 2), Config(32, 32, 4, 2)),
-    "reduce_bwd": (Config(32, 32, 4, 2), Config(32, 32, 4, 1)),
-    "rows_bwd": (Config(32, 32, 4, 2), Config(32, 32, 4, 1)),
+HALF_HOPPER = {
+    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
+    "rows": (Config(128, 64, 8, 3), Config(64, 64, 8, 3)),
+    "reduce_bwd": (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
+    "rows_bwd": (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
 }
-PRODUCT = Config(64, 64, 4, 2)
-SAFE = Config(32, 32, 4, 1)
+SINGLE_IEEE = {
+    "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    "rows": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    "reduce_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 2)),
+    "rows_bwd": (Config(16, 32, 4, 1), Config(32, 32, 8, 2)),
+}
+SINGLE_TF32X3 = {
+    "reduce": (Config(32, 32, 8, 2), Config(32, 16, 8, 1)),
+    "rows": (Config(16, 32, 4, 1), Config(16, 32, 8, 1)),
+    "reduce_bwd": (Config(32, 32, 8, 1), Config(32, 16, 8, 1)),
+    "rows_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
+}
+PRODUCT = Config(64, 64, 4, 3)
+# Fits the 48 KB that every GPU has.
+SAFE = Config(16, 16, 4, 1)
 
 
 @dataclass(frozen=True)
@@ -64,12 +78,11 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    80: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "tf32x3"),
-    86: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "ieee"),
-    89: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "ieee"),
-    90: Architecture(HALF_SM80, SINGLE_SM80, PRODUCT, "tf32x3"),
+    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
+    89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
+    90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
 }
-# Fits the 48 KB that every GPU has, in plain fp32 arithmetic.
 UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
 
 
