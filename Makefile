@@ -40,8 +40,8 @@ demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/
 test: $(INSTALLED_ALL) ## install, and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
-test-gpu: $(INSTALLED_ALL) ## install, and run the tests that need a CUDA GPU
-	$(BIN)/pytest -m gpu $(PYTEST_ARGS)
+test-gpu: $(INSTALLED_ALL) ## install, and run what needs a CUDA GPU or is compiled for one
+	$(BIN)/pytest -m "gpu or triton" $(PYTEST_ARGS)
 
 bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmarks/results
 	@set -e; for script in $(BENCHMARKS); do \

@@ -15,7 +15,8 @@ from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.landmarks_to_keys import LOG2_E
 from gimp_fast.kernels.launch import Architecture, Config, launch
 
-CONFIG = Config(tokens=32, landmarks=32, num_warps=4, num_stages=2)
+NARROW = Config(tokens=32, landmarks=32, num_warps=4, num_stages=2)
+WIDE = Config(tokens=16, landmarks=32, num_warps=8, num_stages=1)
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
@@ -126,10 +127,11 @@ def landmark_scores_fwd(
     """A (B, H, M, M) fp32 of landmarks (B, H, M, D)."""
     num_bags, h, m, d = q_marks.shape
     scores = q_marks.new_empty(num_bags, h, m, m, dtype=torch.float32)
+    config = _config(d)
     launch(
         _landmark_scores_fwd_kernel,
-        (num_bags * triton.cdiv(m, CONFIG.tokens), h),
-        CONFIG,
+        (num_bags * triton.cdiv(m, config.tokens), h),
+        config,
         *bags.arguments, q_marks, k_marks, scores, scale * LOG2_E, h, m, d,
         **bags.constants, **_blocks(d, arch),
     )  # fmt: skip
@@ -144,28 +146,34 @@ def landmark_scores_bwd(
     num_bags, h, m, d = q_marks.shape
     grad_q_marks = q_marks.new_empty(q_marks.shape, dtype=torch.float32)
     delta = q_marks.new_empty(num_bags, h, m, dtype=torch.float32)
+    config = _config(d)
     constants = bags.constants | _blocks(d, arch)
     launch(
         _landmark_scores_bwd_rows_kernel,
-        (num_bags * triton.cdiv(m, CONFIG.tokens), h),
-        CONFIG,
+        (num_bags * triton.cdiv(m, config.tokens), h),
+        config,
         *bags.arguments, k_marks, a, grad_a, delta, grad_q_marks, scale, h, m, d,
         **constants,
     )  # fmt: skip
     launch(
         _landmark_scores_bwd_columns_kernel,
-        (num_bags * triton.cdiv(m, CONFIG.landmarks), h),
-        CONFIG,
+        (num_bags * triton.cdiv(m, config.landmarks), h),
+        config,
         *bags.arguments, q_marks, a, grad_a, delta, grad_k_marks, scale, h, m, d,
         **constants,
     )  # fmt: skip
     return grad_q_marks
 
 
+def _config(head_dim: int) -> Config:
+    return NARROW if head_dim <= 64 else WIDE
+
+
 def _blocks(head_dim: int, arch: Architecture) -> dict[str, int | str]:
+    config = _config(head_dim)
     return {
-        "BLOCK_R": CONFIG.tokens,
-        "BLOCK_C": CONFIG.landmarks,
+        "BLOCK_R": config.tokens,
+        "BLOCK_C": config.landmarks,
         "BLOCK_D": block_d(head_dim),
         "PRECISION": arch.precision,
     }

@@ -6,7 +6,7 @@ on a GPU that is not there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,9 +32,9 @@ class Config:
 # Each is the largest that spills no register; on sm_86 a block has 99 KB of shared memory.
 HALF_AMPERE = {
     "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
-    "rows": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
+    "rows": (Config(64, 64, 4, 3), Config(64, 32, 8, 2)),
     "reduce_bwd": (Config(64, 32, 4, 2), Config(32, 32, 4, 2)),
-    "rows_bwd": (Config(32, 64, 4, 2), Config(64, 64, 8, 2)),
+    "rows_bwd": (Config(32, 64, 4, 2), Config(64, 32, 8, 2)),
 }
 HALF_HOPPER = {
     "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
@@ -44,9 +44,9 @@ HALF_HOPPER = {
 }
 SINGLE_IEEE = {
     "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
-    "rows": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    "rows": (Config(32, 32, 4, 2), Config(16, 32, 4, 2)),
     "reduce_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 2)),
-    "rows_bwd": (Config(16, 32, 4, 1), Config(32, 32, 8, 2)),
+    "rows_bwd": (Config(16, 32, 4, 1), Config(16, 32, 4, 2)),
 }
 SINGLE_TF32X3 = {
     "reduce": (Config(32, 32, 8, 2), Config(32, 16, 8, 1)),
@@ -99,7 +99,9 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     table = arch.single if dtype == torch.float32 else arch.half
     if family not in table or head_dim > 128:
         return SAFE
-    return table[family][0 if head_dim <= 64 else 1]
+    config = table[family][0 if head_dim <= 64 else 1]
+    # Tiles of small heads are small: keeping three in flight only costs registers.
+    return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
 
 
 def launch(

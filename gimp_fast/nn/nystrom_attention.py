@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gimp_fast.ops.nystrom_attention import bag_bounds, nystrom_attention
+from gimp_fast.ops.nystrom_attention import nystrom_attention
+from gimp_fast.ops.packing import bag_bounds
 
 
 class NystromAttention(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.nn.nystrom_attention import NystromAttention
-from gimp_fast.ops.nystrom_attention import bag_bounds
+from gimp_fast.ops.packing import bag_bounds
 
 
 class PatchAggregator(nn.Module):

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.nystrom_attention import bag_bounds
+from gimp_fast.ops.packing import bag_bounds
 from gimp_fast.reference.nystrom_attention import pinv_reference
 
 # Tokens whose scores against the landmarks exist at a time.

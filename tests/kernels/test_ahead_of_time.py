@@ -1,4 +1,4 @@
-"""Every kernel and configuration compiles for GPUs that are not here, fits them and spills nothing."""
+"""Every kernel and configuration compiles for GPUs that are not here, and spills nothing there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels against the fp64 reference: compiled where there is a GPU, else interpreted."""
+"""The Triton kernels against the fp64 reference: compiled on a GPU, interpreted without one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from gimp_fast.ops import nystrom_attention
+from gimp_fast.ops.nystrom_operators import nystrom_attention_bwd, nystrom_attention_fwd
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("out", "dq", "dk", "dv")
@@ -63,9 +65,7 @@ def test_output_and_gradients_match_the_fp64_reference(shape, dtype):
     *sizes, m = shape
     qkv, weight = inputs(*sizes)
     found = attend(qkv, weight, dtype, num_landmarks=m, backend="triton")
-    expected = attend(
-        qkv, weight, torch.float64, nystrom_attention_reference, num_landmarks=m
-    )
+    expected = attend(qkv, weight, torch.float64, nystrom_attention_reference, num_landmarks=m)
     tolerance = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
     for name, error in errors(found, expected).items():
         assert error <= tolerance, name
@@ -96,9 +96,7 @@ def test_fp32_error_is_at_most_twice_that_of_the_plain_composition(kind):
     plain = nystrom_attention_reference
     expected = attend(qkv, weight, torch.float64, plain, num_landmarks=48)
     allowed = errors(attend(qkv, weight, torch.float32, plain, num_landmarks=48), expected)
-    found = errors(
-        attend(qkv, weight, torch.float32, num_landmarks=48, backend="triton"), expected
-    )
+    found = errors(attend(qkv, weight, torch.float32, num_landmarks=48, backend="triton"), expected)
     for name in NAMES:
         assert found[name] <= 2 * allowed[name], name
 
@@ -138,6 +136,21 @@ def test_any_strides(layout):
     expected = torch.autograd.grad(exact, doubles, grad.double())
     for error in errors([out, *found], [exact, *expected]).values():
         assert error <= 1e-5
+
+
+@pytest.mark.parametrize("layout", ["batch", "packed"])
+def test_the_operator_is_registered_as_torch_expects(layout):
+    qkv, _ = inputs(1, 1, 40, 16)
+    q, k, v = (x.transpose(1, 2).float().requires_grad_() for x in qkv.unbind(2))
+    bounds = torch.tensor([0, 5, 5, 40], dtype=torch.int32) if layout == "packed" else None
+    settings = (16, 1, 0.25, "triton")
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(nystrom_attention_fwd, (q, k, v, bounds, *settings), test_utils=checks)
+    tensors = [x.detach() for x in (q, k, v)]
+    out, *saved = nystrom_attention_fwd(*tensors, bounds, *settings)
+    torch.library.opcheck(
+        nystrom_attention_bwd, (out, *tensors, bounds, *saved, *settings), test_utils=checks[::2]
+    )
 
 
 def test_nothing_to_do():

@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gimp_fast.ops.nystrom_attention import nystrom_attention, pinv_matmul
+from gimp_fast.ops.nystrom_attention import nystrom_attention
+from gimp_fast.ops.nystrom_operators import nystrom_attention_bwd, nystrom_attention_fwd
 from gimp_fast.reference.nystrom_attention import (
     landmarks_reference,
     nystrom_attention_reference,
-    pinv_reference,
 )
 
 # (B, H, N, D, M): N below, at, just above and far above M; M dividing N and not; D odd; N = 1.
@@ -92,25 +92,6 @@ def test_landmarks_are_balanced_segment_means(n):
     assert marks[:, 0].tolist() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("iterations", [0, 1, 6, 20])
-@pytest.mark.parametrize("gain", [0.5, 3.0], ids=["well-conditioned", "ill-conditioned"])
-def test_thin_pinv_is_the_classic_iteration(iterations, gain):
-    generator = torch.Generator().manual_seed(2)
-    scores = torch.randn(2, 3, 24, 24, generator=generator, dtype=torch.float64) * gain
-    a = scores.softmax(-1)
-    w = torch.randn(2, 3, 24, 5, generator=generator, dtype=torch.float64)
-    expected = pinv_reference(a, iterations) @ w
-    assert relative_error(pinv_matmul(a, w, iterations), expected) <= 1e-10
-    assert relative_error(pinv_matmul(a.float(), w.float(), iterations), expected) <= 2e-5
-
-
-def test_pinv_converges_to_the_pseudo_inverse():
-    generator = torch.Generator().manual_seed(3)
-    a = (torch.randn(16, 16, generator=generator, dtype=torch.float64) * 2).softmax(-1)
-    eye = torch.eye(16, dtype=torch.float64)
-    torch.testing.assert_close(pinv_matmul(a, eye, 30), torch.linalg.pinv(a), atol=1e-8, rtol=1e-8)
-
-
 def test_short_bags_get_exact_softmax_attention():
     q, k, v = sample_inputs(2, 2, 32, 16)
     expected = torch.softmax(q @ k.mT / 4, -1) @ v
@@ -167,14 +148,114 @@ def test_autocast_keeps_the_pseudo_inverse_in_fp32():
     assert torch.equal(under, nystrom_attention(q, k, v, num_landmarks=32))
 
 
+BOUNDS = {"batch": None, "packed": [0, 5, 5, 57]}
+
+
+def bounds_of(layout):
+    return None if BOUNDS[layout] is None else torch.tensor(BOUNDS[layout], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("layout", BOUNDS)
+@pytest.mark.parametrize("n", [12, 57])
+def test_the_operator_is_registered_as_torch_expects(n, layout):
+    q, k, v = sample_inputs(1, 2, 57 if layout == "packed" else n, 8)
+    settings = (16, 6, 0.3, "torch")
+    torch.library.opcheck(nystrom_attention_fwd, (q, k, v, bounds_of(layout), *settings))
+    tensors = [x.detach() for x in (q, k, v)]
+    out, *saved = nystrom_attention_fwd(*tensors, bounds_of(layout), *settings)
+    torch.library.opcheck(
+        nystrom_attention_bwd,
+        (out, *tensors, bounds_of(layout), *saved, *settings),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("layout", BOUNDS)
 @pytest.mark.parametrize("n", [12, 57, 64])
-def test_compiles_to_one_graph(n):
+def test_compiles_to_one_graph(n, layout):
+    n = 57 if layout == "packed" else n
+
+    def attend(q, k, v):
+        return nystrom_attention(q, k, v, num_landmarks=16, cu_seqlens=bounds_of(layout))
+
+    torch.compiler.reset()
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    found, expected = (
+        outputs_and_gradients(f, sample_inputs(1, 2, n, 8)) for f in (compiled, attend)
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_activation_checkpointing_gives_the_same_bits():
     def attend(q, k, v):
         return nystrom_attention(q, k, v, num_landmarks=16)
 
-    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    def checkpointed(q, k, v):
+        return torch.utils.checkpoint.checkpoint(attend, q, k, v, use_reentrant=False)
+
     found, expected = (
-        outputs_and_gradients(f, sample_inputs(2, 2, n, 8)) for f in (compiled, attend)
+        outputs_and_gradients(f, sample_inputs(2, 2, 70, 8)) for f in (checkpointed, attend)
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_functional_transforms():
+    q, k, v = (x.detach() for x in sample_inputs(6, 2, 40, 8))
+
+    def loss(q, k, v):
+        return nystrom_attention(q, k, v, num_landmarks=16).sin().sum()
+
+    expected = torch.autograd.grad(loss(*(x.requires_grad_() for x in (q, k, v))), (q, k, v))
+    found = torch.func.grad(loss, argnums=(0, 1, 2))(*(x.detach() for x in (q, k, v)))
+    stacked = [x.detach().unflatten(0, (3, 2)) for x in (q, k, v)]
+    mapped = torch.vmap(torch.func.grad(loss, argnums=(0, 1, 2)))(*stacked)
+    for a, b, c in zip(found, mapped, expected, strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b.flatten(0, 1), c)
+
+
+def test_vmap_over_one_of_the_inputs():
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, 40, 8))
+    values = torch.stack([v, 2 * v], dim=2)
+    found = torch.vmap(
+        lambda value: nystrom_attention(q, k, value, num_landmarks=16), in_dims=2, out_dims=1
+    )(values)
+    once = nystrom_attention(q, k, v, num_landmarks=16)
+    torch.testing.assert_close(found, torch.stack([once, 2 * once], dim=1))
+
+
+def test_what_is_not_differentiable_says_so():
+    q, k, v = sample_inputs(1, 1, 40, 8)
+    gradient = torch.autograd.grad(
+        nystrom_attention(q, k, v, num_landmarks=16).sin().sum(), q, create_graph=True
+    )[0]
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        gradient.sum().backward()
+    bounds = torch.tensor([0, 40])
+    with pytest.raises(NotImplementedError, match="no vmap over packed bags"):
+        torch.vmap(lambda x: nystrom_attention(x, x, x, cu_seqlens=bounds))(torch.stack([q, q]))
+
+
+def test_only_small_tensors_are_kept_for_the_backward_pass():
+    """q, k, v, and tensors of the size of the landmarks: no scores, not even the output."""
+    q, k, v = sample_inputs(1, 2, 3000, 16, dtype=torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        nystrom_attention(q, k, v, num_landmarks=32)
+    large = [x for x in kept if x.numel() >= 3000 * 2]
+    assert sorted(x.data_ptr() for x in large) == sorted(x.data_ptr() for x in (q, k, v))
+
+
+@pytest.mark.parametrize("scale", [-0.3, 0.0])
+def test_any_scale(scale):
+    found, expected = (
+        outputs_and_gradients(
+            lambda q, k, v, f=f: f(q, k, v, num_landmarks=8, scale=scale),
+            sample_inputs(1, 1, 40, 8),
+        )
+        for f in (nystrom_attention, nystrom_attention_reference)
     )
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -219,5 +300,5 @@ def test_packed_bags_need_a_batch_of_one():
 
 def test_a_named_backend_that_cannot_run_says_why():
     q, k, v = sample_inputs(1, 2, 12, 8)
-    with pytest.raises(RuntimeError, match="no triton backend"):
-        nystrom_attention(q, k, v, backend="triton")
+    with pytest.raises(RuntimeError, match=r"backend=.native. cannot run: .*no native backend"):
+        nystrom_attention(q, k, v, backend="native")

@@ -1,0 +1,224 @@
+"""Nyström attention as torch's dispatcher, autograd, compiler and functional transforms see it.
+
+``gimp_fast::nystrom_attention_fwd`` and ``_bwd`` run one backend; which one is decided before.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gimp_fast.ops import nystrom_torch
+from gimp_fast.ops.packing import bag_bounds
+
+
+@torch.library.custom_op("gimp_fast::nystrom_attention_fwd", mutates_args=())
+def nystrom_attention_fwd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The registered operator: the output, and what the backward pass needs besides q, k, v.
+
+    Returns:
+        out like q; Q̃, K̃ (bags, H, M′, D); statistics of the landmarks' scores (bags, H, M′, …);
+        W = softmax(Q̃ Kᵀ)V and Y = Z W (bags, H, M′, D); statistics of the rows. M′ is M for packed
+        bags, min(M, N) in a batch.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":
+            from gimp_fast.kernels import nystrom_attention as kernels
+
+            with _on_device(q):
+                return kernels.nystrom_attention_fwd(
+                    *map(_unit_stride, (q, k, v)),
+                    _device_bounds(cu_seqlens, q),
+                    num_landmarks,
+                    pinv_iterations,
+                    scale,
+                )
+        bounds = None if cu_seqlens is None else bag_bounds(cu_seqlens, q.shape[2])
+        return nystrom_torch.nystrom_fwd(q, k, v, bounds, num_landmarks, pinv_iterations, scale)
+
+
+@torch.library.custom_op("gimp_fast::nystrom_attention_bwd", mutates_args=())
+def nystrom_attention_bwd(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    q_marks: Tensor,
+    k_marks: Tensor,
+    mark_stats: Tensor,
+    values: Tensor,
+    mixed: Tensor,
+    row_stats: Tensor,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    saved = (q_marks, k_marks, mark_stats, values, mixed, row_stats)
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":
+            from gimp_fast.kernels import nystrom_attention as kernels
+
+            with _on_device(q):
+                return kernels.nystrom_attention_bwd(
+                    *map(_unit_stride, (grad, q, k, v)),
+                    _device_bounds(cu_seqlens, q, check=False),
+                    *saved,
+                    pinv_iterations,
+                    scale,
+                )
+        bounds = None if cu_seqlens is None else list(pairwise(cu_seqlens.tolist()))
+        return nystrom_torch.nystrom_bwd(
+            grad, q, k, v, bounds, *saved, num_landmarks, pinv_iterations, scale
+        )
+
+
+def _on_device(x: Tensor) -> torch.cuda.device:
+    """Triton launches on the current device; of a CPU tensor (interpreted) that is none."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool = True) -> Tensor | None:
+    if cu_seqlens is None:
+        return None
+    if q.is_cuda and torch.cuda.is_current_stream_capturing():
+        # Reading the GPU would end the capture, and a copy to it would be replayed with old values.
+        if not cu_seqlens.is_cuda:
+            raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")
+    elif check:
+        bag_bounds(cu_seqlens, q.shape[2])
+    return cu_seqlens.to(q.device, torch.int32, non_blocking=True)
+
+
+def _token_major(like: Tensor) -> Tensor:
+    b, h, n, d = like.shape
+    return like.new_empty(b, n, h, d).transpose(1, 2)
+
+
+@nystrom_attention_fwd.register_fake
+def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
+    b, h, n, d = q.shape
+    compute = torch.promote_types(q.dtype, torch.float32)
+    marks = (b, h, min(num_landmarks, n), d)
+    if cu_seqlens is not None:
+        marks = (cu_seqlens.shape[0] - 1, h, num_landmarks, d)
+    values = q.new_empty(marks, dtype=compute)
+    return (
+        _token_major(q),
+        q.new_empty(marks),
+        q.new_empty(marks),
+        q.new_empty((*marks[:3], 2) if backend == "triton" else marks[:3], dtype=compute),
+        values,
+        q.new_empty(marks) if backend == "triton" else torch.empty_like(values),
+        q.new_empty((b, h, n, 2) if backend == "triton" else (b, 0), dtype=compute),
+    )
+
+
+@nystrom_attention_bwd.register_fake
+def _(grad, q, k, v, *_):
+    return _token_major(q), _token_major(k), _token_major(v)
+
+
+def _backward(ctx, grad, function):
+    if grad is None:
+        return (None,) * 8
+    q, k, v, cu_seqlens, *saved = ctx.saved_tensors
+    grads = function(grad, q, k, v, cu_seqlens, *saved, *ctx.settings)
+    return (*grads, *[None] * 5)
+
+
+class Differentiable(torch.autograd.Function):
+    """The operator as ``torch.func`` wants it; the registered gradient alone it refuses."""
+
+    @staticmethod
+    def forward(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
+        return nystrom_attention_fwd(
+            q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        q, k, v, cu_seqlens, *ctx.settings = inputs
+        _, *saved = output
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, cu_seqlens, *saved)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        return _backward(ctx, grad, _Gradient.apply)
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _vmap(nystrom_attention_fwd, 3)(info, in_dims, *args)
+
+
+class _Gradient(torch.autograd.Function):
+    """The backward operator: not differentiable, and ``torch.func`` asks before it is wanted."""
+
+    @staticmethod
+    def forward(*inputs):
+        return nystrom_attention_bwd(*inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise NotImplementedError(
+            "nystrom_attention is differentiable once; backend='reference' is as often as wanted"
+        )
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _vmap(nystrom_attention_bwd, 4)(info, in_dims, *args)
+
+
+nystrom_attention_fwd.register_autograd(
+    lambda ctx, grad, *_: _backward(ctx, grad, nystrom_attention_bwd),
+    setup_context=Differentiable.setup_context,
+)
+
+
+def _vmap(operator, num_tensors):
+    """Fold the mapped dimension into the batch: bags do not see each other."""
+
+    def rule(info, in_dims, *args):
+        if args[num_tensors] is not None:
+            raise NotImplementedError("nystrom_attention: no vmap over packed bags (cu_seqlens)")
+        folded = []
+        for x, dim in zip(args, in_dims, strict=True):
+            if isinstance(x, Tensor):
+                x = (
+                    x.unsqueeze(0).expand(info.batch_size, *x.shape)
+                    if dim is None
+                    else x.movedim(dim, 0)
+                )
+                x = x.flatten(0, 1)
+            folded.append(x)
+        results = operator(*folded)
+        return tuple(x.unflatten(0, (info.batch_size, -1)) for x in results), (0,) * len(results)
+
+    return rule
+
+
+nystrom_attention_fwd.register_vmap(_vmap(nystrom_attention_fwd, 3))
+nystrom_attention_bwd.register_vmap(_vmap(nystrom_attention_bwd, 4))
