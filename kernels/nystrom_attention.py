@@ -64,8 +64,6 @@ def nystrom_attention_bwd(
     arch = architecture(q.device) if arch is None else arch
     bags = _bags(q, cu_seqlens)
     marks = q_marks.shape[2]
-    batch, h, n, d = q.shape
-    grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
     grad_k_marks = grad_q_marks = None
     grad_w, row_delta = torch.zeros_like(values), row_stats[..., 0]
     if _any_long(bags, marks):
@@ -86,6 +84,10 @@ def nystrom_attention_bwd(
         q_marks, k, v, grad_values, mark_stats, mark_delta, bags, scale, arch
     )
     grad_q_marks = sum_chunks(part, bags, marks, onto=_or_zeros(grad_q_marks, values))
+    del part, grad_w
+    # Only now: the largest of all is what the pseudo-inverse needed, and that is free again.
+    batch, h, n, d = q.shape
+    grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
     landmarks_to_keys_bwd_rows(
         q_marks, k, v, grad_values, mark_stats, mark_delta, _or_zeros(grad_k_marks, values),
         grad_k, grad_v, bags, scale, arch,

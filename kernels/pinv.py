@@ -377,7 +377,7 @@ def pinv_matmul_bwd(
 def _groups(a: Tensor, bags: Bags, arch: Architecture):
     """Slices of the matrices whose recorded chain fits the memory set aside for it."""
     flat = a.flatten(0, 1)
-    size = max(1, GROUP_ELEMENTS // a.shape[-1] ** 2)
+    size = min(max(1, GROUP_ELEMENTS // a.shape[-1] ** 2), 65535)  # a grid's second dimension
     for first in range(0, len(flat), size):
         part = slice(first, min(first + size, len(flat)))
         yield _Group(flat[part], bags, first, a.shape[1], arch), part

@@ -1,6 +1,7 @@
 """Compile every launch of Nyström attention for a GPU that is not there; print what each needs.
 
 python tests/kernels/ahead_of_time.py 86 bfloat16 64   ->  one JSON object a kernel
+python tests/kernels/ahead_of_time.py --table FILE     ->  all architectures, as a JSON table
 
 The launches are those that the real launchers make for tensors of this dtype and head dim, recorded
 on the "meta" device: signature, specialisation and configuration are what a GPU would run.
@@ -94,6 +95,28 @@ def resources(cubin: bytes) -> dict[str, int]:
     return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
 
 
+def write_table(path: Path) -> None:
+    """Registers and shared memory of every kernel, at their largest over its specialisations."""
+    table: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
+    for capability in (80, 86, 90):
+        for dtype in ("bfloat16", "float32"):
+            for head_dim in (64, 128):
+                case = [str(capability), dtype, str(head_dim)]
+                done = subprocess.run(
+                    [sys.executable, __file__, *case], capture_output=True, text=True, check=True
+                )
+                largest: dict[str, dict[str, int]] = {}
+                for row in map(json.loads, done.stdout.splitlines()):
+                    kept = largest.setdefault(row["kernel"], {})
+                    for key in ("registers", "shared", "stack"):
+                        kept[key] = max(kept.get(key, 0), row[key])
+                table["kernels"][f"sm_{capability} {dtype} D={head_dim}"] = largest
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    for row in compile_all(int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])):
-        print(json.dumps(row), flush=True)
+    if sys.argv[1] == "--table":
+        write_table(Path(sys.argv[2]))
+    else:
+        for row in compile_all(int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])):
+            print(json.dumps(row), flush=True)
