@@ -7,9 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 
+from gimp_fast.nn import NystromAttention
 from gimp_fast.ops import nystrom_attention
 from gimp_fast.ops.nystrom_operators import nystrom_attention_bwd, nystrom_attention_fwd
-from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
+from gimp_fast.reference.nystrom_attention import (
+    landmarks_reference,
+    nystrom_attention_reference,
+    pinv_reference,
+)
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.triton
@@ -88,6 +93,28 @@ def clustered(n, d, seed=0):
     noise = torch.randn(1, n, 3, 1, d, generator=generator, dtype=torch.float64) * 0.01
     weight = torch.randn(1, 1, n, d, generator=generator, dtype=torch.float64)
     return (centres[torch.arange(n) * 6 // n][None] + noise).to(DEVICE), weight.to(DEVICE)
+
+
+def plain_composition(q, k, v, num_landmarks):
+    """What one writes in torch: products and softmax in the dtype of q, the inverse in fp32."""
+    scale = q.shape[-1] ** -0.5
+    q_marks, k_marks = landmarks_reference(q, num_landmarks), landmarks_reference(k, num_landmarks)
+    a = (q_marks.float() * scale @ k_marks.float().mT).softmax(-1)
+    values = ((q_marks * scale) @ k.mT).softmax(-1) @ v
+    mixed = (pinv_reference(a, 6) @ values.float()).to(q.dtype)
+    return ((q * scale) @ k_marks.mT).softmax(-1) @ mixed
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+@pytest.mark.parametrize("kind", ["random", "clustered"])
+def test_half_precision_error_is_at_most_twice_that_of_the_plain_composition(kind, dtype):
+    qkv, weight = inputs(1, 1, 400, 16, gain=1.0) if kind == "random" else clustered(400, 16)
+    qkv, weight = qkv.to(dtype).double(), weight.to(dtype).double()
+    expected = attend(qkv, weight, torch.float64, nystrom_attention_reference, num_landmarks=48)
+    allowed = errors(attend(qkv, weight, dtype, plain_composition, num_landmarks=48), expected)
+    found = errors(attend(qkv, weight, dtype, num_landmarks=48, backend="triton"), expected)
+    for name in NAMES:
+        assert found[name] <= 2 * allowed[name], name
 
 
 @pytest.mark.parametrize("kind", ["random", "clustered"])
@@ -214,3 +241,17 @@ def test_long_bags_of_half_precision_match_the_reference():
         assert error <= 4e-2, name
     for a, b in zip(found, again, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.gpu
+def test_the_module_compiles_to_one_graph_under_autocast():
+    torch.manual_seed(0)
+    module = NystromAttention(64, dim_head=32, heads=2, num_landmarks=64).to(DEVICE)
+    x = torch.randn(2, 700, 64, device=DEVICE, requires_grad=True)
+    results = []
+    for function in (module, torch.compile(module, fullgraph=True)):
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = function(x)
+        results.append([out, *torch.autograd.grad(out.float().sin().sum(), x)])
+    for found, expected in zip(*results, strict=True):
+        assert (found - expected).norm() <= 2e-2 * expected.norm()
