@@ -94,6 +94,15 @@ def architecture(device: torch.device) -> Architecture:
     return ARCHITECTURES.get(10 * major + minor, UNKNOWN)
 
 
+def inverse_precision(arch: Architecture, dtype: torch.dtype) -> str:
+    """Of the pseudo-inverse's fp32 products, by the dtype of q.
+
+    bf16 keeps fewer digits than one TF32 product: even truncated, TF32 adds at most a fifth to the
+    error. fp16 keeps as many, and would lose.
+    """
+    return "tf32" if dtype == torch.bfloat16 else arch.precision
+
+
 def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -> Config:
     """Configuration of a kernel family for this dtype and head dim."""
     table = arch.single if dtype == torch.float32 else arch.half

@@ -16,7 +16,7 @@ from gimp_fast.kernels.landmarks_to_keys import (
     landmarks_to_keys_bwd_rows,
     landmarks_to_keys_fwd,
 )
-from gimp_fast.kernels.launch import Architecture, architecture, launch
+from gimp_fast.kernels.launch import Architecture, architecture, inverse_precision, launch
 from gimp_fast.kernels.pinv import pinv_matmul_bwd, pinv_matmul_fwd
 from gimp_fast.kernels.queries_to_landmarks import (
     queries_to_landmarks_bwd_marks,
@@ -49,7 +49,8 @@ def nystrom_attention_fwd(
     mixed = torch.zeros_like(q_marks)
     if _any_long(bags, marks):
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
-        long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch)
+        precision = inverse_precision(arch, q.dtype)
+        long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch, precision)
         _to_dtype(long, mixed, bags)
     out, row_stats = queries_to_landmarks_fwd(q, k_marks, mixed, values, bags, scale, arch)
     return out, q_marks, k_marks, mark_stats, values, mixed, row_stats
@@ -74,7 +75,9 @@ def nystrom_attention_bwd(
         grad_k_marks = sum_chunks(part_dk, bags, marks)
         del part_dy, part_dk
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
-        grad_scores, grad_w = pinv_matmul_bwd(grad_y, scores, values, pinv_iterations, bags, arch)
+        grad_scores, grad_w = pinv_matmul_bwd(
+            grad_y, scores, values, pinv_iterations, bags, arch, inverse_precision(arch, q.dtype)
+        )
         grad_q_marks = landmark_scores_bwd(
             q_marks, k_marks, scores, grad_scores, grad_k_marks, bags, scale, arch
         )

@@ -170,6 +170,7 @@ class _Group:
     first: int
     heads: int
     arch: Architecture
+    precision: str
 
     @property
     def common(self) -> tuple:
@@ -196,7 +197,7 @@ class _Group:
             *a.stride(), *b.stride(), *_strides(c), *_strides(d), *_strides(out), *_strides(out2),
             alpha, beta, gamma, alpha2, beta2, self.heads, self.a.shape[1], r, columns, k,
             **self.bags.constants, BLOCK_R=config.tokens, BLOCK_C=config.landmarks, BLOCK_K=32,
-            PRECISION=self.arch.precision,
+            PRECISION=self.precision,
         )  # fmt: skip
         return out
 
@@ -327,20 +328,21 @@ def _classic_bwd(
 
 
 def pinv_matmul_fwd(
-    a: Tensor, w: Tensor, iterations: int, bags: Bags, arch: Architecture
+    a: Tensor, w: Tensor, iterations: int, bags: Bags, arch: Architecture, precision: str
 ) -> Tensor:
     """Z W.
 
     Args:
         a: (B, H, M, M) fp32, rows that sum to one.
         w: (B, H, M, D) fp32.
+        precision: of the products, ``"ieee"``, ``"tf32x3"`` or ``"tf32"``.
 
     Returns:
         (B, H, M, D) fp32; of bags of N ≤ M tokens, whatever was there.
     """
     y = torch.empty_like(w)
     y_flat, w_flat = y.flatten(0, 1), w.flatten(0, 1)
-    for group, part in _groups(a, bags, arch):
+    for group, part in _groups(a, bags, arch, precision):
         chain = _chain(group, iterations, record=False)
         u, _ = _apply(group, chain, w_flat[part])
         group.product(chain.z, u, out=y_flat[part])
@@ -348,13 +350,19 @@ def pinv_matmul_fwd(
 
 
 def pinv_matmul_bwd(
-    grad_y: Tensor, a: Tensor, w: Tensor, iterations: int, bags: Bags, arch: Architecture
+    grad_y: Tensor,
+    a: Tensor,
+    w: Tensor,
+    iterations: int,
+    bags: Bags,
+    arch: Architecture,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of A and W from that of Z W, all fp32; the chain is recomputed."""
     grad_a, grad_w = torch.empty_like(a), torch.empty_like(w)
     a_out, w_out = grad_a.flatten(0, 1), grad_w.flatten(0, 1)
     w_flat, y_flat = w.flatten(0, 1), grad_y.flatten(0, 1)
-    for group, part in _groups(a, bags, arch):
+    for group, part in _groups(a, bags, arch, precision):
         chain = _chain(group, iterations, record=True)
         u, slots = _apply(group, chain, w_flat[part])
         grad = y_flat[part]
@@ -374,10 +382,10 @@ def pinv_matmul_bwd(
     return grad_a, grad_w
 
 
-def _groups(a: Tensor, bags: Bags, arch: Architecture):
+def _groups(a: Tensor, bags: Bags, arch: Architecture, precision: str):
     """Slices of the matrices whose recorded chain fits the memory set aside for it."""
     flat = a.flatten(0, 1)
     size = min(max(1, GROUP_ELEMENTS // a.shape[-1] ** 2), 65535)  # a grid's second dimension
     for first in range(0, len(flat), size):
         part = slice(first, min(first + size, len(flat)))
-        yield _Group(flat[part], bags, first, a.shape[1], arch), part
+        yield _Group(flat[part], bags, first, a.shape[1], arch, precision), part
