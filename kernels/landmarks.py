@@ -23,7 +23,7 @@ def _segment_mean(
     stop = ((mark + 1) * n.to(tl.int64)) // tl.maximum(count, 1)
     # Landmarks that a short bag does not have are zero.
     stop = tl.where(mark < count, stop, start)
-    base = x + batch.to(tl.int64) * x_b + head * x_h
+    base = x + batch.to(tl.int64) * x_b + head.to(tl.int64) * x_h
     total = tl.zeros([BLOCK_D], tl.float32)
     for row in range(start, stop, BLOCK_N):
         rows = row + tl.arange(0, BLOCK_N)

@@ -52,8 +52,8 @@ def _landmarks_to_keys_fwd_kernel(
         return
     mark_rows = (bag.to(tl.int64) * H + head) * M
     q_tile = load_rows(q_marks + mark_rows * D, m, D, m < marks, D, BLOCK_D)
-    k_base = k + batch.to(tl.int64) * k_b + head * k_h
-    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    k_base = k + batch.to(tl.int64) * k_b + head.to(tl.int64) * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head.to(tl.int64) * v_h
     length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -168,8 +168,8 @@ def _landmarks_to_keys_bwd_marks_kernel(
     grad_tile = load_rows(grad_values + mark_rows * D, m, D, exists, D, BLOCK_D)
     peak, log_total = load_stats(mark_stats, mark_rows + m, exists)
     delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
-    k_base = k + batch.to(tl.int64) * k_b + head * k_h
-    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    k_base = k + batch.to(tl.int64) * k_b + head.to(tl.int64) * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head.to(tl.int64) * v_h
     length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     grad = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -207,8 +207,8 @@ def _landmarks_to_keys_bwd_rows_kernel(
     inside = rows < n
     marks = tl.minimum(n, M)
     mark_rows = (bag.to(tl.int64) * H + head) * M
-    k_base = k + batch.to(tl.int64) * k_b + head * k_h
-    v_base = v + batch.to(tl.int64) * v_b + head * v_h
+    k_base = k + batch.to(tl.int64) * k_b + head.to(tl.int64) * k_h
+    v_base = v + batch.to(tl.int64) * v_b + head.to(tl.int64) * v_h
     k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
     v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -230,8 +230,8 @@ def _landmarks_to_keys_bwd_rows_kernel(
     dk *= scale
     if n > M:
         dk += segment_share(grad_k_marks + mark_rows * D, rows, inside, n, M, D, BLOCK_D)
-    dk_base = grad_k + batch.to(tl.int64) * dk_b + head * dk_h
-    dv_base = grad_v + batch.to(tl.int64) * dv_b + head * dv_h
+    dk_base = grad_k + batch.to(tl.int64) * dk_b + head.to(tl.int64) * dk_h
+    dv_base = grad_v + batch.to(tl.int64) * dv_b + head.to(tl.int64) * dv_h
     store_rows(dk_base, first + rows, dk_n, inside, dk, D, BLOCK_D)
     store_rows(dv_base, first + rows, dv_n, inside, dv, D, BLOCK_D)
 

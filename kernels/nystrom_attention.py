@@ -156,7 +156,7 @@ def _values_gradient_kernel(
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
     mark_rows = (bag.to(tl.int64) * H + head) * M
     long = load_rows(grad_w + mark_rows * D, m, D, (m < M) & (n > M), D, BLOCK_D)
-    g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
+    g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
     short = load_rows(g_base, first + m, g_n, (m < n) & (n <= M), D, BLOCK_D)
     # Rounded before the row sums are taken, as the kernels will read it.
     grad = (long + short.to(tl.float32)).to(grad_values.dtype.element_ty)

@@ -44,7 +44,7 @@ def _queries_to_landmarks_fwd_kernel(
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
-    out_base = out + batch.to(tl.int64) * out_b + head * out_h
+    out_base = out + batch.to(tl.int64) * out_b + head.to(tl.int64) * out_h
     stat_rows = (batch.to(tl.int64) * H + head) * tokens + first + rows
     if n <= M:
         exact = load_rows(values + mark_rows * D, rows, D, inside, D, BLOCK_D)
@@ -52,7 +52,7 @@ def _queries_to_landmarks_fwd_kernel(
         none = tl.zeros([BLOCK_N], tl.float32)
         store_stats(row_stats, stat_rows, inside, none, none)
     else:
-        q_base = q + batch.to(tl.int64) * q_b + head * q_h
+        q_base = q + batch.to(tl.int64) * q_b + head.to(tl.int64) * q_h
         q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
         peak = tl.full([BLOCK_N], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_N], tl.float32)
@@ -125,8 +125,8 @@ def _queries_to_landmarks_delta_kernel(
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
     stat_rows = (batch.to(tl.int64) * H + head) * tokens + first
-    q_base = q + batch.to(tl.int64) * q_b + head * q_h
-    g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
+    q_base = q + batch.to(tl.int64) * q_b + head.to(tl.int64) * q_h
+    g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
     q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
     g_tile = load_rows(g_base, first + rows, g_n, inside, D, BLOCK_D)
     peak, log_total = load_stats(row_stats, stat_rows + rows, inside)
@@ -166,8 +166,8 @@ def _queries_to_landmarks_bwd_marks_kernel(
     stat_rows = (batch.to(tl.int64) * H + head) * tokens + first
     k_tile = load_rows(k_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
     y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
-    q_base = q + batch.to(tl.int64) * q_b + head * q_h
-    g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
+    q_base = q + batch.to(tl.int64) * q_b + head.to(tl.int64) * q_h
+    g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
     length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     dy = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -207,14 +207,14 @@ def _queries_to_landmarks_bwd_rows_kernel(
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
-    dq_base = grad_q + batch.to(tl.int64) * dq_b + head * dq_h
+    dq_base = grad_q + batch.to(tl.int64) * dq_b + head.to(tl.int64) * dq_h
     if n <= M:
         exact = load_rows(grad_q_marks + mark_rows * D, rows, D, inside, D, BLOCK_D)
         store_rows(dq_base, first + rows, dq_n, inside, exact, D, BLOCK_D)
     else:
         stat_rows = (batch.to(tl.int64) * H + head) * tokens + first
-        q_base = q + batch.to(tl.int64) * q_b + head * q_h
-        g_base = grad_out + batch.to(tl.int64) * g_b + head * g_h
+        q_base = q + batch.to(tl.int64) * q_b + head.to(tl.int64) * q_h
+        g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
         q_tile = load_rows(q_base, first + rows, q_n, inside, D, BLOCK_D)
         g_tile = load_rows(g_base, first + rows, g_n, inside, D, BLOCK_D)
         peak, log_total = load_stats(row_stats, stat_rows + rows, inside)

@@ -1,4 +1,4 @@
-"""Why the kernels may use one TF32 product for bf16 inputs: tensor cores truncate, emulated here."""
+"""Why bf16 inputs may have one TF32 product each: what tensor cores cut off is emulated here."""
 
 from __future__ import annotations
 
