@@ -1,0 +1,226 @@
+"""Depthwise convolution along the tokens of a bag, as products with a banded matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gimp_fast.ops.packing import bag_bounds, validate_bounds
+
+# Tokens of one product. Longer blocks multiply more zeros; a GPU wants few launches.
+BLOCK_CPU = 64
+BLOCK_GPU = 512
+
+
+def token_conv(
+    v: Tensor, weight: Tensor, *, add: Tensor | None = None, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """out[n] = add[n] + Σₜ weight[t] · v[n + t − (K−1)/2], zeros beyond the ends of the bag.
+
+    The residual of Nyström attention over its values (GiMP, after Nyströmformer, Xiong et al. 2021,
+    figure 2): one filter a head, shared by its D channels. The same as ``Conv2d(H, H, (K, 1),
+    padding=(K // 2, 0), groups=H, bias=False)`` of each bag by itself. Output and gradient of a bag
+    are bitwise the same alone, in a batch, or packed. Sums are at least fp32.
+
+    Args:
+        v: (B, H, N, D) of any floating dtype, any strides; with ``cu_seqlens`` (1, H, T, D).
+        weight: (H, 1, K, 1) with K odd, of any floating dtype.
+        add: shape and dtype of v: what the convolution is added to.
+        cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags.
+
+    Returns:
+        Shape and dtype of v; in memory the heads of a token are together.
+
+    Raises:
+        ValueError: shapes, dtypes or bounds that do not fit.
+    """
+    _validate(v, weight, add, cu_seqlens)
+    return _conv(v, weight, add, cu_seqlens)
+
+
+def _validate(v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None) -> None:
+    if v.dim() != 4 or not v.is_floating_point():
+        raise ValueError(f"token_conv: v must be (B, H, N, D), got {v.dtype} {tuple(v.shape)}")
+    if (
+        weight.dim() != 4
+        or weight.shape != (v.shape[1], 1, weight.shape[2], 1)
+        or weight.shape[2] % 2 == 0
+        or not weight.is_floating_point()
+    ):
+        raise ValueError(
+            f"token_conv: weight must be ({v.shape[1]}, 1, K, 1) with K odd, "
+            f"got {weight.dtype} {tuple(weight.shape)}"
+        )
+    if add is not None and (add.shape != v.shape or add.dtype != v.dtype):
+        raise ValueError(
+            f"token_conv: add must be {v.dtype} {tuple(v.shape)} like v, "
+            f"got {add.dtype} {tuple(add.shape)}"
+        )
+    if cu_seqlens is not None:
+        validate_bounds(cu_seqlens)
+        if v.shape[0] != 1:
+            raise ValueError(
+                f"token_conv: packed bags need shape (1, H, T, D), got {tuple(v.shape)}"
+            )
+
+
+@torch.library.custom_op("gimp_fast::token_conv_fwd", mutates_args=())
+def token_conv_fwd(
+    v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None
+) -> Tensor:
+    """The registered operator."""
+    out = _token_major(v)
+    with torch.autocast(v.device.type, enabled=False):
+        band = _band(weight.to(_compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
+        for place, bag in _bags(v, cu_seqlens):
+            added = None if add is None else add[place, :, bag]
+            _bag_fwd(v[place, :, bag], band, added, out[place, :, bag])
+    return out
+
+
+@torch.library.custom_op("gimp_fast::token_conv_weight_grad", mutates_args=())
+def token_conv_weight_grad(
+    grad: Tensor, v: Tensor, cu_seqlens: Tensor | None, kernel: int
+) -> Tensor:
+    """Gradient of the weight, (H, 1, K, 1) in at least fp32; of bags in their order."""
+    with torch.autocast(v.device.type, enabled=False):
+        block = _block(v)
+        band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=_compute_dtype(v))
+        for place, bag in _bags(v, cu_seqlens):
+            _add_band_grad(grad[place, :, bag], v[place, :, bag], band)
+        return _diagonals(band, kernel).sum(1)[:, None, :, None]
+
+
+def _bag_fwd(v: Tensor, band: Tensor, add: Tensor | None, out: Tensor) -> None:
+    """Write the convolution of one bag (H, N, D)."""
+    for rows, window, part in _blocks(v.shape[1], band):
+        found = torch.bmm(band[part], v[:, window].to(band.dtype))  # (H, L, D)
+        if add is None:
+            out[:, rows] = found
+        else:
+            torch.add(add[:, rows], found, out=out[:, rows])
+
+
+def _add_band_grad(grad: Tensor, v: Tensor, band: Tensor) -> None:
+    """Add one bag's (H, N, D) gradient of the banded matrix, of which the diagonals count."""
+    for rows, window, part in _blocks(v.shape[1], band):
+        grads, values = grad[:, rows].to(band.dtype), v[:, window].to(band.dtype)
+        band[part] += torch.bmm(grads, values.mT)
+
+
+def _blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, slice, slice]]]:
+    """Rows of the output, rows of the input that they see, and the part of the banded matrix."""
+    block, width = band.shape[1:]
+    reach = (width - block) // 2
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        first, last = max(0, start - reach), min(n, stop + reach)
+        columns = slice(first - start + reach, last - start + reach)
+        yield slice(start, stop), slice(first, last), (slice(None), slice(stop - start), columns)
+
+
+def _band(weight: Tensor, block: int) -> Tensor:
+    """Matrices (H, L, L + K - 1): the filter in every row, one column on from row to row."""
+    h, _, k, _ = weight.shape
+    band = weight.new_zeros(h, block, block + k - 1)
+    _diagonals(band, k).copy_(weight.reshape(h, 1, k))
+    return band
+
+
+def _diagonals(band: Tensor, k: int) -> Tensor:
+    """The K diagonals of (H, L, L + K - 1), as a view (H, L, K)."""
+    h, block, width = band.shape
+    return band.as_strided((h, block, k), (block * width, width + 1, 1))
+
+
+def _bags(v: Tensor, cu_seqlens: Tensor | None) -> list[tuple[int, slice]]:
+    """Place in the batch dimension, and tokens, of each bag."""
+    if cu_seqlens is None:
+        return [(place, slice(None)) for place in range(v.shape[0])]
+    return [(0, slice(*bounds)) for bounds in bag_bounds(cu_seqlens, v.shape[2])]
+
+
+def _block(v: Tensor) -> int:
+    return BLOCK_CPU if v.device.type == "cpu" else BLOCK_GPU
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _token_major(like: Tensor) -> Tensor:
+    b, h, n, d = like.shape
+    return like.new_empty(b, n, h, d).transpose(1, 2)
+
+
+@token_conv_fwd.register_fake
+def _(v, weight, add, cu_seqlens):
+    return _token_major(v)
+
+
+@token_conv_weight_grad.register_fake
+def _(grad, v, cu_seqlens, kernel):
+    return v.new_empty((v.shape[1], 1, kernel, 1), dtype=_compute_dtype(v))
+
+
+class _Conv(torch.autograd.Function):
+    """The operator as ``torch.func`` wants it; the registered gradient alone it refuses."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(v, weight, add, cu_seqlens):
+        return token_conv_fwd(v, weight, add, cu_seqlens)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        v, weight, _, cu_seqlens = inputs
+        ctx.save_for_backward(v, weight, cu_seqlens)
+
+    @staticmethod
+    def backward(ctx, grad):
+        v, weight, cu_seqlens = ctx.saved_tensors
+        wants_v, wants_weight, wants_add, _ = ctx.needs_input_grad
+        grad_v = grad_weight = None
+        if wants_v:
+            grad_v = _conv(grad, weight.flip(2), None, cu_seqlens)
+        if wants_weight:
+            grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2]).to(weight.dtype)
+        return grad_v, grad_weight, grad if wants_add else None, None
+
+
+class _WeightGrad(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad, v, cu_seqlens, kernel):
+        return token_conv_weight_grad(grad, v, cu_seqlens, kernel)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        grad, v, cu_seqlens, _ = inputs
+        ctx.save_for_backward(grad, v, cu_seqlens)
+
+    @staticmethod
+    def backward(ctx, weight):
+        grad, v, cu_seqlens = ctx.saved_tensors
+        grad_v = _conv(grad, weight.flip(2), None, cu_seqlens)
+        return _conv(v, weight, None, cu_seqlens), grad_v, None, None
+
+
+def _conv(*inputs: Tensor | None) -> Tensor:
+    # A compiler traces the operator with the gradient that is registered for it.
+    return (token_conv_fwd if torch.compiler.is_compiling() else _Conv.apply)(*inputs)
+
+
+def _weight_grad(*inputs: Tensor | int | None) -> Tensor:
+    compiling = torch.compiler.is_compiling()
+    return (token_conv_weight_grad if compiling else _WeightGrad.apply)(*inputs)
+
+
+token_conv_fwd.register_autograd(_Conv.backward, setup_context=_Conv.setup_context)
+token_conv_weight_grad.register_autograd(
+    _WeightGrad.backward, setup_context=_WeightGrad.setup_context
+)
