@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import torch
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
+MIN_TURNS = 2
 
 
 def synchronise(device: str) -> None:
@@ -24,14 +26,23 @@ def synchronise(device: str) -> None:
 
 
 def time_interleaved(
-    calls: dict[str, Callable[[], Any]], *, device: str, repeats: int, warmup: int = 1
+    calls: dict[str, Callable[[], Any]],
+    *,
+    device: str,
+    repeats: int,
+    warmup: int = 1,
+    budget_s: float = math.inf,
 ) -> dict[str, dict[str, float]]:
-    """Median, fastest and slowest milliseconds of every call.
+    """Median, fastest and slowest milliseconds of every call, and how often it was timed.
 
-    The peers take turns, so that a noisy moment of the machine falls on all of them.
+    The peers take turns, so that a noisy moment of the machine falls on all of them. After
+    ``budget_s`` seconds no other turn begins, but there are at least ``MIN_TURNS``.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    begin = time.perf_counter()
     for turn in range(warmup + repeats):
+        if turn >= warmup + MIN_TURNS and time.perf_counter() - begin > budget_s:
+            break
         for name, call in calls.items():
             synchronise(device)
             start = time.perf_counter()
@@ -44,6 +55,7 @@ def time_interleaved(
             "median_ms": 1e3 * statistics.median(taken),
             "min_ms": 1e3 * min(taken),
             "max_ms": 1e3 * max(taken),
+            "repeats": len(taken),
         }
         for name, taken in seconds.items()
     }
@@ -58,15 +70,22 @@ def peak_memory_mib(
         prepare: importable function; ``prepare(*arguments)`` allocates the inputs and returns the
             call.
         device: ``"cuda"`` asks torch's allocator, ``"cpu"`` the resident set of the process.
+
+    Raises:
+        RuntimeError: the process ended without an answer, as one that the system kills does.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_peak, args=(sender, prepare, arguments, device))
     process.start()
     sender.close()
-    peak = receiver.recv()
-    process.join()
-    return peak
+    try:
+        return receiver.recv()
+    except EOFError as error:
+        process.join()
+        raise RuntimeError(f"the measured process ended with code {process.exitcode}") from error
+    finally:
+        process.join()
 
 
 def _measure_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple, device: str) -> None:
@@ -81,16 +100,23 @@ def _measure_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple, de
         return
     # Resets the high-water mark, which otherwise starts at the peak of the process that started us.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    before = _resident_mib("VmHWM")
+    before = _proc_mib("self/status", "VmHWM")
     call()
-    sender.send(_resident_mib("VmHWM") - before)
+    sender.send(_proc_mib("self/status", "VmHWM") - before)
 
 
-def _resident_mib(field: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+def _proc_mib(file: str, field: str) -> float:
+    for line in Path("/proc", file).read_text(encoding="utf-8").splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+    raise RuntimeError(f"/proc/{file} has no {field}")
+
+
+def free_memory_mib(device: str) -> float:
+    """What an allocation could get now, on this machine or its GPU."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0] / MIB
+    return _proc_mib("meminfo", "MemAvailable")
 
 
 def origin(device: str) -> dict[str, Any]:
@@ -122,10 +148,10 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
-def write_results(stem: str, device: str, results: dict[str, Any]) -> Path:
-    """Write ``results/<device>-<stem>.json``; the device is the GPU's name, or ``cpu``."""
+def write_results(stem: str, device: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write ``<folder>/<device>-<stem>.json``; the device is the GPU's name, or ``cpu``."""
     name = torch.cuda.get_device_name().replace(" ", "-") if device == "cuda" else "cpu"
-    path = RESULTS / f"{name}-{stem}.json"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{name}-{stem}.json"
+    folder.mkdir(exist_ok=True)
     path.write_text(json.dumps(origin(device) | results, indent=2) + "\n", encoding="utf-8")
     return path

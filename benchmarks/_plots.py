@@ -1,0 +1,75 @@
+"""Figures of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gimp_fast.report.style import DPI, INK, colours, new_figure, rc
+
+MARKERS = "osD^vPX"
+# field -> title, unit, larger unit and how many of the smaller it holds
+QUANTITIES = {
+    "median_ms": ("median time", "ms", "s", 1000),
+    "peak_mib": ("peak memory above the inputs", "MiB", "GiB", 1024),
+}
+
+
+def plot_scaling(rows: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Time and peak memory against N, one line a peer, one row of panels a mode.
+
+    Args:
+        rows: records with ``n``, ``mode``, ``peer``, ``median_ms``, ``floor_ms``, ``peak_mib``.
+        path: of the PNG file.
+        title: above the panels.
+    """
+    modes, peers = _distinct(row["mode"] for row in rows), _distinct(row["peer"] for row in rows)
+    with rc():
+        figure = new_figure(8.4, 1.1 + 2.7 * len(modes))
+        panels = figure.subplots(len(modes), 2, squeeze=False, sharex=True)
+        for pair, mode in zip(panels, modes, strict=True):
+            some = [row for row in rows if row["mode"] == mode]
+            floor = {row["n"]: row["floor_ms"] for row in some}
+            pair[0].plot(*_line(floor), color=INK, ls=":", label="floor (matmul rate)")
+            for panel, field in zip(pair, QUANTITIES, strict=True):
+                for peer, colour, marker in zip(peers, colours(len(peers)), MARKERS, strict=False):
+                    points = {row["n"]: row[field] for row in some if row["peer"] == peer}
+                    panel.plot(*_line(points), color=colour, marker=marker, ms=4, label=peer)
+                _label(panel, field, mode)
+        lengths = sorted(_distinct(row["n"] for row in rows))
+        for panel in panels[-1]:
+            panel.set_xticks(lengths, [f"{n:,}" for n in lengths])
+            panel.xaxis.set_minor_locator(LogLocator(subs=()))
+            panel.set_xlabel("N (patches of a slide)")
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.suptitle(title, fontsize=10)
+        figure.savefig(path, dpi=DPI)
+
+
+def _label(panel: Axes, field: str, mode: str) -> None:
+    title, unit, larger, step = QUANTITIES[field]
+
+    def with_unit(value: float, _: int) -> str:
+        return f"{value / step:g} {larger}" if value >= step else f"{value:g} {unit}"
+
+    panel.set(xscale="log", yscale="log")
+    panel.set_title(f"{mode}: {title}", loc="left", fontsize=9)
+    panel.yaxis.set_major_formatter(FuncFormatter(with_unit))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if step == 1024:
+        panel.set_yscale("log", base=4)
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _line(points: dict[int, float | None]) -> tuple[list[int], list[float]]:
+    """Points by rising N; a zero or an unknown value has no place on a logarithmic axis."""
+    known = sorted((n, value) for n, value in points.items() if value)
+    return [n for n, _ in known], [value for _, value in known]

@@ -1,0 +1,262 @@
+"""Nyström attention, forward and backward, against its peers, over the lengths of whole slides.
+
+python benchmarks/nystrom_attention.py [--device cuda] [--level op] [--n 6000 15000] [--batch 1 8]
+                                       [--dtype fp32 bf16] [--cap-gb 24] [--smoke] [--no-write]
+
+Every peer runs in the same process, in turns, after its output and gradient were compared with
+fp64. bf16 means autocast, with fp32 weights. Peak memory is that of one step in a fresh process,
+above the inputs. A peer that does not run is listed with the reason.
+
+Floor: the least time that the arithmetic takes at the rate of a large matrix product, which takes
+its turns beside the peers. Forward flop, with C = H D:
+
+    N > M     B H (8 N M D  +  2 M² D  +  29 M³)     products with N; landmark scores; 14.5 products
+    N ≤ M     B H 4 N² D                             of M × M for the pseudo-inverse
+    module    + 8 B N C²                             projections; the convolution is not counted
+
+The backward pass is twice the forward, recomputation not counted. Exact attention is held against
+the same floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from _common import (
+    RESULTS,
+    free_memory_mib,
+    origin,
+    peak_memory_mib,
+    time_interleaved,
+    write_results,
+)
+from _nystrom_peers import (
+    DTYPES,
+    PEERS,
+    Setting,
+    errors,
+    limit_memory,
+    make_inputs,
+    make_layer,
+    prepare_step,
+    step,
+)
+
+LENGTHS = [485, 1000, 6000, 15000, 50000, 148569]
+MODES = {"forward": False, "forward + backward": True}
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
+MATMUL = "matrix product"
+# On the CPU, longer bags would spend minutes on a first call that shorter ones have warmed.
+WARM_UP_TO = 15000
+
+
+def flop(setting: Setting, n: int, backward: bool) -> int:
+    """The module's docstring has the formula."""
+    m, d = setting.landmarks, setting.dim_head
+    one = 8 * n * m * d + 2 * m * m * d + 29 * m**3 if n > m else 4 * n * n * d
+    forward = setting.batch * setting.heads * one
+    if setting.level == "module":
+        forward += 8 * setting.batch * n * setting.dim**2
+    return (3 if backward else 1) * forward
+
+
+def make_matmul(setting: Setting, size: int) -> Callable[[], torch.Tensor]:
+    a, b = torch.randn(2, size, size, device=setting.device, dtype=DTYPES[setting.dtype])
+    return lambda: a @ b
+
+
+def check(names: list[str], setting: Setting) -> dict[str, dict[str, float]]:
+    """A peer that is wrong is not timed."""
+    found = {name: errors(name, setting) for name in names}
+    for name, parts in found.items():
+        bounded = setting.dtype == "fp32" or PEERS[name].fp32_pinv
+        listed = ", ".join(f"{part} {value:.1e}" for part, value in parts.items())
+        print(f"  {name:<34} error against fp64: {listed}", flush=True)
+        if bounded and not max(parts.values()) <= TOLERANCE[setting.dtype]:
+            raise SystemExit(f"{name} is wrong by {listed}; nothing was timed")
+    return found
+
+
+def why_skipped(
+    name: str, setting: Setting, n: int, backward: bool, options: argparse.Namespace
+) -> str | None:
+    if PEERS[name].exact and options.max_exact is not None and n > options.max_exact:
+        return f"takes time ~ N²; --max-exact is {options.max_exact}"
+    needed = 4 * PEERS[name].floats(setting, n, backward) / 2**20
+    free = free_memory_mib(setting.device)
+    if setting.cap_gb is not None:
+        free = min(free, 1024 * setting.cap_gb)
+    if needed > free:
+        return f"needs about {needed / 1024:.1f} GiB, {free / 1024:.1f} GiB are free"
+    return None
+
+
+def runs(call: Callable[[], Any]) -> bool:
+    """A first call, which also warms up; False where the GPU's memory does not suffice."""
+    try:
+        call()
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def time_peers(
+    names: list[str], setting: Setting, n: int, backward: bool, options: argparse.Namespace
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Times of the peers that run, the matrix product among them, and reasons of the others."""
+    reasons = {name: why_skipped(name, setting, n, backward, options) for name in names}
+    skipped = {name: reason for name, reason in reasons.items() if reason}
+    inputs = make_inputs(setting, n)
+    calls: dict[str, Callable[[], Any]] = {MATMUL: make_matmul(setting, options.matmul)}
+    calls[MATMUL]()
+    for name in names:
+        if name in skipped:
+            continue
+        call = partial(step, make_layer(name, setting), inputs, setting, backward)
+        if (setting.device == "cuda" or n <= WARM_UP_TO) and not runs(call):
+            skipped[name] = "out of memory"
+        else:
+            calls[name] = call
+    timed = time_interleaved(
+        calls, device=setting.device, repeats=options.repeats, warmup=0, budget_s=options.budget
+    )
+    return timed, skipped
+
+
+def measure(
+    names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records of the peers that ran, and of those that did not."""
+    timed, skipped = time_peers(names, setting, n, MODES[mode], options)
+    if setting.device == "cuda":
+        torch.cuda.empty_cache()
+    rate = 2 * options.matmul**3 / timed.pop(MATMUL)["median_ms"]  # flop a millisecond
+    floor = flop(setting, n, MODES[mode]) / rate
+    where = {"dtype": setting.dtype, "batch": setting.batch, "n": n, "mode": mode}
+    rows = []
+    for name, row in timed.items():
+        try:
+            peak = peak_memory_mib(
+                prepare_step, name, setting, n, MODES[mode], device=setting.device
+            )
+        except RuntimeError as error:
+            peak = None
+            skipped[name] = f"timed, but its memory is unknown: {error}"
+        extra = {"floor_ms": floor, "tflops_of_matmul": rate / 1e9, "peak_mib": peak}
+        rows.append(where | {"peer": name} | row | extra)
+    return rows, [where | {"peer": name, "reason": why} for name, why in skipped.items()]
+
+
+def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
+    slowest = {row["peer"]: row["median_ms"] for row in rows}.get("nystrom-attention")
+    for row in rows:
+        peak = "unknown" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f} MiB"
+        gain = f"{slowest / row['median_ms']:6.2f}×" if slowest else "       "
+        print(
+            f"  {row['n']:>7} {row['peer']:<34} {row['median_ms']:>11,.2f} ms {gain}"
+            f" {row['floor_ms'] / row['median_ms']:>7.1%} {peak:>12}  {row['repeats']:>3}",
+            flush=True,
+        )
+    for row in skipped:
+        print(f"  {row['n']:>7} {row['peer']:<34} {row['reason']}", flush=True)
+
+
+def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything of one level, dtype and batch."""
+    names = [name for name in PEERS if name not in options.left_out]
+    print(f"\n{setting.level}, {setting.dtype}, batch {setting.batch}", flush=True)
+    result: dict[str, Any] = {"errors": check(names, setting), "rows": [], "skipped": []}
+    for mode in MODES:
+        print(f"\n{mode}: median, speed beside nystrom-attention, part of the floor, peak, repeats")
+        for n in sorted(options.n):
+            if any(PEERS[name].compiled for name in names):
+                torch.compiler.reset()
+            rows, skipped = measure(names, setting, n, mode, options)
+            print_rows(rows, skipped)
+            result["rows"] += rows
+            result["skipped"] += skipped
+    return result
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--level", choices=["module", "op"], default="module")
+    parser.add_argument("--n", type=int, nargs="+", default=LENGTHS, help="lengths of a bag")
+    parser.add_argument("--batch", type=int, nargs="+", help="1 8 on a GPU, 1 on the CPU")
+    parser.add_argument("--dtype", nargs="+", choices=list(TOLERANCE), help="fp32 bf16, or fp32")
+    parser.add_argument("--repeats", type=int, default=15, help="at most, for each peer")
+    parser.add_argument("--budget", type=float, default=6.0, help="seconds of turns, about")
+    parser.add_argument("--max-exact", type=int, help="longest bag of exact attention")
+    parser.add_argument("--compile", action="store_true", help="compile on the CPU too")
+    parser.add_argument("--cap-gb", type=float, help="let torch have this much of the GPU")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--no-write", action="store_true", help="only print")
+    options = parser.parse_args(argv)
+    try:
+        options.peer_version = version("nystrom-attention")
+    except PackageNotFoundError:
+        parser.error("nystrom-attention is not installed; the extra gimp-fast[bench] has it")
+    cuda = options.device == "cuda"
+    if options.cap_gb is not None and not cuda:
+        parser.error("--cap-gb needs --device cuda")
+    options.batch = options.batch or ([1, 8] if cuda else [1])
+    options.dtype = options.dtype or (["fp32", "bf16"] if cuda else ["fp32"])
+    options.matmul = 8192 if cuda else 2048
+    if options.max_exact is None and not cuda:
+        options.max_exact = 15000
+    options.sizes = {}
+    if options.smoke:
+        options.n, options.repeats, options.matmul, options.max_exact = [40], 2, 128, 30
+        options.sizes = {"heads": 2, "dim_head": 8, "landmarks": 16}
+    options.left_out = set() if cuda else {"gimp_fast, backend=torch"}
+    if not cuda and not options.compile:
+        options.left_out.add("nystrom-attention, torch.compile")
+    return options
+
+
+def write(result: dict[str, Any], results: dict[str, Any], setting: Setting, folder: Path) -> None:
+    """All results so far, and the picture of the last."""
+    # Not above: every process whose memory is measured imports this script.
+    from _plots import plot_scaling
+
+    stem = "nystrom_attention" + ("" if setting.level == "module" else "_op")
+    path = write_results(stem, setting.device, results, folder)
+    picture = path.with_name(f"{path.stem}-{setting.dtype}-batch{setting.batch}.png")
+    title = (
+        f"Nyström attention, {setting.level}, {setting.dtype}, batch {setting.batch}, "
+        f"{setting.heads} heads of {setting.dim_head}, {setting.landmarks} landmarks\n"
+        f"{origin(setting.device)['device']}"
+    )
+    plot_scaling(result["rows"], picture, title)
+    print(f"\nwrote {path} and {picture.name}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    begin = time.perf_counter()
+    settings = {key: getattr(options, key) for key in ("level", "peer_version", "cap_gb")}
+    results: dict[str, Any] = settings | {"results": {}}
+    for dtype in options.dtype:
+        for batch in options.batch:
+            setting = Setting(
+                options.level, dtype, options.device, batch, cap_gb=options.cap_gb, **options.sizes
+            )
+            limit_memory(setting)
+            result = run(setting, options)
+            results["results"][f"{dtype}-batch{batch}"] = result
+            results["seconds"] = round(time.perf_counter() - begin)
+            if not options.no_write:
+                write(result, results, setting, options.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The benchmark scripts run from end to end, at sizes at which they measure nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the tests lie without the benchmarks"),
+]
+
+
+def run(script: str, *options: str | Path) -> str:
+    pytest.importorskip("nystrom_attention")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / script, *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+PEERS = ("gimp_fast", "nystrom-attention", "two SDPA calls + pinv", "exact SDPA")
+
+
+def test_nystrom_attention_writes_its_results_and_a_picture(tmp_path):
+    run("nystrom_attention.py", "--smoke", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-nystrom_attention.json").read_text())
+    picture = tmp_path / "cpu-nystrom_attention-fp32-batch1.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    part = results["results"]["fp32-batch1"]
+    assert set(part["errors"]) == set(PEERS)
+    timed = {(row["mode"], row["peer"]) for row in part["rows"]}
+    skipped = {(row["mode"], row["peer"]) for row in part["skipped"]}
+    modes = ("forward", "forward + backward")
+    assert timed | skipped == {(mode, peer) for mode in modes for peer in PEERS}
+    assert skipped == {(mode, "exact SDPA") for mode in modes}
+    for row in part["rows"]:
+        assert row["median_ms"] > 0
+        assert row["floor_ms"] > 0
+        assert row["peak_mib"] >= 0
+    assert all("--max-exact is 30" in row["reason"] for row in part["skipped"])
+
+
+def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16():
+    options = ("--smoke", "--level", "op", "--dtype", "bf16", "--batch", "2", "--no-write")
+    printed = run("nystrom_attention.py", *options)
+    assert "op, bf16, batch 2" in printed
+    assert all(peer in printed for peer in PEERS)
+    assert "wrote" not in printed
