@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.ops.nystrom_attention import nystrom_attention
 from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.token_conv import token_conv
 
 
 class NystromAttention(nn.Module):
@@ -17,6 +19,10 @@ class NystromAttention(nn.Module):
     outputs where M divides N, the batch is one bag, and its heads share the maxima from which the
     pseudo-inverse starts. Elsewhere they differ on purpose: nothing is padded, each pseudo-inverse
     starts from its own maxima, and a bag of N ≤ M tokens gets exact softmax attention.
+
+    On the CPU, and everywhere in eval mode, a bag's output is bitwise the same alone, in a batch,
+    or packed. Training on a GPU projects the tokens of all bags together, which is faster and may
+    round the last digit otherwise.
 
     Args:
         dim: C, input and output channels.
@@ -70,7 +76,7 @@ class NystromAttention(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None
     ) -> Tensor:
-        """Attend within each bag; a bag's output is bitwise the same alone, in a batch, or packed.
+        """Attend within each bag.
 
         Args:
             x: (B, N, C), or (1, T, C) with ``cu_seqlens``.
@@ -86,39 +92,48 @@ class NystromAttention(nn.Module):
         """
         if x.dim() != 3:
             raise ValueError(f"x must be (B, N, C), got {tuple(x.shape)}")
-        if cu_seqlens is not None:
-            if mask is not None or x.shape[0] != 1:
-                raise ValueError(
-                    "packed bags need x of shape (1, T, C) and no mask, "
-                    f"got {tuple(x.shape)} and mask {None if mask is None else tuple(mask.shape)}"
-                )
-            bags = [x[:, a:b] for a, b in bag_bounds(cu_seqlens, x.shape[1])]
-            return torch.cat([self._attend(bag) for bag in bags], dim=1)
+        if cu_seqlens is not None and (mask is not None or x.shape[0] != 1):
+            raise ValueError(
+                "packed bags need x of shape (1, T, C) and no mask, "
+                f"got {tuple(x.shape)} and mask {None if mask is None else tuple(mask.shape)}"
+            )
         if mask is None:
-            # One bag a call: a matrix product may round a row by how many others it computes.
-            return torch.cat([self._attend(bag) for bag in x.split(1)])
+            return self._attend_bags(x, cu_seqlens)
         if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
             raise ValueError(
                 f"mask must be bool of shape {tuple(x.shape[:2])}, True = keep, "
                 f"got {mask.dtype} {tuple(mask.shape)}"
             )
-        out = torch.zeros_like(x)
-        for bag, keep in enumerate(mask):
-            out[bag, keep] = self._attend(x[bag : bag + 1, keep])[0]
-        return out
+        bounds = F.pad(mask.sum(1).cumsum(0), (1, 0))  # (B + 1,)
+        kept = self._attend_bags(x[mask][None], bounds)[0]  # (T, C)
+        return kept.new_zeros(x.shape).masked_scatter(mask[..., None], kept)
 
-    def _attend(self, x: Tensor) -> Tensor:
-        """One bag, (1, N, C) -> (1, N, C)."""
-        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (1, N, 3, H, D)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (1, H, N, D) each
+    def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        if x.is_cuda and self.training:
+            return self._attend(x, cu_seqlens)
+        # One bag a call: a matrix product may round a row by how many others it computes.
+        if cu_seqlens is None:
+            bags, dim = x.split(1), 0
+        else:
+            bags, dim = [x[:, a:b] for a, b in bag_bounds(cu_seqlens, x.shape[1])], 1
+        if len(bags) == 1:
+            return self._attend(x)
+        return torch.cat([self._attend(bag) for bag in bags], dim) if bags else torch.empty_like(x)
+
+    def _attend(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+        """(B, N, C) or packed (1, T, C) -> the same."""
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
+        # Split where the memory is split, so that the gradients are put together by one copy.
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, N, D) each
         out = nystrom_attention(
             q,
             k,
             v,
             num_landmarks=self.num_landmarks,
             pinv_iterations=self.pinv_iterations,
+            cu_seqlens=cu_seqlens,
             backend=self.backend,
         )
         if self.res_conv is not None:
-            out = out + self.res_conv(v)
-        return self.to_out(out.transpose(1, 2).flatten(2))  # (1, N, C)
+            out = token_conv(v, self.res_conv.weight, add=out, cu_seqlens=cu_seqlens)
+        return self.to_out(out.transpose(1, 2).flatten(2))  # (B, N, C)
