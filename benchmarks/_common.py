@@ -72,6 +72,7 @@ def peak_memory_mib(
         device: ``"cuda"`` asks torch's allocator, ``"cpu"`` the resident set of the process.
 
     Raises:
+        torch.OutOfMemoryError: the call did not fit on the GPU.
         RuntimeError: the process ended without an answer, as one that the system kills does.
     """
     context = get_context("spawn")
@@ -80,29 +81,38 @@ def peak_memory_mib(
     process.start()
     sender.close()
     try:
-        return receiver.recv()
-    except EOFError as error:
-        process.join()
-        raise RuntimeError(f"the measured process ended with code {process.exitcode}") from error
-    finally:
-        process.join()
+        answer = receiver.recv()
+    except EOFError:
+        answer = None
+    process.join()
+    if answer is None:
+        raise RuntimeError(f"the measured process ended with code {process.exitcode}")
+    if isinstance(answer, str):
+        raise torch.OutOfMemoryError(answer)
+    return answer
 
 
 def _measure_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple, device: str) -> None:
-    call = prepare(*arguments)
+    """Send the peak, or what torch said when the GPU's memory ran out."""
+    try:
+        sender.send(_peak_mib(prepare(*arguments), device))
+    except torch.OutOfMemoryError as error:
+        sender.send(str(error))
+
+
+def _peak_mib(call: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         torch.cuda.synchronize()
-        sender.send((torch.cuda.max_memory_allocated() - before) / MIB)
-        return
+        return (torch.cuda.max_memory_allocated() - before) / MIB
     # Resets the high-water mark, which otherwise starts at the peak of the process that started us.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _proc_mib("self/status", "VmHWM")
     call()
-    sender.send(_proc_mib("self/status", "VmHWM") - before)
+    return _proc_mib("self/status", "VmHWM") - before
 
 
 def _proc_mib(file: str, field: str) -> float:

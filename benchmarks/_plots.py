@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from gimp_fast.report.style import DPI, INK, colours, new_figure, rc
 
@@ -36,14 +36,16 @@ def plot_scaling(rows: list[dict[str, Any]], path: Path, title: str) -> None:
             floor = {row["n"]: row["floor_ms"] for row in some}
             pair[0].plot(*_line(floor), color=INK, ls=":", label="floor (matmul rate)")
             for panel, field in zip(pair, QUANTITIES, strict=True):
-                for peer, colour, marker in zip(peers, colours(len(peers)), MARKERS, strict=False):
+                for i, peer in enumerate(peers):
                     points = {row["n"]: row[field] for row in some if row["peer"] == peer}
-                    panel.plot(*_line(points), color=colour, marker=marker, ms=4, label=peer)
+                    look = {"color": colours(len(peers))[i], "marker": MARKERS[i], "ms": 4}
+                    # The first peer is the one to see: above the others.
+                    panel.plot(*_line(points), label=peer, zorder=len(peers) - i + 2, **look)
                 _label(panel, field, mode)
         lengths = sorted(_distinct(row["n"] for row in rows))
         for panel in panels[-1]:
             panel.set_xticks(lengths, [f"{n:,}" for n in lengths])
-            panel.xaxis.set_minor_locator(LogLocator(subs=()))
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.set_xlabel("N (patches of a slide)")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -57,12 +59,12 @@ def _label(panel: Axes, field: str, mode: str) -> None:
     def with_unit(value: float, _: int) -> str:
         return f"{value / step:g} {larger}" if value >= step else f"{value:g} {unit}"
 
-    panel.set(xscale="log", yscale="log")
+    panel.set_xscale("log")
+    # Powers of two are round numbers of bytes.
+    panel.set_yscale("log", base=4 if step == 1024 else 10)
     panel.set_title(f"{mode}: {title}", loc="left", fontsize=9)
     panel.yaxis.set_major_formatter(FuncFormatter(with_unit))
     panel.yaxis.set_minor_formatter(NullFormatter())
-    if step == 1024:
-        panel.set_yscale("log", base=4)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -84,80 +84,76 @@ def check(names: list[str], setting: Setting) -> dict[str, dict[str, float]]:
     return found
 
 
-def why_skipped(
-    name: str, setting: Setting, n: int, backward: bool, options: argparse.Namespace
-) -> str | None:
+def peak_or_reason(
+    name: str, setting: Setting, n: int, mode: str, options: argparse.Namespace
+) -> float | str:
+    """Peak memory in MiB, or why the peer does not run."""
+    backward = MODES[mode]
     if PEERS[name].exact and options.max_exact is not None and n > options.max_exact:
         return f"takes time ~ N²; --max-exact is {options.max_exact}"
-    needed = 4 * PEERS[name].floats(setting, n, backward) / 2**20
-    free = free_memory_mib(setting.device)
-    if setting.cap_gb is not None:
-        free = min(free, 1024 * setting.cap_gb)
-    if needed > free:
-        return f"needs about {needed / 1024:.1f} GiB, {free / 1024:.1f} GiB are free"
-    return None
-
-
-def runs(call: Callable[[], Any]) -> bool:
-    """A first call, which also warms up; False where the GPU's memory does not suffice."""
+    # A GPU says itself that its memory is full; a CPU's is everybody's.
+    needed = PEERS[name].floats(setting, n, backward) * 4 / 2**30
+    free = free_memory_mib(setting.device) / 1024
+    if setting.device == "cpu" and needed > free:
+        return f"needs about {needed:.1f} GiB, {free:.1f} GiB are free"
     try:
-        call()
-    except torch.OutOfMemoryError:
-        return False
-    return True
+        return peak_memory_mib(prepare_step, name, setting, n, backward, device=setting.device)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
 
 
 def time_peers(
-    names: list[str], setting: Setting, n: int, backward: bool, options: argparse.Namespace
-) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Times of the peers that run, the matrix product among them, and reasons of the others."""
-    reasons = {name: why_skipped(name, setting, n, backward, options) for name in names}
-    skipped = {name: reason for name, reason in reasons.items() if reason}
+    names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Times of the peers that take turns, and the floor at the rate of the matrix product."""
     inputs = make_inputs(setting, n)
     calls: dict[str, Callable[[], Any]] = {MATMUL: make_matmul(setting, options.matmul)}
-    calls[MATMUL]()
     for name in names:
-        if name in skipped:
-            continue
-        call = partial(step, make_layer(name, setting), inputs, setting, backward)
-        if (setting.device == "cuda" or n <= WARM_UP_TO) and not runs(call):
-            skipped[name] = "out of memory"
-        else:
-            calls[name] = call
-    timed = time_interleaved(
+        calls[name] = partial(step, make_layer(name, setting), inputs, setting, MODES[mode])
+    for name, call in calls.items():
+        if setting.device == "cuda" or n <= WARM_UP_TO or name == MATMUL:
+            call()
+    rows = time_interleaved(
         calls, device=setting.device, repeats=options.repeats, warmup=0, budget_s=options.budget
     )
-    return timed, skipped
+    rate = 2 * options.matmul**3 / rows.pop(MATMUL)["median_ms"]  # flop a millisecond
+    floor = {"floor_ms": flop(setting, n, MODES[mode]) / rate, "matmul_tflops": rate / 1e9}
+    return {name: row | floor for name, row in rows.items()}
 
 
 def measure(
     names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Records of the peers that ran, and of those that did not."""
-    timed, skipped = time_peers(names, setting, n, MODES[mode], options)
-    if setting.device == "cuda":
-        torch.cuda.empty_cache()
-    rate = 2 * options.matmul**3 / timed.pop(MATMUL)["median_ms"]  # flop a millisecond
-    floor = flop(setting, n, MODES[mode]) / rate
+    peaks = {name: peak_or_reason(name, setting, n, mode, options) for name in names}
+    skipped = {name: peak for name, peak in peaks.items() if isinstance(peak, str)}
+    fit = [name for name in names if name not in skipped]
+    # Peers that together fill a GPU would take each other's cached blocks in their turns.
+    crowded = sum(peaks[name] for name in fit) > 0.5 * memory_mib(setting)
+    apart = setting.device == "cuda" and crowded
+    groups = [[name] for name in fit] if apart else [fit] if fit else []
     where = {"dtype": setting.dtype, "batch": setting.batch, "n": n, "mode": mode}
     rows = []
-    for name, row in timed.items():
-        try:
-            peak = peak_memory_mib(
-                prepare_step, name, setting, n, MODES[mode], device=setting.device
-            )
-        except RuntimeError as error:
-            peak = None
-            skipped[name] = f"timed, but its memory is unknown: {error}"
-        extra = {"floor_ms": floor, "tflops_of_matmul": rate / 1e9, "peak_mib": peak}
-        rows.append(where | {"peer": name} | row | extra)
+    for group in groups:
+        if any(PEERS[name].compiled for name in group):
+            torch.compiler.reset()  # else the compiler gives up after a few lengths
+        timed = time_peers(group, setting, n, mode, options)
+        rows += [where | {"peer": name, "peak_mib": peaks[name]} | timed[name] for name in group]
+        if setting.device == "cuda":
+            torch.cuda.empty_cache()
     return rows, [where | {"peer": name, "reason": why} for name, why in skipped.items()]
+
+
+def memory_mib(setting: Setting) -> float:
+    """Free memory, or of a GPU the part of it that may be used."""
+    free = free_memory_mib(setting.device)
+    return free if setting.cap_gb is None else min(free, 1024 * setting.cap_gb)
 
 
 def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
     slowest = {row["peer"]: row["median_ms"] for row in rows}.get("nystrom-attention")
     for row in rows:
-        peak = "unknown" if row["peak_mib"] is None else f"{row['peak_mib']:,.0f} MiB"
+        peak = f"{row['peak_mib']:,.0f} MiB"
         gain = f"{slowest / row['median_ms']:6.2f}×" if slowest else "       "
         print(
             f"  {row['n']:>7} {row['peer']:<34} {row['median_ms']:>11,.2f} ms {gain}"
@@ -170,14 +166,12 @@ def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Non
 
 def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Everything of one level, dtype and batch."""
-    names = [name for name in PEERS if name not in options.left_out]
+    names = options.peers
     print(f"\n{setting.level}, {setting.dtype}, batch {setting.batch}", flush=True)
     result: dict[str, Any] = {"errors": check(names, setting), "rows": [], "skipped": []}
     for mode in MODES:
         print(f"\n{mode}: median, speed beside nystrom-attention, part of the floor, peak, repeats")
         for n in sorted(options.n):
-            if any(PEERS[name].compiled for name in names):
-                torch.compiler.reset()
             rows, skipped = measure(names, setting, n, mode, options)
             print_rows(rows, skipped)
             result["rows"] += rows
@@ -192,6 +186,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n", type=int, nargs="+", default=LENGTHS, help="lengths of a bag")
     parser.add_argument("--batch", type=int, nargs="+", help="1 8 on a GPU, 1 on the CPU")
     parser.add_argument("--dtype", nargs="+", choices=list(TOLERANCE), help="fp32 bf16, or fp32")
+    parser.add_argument(
+        "--peers", nargs="+", choices=list(PEERS), metavar="PEER", help="only these"
+    )
     parser.add_argument("--repeats", type=int, default=15, help="at most, for each peer")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds of turns, about")
     parser.add_argument("--max-exact", type=int, help="longest bag of exact attention")
@@ -206,6 +203,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     except PackageNotFoundError:
         parser.error("nystrom-attention is not installed; the extra gimp-fast[bench] has it")
     cuda = options.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        parser.error("no CUDA GPU is visible to torch")
     if options.cap_gb is not None and not cuda:
         parser.error("--cap-gb needs --device cuda")
     options.batch = options.batch or ([1, 8] if cuda else [1])
@@ -217,9 +216,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if options.smoke:
         options.n, options.repeats, options.matmul, options.max_exact = [40], 2, 128, 30
         options.sizes = {"heads": 2, "dim_head": 8, "landmarks": 16}
-    options.left_out = set() if cuda else {"gimp_fast, backend=torch"}
-    if not cuda and not options.compile:
-        options.left_out.add("nystrom-attention, torch.compile")
+    if options.peers is None:
+        # On the CPU that backend is what auto picks.
+        left_out = set() if cuda else {"gimp_fast, backend=torch"}
+        if not cuda and not options.compile:
+            left_out.add("nystrom-attention, torch.compile")
+        options.peers = [name for name in PEERS if name not in left_out]
     return options
 
 
