@@ -227,11 +227,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def write(result: dict[str, Any], results: dict[str, Any], setting: Setting, folder: Path) -> None:
     """All results so far, and the picture of the last."""
+    stem = "nystrom_attention" + ("" if setting.level == "module" else "_op")
+    path = write_results(stem, setting.device, results, folder)
+    print(f"\nwrote {path}")
+    if not result["rows"]:
+        return
     # Not above: every process whose memory is measured imports this script.
     from _plots import plot_scaling
 
-    stem = "nystrom_attention" + ("" if setting.level == "module" else "_op")
-    path = write_results(stem, setting.device, results, folder)
     picture = path.with_name(f"{path.stem}-{setting.dtype}-batch{setting.batch}.png")
     title = (
         f"Nyström attention, {setting.level}, {setting.dtype}, batch {setting.batch}, "
@@ -239,7 +242,7 @@ def write(result: dict[str, Any], results: dict[str, Any], setting: Setting, fol
         f"{origin(setting.device)['device']}"
     )
     plot_scaling(result["rows"], picture, title)
-    print(f"\nwrote {path} and {picture.name}")
+    print(f"wrote {picture}")
 
 
 def main(argv: list[str] | None = None) -> None:
