@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.registration import operator
 
 
-@torch.library.custom_op("gimp_fast::nystrom_attention_fwd", mutates_args=())
+@operator
 def nystrom_attention_fwd(
     q: Tensor,
     k: Tensor,
@@ -48,7 +49,7 @@ def nystrom_attention_fwd(
         return nystrom_torch.nystrom_fwd(q, k, v, bounds, num_landmarks, pinv_iterations, scale)
 
 
-@torch.library.custom_op("gimp_fast::nystrom_attention_bwd", mutates_args=())
+@operator
 def nystrom_attention_bwd(
     grad: Tensor,
     q: Tensor,
@@ -112,7 +113,7 @@ def _token_major(like: Tensor) -> Tensor:
     return like.new_empty(b, n, h, d).transpose(1, 2)
 
 
-@nystrom_attention_fwd.register_fake
+@torch.library.register_fake(nystrom_attention_fwd)
 def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
     b, h, n, d = q.shape
     compute = torch.promote_types(q.dtype, torch.float32)
@@ -131,7 +132,7 @@ def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
     )
 
 
-@nystrom_attention_bwd.register_fake
+@torch.library.register_fake(nystrom_attention_bwd)
 def _(grad, q, k, v, *_):
     return _token_major(q), _token_major(k), _token_major(v)
 
@@ -192,7 +193,8 @@ class _Gradient(torch.autograd.Function):
         return _vmap(nystrom_attention_bwd, 4)(info, in_dims, *args)
 
 
-nystrom_attention_fwd.register_autograd(
+torch.library.register_autograd(
+    nystrom_attention_fwd,
     lambda ctx, grad, *_: _backward(ctx, grad, nystrom_attention_bwd),
     setup_context=Differentiable.setup_context,
 )
@@ -220,5 +222,5 @@ def _vmap(operator, num_tensors):
     return rule
 
 
-nystrom_attention_fwd.register_vmap(_vmap(nystrom_attention_fwd, 3))
-nystrom_attention_bwd.register_vmap(_vmap(nystrom_attention_bwd, 4))
+torch.library.register_vmap(nystrom_attention_fwd, _vmap(nystrom_attention_fwd, 3))
+torch.library.register_vmap(nystrom_attention_bwd, _vmap(nystrom_attention_bwd, 4))
