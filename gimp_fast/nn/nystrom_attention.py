@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gimp_fast.ops.nystrom_attention import nystrom_attention
+from gimp_fast.ops.backends import resolve_backend
+from gimp_fast.ops.nystrom_attention import SUPPORTED_BACKENDS, nystrom_attention
 from gimp_fast.ops.packing import bag_bounds
 from gimp_fast.ops.token_conv import token_conv
 
@@ -125,7 +126,20 @@ class NystromAttention(nn.Module):
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
         # Split where the memory is split, so that the gradients are put together by one copy.
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, N, D) each
-        out = nystrom_attention(
+        out = self._mix(q, k, v, cu_seqlens)
+        if self.res_conv is not None:
+            out = token_conv(v, self.res_conv.weight, add=out, cu_seqlens=cu_seqlens)
+        return self.to_out(out.transpose(1, 2).flatten(2))  # (B, N, C)
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        if cu_seqlens is None and q.shape[2] <= self.num_landmarks:
+            backend = resolve_backend(
+                self.backend, SUPPORTED_BACKENDS, op="nystrom_attention", device=q.device
+            )
+            if backend == "torch":
+                # What nystrom_attention gives for a short bag, and the time of a call matters.
+                return F.scaled_dot_product_attention(q, k, v)
+        return nystrom_attention(
             q,
             k,
             v,
@@ -134,6 +148,3 @@ class NystromAttention(nn.Module):
             cu_seqlens=cu_seqlens,
             backend=self.backend,
         )
-        if self.res_conv is not None:
-            out = token_conv(v, self.res_conv.weight, add=out, cu_seqlens=cu_seqlens)
-        return self.to_out(out.transpose(1, 2).flatten(2))  # (B, N, C)

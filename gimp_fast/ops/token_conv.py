@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.packing import bag_bounds, validate_bounds
+from gimp_fast.ops.registration import operator
 
 # Tokens of one product. Longer blocks multiply more zeros; a GPU wants few launches.
 BLOCK_CPU = 64
@@ -66,7 +67,7 @@ def _validate(v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor 
             )
 
 
-@torch.library.custom_op("gimp_fast::token_conv_fwd", mutates_args=())
+@operator
 def token_conv_fwd(
     v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None
 ) -> Tensor:
@@ -80,7 +81,7 @@ def token_conv_fwd(
     return out
 
 
-@torch.library.custom_op("gimp_fast::token_conv_weight_grad", mutates_args=())
+@operator
 def token_conv_weight_grad(
     grad: Tensor, v: Tensor, cu_seqlens: Tensor | None, kernel: int
 ) -> Tensor:
@@ -155,12 +156,12 @@ def _token_major(like: Tensor) -> Tensor:
     return like.new_empty(b, n, h, d).transpose(1, 2)
 
 
-@token_conv_fwd.register_fake
+@torch.library.register_fake(token_conv_fwd)
 def _(v, weight, add, cu_seqlens):
     return _token_major(v)
 
 
-@token_conv_weight_grad.register_fake
+@torch.library.register_fake(token_conv_weight_grad)
 def _(grad, v, cu_seqlens, kernel):
     return v.new_empty((v.shape[1], 1, kernel, 1), dtype=_compute_dtype(v))
 
@@ -211,16 +212,19 @@ class _WeightGrad(torch.autograd.Function):
 
 
 def _conv(*inputs: Tensor | None) -> Tensor:
-    # A compiler traces the operator with the gradient that is registered for it.
-    return (token_conv_fwd if torch.compiler.is_compiling() else _Conv.apply)(*inputs)
+    return (token_conv_fwd if _is_plain() else _Conv.apply)(*inputs)
 
 
 def _weight_grad(*inputs: Tensor | int | None) -> Tensor:
-    compiling = torch.compiler.is_compiling()
-    return (token_conv_weight_grad if compiling else _WeightGrad.apply)(*inputs)
+    return (token_conv_weight_grad if _is_plain() else _WeightGrad.apply)(*inputs)
 
 
-token_conv_fwd.register_autograd(_Conv.backward, setup_context=_Conv.setup_context)
-token_conv_weight_grad.register_autograd(
-    _WeightGrad.backward, setup_context=_WeightGrad.setup_context
+def _is_plain() -> bool:
+    """No gradient is wanted; or a compiler traces, with the gradients registered below."""
+    return not torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+torch.library.register_autograd(token_conv_fwd, _Conv.backward, setup_context=_Conv.setup_context)
+torch.library.register_autograd(
+    token_conv_weight_grad, _WeightGrad.backward, setup_context=_WeightGrad.setup_context
 )

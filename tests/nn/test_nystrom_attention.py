@@ -148,6 +148,21 @@ def test_one_token_attends_to_itself():
     torch.testing.assert_close(ours(x), ours.to_out(value))
 
 
+@pytest.mark.parametrize("n", [2, M - 1, M, M + 1])
+def test_around_the_number_of_landmarks_it_computes_the_reference(n):
+    ours, _ = module_and_peer(same_heads=False)
+    reference = NystromAttention(DIM, DIM_HEAD, HEADS, M, backend="reference").double()
+    reference.load_state_dict(ours.state_dict())
+    x = bag(n).requires_grad_()
+    found, expected = (
+        [out, *torch.autograd.grad(out.square().sum(), (x, module.to_qkv.weight))]
+        for module in (ours, reference)
+        for out in [module(x)]
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-9 * b.abs().max()
+
+
 def test_masked_tokens_are_as_if_absent():
     ours, _ = module_and_peer(same_heads=False)
     x = bag(50, batch=2)
