@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gimp_fast.ops.backends import resolve_backend
-from gimp_fast.ops.nystrom_attention import SUPPORTED_BACKENDS, nystrom_attention
+from gimp_fast.ops.linear import Linear
+from gimp_fast.ops.nystrom_attention import choose_backend
+from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.packing import bag_bounds
 from gimp_fast.ops.token_conv import token_conv
 
@@ -61,8 +62,8 @@ class NystromAttention(nn.Module):
         self.pinv_iterations = pinv_iterations
         self.eps = eps
         self.backend = backend
-        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+        self.to_qkv = Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), nn.Dropout(dropout))
         self.res_conv = None
         if residual:
             self.res_conv = nn.Conv2d(
@@ -124,27 +125,20 @@ class NystromAttention(nn.Module):
     def _attend(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, N, C) or packed (1, T, C) -> the same."""
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
-        # Split where the memory is split, so that the gradients are put together by one copy.
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, N, D) each
-        out = self._mix(q, k, v, cu_seqlens)
-        if self.res_conv is not None:
-            out = token_conv(v, self.res_conv.weight, add=out, cu_seqlens=cu_seqlens)
-        return self.to_out(out.transpose(1, 2).flatten(2))  # (B, N, C)
-
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        if cu_seqlens is None and q.shape[2] <= self.num_landmarks:
-            backend = resolve_backend(
-                self.backend, SUPPORTED_BACKENDS, op="nystrom_attention", device=q.device
-            )
-            if backend == "torch":
-                # What nystrom_attention gives for a short bag, and the time of a call matters.
-                return F.scaled_dot_product_attention(q, k, v)
-        return nystrom_attention(
-            q,
-            k,
-            v,
+        backend = choose_backend(self.backend, qkv)
+        if backend == "torch" and cu_seqlens is None and x.shape[1] <= self.num_landmarks:
+            # What nystrom_attention gives for a short bag, and the time of a call matters.
+            q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, N, D) each
+            out = F.scaled_dot_product_attention(q, k, v)
+            if self.res_conv is not None:
+                out = token_conv(v, self.res_conv.weight, add=out)
+            return self.to_out(out.transpose(1, 2).flatten(2))
+        out = nystrom_layer(
+            qkv,
+            None if self.res_conv is None else self.res_conv.weight,
             num_landmarks=self.num_landmarks,
             pinv_iterations=self.pinv_iterations,
             cu_seqlens=cu_seqlens,
-            backend=self.backend,
+            backend=backend,
         )
+        return self.to_out(out)  # (B, N, C)

@@ -61,7 +61,7 @@ def nystrom_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if scale <= 0:  # the largest score is sought before it is scaled
         q, scale = q * scale, 1.0
-    chosen = _choose(backend, q)
+    chosen = choose_backend(backend, q)
     if chosen == "reference":
         return nystrom_attention_reference(
             q,
@@ -77,7 +77,8 @@ def nystrom_attention(
     return function(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, chosen)[0]
 
 
-def _choose(backend: str, q: Tensor) -> str:
+def choose_backend(backend: str, q: Tensor) -> str:
+    """Name of the backend that runs tensors like q; raises as ``nystrom_attention`` does."""
     takes_triton = q.dtype in TRITON_DTYPES
     if backend == "triton" and not takes_triton:
         raise RuntimeError(

@@ -8,14 +8,19 @@ of a bag does not depend on the bags around it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import e, log2
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
+from gimp_fast.ops.products import is_fast, precise_product, product
 
-# Tokens whose scores against all landmarks exist at a time.
-CHUNK = 512
+# Tokens whose scores against all landmarks exist at a time: a head's fit the cache of a CPU core.
+CHUNK = 1024
+# Scores towards the keys carry this factor, since exp2 is the fastest exponential on CPUs.
+LOG2E = log2(e)
 
 
 def nystrom_fwd(
@@ -34,34 +39,37 @@ def nystrom_fwd(
         bounds: first and last-plus-one token of every packed bag.
 
     Returns:
-        out like q, in memory (B, N, H, D); Q̃, K̃ (bags, H, M′, D) in the dtype of q; log-sum-exp of
-        the landmarks' scores (bags, H, M′), W = softmax(Q̃ Kᵀ)V and Y = Z W (bags, H, M′, D), fp64
-        for fp64, else fp32; and (B, 0), since nothing of the rows is kept. M′ is M for packed bags,
-        min(M, N) in a batch. Of a bag of N ≤ M tokens W has the rows of its output, and the rest is
-        zero.
+        out like q, in memory (B, N, H, D); Q̃, K̃ (bags, H, M′, D) in the dtype of q; base-2 log of
+        Σ exp of the landmarks' scores (bags, H, M′), W = softmax(Q̃ Kᵀ)V and Y = Z W
+        (bags, H, M′, D), fp64 for fp64, else fp32; and (B, 0), since nothing of the rows is kept.
+        M′ is M for packed bags, min(M, N) in a batch. Of a bag of N ≤ M tokens W has the rows of
+        its output, and the rest is zero.
     """
     batch, h, n, d = q.shape
     bags = _bags(q, bounds)
     marks = min(num_landmarks, n) if bounds is None else num_landmarks
     out = _token_major(q)
     q_marks, k_marks = (q.new_zeros(len(bags), h, marks, d) for _ in range(2))
-    values, mixed = (
-        torch.zeros_like(q_marks, dtype=_compute_dtype(q)) for _ in range(2)
-    )  # (bags, H, M′, D)
+    values, mixed = (torch.zeros_like(q_marks, dtype=_compute_dtype(q)) for _ in range(2))
     mark_lse = values.new_zeros(len(bags), h, marks)
     for bag, (place, start, stop) in enumerate(bags):
-        part = (place, slice(None), slice(start, stop))
+        inputs = [x[place, :, start:stop] for x in (q, k, v)]  # (H, N, D) each
+        outputs = [x[bag] for x in (mark_lse, values, mixed)]
+        target = out[place, :, start:stop]
         if stop - start <= num_landmarks:
-            values[bag, :, : stop - start] = _exact_fwd(q[part], k[part], v[part], scale)
-            out[part] = values[bag, :, : stop - start]
+            _exact_fwd(*inputs, scale, values[bag, :, : stop - start], target)
             continue
-        q_marks[bag] = _landmarks(q[part], marks)
-        k_marks[bag] = _landmarks(k[part], marks)
-        q_side, k_side = (x[bag].to(values.dtype) for x in (q_marks, k_marks))  # (H, M, D)
-        _to_keys_fwd(q_side * scale, k[part], v[part], values[bag], mark_lse[bag])
-        scores = torch.bmm(q_side * scale, k_side.mT).softmax(-1)  # (H, M, M)
-        mixed[bag] = pinv_matmul_fwd(scores, values[bag], pinv_iterations)
-        _from_queries_fwd(q[part], k_side * scale, mixed[bag], out[part])
+        q_marks[bag] = _landmarks(inputs[0], marks)
+        k_marks[bag] = _landmarks(inputs[1], marks)
+        for heads in _head_groups(q, marks * marks * d):
+            _heads_fwd(
+                [x[heads] for x in inputs],
+                q_marks[bag, heads],
+                k_marks[bag, heads],
+                pinv_iterations,
+                scale,
+                [x[heads] for x in (*outputs, target)],
+            )
     return out, q_marks, k_marks, mark_lse, values, mixed, values.new_empty(batch, 0)
 
 
@@ -80,47 +88,29 @@ def nystrom_bwd(
     num_landmarks: int,
     pinv_iterations: int,
     scale: float,
+    grads: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, like them; in memory (B, N, H, D)."""
-    grads = _token_major(q), _token_major(k), _token_major(v)
+    """Gradients of q, k and v, like them; in memory (B, N, H, D), or written into ``grads``."""
+    grads = grads or (_token_major(q), _token_major(k), _token_major(v))
     for bag, (place, start, stop) in enumerate(_bags(q, bounds)):
-        part = (place, slice(None), slice(start, stop))
-        inputs = [x[part] for x in (grad, q, k, v)]  # (H, N, D)
-        outputs = [x[part] for x in grads]
+        inputs = [x[place, :, start:stop] for x in (grad, q, k, v)]  # (H, N, D) each
+        outputs = [x[place, :, start:stop] for x in grads]
         if stop - start <= num_landmarks:
-            _exact_bwd(*inputs, values[bag, :, : stop - start], scale, *outputs)
+            _exact_bwd(*inputs, scale, *outputs)
             continue
         saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
-        _bag_bwd(inputs, saved, pinv_iterations, scale, outputs)
+        segment, lengths = _segments(stop - start, num_landmarks, q.device)
+        for heads in _head_groups(q, num_landmarks**2 * q.shape[-1]):
+            _heads_bwd(
+                [x[heads] for x in inputs],
+                [x[heads] for x in saved],
+                pinv_iterations,
+                scale,
+                segment,
+                lengths,
+                [x[heads] for x in outputs],
+            )
     return grads
-
-
-def _bag_bwd(
-    inputs: list[Tensor],
-    saved: list[Tensor],
-    pinv_iterations: int,
-    scale: float,
-    outputs: list[Tensor],
-) -> None:
-    grad, q, k, v = inputs
-    q_marks, k_marks, mark_lse, values, mixed = saved
-    grad_q, grad_k, grad_v = outputs
-    q_side, k_side = (x.to(values.dtype) for x in (q_marks, k_marks))  # (H, M, D)
-    q_scaled, k_scaled = q_side * scale, k_side * scale
-    grad_mixed, grad_k_marks = _from_queries_bwd(grad, q, k_scaled, mixed, grad_q)
-    grad_k_marks *= scale
-    scores = torch.bmm(q_scaled, k_side.mT).softmax(-1)  # (H, M, M)
-    grad_scores, grad_values = pinv_matmul_bwd(grad_mixed, scores, values, pinv_iterations)
-    grad_scores = _softmax_bwd(grad_scores, scores)
-    del scores
-    grad_k_marks.baddbmm_(grad_scores.mT, q_scaled)
-    grad_q_marks = torch.bmm(grad_scores, k_side)
-    del grad_scores
-    _to_keys_bwd(
-        q_scaled, k, v, grad_values, mark_lse, values, grad_q_marks, grad_k_marks, grad_k, grad_v
-    )
-    grad_q_marks *= scale
-    _add_to_segments(grad_q, grad_q_marks)
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -139,14 +129,22 @@ def _bags(q: Tensor, bounds: list[tuple[int, int]] | None) -> list[tuple[int, in
     return [(0, start, stop) for start, stop in bounds]
 
 
+def _head_groups(q: Tensor, multiply_adds: int) -> list[slice]:
+    """Heads computed together: one where single products are fast and caches small, else all."""
+    h = q.shape[1]
+    alone = is_fast(torch.empty(0, dtype=_compute_dtype(q), device=q.device), multiply_adds)
+    return [slice(head, head + 1) for head in range(h)] if alone else [slice(0, h)]
+
+
 def _chunks(n: int) -> Iterator[slice]:
     return (slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
 
 
-def _exact_fwd(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(Q Kᵀ) V of (H, N, D) with few tokens, in at least fp32."""
-    q, k, v = (x.to(_compute_dtype(x)) for x in (q, k, v))
-    return torch.bmm(torch.bmm(q * scale, k.mT).softmax(-1), v)
+def _exact_fwd(q: Tensor, k: Tensor, v: Tensor, scale: float, values: Tensor, out: Tensor) -> None:
+    """softmax(Q Kᵀ) V of few tokens, in at least fp32, into values and out (H, N, D)."""
+    q, k, v = (x.to(values.dtype) for x in (q, k, v))
+    values.copy_(torch.bmm(torch.bmm(q * scale, k.mT).softmax(-1), v))
+    out.copy_(values)
 
 
 def _exact_bwd(
@@ -154,13 +152,12 @@ def _exact_bwd(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    values: Tensor,
     scale: float,
     grad_q: Tensor,
     grad_k: Tensor,
     grad_v: Tensor,
 ) -> None:
-    grad, q, k, v = (x.to(values.dtype) for x in (grad, q, k, v))
+    grad, q, k, v = (x.to(_compute_dtype(x)) for x in (grad, q, k, v))
     q_scaled = q * scale
     attention = torch.bmm(q_scaled, k.mT).softmax(-1)  # (H, N, N)
     grad_v.copy_(torch.bmm(attention.mT, grad))
@@ -174,77 +171,117 @@ def _softmax_bwd(grad: Tensor, softmax: Tensor) -> Tensor:
 
 
 def _segments(n: int, num_landmarks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bounds (M + 1,) of the balanced segments, and their lengths (M,)."""
+    """Segment of every token (N,), and the segments' lengths (M,)."""
     bounds = torch.arange(num_landmarks + 1, device=device) * n // num_landmarks
-    return bounds, bounds.diff()
+    lengths = bounds.diff()
+    return torch.arange(num_landmarks, device=device).repeat_interleave(lengths), lengths
 
 
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
     """Balanced segment means of (H, N, D), summed in at least fp32 -> (H, M, D)."""
-    n = x.shape[1]
-    compute = _compute_dtype(x)
-    if n % num_landmarks == 0:
-        return x.unflatten(1, (num_landmarks, -1)).mean(2, dtype=compute)
-    # Segments hold ⌊N/M⌋ rows, some of them one more: sum the common part, then add the extra rows.
-    bounds, lengths = _segments(n, num_landmarks, x.device)
-    common = n // num_landmarks
-    rows = (bounds[:-1, None] + torch.arange(common, device=x.device)).flatten()  # (M * common,)
-    sums = x[:, rows].unflatten(1, (num_landmarks, common)).sum(2, dtype=compute)
-    sums += x[:, bounds[1:] - 1].to(compute) * (lengths > common)[:, None]
-    return sums / lengths[:, None]
+    h, n, d = x.shape
+    starts = torch.arange(num_landmarks, device=x.device) * n // num_landmarks
+    rows = x.transpose(0, 1).flatten(1)  # (N, H * D)
+    lengths = torch.cat([starts[1:], starts.new_tensor([n])]) - starts
+    sums = F.embedding_bag(torch.arange(n, device=x.device), rows, starts, mode="sum")
+    return (sums / lengths[:, None]).unflatten(1, (h, d)).transpose(0, 1)
 
 
-def _add_to_segments(grad: Tensor, grad_marks: Tensor) -> None:
-    """Give the tokens (H, N, D), in place, their shares of the landmarks' gradients."""
-    n, marks = grad.shape[1], grad_marks.shape[1]
-    _, lengths = _segments(n, marks, grad.device)
-    segment = torch.arange(marks, device=grad.device).repeat_interleave(lengths)  # (N,)
-    shares = grad_marks / lengths[:, None]
-    for part in _chunks(n):
-        grad[:, part] += shares[:, segment[part]]
-
-
-def _from_queries_fwd(q: Tensor, k_scaled: Tensor, mixed: Tensor, out: Tensor) -> None:
-    """out = softmax(Q K̃ᵀ) Y."""
+def _heads_fwd(
+    inputs: list[Tensor],
+    q_marks: Tensor,
+    k_marks: Tensor,
+    pinv_iterations: int,
+    scale: float,
+    outputs: list[Tensor],
+) -> None:
+    q, k, v = inputs  # (G, N, D), G heads of one bag
+    mark_lse, values, mixed, out = outputs  # (G, M), (G, M, D) twice, (G, N, D)
+    q_scaled = q_marks.to(values.dtype) * scale
+    k_side = k_marks.to(values.dtype)
+    _to_keys_fwd(q_scaled * LOG2E, k, v, values, mark_lse)
+    scores = product(q_scaled, k_side).softmax(-1)  # (G, M, M)
+    mixed.copy_(pinv_matmul_fwd(scores, values, pinv_iterations))
+    k_scaled, mixed_t = k_side * scale, mixed.mT.contiguous()
     for part in _chunks(q.shape[1]):
-        scores = torch.bmm(q[:, part].to(mixed.dtype), k_scaled.mT)  # (H, c, M)
-        out[:, part] = torch.bmm(scores.softmax(-1), mixed)
+        attention = product(q[:, part].to(values.dtype), k_scaled).softmax(-1)  # (G, c, M)
+        out[:, part] = precise_product(attention, mixed_t)
+
+
+def _to_keys_fwd(q_scaled: Tensor, k: Tensor, v: Tensor, values: Tensor, mark_lse: Tensor) -> None:
+    """W = softmax(Q̃ Kᵀ) V and log₂ Σ exp of its scores, into values and mark_lse.
+
+    Every chunk has a softmax of its own, without the division; at the end they are weighted.
+    """
+    peaks, sums, parts = [], [], []
+    for part in _chunks(k.shape[1]):
+        scores = product(k[:, part].to(values.dtype), q_scaled)  # (G, c, M)
+        peaks.append(scores.amax(1, keepdim=True))  # (G, 1, M)
+        weights = scores.sub_(peaks[-1]).exp2_()
+        sums.append(weights.sum(1, keepdim=True))
+        parts.append(product(v[:, part].to(values.dtype).mT, weights.mT))  # (G, D, M)
+    all_peaks = torch.stack(peaks)
+    peak = all_peaks.amax(0)
+    shares = (all_peaks - peak).exp2_()
+    total = (torch.stack(sums) * shares).sum(0)
+    values.copy_((torch.stack(parts).mul_(shares).sum(0) / total).mT)
+    mark_lse.copy_((peak + total.log2())[:, 0])
+
+
+def _heads_bwd(
+    inputs: list[Tensor],
+    saved: list[Tensor],
+    pinv_iterations: int,
+    scale: float,
+    segment: Tensor,
+    lengths: Tensor,
+    outputs: list[Tensor],
+) -> None:
+    grad, q, k, v = inputs  # (G, N, D), G heads of one bag
+    q_marks, k_marks, mark_lse, values, mixed = saved
+    grad_q, grad_k, grad_v = outputs
+    q_side, k_side = (x.to(values.dtype) for x in (q_marks, k_marks))  # (G, M, D)
+    grad_mixed, grad_k_marks = _from_queries_bwd(grad, q, k_side * scale, mixed, grad_q)
+    scores = product(q_side * scale, k_side).softmax(-1)  # (G, M, M)
+    grad_scores, grad_values = pinv_matmul_bwd(
+        grad_mixed.mT.contiguous(), scores, values, pinv_iterations
+    )
+    grad_scores = _softmax_bwd(grad_scores.contiguous(), scores)
+    grad_k_marks = product(q_side.mT, grad_scores.mT, grad_k_marks)  # (G, D, M)
+    grad_q_marks = product(k_side.mT, grad_scores)
+    shares = (grad_k_marks * scale / lengths).mT.contiguous()  # (G, M, D)
+    grad_q_marks = _to_keys_bwd(
+        q_side * scale,
+        k,
+        v,
+        grad_values,
+        mark_lse,
+        values,
+        grad_q_marks,
+        shares,
+        segment,
+        grad_k,
+        grad_v,
+    )
+    shares = (grad_q_marks * scale / lengths).mT.contiguous()
+    for part in _chunks(q.shape[1]):
+        grad_q[:, part] += shares[:, segment[part]]
 
 
 def _from_queries_bwd(
     grad: Tensor, q: Tensor, k_scaled: Tensor, mixed: Tensor, grad_q: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Write the queries' gradient; return those of Y and of K̃, which lacks the scale."""
-    grad_mixed, grad_k_marks = torch.zeros_like(mixed), torch.zeros_like(mixed)
+    """Write the queries' gradient; return those of Y and of K̃ (G, D, M), which lacks the scale."""
+    grad_mixed = grad_k_marks = None
+    k_scaled_t = k_scaled.mT.contiguous()
     for part in _chunks(q.shape[1]):
-        queries, grads = (x[:, part].to(mixed.dtype) for x in (q, grad))  # (H, c, D)
-        attention = torch.bmm(queries, k_scaled.mT).softmax(-1)  # (H, c, M)
-        grad_mixed.baddbmm_(attention.mT, grads)
-        grad_scores = _softmax_bwd(torch.bmm(grads, mixed.mT), attention)
-        grad_q[:, part] = torch.bmm(grad_scores, k_scaled)
-        grad_k_marks.baddbmm_(grad_scores.mT, queries)
+        queries, grads = (x[:, part].to(mixed.dtype) for x in (q, grad))  # (G, c, D)
+        attention = product(queries, k_scaled).softmax(-1)  # (G, c, M)
+        grad_mixed = product(grads.mT, attention.mT, grad_mixed)
+        grad_scores = _softmax_bwd(product(grads, mixed), attention)
+        grad_q[:, part] = product(grad_scores, k_scaled_t)
+        grad_k_marks = product(queries.mT, grad_scores.mT, grad_k_marks)
     return grad_mixed, grad_k_marks
-
-
-def _chunk_softmax(q_scaled: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over the keys of one chunk (H, M, c), and its log-sum-exp (H, M, 1)."""
-    scores = torch.bmm(q_scaled, keys.mT)
-    attention = scores.softmax(-1)
-    # The largest weight is 1 / Σ exp(score − largest): reading it back costs no second exp.
-    return attention, scores.amax(-1, keepdim=True) - attention.amax(-1, keepdim=True).log()
-
-
-def _to_keys_fwd(q_scaled: Tensor, k: Tensor, v: Tensor, values: Tensor, mark_lse: Tensor) -> None:
-    """W = softmax(Q̃ Kᵀ) V and the log-sum-exp of its scores, into values and mark_lse."""
-    lse = torch.full_like(mark_lse, float("-inf"))[..., None]  # (H, M, 1)
-    for part in _chunks(k.shape[1]):
-        keys, some = (x[:, part].to(values.dtype) for x in (k, v))  # (H, c, D)
-        attention, chunk_lse = _chunk_softmax(q_scaled, keys)
-        total = torch.logaddexp(lse, chunk_lse)
-        values *= (lse - total).exp_()
-        values += torch.bmm(attention, some).mul_((chunk_lse - total).exp_())
-        lse = total
-    mark_lse.copy_(lse[..., 0])
 
 
 def _to_keys_bwd(
@@ -255,19 +292,20 @@ def _to_keys_bwd(
     mark_lse: Tensor,
     values: Tensor,
     grad_q_marks: Tensor,
-    grad_k_marks: Tensor,
+    shares: Tensor,
+    segment: Tensor,
     grad_k: Tensor,
     grad_v: Tensor,
-) -> None:
-    """Write the gradients of k and v, K̃'s share added; add Q̃'s, which lacks the scale."""
-    delta = (grad_values * values).sum(-1, keepdim=True)  # (H, M, 1)
+) -> Tensor:
+    """Write the gradients of k and v, K̃'s shares added; return Q̃'s, which lacks the scale."""
+    minus_delta = -(grad_values * values).sum(-1)[:, None]  # (G, 1, M)
+    minus_lse = -mark_lse[:, None]
+    q_exponent = q_scaled * LOG2E
     for part in _chunks(k.shape[1]):
-        keys, some = (x[:, part].to(values.dtype) for x in (k, v))  # (H, c, D)
-        attention, chunk_lse = _chunk_softmax(q_scaled, keys)
-        share = (chunk_lse - mark_lse[..., None]).exp_()  # of the chunk in the whole softmax
-        grads = grad_values * share
-        grad_v[:, part] = torch.bmm(attention.mT, grads)
-        grad_scores = torch.baddbmm(delta * share, grads, some.mT, beta=-1).mul_(attention)
-        grad_k[:, part] = torch.bmm(grad_scores.mT, q_scaled)
-        grad_q_marks.baddbmm_(grad_scores, keys)
-    _add_to_segments(grad_k, grad_k_marks)
+        keys, some = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
+        attention = product(keys, q_exponent, minus_lse).exp2_()  # (G, c, M)
+        grad_v[:, part] = precise_product(attention, grad_values.mT)
+        grad_scores = product(some, grad_values, minus_delta).mul_(attention)
+        grad_k[:, part] = product(grad_scores, q_scaled.mT, shares[:, segment[part]])
+        grad_q_marks = product(keys.mT, grad_scores.mT, grad_q_marks)
+    return grad_q_marks

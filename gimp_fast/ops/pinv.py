@@ -1,9 +1,13 @@
 """Z W with Z the iterative pseudo-inverse of square matrices, and its gradients written by hand.
 
-The first steps build Z with products that meet A again and so correct themselves; the last few
-never form Z and multiply the thin W instead. A chain of thin steps alone has half the products, but
-its rounding errors grow: the gradients of ill-conditioned matrices lose more than a digit. Three
-thin steps cost no accuracy.
+A step is Z ← ¼Z(13 − AZ(15 − AZ(7 − AZ))). It is computed on σZ and −A with σ³ = ¼, which leaves
+four products and additions to diagonals: with N = −A, X = NZ, T = X + 7σ, R = XT + 15σ²,
+Q = XR + 13σ³, the next Z is ZQ.
+
+The first steps build Z with products that meet A again and so correct themselves. The last few
+never form Z: X alone goes on, as XQ, and W is multiplied by each Q. A chain of such thin steps
+alone has half the products, but its rounding errors grow: gradients of ill-conditioned matrices
+lose more than a digit. Two thin steps cost no accuracy.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-THIN_STEPS = 3
+from gimp_fast.ops.products import product
+
+THIN_STEPS = 2
+SIGMA = 0.25 ** (1 / 3)
+ONCE, TWICE, THRICE = 7 * SIGMA, 15 * SIGMA**2, 13 * SIGMA**3
 
 
 def pinv_matmul_fwd(a: Tensor, w: Tensor, iterations: int) -> Tensor:
-    """Z W, with Z ← ¼Z(13 − AZ(15 − AZ(7 − AZ))) from Z₀ = Aᵀ / (max row sum · max column sum).
-
-    Nyströmformer (Xiong et al. 2021), section 3.3. With X = A Z and S = X² a step of X alone is
-    ¼(13X − 15S + S(7X − S)), and the last steps apply P(X)w = ¼(13w − X(15w − X(7w − Xw))) to W.
+    """Z W, from Z₀ = Aᵀ / (max row sum · max column sum) (Nyströmformer, Xiong et al. 2021, 3.3).
 
     Args:
         a: (G, M, M) fp32 or fp64, rows that sum to one.
@@ -31,8 +36,7 @@ def pinv_matmul_fwd(a: Tensor, w: Tensor, iterations: int) -> Tensor:
         (G, M, D).
     """
     chain = _chain(a, iterations, record=False)
-    u, _ = _apply(chain, w)
-    return torch.bmm(chain.z, u)
+    return product(chain.z, _apply(chain.thin, w)[0].mT).mul_(1 / SIGMA)
 
 
 def pinv_matmul_bwd(grad_y: Tensor, a: Tensor, w: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -43,114 +47,123 @@ def pinv_matmul_bwd(grad_y: Tensor, a: Tensor, w: Tensor, iterations: int) -> tu
         a, w, iterations: as in the forward pass.
     """
     chain = _chain(a, iterations, record=True)
-    u, slots = _apply(chain, w)
-    grad_z = torch.bmm(grad_y, u.mT)
-    grad_u = torch.bmm(chain.z.mT, grad_y)
+    u, slots = _apply(chain.thin, w)
+    grad_y = grad_y * (1 / SIGMA)
+    grad_z = product(u, grad_y)
+    grad_w, own = _apply_bwd(chain.thin, slots, product(grad_y.mT, chain.z.mT))
+    grad_negated = None
     if chain.thin:
-        grad_w, grads_x = _apply_bwd(chain, slots, grad_u.mul_(0.25))
-        grad_x = _thin_bwd(chain, grads_x)
-        grad_a = torch.bmm(grad_x, chain.z.mT)
-        grad_z.baddbmm_(a.mT, grad_x)
-    else:
-        grad_w, grad_a = grad_u, torch.zeros_like(a)
+        grad_x = _thin_bwd(chain.thin, own)
+        grad_negated = product(chain.z, grad_x.mT)
+        grad_z = product(grad_x, chain.negated.mT, grad_z)
     while chain.classic:
-        grad_z = _classic_bwd(a, chain.classic.pop(), grad_z, grad_a)
-    _start_bwd(a, chain.rows, chain.columns, grad_z, grad_a)
-    return grad_a, grad_w
+        grad_z, grad_negated = _classic_bwd(
+            chain.negated, chain.classic.pop(), grad_z, grad_negated
+        )
+    grad_a = torch.zeros_like(a) if grad_negated is None else -grad_negated.mT
+    _start_bwd(a, grad_z.mul_(SIGMA), grad_a)
+    return grad_a, grad_w.mT
 
 
 class _Chain(NamedTuple):
-    """What the backward pass needs of the forward one."""
+    """What the backward pass needs of the forward one; (G, M, M) each."""
 
-    rows: Tensor  # (G, M) sums
-    columns: Tensor  # (G, M) sums
-    classic: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # z, x, t, r of each step
-    z: Tensor  # (G, M, M) after the classic steps
-    thin: list[tuple[Tensor, Tensor | None, Tensor | None]]  # x, s, t; the last has only x
+    negated: Tensor
+    classic: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]  # Z, X, T, R, Q of each step
+    z: Tensor  # after the classic steps
+    thin: list[tuple[Tensor, Tensor | None, Tensor | None]]  # X, S, T of each; the last has X only
 
 
 def _chain(a: Tensor, iterations: int, record: bool) -> _Chain:
-    rows, columns = a.sum(-1), a.sum(-2)
-    z = a.mT / (rows.amax(-1) * columns.amax(-1))[:, None, None]
-    classic = []
+    negated, z = -a, (a.mT * (SIGMA * _start_factor(a))).contiguous()
+    classic, thin = [], []
     for _ in range(iterations - THIN_STEPS):
-        x = torch.bmm(a, z)
-        t = torch.baddbmm(x, x, x, beta=7, alpha=-1)
-        r = torch.baddbmm(x, x, t, beta=15, alpha=-1)
+        x = product(negated, z.mT)
+        t = _add_to_diagonal(x.clone(), ONCE)
+        r = _add_to_diagonal(product(x, t.mT), TWICE)
+        q = _add_to_diagonal(product(x, r.mT), THRICE)
         if record:
-            classic.append((z, x, t, r))
-        z = torch.baddbmm(z, z, r, beta=3.25, alpha=-0.25)
-    thin = []
+            classic.append((z, x, t, r, q))
+        z = product(z, q.mT)
     steps = min(iterations, THIN_STEPS)
-    x = torch.bmm(a, z) if steps else None
+    if steps:
+        x = product(negated, z.mT)
     for _ in range(steps - 1):
-        s = torch.bmm(x, x)
-        t = torch.mul(x, 7).sub_(s)
+        s = product(x, x.mT)
+        t = torch.add(s, x, alpha=ONCE)
         thin.append((x, s, t))
-        x = torch.baddbmm(x, s, t, beta=3.25, alpha=0.25).sub_(s, alpha=3.75)
+        x = product(s, t.mT, torch.mul(x, THRICE).add_(s, alpha=TWICE))
     if steps:
         thin.append((x, None, None))
-    return _Chain(rows, columns, classic, z, thin)
+    return _Chain(negated, classic, z, thin)
 
 
-def _apply(chain: _Chain, w: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """P(X)…w right to left -> u, and [t₂ | t₁ | w] of each step."""
+def _start_factor(a: Tensor) -> Tensor:
+    return 1 / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[:, None, None]
+
+
+def _add_to_diagonal(x: Tensor, value: float) -> Tensor:
+    x.diagonal(dim1=-2, dim2=-1).add_(value)
+    return x
+
+
+def _apply(thin: list[tuple], w: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Q…Qw right to left -> u, and [t₂ | t₁ | w] of each step: u = Xt₂ + …, t₂ = Xt₁ + …"""
     slots = []
-    for x, _, _ in reversed(chain.thin):
-        t1 = torch.baddbmm(w, x, w, beta=7, alpha=-1)
-        t2 = torch.baddbmm(w, x, t1, beta=15, alpha=-1)
+    for x, _, _ in reversed(thin):
+        t1 = product(x, w.mT, w * ONCE)
+        t2 = product(x, t1.mT, w * TWICE)
         slots.append(torch.cat([t2, t1, w], dim=-1))
-        w = torch.baddbmm(w, x, t2, beta=3.25, alpha=-0.25)
+        w = product(x, t2.mT, w * THRICE)
     return w, slots[::-1]
 
 
-def _apply_bwd(chain: _Chain, slots: list[Tensor], quarter: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of w and of every X, from a quarter of that of u."""
+# The gradients below are transposed: a product wants its first factor by rows.
+
+
+def _apply_bwd(thin: list[tuple], slots: list[Tensor], grad: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of w (G, D, M), and of every X by itself, from that of u."""
     grads_x = []
-    for step, ((x, _, _), slot) in enumerate(zip(chain.thin, slots, strict=True)):
-        second = torch.bmm(x.mT, quarter).neg_()
-        third = torch.bmm(x.mT, second).neg_()
-        grads_x.append(torch.bmm(torch.cat([quarter, second, third], dim=-1), slot.mT).neg_())
-        rest = torch.mul(quarter, 13).add_(second, alpha=15).add_(third, alpha=7)
-        quarter = rest.baddbmm_(x.mT, third, alpha=-1)
-        if step < len(slots) - 1:
-            quarter.mul_(0.25)
-    return quarter, grads_x
+    for (x, _, _), slot in zip(thin, slots, strict=True):
+        second = product(grad, x.mT)
+        third = product(second, x.mT)
+        grads_x.append(product(slot, torch.cat([grad, second, third], dim=-2).mT))
+        rest = torch.mul(grad, THRICE).add_(second, alpha=TWICE).add_(third, alpha=ONCE)
+        grad = product(third, x.mT, rest)
+    return grad, grads_x
 
 
-def _thin_bwd(chain: _Chain, grads_x: list[Tensor]) -> Tensor:
+def _thin_bwd(thin: list[tuple], own: list[Tensor]) -> Tensor:
     """Gradient of the first X, from those that each X has by itself."""
-    total = grads_x.pop()
-    for (x, s, t), own in zip(reversed(chain.thin[:-1]), reversed(grads_x), strict=True):
-        grad_t = torch.bmm(s.mT, total).mul_(0.25)
-        grad_s = torch.baddbmm(total, total, t.mT, beta=-3.75, alpha=0.25).sub_(grad_t)
-        own.add_(total, alpha=3.25).add_(grad_t, alpha=7)
-        own.baddbmm_(grad_s, x.mT).baddbmm_(x.mT, grad_s)
-        total = own
-    return total
+    grad = own[-1]
+    for (x, s, t), grad_x in zip(reversed(thin[:-1]), reversed(own[:-1]), strict=True):
+        grad_t = product(grad, s.mT)
+        grad_s = product(t, grad.mT, torch.add(grad_t, grad, alpha=TWICE))
+        grad_x.add_(grad, alpha=THRICE).add_(grad_t, alpha=ONCE)
+        grad = product(x, grad_s.mT, product(grad_s, x.mT, grad_x))
+    return grad
 
 
 def _classic_bwd(
-    a: Tensor, step: tuple[Tensor, Tensor, Tensor, Tensor], grad: Tensor, grad_a: Tensor
-) -> Tensor:
-    """Gradient of the step's Z from that of the next; A's is added in place."""
-    z, x, t, r = step
-    grad_r = torch.bmm(z.mT, grad).mul_(-0.25)
-    grad_z = torch.baddbmm(grad, grad, r.mT, beta=3.25, alpha=-0.25)
-    grad_t = torch.bmm(x.mT, grad_r).neg_()
-    grad_x = torch.baddbmm(grad_r, grad_r, t.mT, beta=15, alpha=-1).add_(grad_t, alpha=7)
-    grad_x.baddbmm_(grad_t, x.mT, alpha=-1).baddbmm_(x.mT, grad_t, alpha=-1)
-    grad_a.baddbmm_(grad_x, z.mT)
-    return grad_z.baddbmm_(a.mT, grad_x)
+    negated: Tensor, step: tuple[Tensor, ...], grad: Tensor, grad_negated: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the step's Z from that of the next, and that of −A, summed."""
+    z, x, t, r, q = step
+    grad_q = product(grad, z.mT)
+    grad_r = product(grad_q, x.mT)
+    grad_x = product(r, grad_q.mT, product(t, grad_r.mT, product(grad_r, x.mT)))
+    grad_negated = product(z, grad_x.mT, grad_negated)
+    return product(grad_x, negated.mT, product(q, grad.mT)), grad_negated
 
 
-def _start_bwd(a: Tensor, rows: Tensor, columns: Tensor, grad_z: Tensor, grad_a: Tensor) -> None:
+def _start_bwd(a: Tensor, grad_z: Tensor, grad_a: Tensor) -> None:
     """Add A's gradient through Z₀: the transpose, and the two maxima, ties sharing evenly."""
+    rows, columns = a.sum(-1), a.sum(-2)  # (G, M)
     row_max, column_max = rows.amax(-1, keepdim=True), columns.amax(-1, keepdim=True)  # (G, 1)
-    factor = 1 / (row_max * column_max)
-    d_factor = -(a * grad_z.mT).sum((-1, -2))[:, None] * factor
+    factor = _start_factor(a)
     is_row, is_column = rows == row_max, columns == column_max  # (G, M)
-    d_rows = is_row * (d_factor / (row_max * is_row.sum(-1, keepdim=True)))
-    d_columns = is_column * (d_factor / (column_max * is_column.sum(-1, keepdim=True)))
-    grad_a += d_rows[:, :, None] + d_columns[:, None, :]
-    grad_a += grad_z.mT * factor[:, :, None]
+    grad_log = -(a * grad_z).sum((-1, -2))[:, None] * factor[..., 0]  # (G, 1)
+    grad_rows = is_row * (grad_log / (row_max * is_row.sum(-1, keepdim=True)))
+    grad_columns = is_column * (grad_log / (column_max * is_column.sum(-1, keepdim=True)))
+    grad_a += grad_rows[:, :, None] + grad_columns[:, None, :]
+    grad_a += grad_z * factor

@@ -81,6 +81,14 @@ def token_conv_fwd(
     return out
 
 
+def add_token_conv(out: Tensor, v: Tensor, weight: Tensor, cu_seqlens: Tensor | None) -> None:
+    """Add the convolution of v to ``out``, which is like it, in place and without a gradient."""
+    band = _band(weight.to(_compute_dtype(v)), _block(v))
+    for place, bag in _bags(v, cu_seqlens):
+        part = out[place, :, bag]
+        _bag_fwd(v[place, :, bag], band, part, part)
+
+
 @operator
 def token_conv_weight_grad(
     grad: Tensor, v: Tensor, cu_seqlens: Tensor | None, kernel: int
