@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.products import product
+from gimp_fast.ops.products import precise_product, product
 
 THIN_STEPS = 2
 SIGMA = 0.25 ** (1 / 3)
@@ -36,7 +36,7 @@ def pinv_matmul_fwd(a: Tensor, w: Tensor, iterations: int) -> Tensor:
         (G, M, D).
     """
     chain = _chain(a, iterations, record=False)
-    return product(chain.z, _apply(chain.thin, w)[0].mT).mul_(1 / SIGMA)
+    return precise_product(chain.z, _apply(chain.thin, w)[0].mT).mul_(1 / SIGMA)
 
 
 def pinv_matmul_bwd(grad_y: Tensor, a: Tensor, w: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
@@ -111,10 +111,10 @@ def _apply(thin: list[tuple], w: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Q…Qw right to left -> u, and [t₂ | t₁ | w] of each step: u = Xt₂ + …, t₂ = Xt₁ + …"""
     slots = []
     for x, _, _ in reversed(thin):
-        t1 = product(x, w.mT, w * ONCE)
-        t2 = product(x, t1.mT, w * TWICE)
+        t1 = precise_product(x, w.mT, w * ONCE)
+        t2 = precise_product(x, t1.mT, w * TWICE)
         slots.append(torch.cat([t2, t1, w], dim=-1))
-        w = product(x, t2.mT, w * THRICE)
+        w = precise_product(x, t2.mT, w * THRICE)
     return w, slots[::-1]
 
 

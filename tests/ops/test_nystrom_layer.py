@@ -1,0 +1,130 @@
+"""Attention plus convolution of one projection: the composition, with one gradient."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from gimp_fast.ops.nystrom_attention import nystrom_attention
+from gimp_fast.ops.nystrom_layer import nystrom_layer
+from gimp_fast.ops.token_conv import token_conv
+from gimp_fast.reference.nystrom_attention import (
+    landmarks_reference,
+    nystrom_attention_reference,
+    pinv_reference,
+)
+
+SETTINGS = {"num_landmarks": 16, "pinv_iterations": 6}
+
+
+def inputs(b, n, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(b, n, 3, 2, 8, generator=generator, dtype=torch.float64)
+    conv = torch.randn(2, 1, 5, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grad = torch.randn(b, n, 16, generator=generator, dtype=torch.float64)
+    return [x.to(dtype).requires_grad_() for x in (qkv, conv)], grad.to(dtype)
+
+
+def composed(qkv, conv, **kwargs):
+    q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
+    out = nystrom_attention(q, k, v, **kwargs)
+    if conv is not None:
+        out = token_conv(v, conv, add=out, cu_seqlens=kwargs.get("cu_seqlens"))
+    return out.transpose(1, 2).flatten(2)
+
+
+def run(function, tensors, grad, **kwargs):
+    out = function(*tensors, **SETTINGS, **kwargs)
+    wanted = [x for x in tensors if x is not None]
+    return [out, *torch.autograd.grad(out, wanted, grad)]
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("convolution", [True, False], ids=["conv", "plain"])
+@pytest.mark.parametrize("bounds", [None, [0, 5, 5, 90]], ids=["batch", "packed"])
+def test_is_the_composition(bounds, convolution, backend):
+    tensors, grad = inputs(2 if bounds is None else 1, 90)
+    tensors = tensors if convolution else [tensors[0], None]
+    kwargs = {"backend": backend}
+    if bounds is not None:
+        kwargs["cu_seqlens"] = torch.tensor(bounds)
+    found = run(nystrom_layer, tensors, grad, **kwargs)
+    for a, b in zip(found, run(composed, tensors, grad, **kwargs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_bag_is_bitwise_the_same_alone_and_packed():
+    lengths = (3, 70, 1, 200)
+    bags = [inputs(1, n, torch.float32, seed=n) for n in lengths]
+    conv = bags[0][0][1]
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    qkv = torch.cat([tensors[0] for tensors, _ in bags], 1).detach().requires_grad_()
+    grad = torch.cat([g for _, g in bags], 1)
+    packed = run(nystrom_layer, [qkv, conv], grad, cu_seqlens=bounds)[:2]
+    for (tensors, g), (start, stop) in zip(bags, pairwise(bounds.tolist()), strict=True):
+        alone = run(nystrom_layer, [tensors[0], conv], g)[:2]
+        for a, b in zip(packed, alone, strict=True):
+            assert torch.equal(a[:, start:stop], b)
+
+
+def test_functional_gradient_and_one_graph():
+    tensors, grad = inputs(1, 60)
+    expected = run(nystrom_layer, tensors, grad)[1]
+
+    def loss(qkv):
+        return (nystrom_layer(qkv, tensors[1].detach(), **SETTINGS) * grad).sum()
+
+    torch.testing.assert_close(torch.func.grad(loss)(tensors[0].detach()), expected)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(tensors[0]), tensors[0])[0], expected)
+
+
+def clustered(n, gain, h=4, d=64):
+    """Twelve clusters of tokens in short runs: landmarks nearly repeat, cond(A) 1e8 and more."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 12, (n // 8,), generator=generator).repeat_interleave(8)
+    centres = torch.randn(12, 3, h, d, generator=generator, dtype=torch.float64) * gain
+    noise = torch.randn(n, 3, h, d, generator=generator, dtype=torch.float64) * 0.03
+    return (centres[ids] + noise)[None]
+
+
+def random(n, gain, h=4, d=64):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, n, 3, h, d, generator=generator, dtype=torch.float64) * gain
+
+
+def plain_composition(q, k, v, num_landmarks):
+    """What one writes in torch: products and softmax in the dtype of q, the inverse in fp32."""
+    scale = q.shape[-1] ** -0.5
+    q_marks, k_marks = landmarks_reference(q, num_landmarks), landmarks_reference(k, num_landmarks)
+    a = (q_marks.float() * scale @ k_marks.float().mT).softmax(-1)
+    values = ((q_marks * scale) @ k.mT).softmax(-1) @ v
+    mixed = (pinv_reference(a, 6) @ values.float()).to(q.dtype)
+    return ((q * scale) @ k_marks.mT).softmax(-1) @ mixed
+
+
+@pytest.mark.parametrize(
+    "qkv",
+    [random(2999, 0.5), random(2048, 3.0), clustered(2048, 0.5), clustered(2048, 1.6)],
+    ids=["random-flat", "random-peaked", "clustered-flat", "clustered-peaked"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_error_is_at_most_twice_that_of_the_plain_composition(qkv, dtype):
+    """Conditions of A: 7e7, 2e4, 2e9 and 2e9."""
+    qkv = qkv.to(dtype).double()
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(1, 4, qkv.shape[1], 64, generator=generator).to(dtype).double()
+
+    def attend(function, dtype):
+        q, k, v = (x.transpose(1, 2).to(dtype).requires_grad_() for x in qkv.unbind(2))
+        out = function(q, k, v, num_landmarks=256)
+        return [out, *torch.autograd.grad(out, (q, k, v), weight.to(dtype))]
+
+    expected = attend(nystrom_attention_reference, torch.float64)
+    single = dtype == torch.float32
+    plain = attend(nystrom_attention_reference if single else plain_composition, dtype)
+    found = attend(nystrom_attention, dtype)
+    for a, b, c in zip(found, plain, expected, strict=True):
+        assert (a.double() - c).norm() <= 2 * (b.double() - c).norm()
