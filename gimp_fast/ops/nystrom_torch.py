@@ -8,6 +8,7 @@ of a bag does not depend on the bags around it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import e, log2
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
 from gimp_fast.ops.products import is_fast, precise_product, product
+from gimp_fast.ops.threads import run_side_by_side
 
 # Tokens whose scores against all landmarks exist at a time: a head's fit the cache of a CPU core.
 CHUNK = 1024
@@ -61,8 +63,9 @@ def nystrom_fwd(
             continue
         q_marks[bag] = _landmarks(inputs[0], marks)
         k_marks[bag] = _landmarks(inputs[1], marks)
-        for heads in _head_groups(q, marks * marks * d):
-            _heads_fwd(
+        tasks = [
+            partial(
+                _heads_fwd,
                 [x[heads] for x in inputs],
                 q_marks[bag, heads],
                 k_marks[bag, heads],
@@ -70,6 +73,9 @@ def nystrom_fwd(
                 scale,
                 [x[heads] for x in (*outputs, target)],
             )
+            for heads in _head_groups(q, marks * marks * d)
+        ]
+        run_side_by_side(tasks)
     return out, q_marks, k_marks, mark_lse, values, mixed, values.new_empty(batch, 0)
 
 
@@ -100,8 +106,9 @@ def nystrom_bwd(
             continue
         saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
         segment, lengths = _segments(stop - start, num_landmarks, q.device)
-        for heads in _head_groups(q, num_landmarks**2 * q.shape[-1]):
-            _heads_bwd(
+        tasks = [
+            partial(
+                _heads_bwd,
                 [x[heads] for x in inputs],
                 [x[heads] for x in saved],
                 pinv_iterations,
@@ -110,6 +117,9 @@ def nystrom_bwd(
                 lengths,
                 [x[heads] for x in outputs],
             )
+            for heads in _head_groups(q, num_landmarks**2 * q.shape[-1])
+        ]
+        run_side_by_side(tasks)
     return grads
 
 
