@@ -78,7 +78,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
