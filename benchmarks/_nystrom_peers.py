@@ -222,7 +222,8 @@ def _with_shared_weights(layer: nn.Module, setting: Setting, same_heads: bool) -
         per_head[:, 1:] = per_head[:, :1]
     layer.load_state_dict({name: shared[name] for name in layer.state_dict()})
     wide = setting.dtype == "fp64"
-    return layer.to(setting.device, torch.float64 if wide else torch.float32).eval()
+    # Training mode, without dropout: on a GPU ours then projects all bags of a batch at once.
+    return layer.to(setting.device, torch.float64 if wide else torch.float32).train()
 
 
 def make_inputs(setting: Setting, n: int, same_heads: bool = False) -> tuple[Tensor, Tensor]:
