@@ -1,8 +1,8 @@
 """Z W with Z the hyper-power pseudo-inverse of M×M matrices, and its gradients; fp32.
 
-Every step is one launch of a batched product with a fused sum, over all matrices at once. The steps
-are those of ``gimp_fast.ops.pinv``: all but the last three build Z and correct themselves, the last
-three never form it.
+Every step is one launch of a batched product with a fused sum, over all matrices at once. As in
+``gimp_fast.ops.pinv`` the first steps build Z and correct themselves, the last few, here three,
+never form it.
 """
 
 from __future__ import annotations
