@@ -1,8 +1,8 @@
 """Z W with Z the hyper-power pseudo-inverse of M×M matrices, and its gradients; fp32.
 
 Every step is one launch of a batched product with a fused sum, over all matrices at once. As in
-``gimp_fast.ops.pinv`` the first steps build Z and correct themselves, the last few, here three,
-never form it.
+``gimp_fast.ops.pinv`` the first steps build Z and correct themselves, the last two never
+form it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from gimp_fast.kernels.bags import Bags, bag_size
 from gimp_fast.kernels.launch import Architecture, Config, launch
 
-THIN_STEPS = 3
+THIN_STEPS = 2
 # Matrices of one group: bounds the memory of the recorded chain, 5 MiB a matrix of 256 × 256.
 GROUP_ELEMENTS = 32 * 256 * 256
 NORMS = Config(tokens=32, landmarks=32, num_warps=4, num_stages=2)

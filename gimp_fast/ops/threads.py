@@ -20,10 +20,15 @@ def run_side_by_side(tasks: list[Callable[[], None]]) -> None:
         for task in tasks:
             task()
         return
+    before = torch.get_num_threads()
     # The number of threads is each thread's own setting; so is what autograd and autocast do.
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for done in [pool.submit(_without_gradients, task) for task in tasks]:
-            done.result()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for done in [pool.submit(_without_gradients, task) for task in tasks]:
+                done.result()
+    finally:
+        # It is also what threads start with from then on.
+        torch.set_num_threads(before)
 
 
 def _without_gradients(task: Callable[[], None]) -> None:

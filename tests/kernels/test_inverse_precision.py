@@ -34,15 +34,15 @@ class Product(torch.autograd.Function):
 
 
 def inverse_as_in_the_kernels(a, w):
-    """Three steps that build Z, three that never form it, every product truncated."""
+    """Four steps that build Z, two that never form it, every product truncated."""
     product = Product.apply
     z = a.mT / (a.sum(-1).amax(-1) * a.sum(-2).amax(-1))[..., None, None]
-    for _ in range(3):
+    for _ in range(4):
         x = product(a, z)
         t = 7 * x - product(x, x)
         z = 0.25 * (13 * z - product(z, 15 * x - product(x, t)))
     chain = [product(a, z)]
-    for _ in range(2):
+    for _ in range(1):
         x = chain[-1]
         s = product(x, x)
         chain.append(0.25 * (13 * x - 15 * s + product(s, 7 * x - s)))
