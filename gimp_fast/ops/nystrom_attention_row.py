@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from gimp_fast.ops.layout import compute_dtype
 from gimp_fast.ops.packing import bag_bounds
 from gimp_fast.reference.nystrom_attention import pinv_reference
 
@@ -55,7 +56,7 @@ def nystrom_attention_row(
     for number, (_, start, stop) in enumerate(bags):
         if not start - stop <= row < stop - start:
             raise ValueError(f"{name}: row {row} is outside bag {number} of {stop - start} tokens")
-    out = torch.empty(q.shape[:3], dtype=_compute_dtype(q), device=q.device)
+    out = torch.empty(q.shape[:3], dtype=compute_dtype(q), device=q.device)
     one = out.new_ones(q.shape[1], 1)  # (H, 1)
     for place, start, stop in bags:
         q_bag, k_bag = q[place, :, start:stop], k[place, :, start:stop]  # (H, N, D)
@@ -101,7 +102,7 @@ def nystrom_attention_left(
         )
     if weights.device != q.device:
         raise ValueError(f"{name}: weights must be on {q.device}, got {weights.device}")
-    out = weights.to(_compute_dtype(q), copy=True)
+    out = weights.to(compute_dtype(q), copy=True)
     for place, start, stop in _bags(name, q, cu_seqlens):
         q_bag, k_bag = q[place, :, start:stop], k[place, :, start:stop]  # (H, N, D)
         out[place, :, start:stop] = _one_bag(
@@ -135,10 +136,6 @@ def _bags(name: str, q: Tensor, cu_seqlens: Tensor | None) -> list[tuple[int, in
     return [(0, start, stop) for start, stop in bag_bounds(cu_seqlens, q.shape[2])]
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _one_bag(
     queries: Tensor,
     weights: Tensor,
@@ -153,7 +150,7 @@ def _one_bag(
     # Autocast would run the products in half precision, whose range the pseudo-inverse can leave.
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] <= num_landmarks:
-            return _sum_of_rows(queries, weights, k.to(_compute_dtype(k)) * scale)
+            return _sum_of_rows(queries, weights, k.to(compute_dtype(k)) * scale)
         q_marks = _landmarks(q, num_landmarks) * scale  # (H, M, D)
         k_marks = _landmarks(k, num_landmarks)  # (H, M, D)
         inverse = pinv_reference((q_marks @ k_marks.mT).softmax(-1), pinv_iterations)
@@ -165,7 +162,7 @@ def _one_bag(
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
     """Balanced segment means in at least fp32, (H, N, D) -> (H, M, D)."""
     bounds = [i * x.shape[1] // num_landmarks for i in range(num_landmarks + 1)]
-    means = [x[:, a:b].mean(1, dtype=_compute_dtype(x)) for a, b in pairwise(bounds)]
+    means = [x[:, a:b].mean(1, dtype=compute_dtype(x)) for a, b in pairwise(bounds)]
     return torch.stack(means, dim=1)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops import nystrom_torch
+from gimp_fast.ops.layout import token_major
 from gimp_fast.ops.packing import bag_bounds
 from gimp_fast.ops.registration import operator
 
@@ -108,11 +109,6 @@ def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool = True) -> 
     return cu_seqlens.to(q.device, torch.int32, non_blocking=True)
 
 
-def _token_major(like: Tensor) -> Tensor:
-    b, h, n, d = like.shape
-    return like.new_empty(b, n, h, d).transpose(1, 2)
-
-
 @torch.library.register_fake(nystrom_attention_fwd)
 def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
     b, h, n, d = q.shape
@@ -122,7 +118,7 @@ def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
         marks = (cu_seqlens.shape[0] - 1, h, num_landmarks, d)
     values = q.new_empty(marks, dtype=compute)
     return (
-        _token_major(q),
+        token_major(q),
         q.new_empty(marks),
         q.new_empty(marks),
         q.new_empty((*marks[:3], 2) if backend == "triton" else marks[:3], dtype=compute),
@@ -134,7 +130,7 @@ def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
 
 @torch.library.register_fake(nystrom_attention_bwd)
 def _(grad, q, k, v, *_):
-    return _token_major(q), _token_major(k), _token_major(v)
+    return token_major(q), token_major(k), token_major(v)
 
 
 def _backward(ctx, grad, function):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gimp_fast.ops.layout import compute_dtype, token_major
 from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
 from gimp_fast.ops.products import is_fast, precise_product, product
 from gimp_fast.ops.threads import run_side_by_side
@@ -50,9 +51,9 @@ def nystrom_fwd(
     batch, h, n, d = q.shape
     bags = _bags(q, bounds)
     marks = min(num_landmarks, n) if bounds is None else num_landmarks
-    out = _token_major(q)
+    out = token_major(q)
     q_marks, k_marks = (q.new_zeros(len(bags), h, marks, d) for _ in range(2))
-    values, mixed = (torch.zeros_like(q_marks, dtype=_compute_dtype(q)) for _ in range(2))
+    values, mixed = (torch.zeros_like(q_marks, dtype=compute_dtype(q)) for _ in range(2))
     mark_lse = values.new_zeros(len(bags), h, marks)
     for bag, (place, start, stop) in enumerate(bags):
         inputs = [x[place, :, start:stop] for x in (q, k, v)]  # (H, N, D) each
@@ -97,7 +98,7 @@ def nystrom_bwd(
     grads: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, like them; in memory (B, N, H, D), or written into ``grads``."""
-    grads = grads or (_token_major(q), _token_major(k), _token_major(v))
+    grads = grads or (token_major(q), token_major(k), token_major(v))
     for bag, (place, start, stop) in enumerate(_bags(q, bounds)):
         inputs = [x[place, :, start:stop] for x in (grad, q, k, v)]  # (H, N, D) each
         outputs = [x[place, :, start:stop] for x in grads]
@@ -123,15 +124,6 @@ def nystrom_bwd(
     return grads
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _token_major(like: Tensor) -> Tensor:
-    b, h, n, d = like.shape
-    return like.new_empty(b, n, h, d).transpose(1, 2)
-
-
 def _bags(q: Tensor, bounds: list[tuple[int, int]] | None) -> list[tuple[int, int, int]]:
     """Place in the batch dimension, first and last-plus-one token of each bag."""
     if bounds is None:
@@ -142,7 +134,7 @@ def _bags(q: Tensor, bounds: list[tuple[int, int]] | None) -> list[tuple[int, in
 def _head_groups(q: Tensor, multiply_adds: int) -> list[slice]:
     """Heads computed together: one where single products are fast and caches small, else all."""
     h = q.shape[1]
-    alone = is_fast(torch.empty(0, dtype=_compute_dtype(q), device=q.device), multiply_adds)
+    alone = is_fast(torch.empty(0, dtype=compute_dtype(q), device=q.device), multiply_adds)
     return [slice(head, head + 1) for head in range(h)] if alone else [slice(0, h)]
 
 
@@ -167,7 +159,7 @@ def _exact_bwd(
     grad_k: Tensor,
     grad_v: Tensor,
 ) -> None:
-    grad, q, k, v = (x.to(_compute_dtype(x)) for x in (grad, q, k, v))
+    grad, q, k, v = (x.to(compute_dtype(x)) for x in (grad, q, k, v))
     q_scaled = q * scale
     attention = torch.bmm(q_scaled, k.mT).softmax(-1)  # (H, N, N)
     grad_v.copy_(torch.bmm(attention.mT, grad))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gimp_fast.ops.layout import compute_dtype, token_major
 from gimp_fast.ops.packing import bag_bounds, validate_bounds
 from gimp_fast.ops.registration import operator
 
@@ -72,9 +73,9 @@ def token_conv_fwd(
     v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None
 ) -> Tensor:
     """The registered operator."""
-    out = _token_major(v)
+    out = token_major(v)
     with torch.autocast(v.device.type, enabled=False):
-        band = _band(weight.to(_compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
+        band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
         for place, bag in _bags(v, cu_seqlens):
             added = None if add is None else add[place, :, bag]
             _bag_fwd(v[place, :, bag], band, added, out[place, :, bag])
@@ -83,7 +84,7 @@ def token_conv_fwd(
 
 def add_token_conv(out: Tensor, v: Tensor, weight: Tensor, cu_seqlens: Tensor | None) -> None:
     """Add the convolution of v to ``out``, which is like it, in place and without a gradient."""
-    band = _band(weight.to(_compute_dtype(v)), _block(v))
+    band = _band(weight.to(compute_dtype(v)), _block(v))
     for place, bag in _bags(v, cu_seqlens):
         part = out[place, :, bag]
         _bag_fwd(v[place, :, bag], band, part, part)
@@ -96,7 +97,7 @@ def token_conv_weight_grad(
     """Gradient of the weight, (H, 1, K, 1) in at least fp32; of bags in their order."""
     with torch.autocast(v.device.type, enabled=False):
         block = _block(v)
-        band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=_compute_dtype(v))
+        band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=compute_dtype(v))
         for place, bag in _bags(v, cu_seqlens):
             _add_band_grad(grad[place, :, bag], v[place, :, bag], band)
         return _diagonals(band, kernel).sum(1)[:, None, :, None]
@@ -155,23 +156,14 @@ def _block(v: Tensor) -> int:
     return BLOCK_CPU if v.device.type == "cpu" else BLOCK_GPU
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _token_major(like: Tensor) -> Tensor:
-    b, h, n, d = like.shape
-    return like.new_empty(b, n, h, d).transpose(1, 2)
-
-
 @torch.library.register_fake(token_conv_fwd)
 def _(v, weight, add, cu_seqlens):
-    return _token_major(v)
+    return token_major(v)
 
 
 @torch.library.register_fake(token_conv_weight_grad)
 def _(grad, v, cu_seqlens, kernel):
-    return v.new_empty((v.shape[1], 1, kernel, 1), dtype=_compute_dtype(v))
+    return v.new_empty((v.shape[1], 1, kernel, 1), dtype=compute_dtype(v))
 
 
 class _Conv(torch.autograd.Function):
