@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -41,9 +42,21 @@ class FaultError(GimpError):
 
     def __init__(self, faults: Iterable[Fault], subject: str = "input"):
         self.faults = tuple(faults)
+        self.subject = subject
         if len(self.faults) == 1:
             message = str(self.faults[0])
         else:
             lines = "\n".join(f"  {fault}" for fault in self.faults)
             message = f"{len(self.faults)} faults in {subject}:\n{lines}"
+            kinds = self.counts()
+            if len(kinds) > 1:
+                message += "\nby kind: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
         super().__init__(message)
+
+    def counts(self) -> dict[str, int]:
+        """Kind -> how many faults of it, the commonest first."""
+        return dict(Counter(fault.kind for fault in self.faults).most_common())
+
+    def __reduce__(self) -> tuple:
+        # An exception is rebuilt from its message unless told otherwise; worker processes send it.
+        return (type(self), (self.faults, self.subject))

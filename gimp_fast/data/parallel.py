@@ -1,0 +1,43 @@
+"""Reads many files at once in worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# Below this the processes cost more than they save: each imports numpy and pandas first.
+FEWEST = 64
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which a scheduler can make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> Iterator[Result]:
+    """``map`` in worker processes, results in the order of the items.
+
+    Args:
+        function: importable by name; what it raises is raised here.
+        items: picklable.
+        workers: processes; None for one a core. One, or fewer items than ``FEWEST``, is plain
+            ``map``.
+    """
+    items = list(items)
+    workers = available_cores() if workers is None else workers
+    if workers <= 1 or len(items) < FEWEST:
+        yield from map(function, items)
+        return
+    # Forking a process that has threads (torch, HDF5) can hang the child.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(function, items, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
