@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 class GimpError(Exception):
@@ -53,6 +53,11 @@ class FaultError(GimpError):
                 message += "\nby kind: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
         super().__init__(message)
 
+    @classmethod
+    def of(cls, kind: str, where: object, found: str, expected: str) -> FaultError:
+        """An error of one fault."""
+        return cls([Fault(kind, str(where), found, expected)])
+
     def counts(self) -> dict[str, int]:
         """Kind -> how many faults of it, the commonest first."""
         return dict(Counter(fault.kind for fault in self.faults).most_common())
@@ -60,3 +65,18 @@ class FaultError(GimpError):
     def __reduce__(self) -> tuple:
         # An exception is rebuilt from its message unless told otherwise; worker processes send it.
         return (type(self), (self.faults, self.subject))
+
+
+@dataclass
+class Faults:
+    """Faults of one thing, collected to be told together."""
+
+    items: list[Fault] = field(default_factory=list)
+
+    def add(self, kind: str, where: object, found: str, expected: str) -> None:
+        self.items.append(Fault(kind, str(where), found, expected))
+
+    def stop(self, subject: object) -> None:
+        """FaultError if there are any."""
+        if self.items:
+            raise FaultError(self.items, str(subject))

@@ -1,0 +1,163 @@
+"""All patches of a patient as one run of rows, wherever they lie: feature files or a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from gimp_fast.data.slides import open_slide
+from gimp_fast.data.slides.base import check_range
+from gimp_fast.data.store import FeatureStore
+from gimp_fast.errors import GimpError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SlideRows(Protocol):
+    """The rows of one slide, in the order of the cohort."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) float32."""
+
+    def tensor(self, start: int, stop: int) -> torch.Tensor:
+        """(stop - start, C) as stored: float16, bfloat16 or float32."""
+
+    def coords(self) -> np.ndarray | None:
+        """(N, 2), or None where they are not known."""
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of a feature file.
+
+    Attributes:
+        path: the file.
+        shape: (N, C) as when the cohort was prepared.
+        permutation: (N,) rows of the file in the order of the cohort; None for the file's order.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    permutation: np.ndarray | None = None
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        with open_slide(self.path) as file:
+            found = (file.info.num_patches, file.info.feature_dim)
+            if found != self.shape:
+                raise GimpError(
+                    f"{self.path}: found features of shape {found}; expected {self.shape} as when "
+                    "the cohort was prepared. Run `prepare` again."
+                )
+            if self.permutation is None:
+                return file.read(start, stop)
+            return file.read_rows(self.permutation[start:stop].astype(np.int64))
+
+    def tensor(self, start: int, stop: int) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(self.read(start, stop))
+
+    def coords(self) -> np.ndarray | None:
+        with open_slide(self.path) as file:
+            coords = file.coords()
+        if coords is None:
+            return None
+        return coords[:, :2] if self.permutation is None else coords[self.permutation, :2]
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """Rows of a slide in a packed store, which holds them in the order of the cohort."""
+
+    store: FeatureStore
+    slide_id: str
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.store.read(self.slide_id, start, stop)
+
+    def tensor(self, start: int, stop: int) -> torch.Tensor:
+        return self.store.tensor(self.slide_id, start, stop)
+
+    def coords(self) -> np.ndarray | None:
+        return self.store.coords(self.slide_id)
+
+
+@dataclass(frozen=True)
+class SlideEntry:
+    """One slide of a bag; ``path`` is the feature file that was prepared."""
+
+    slide_id: str
+    path: Path
+    num_patches: int
+    rows: SlideRows
+
+
+@dataclass(frozen=True)
+class Bag:
+    """All patches of a patient: slides in slide_id order, each in the cohort's patch order."""
+
+    case_id: str
+    slides: tuple[SlideEntry, ...]
+    feature_dim: int
+
+    @property
+    def slide_ids(self) -> tuple[str, ...]:
+        return tuple(slide.slide_id for slide in self.slides)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each slide."""
+        return tuple(slide.num_patches for slide in self.slides)
+
+    @property
+    def num_patches(self) -> int:
+        return sum(self.lengths)
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Read contiguous rows of the concatenated slides; opens only the files it needs.
+
+        Args:
+            start: first row.
+            stop: one past the last row; None for the end.
+
+        Returns:
+            (stop - start, C) float32.
+
+        Raises:
+            GimpError: a slide file is gone, unreadable, or not the one that was prepared.
+            ValueError: the range is not inside 0 … num_patches.
+        """
+        parts = [entry.rows.read(*span) for entry, *span in self._spans(start, stop)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([np.empty((0, self.feature_dim), np.float32), *parts])
+
+    def tensor(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """As ``read``, in the type of the store: half the bytes to move where it is fp16 or bf16.
+
+        Returns:
+            (stop - start, C) float16, bfloat16 or float32.
+        """
+        import torch
+
+        parts = [entry.rows.tensor(*span) for entry, *span in self._spans(start, stop)]
+        return torch.cat(parts) if parts else torch.empty(0, self.feature_dim)
+
+    def coords(self) -> list[np.ndarray | None]:
+        """Patch positions (N, 2) of each slide, in the order of its rows; None where not known."""
+        return [slide.rows.coords() for slide in self.slides]
+
+    def _spans(self, start: int, stop: int | None) -> list[tuple[SlideEntry, int, int]]:
+        """The slides that a range touches, and the rows of each."""
+        start, stop = check_range(start, stop, self.num_patches)
+        spans, offset = [], 0
+        for slide in self.slides:
+            first, last = max(start, offset), min(stop, offset + slide.num_patches)
+            if first < last:
+                spans.append((slide, first - offset, last - offset))
+            offset += slide.num_patches
+        return spans

@@ -1,0 +1,58 @@
+"""Slide feature files: CLAM, TRIDENT and STAMP ``.h5``, their like in Zarr, and tensor ``.pt``.
+
+``open_slide(path)`` gives one interface for all of them. Every fault of a file is a FaultError
+that names it. A ``.pt`` is only ever read with ``weights_only=True``: it never runs code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gimp_fast.data.slides.base import SlideFile, SlideInfo
+from gimp_fast.errors import FaultError
+
+__all__ = ["SUFFIXES", "SlideFile", "SlideInfo", "is_slide", "open_slide", "slide_id_of"]
+
+SUFFIXES = (".h5", ".pt", ".zarr", ".zarr.zip")
+
+
+def is_slide(path: Path) -> bool:
+    """Whether the name is that of a feature file; a Zarr group may be a folder."""
+    return path.name.endswith(SUFFIXES)
+
+
+def slide_id_of(path: Path) -> str:
+    """The file's name without its ending."""
+    ending = max((end for end in SUFFIXES if path.name.endswith(end)), key=len, default="")
+    return path.name.removesuffix(ending)
+
+
+def open_slide(path: str | Path) -> SlideFile:
+    """Open a feature file of any supported format.
+
+    Args:
+        path: a ``.h5``, ``.pt``, ``.zarr`` or ``.zarr.zip``.
+
+    Returns:
+        The open file. Nothing but its header has been read.
+
+    Raises:
+        FaultError: the file is missing, unreadable, unsafe, or not a table of float features.
+    """
+    path = Path(path)
+    zarr = path.name.endswith((".zarr", ".zarr.zip"))
+    if not path.is_file() and not (zarr and path.is_dir()):
+        raise FaultError.of("missing-file", path, "no such file", f"a file ({', '.join(SUFFIXES)})")
+    if path.suffix == ".h5":
+        from gimp_fast.data.slides.h5 import H5Slide
+
+        return H5Slide(path)
+    if path.suffix == ".pt":
+        from gimp_fast.data.slides.pt import PtSlide
+
+        return PtSlide(path)
+    if zarr:
+        from gimp_fast.data.slides.zarr_file import ZarrSlide
+
+        return ZarrSlide(path)
+    raise FaultError.of("unknown-format", path, f"suffix '{path.suffix}'", " or ".join(SUFFIXES))

@@ -1,0 +1,154 @@
+"""What every slide feature file has, whatever its format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gimp_fast.errors import FaultError
+
+FEATURE_DATASETS = ("features", "feats")
+# Rows that nobody asked for are read along with their neighbours rather than skipped by a new read.
+_READ_THROUGH = 32
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What is known of a feature file without reading its rows.
+
+    Attributes:
+        path: the file.
+        format: ``clam-h5``, ``trident-h5``, ``stamp-h5``, the same with ``-zarr``, or ``pt``.
+        dataset: dataset or dictionary key of the features; empty for a bare tensor.
+        num_patches: rows N.
+        feature_dim: channels C; 0 where an empty file does not tell.
+        dtype: as stored; ``read`` always gives float32.
+        coords_dtype: type of the patch coordinates in the file; empty if it has none.
+        encoder: name of the network that made the features, where recorded.
+        mpp: micrometres per pixel of the encoded patches, where recorded.
+        patch_size: side of the encoded patches in pixels, where recorded.
+        patch_size_level0: the same side in pixels of level 0, the unit of the coordinates.
+        patch_order: order of the rows, where recorded.
+    """
+
+    path: Path
+    format: str
+    dataset: str
+    num_patches: int
+    feature_dim: int
+    dtype: str
+    coords_dtype: str = ""
+    encoder: str | None = None
+    mpp: float | None = None
+    patch_size: int | None = None
+    patch_size_level0: int | None = None
+    patch_order: str | None = None
+
+    @property
+    def has_coords(self) -> bool:
+        return bool(self.coords_dtype)
+
+    @property
+    def where(self) -> str:
+        """The file, and the dataset in it."""
+        return f"{self.path}[{self.dataset}]" if self.dataset else str(self.path)
+
+
+class SlideFile:
+    """An open feature file; a context manager. Use ``open_slide`` to get one."""
+
+    def __init__(self, info: SlideInfo):
+        self.info = info
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Read contiguous rows, and no other part of the file.
+
+        Args:
+            start: first row.
+            stop: one past the last row; None for the end.
+
+        Returns:
+            (stop - start, C) float32.
+
+        Raises:
+            FaultError: the file cannot be read.
+            ValueError: the range is not inside 0 … num_patches.
+        """
+        start, stop = check_range(start, stop, self.info.num_patches)
+        if start == stop:
+            return np.empty((0, self.info.feature_dim), np.float32)
+        return self._read(start, stop)
+
+    def read_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Read rows in any order, in as few contiguous reads as pays.
+
+        Args:
+            rows: (n,) distinct row numbers.
+
+        Returns:
+            (n, C) float32.
+        """
+        out = np.empty((len(rows), self.info.feature_dim), np.float32)
+        order = np.argsort(rows, kind="stable")
+        rising = np.asarray(rows)[order]
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rising) > _READ_THROUGH) + 1)
+        for run in runs if len(rows) else ():
+            first, last = int(rising[run[0]]), int(rising[run[-1]])
+            out[order[run]] = self.read(first, last + 1)[rising[run] - first]
+        return out
+
+    def coords(self) -> np.ndarray | None:
+        """Patch positions (N, 2) as stored (level-0 pixels; micrometres in STAMP), or None."""
+        raise NotImplementedError
+
+    def verify(self) -> None:
+        """Check the checksums that the format has and that reading does not check.
+
+        Raises:
+            FaultError: the content does not match them.
+        """
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the file."""
+
+    def __enter__(self) -> SlideFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_range(start: int, stop: int | None, length: int) -> tuple[int, int]:
+    """Resolve and check a row range; ValueError names what is wrong."""
+    stop = length if stop is None else stop
+    if not 0 <= start <= stop <= length:
+        raise ValueError(f"rows {start}:{stop} are not inside 0:{length}")
+    return start, stop
+
+
+def one_line(error: BaseException) -> str:
+    """What a library said, fit for a message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def table_shape(where: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(N, C) of a table stored as (N, C), (1, N, C), or (0,) for an empty slide."""
+    if len(shape) == 3 and shape[0] == 1:
+        shape = shape[1:]
+    if tuple(shape) == (0,):
+        return 0, 0
+    if len(shape) != 2 or shape[1] == 0:
+        raise FaultError.of("feature-shape", where, f"shape {tuple(shape)}", "(N, C) or (1, N, C)")
+    return int(shape[0]), int(shape[1])
+
+
+def check_coords(where: str, shape: tuple[int, ...], rows: int) -> None:
+    """FaultError unless there are two coordinates, or more, for every row."""
+    if tuple(shape)[-2] != rows or shape[-1] < 2:
+        raise FaultError.of("coords-shape", where, f"shape {tuple(shape)}", f"({rows}, 2)")

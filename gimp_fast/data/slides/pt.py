@@ -1,0 +1,135 @@
+"""Tensor feature files, ``.pt``: bare (N, C), or a dictionary with features and coordinates."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from gimp_fast.data.slides.base import (
+    FEATURE_DATASETS,
+    SlideFile,
+    SlideInfo,
+    check_coords,
+    one_line,
+    table_shape,
+)
+from gimp_fast.errors import FaultError
+
+# What the restricted unpickler says of a pickle that names code outside its short list.
+_UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
+# What the restricted unpickler raises on arbitrary bytes.
+_PT_ERRORS = (
+    pickle.UnpicklingError,
+    struct.error,
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
+
+
+class PtSlide(SlideFile):
+    """An open ``.pt``; see ``open_slide``."""
+
+    def __init__(self, path: Path):
+        self._zipped = _is_zip(path)
+        loaded = _load(path, self._zipped)
+        name, table, coords = _pick_tensors(path, loaded)
+        where = f"{path}[{name}]" if name else str(path)
+        rows, dim = table_shape(where, tuple(table.shape))
+        if not self._zipped:
+            _check_storage(where, table)
+        self._table = table.detach().reshape(rows, dim)
+        self._coords = None if coords is None else coords.detach().reshape(-1, coords.shape[-1])
+        if coords is not None:
+            check_coords(f"{path}[coords]", tuple(self._coords.shape), rows)
+        dtypes = [str(x.dtype).removeprefix("torch.") for x in (table, coords) if x is not None]
+        super().__init__(SlideInfo(path, "pt", name, rows, dim, *dtypes))
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        # clone: a window must outlive the memory map, and be writable
+        return self._table[start:stop].float().clone().numpy()
+
+    def coords(self) -> np.ndarray | None:
+        return None if self._coords is None else self._coords.clone().numpy()
+
+    def verify(self) -> None:
+        """The CRC of every member of the archive; files of torch before 1.6 have none."""
+        if not self._zipped:
+            return
+        path = self.info.path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                bad = archive.testzip()
+        except (*_PT_ERRORS, zipfile.BadZipFile) as error:
+            raise FaultError.of("checksum", path, one_line(error), "an intact archive") from error
+        if bad is not None:
+            found = f"content of '{bad}' that does not match its checksum"
+            raise FaultError.of("checksum", path, found, "the tensor as it was saved")
+
+
+def _check_storage(where: str, table) -> None:
+    """Files of torch before 1.6 have no checksum; a damaged shape leaves numbers that it skips."""
+    held, used = table.untyped_storage().nbytes(), table.numel() * table.element_size()
+    if held != used or not table.is_contiguous():
+        found = f"a table of {used} bytes in a storage of {held}"
+        expected = "a contiguous table that fills its storage"
+        raise FaultError.of("feature-shape", where, found, expected)
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _load(path: Path, zipped: bool) -> object:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
+            # Files written before torch 1.6 are no zip archives and cannot be mapped.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except _PT_ERRORS as error:
+        text = one_line(error)
+        if any(sign in str(error) for sign in _UNSAFE_SIGNS):
+            found = "a pickle that asks to run code; it was not run"
+            expected = "a plain tensor (torch.save)"
+            raise FaultError.of("unsafe-pickle", path, found, expected) from error
+        kind = "truncated-file" if "central directory" in text else "unreadable-file"
+        raise FaultError.of(kind, path, text, "a tensor written by torch.save") from error
+
+
+def _pick_tensors(path: Path, loaded: object) -> tuple:
+    """(name, features, coords or None) from a bare tensor or a dictionary of tensors."""
+    import torch
+
+    name, table, coords = "", loaded, None
+    if isinstance(loaded, dict):
+        name = next((key for key in FEATURE_DATASETS if key in loaded), "")
+        table, coords = loaded.get(name), loaded.get("coords")
+    plain = isinstance(table, torch.Tensor) and table.layout == torch.strided
+    if not plain or table.is_quantized or table.device.type != "cpu":
+        raise FaultError.of("no-features", path, _kind_of(loaded), "a bare tensor (N, C)")
+    if not table.is_floating_point():
+        raise FaultError.of("feature-dtype", path, str(table.dtype), "floating-point features")
+    if not isinstance(coords, torch.Tensor) or coords.ndim < 2 or coords.dtype.is_complex:
+        coords = None
+    return name, table, coords
+
+
+def _kind_of(loaded: object) -> str:
+    if isinstance(loaded, dict):
+        return f"a dictionary with keys {sorted(map(str, loaded))[:6]}"
+    return f"a {type(loaded).__name__}"

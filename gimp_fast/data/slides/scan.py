@@ -1,0 +1,73 @@
+"""Reads a feature file from end to end, once, and notes what is wrong and what identifies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from gimp_fast.data.slides import SlideFile, SlideInfo, open_slide
+from gimp_fast.errors import Fault, FaultError
+
+SCAN_BYTES = 32 << 20  # of rows held at a time, as float32
+
+
+@dataclass(frozen=True)
+class SlideScan:
+    """What reading a whole file showed.
+
+    Attributes:
+        info: what its header says; None if it cannot be opened.
+        faults: everything wrong with it.
+        checksum: xxh3 of the rows as float32 in the order of the file; names their content.
+        largest: largest absolute value.
+        largest_row: where it is.
+    """
+
+    info: SlideInfo | None
+    faults: tuple[Fault, ...] = ()
+    checksum: str = ""
+    largest: float = 0.0
+    largest_row: int = 0
+
+
+def scan_slide(path: Path) -> SlideScan:
+    """Read all of a file; never raises for what is in it."""
+    info = None
+    try:
+        with open_slide(path) as slide:
+            info = slide.info
+            if info.num_patches == 0:
+                fault = Fault("empty-bag", info.where, "0 patches", "one patch or more")
+                return SlideScan(info, (fault,))
+            slide.verify()
+            return _scan_rows(slide)
+    except FaultError as error:
+        return SlideScan(info, error.faults)
+
+
+def _scan_rows(slide: SlideFile) -> SlideScan:
+    info, digest = slide.info, xxhash.xxh3_64()
+    step = max(1, SCAN_BYTES // (4 * info.feature_dim))
+    bad, first, largest, largest_row = 0, -1, 0.0, 0
+    for start in range(0, info.num_patches, step):
+        rows = np.ascontiguousarray(slide.read(start, min(start + step, info.num_patches)))
+        digest.update(rows)
+        # NaN and infinity both show in the largest absolute value of a row.
+        reach = np.maximum(rows.max(1), -rows.min(1))
+        faulty = np.flatnonzero(~np.isfinite(reach))
+        if len(faulty):
+            first = first if bad else start + int(faulty[0])
+            bad += len(faulty)
+        elif reach.max() > largest:
+            largest, largest_row = float(reach.max()), start + int(reach.argmax())
+    faults = ()
+    if bad:
+        found = f"NaN or infinity in {bad} of {info.num_patches} rows, first in row {first}"
+        faults = (Fault("features-not-finite", info.where, found, "finite features"),)
+    elif info.has_coords and not np.isfinite(slide.coords()).all():
+        where = f"{info.path}[coords]"
+        faults = (Fault("coords-not-finite", where, "NaN or infinity", "finite coordinates"),)
+    return SlideScan(info, faults, digest.hexdigest(), largest, largest_row)
