@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from gimp_fast.losses import triplet_loss
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
+from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.ops import masked_l1_loss
 
 Modalities = Literal["both", "slide", "rna"]
@@ -65,18 +66,30 @@ class GiMPConfig(GiMPSettings):
         feature_dim: C, width of the patch embeddings.
         num_genes: G.
         modalities: which encoders the model has.
+        gene_sets: columns of the genes of each group of the gene encoder, instead of
+            ``gene_groups`` groups of consecutive fragments.
     """
 
     num_classes: int = Field(ge=2)
     feature_dim: int = Field(1024, ge=1)
     num_genes: int = Field(60_480, ge=0)
     modalities: Modalities = "both"
+    gene_sets: tuple[tuple[int, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _gene_sets_fit(self) -> GiMPConfig:
+        if self.gene_sets is not None:
+            check_gene_sets(self.gene_sets, self.num_genes)
+        return self
 
     def resolved_gene_groups(self) -> tuple[int, int]:
-        """Fragments and groups with ``"auto"`` replaced."""
+        """Fragments and groups with ``"auto"`` replaced; with gene sets, they are the groups."""
         fragments = self.gene_fragments
         if fragments == "auto":
-            fragments = min(64, max(1, self.num_genes // 10))
+            listed = self.gene_sets and sum(map(len, self.gene_sets))
+            fragments = min(64, max(1, (listed or self.num_genes) // 10))
+        if self.gene_sets is not None:
+            return fragments, len(self.gene_sets)
         groups = self.gene_groups
         if groups == "auto":
             groups = min(8, fragments)
@@ -130,6 +143,7 @@ class GiMP(nn.Module):
                 num_groups=groups,
                 mlp_ratio=config.gene_mlp_ratio,
                 dropout=config.gene_dropout,
+                gene_sets=config.gene_sets,
             )
             self.absent_genes = nn.Parameter(torch.randn(config.dim) * 0.02)
         width = config.dim * (2 if config.modalities == "both" else 1)

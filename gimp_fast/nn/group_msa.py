@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,11 +39,12 @@ class SelfAttentionBlock(nn.Module):
                 nn.Dropout(dropout),
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, d)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, d) -> (B, N, d); ``mask`` (B, N) bool, True = may be attended to."""
         qkv = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, N, D) each
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        keys = None if mask is None else mask[:, None, None]  # (B, 1, 1, N)
+        attended = F.scaled_dot_product_attention(q, k, v, keys).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.to_out(attended))
         return x if self.mlp is None else x + self.mlp(x)
 
@@ -59,17 +62,24 @@ class GroupMSA(nn.Module):
     A gene count that N_f does not divide is padded at the end, and fragments that N_gr does not
     divide leave the last group padded; both paddings are constants, the same for every patient.
 
+    With ``gene_sets`` (pathways, say) each set is one group instead, cut into fragments of a size
+    common to all, so that there are about N_f of them. A gene may be in several sets; one that is
+    in none is not read. The last fragment of a set is padded with zeros, and groups shorter than
+    the longest with slots that are masked out of the attention.
+
     Args:
         num_genes: G.
         dim: d.
         heads: attention heads.
-        num_fragments: N_f, at most G.
-        num_groups: N_gr, at most N_f.
+        num_fragments: N_f, at most G; with ``gene_sets``, at most the genes of all sets together.
+        num_groups: N_gr, at most N_f; not used with ``gene_sets``.
         mlp_ratio: MLP of the attention blocks, see :class:`SelfAttentionBlock`.
         dropout: probability on the fragments and in the blocks.
+        gene_sets: columns of the genes of each group.
 
     Raises:
-        ValueError: counts that do not fit each other.
+        ValueError: counts that do not fit each other, or gene sets that
+            :func:`check_gene_sets` refuses.
     """
 
     def __init__(
@@ -81,19 +91,15 @@ class GroupMSA(nn.Module):
         num_groups: int = 8,
         mlp_ratio: float = 0.0,
         dropout: float = 0.0,
+        *,
+        gene_sets: Sequence[Sequence[int]] | None = None,
     ):
         super().__init__()
-        if not 1 <= num_groups <= num_fragments <= num_genes:
-            raise ValueError(
-                "GroupMSA needs 1 ≤ num_groups ≤ num_fragments ≤ num_genes, "
-                f"got {num_groups}, {num_fragments}, {num_genes}"
-            )
         self.num_genes = num_genes
-        self.fragment_size = -(-num_genes // num_fragments)
-        # With the size rounded up, fewer fragments may already hold every gene.
-        self.num_fragments = -(-num_genes // self.fragment_size)
-        self.group_size = -(-self.num_fragments // num_groups)
-        self.num_groups = -(-self.num_fragments // self.group_size)
+        if gene_sets is None:
+            self._cut_in_order(num_fragments, num_groups)
+        else:
+            self._cut_by_sets(num_fragments, gene_sets)
         slots = self.num_groups * self.group_size
         self.project = nn.Linear(self.fragment_size, dim)
         self.fragment_embedding = nn.Parameter(torch.randn(slots, dim) * 0.02)
@@ -103,6 +109,45 @@ class GroupMSA(nn.Module):
         self.intra = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.inter = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.norm = nn.LayerNorm(dim)
+
+    def _cut_in_order(self, num_fragments: int, num_groups: int) -> None:
+        if not 1 <= num_groups <= num_fragments <= self.num_genes:
+            raise ValueError(
+                "GroupMSA needs 1 ≤ num_groups ≤ num_fragments ≤ num_genes, "
+                f"got {num_groups}, {num_fragments}, {self.num_genes}"
+            )
+        self.fragment_size = -(-self.num_genes // num_fragments)
+        # With the size rounded up, fewer fragments may already hold every gene.
+        self.num_fragments = -(-self.num_genes // self.fragment_size)
+        self.group_size = -(-self.num_fragments // num_groups)
+        self.num_groups = -(-self.num_fragments // self.group_size)
+        self.register_buffer("gene_index", None, persistent=False)
+        self.register_buffer("slot_mask", None, persistent=False)
+
+    def _cut_by_sets(self, num_fragments: int, gene_sets: Sequence[Sequence[int]]) -> None:
+        check_gene_sets(gene_sets, self.num_genes)
+        lengths = [len(genes) for genes in gene_sets]
+        if not 1 <= num_fragments <= sum(lengths):
+            raise ValueError(
+                "GroupMSA needs 1 ≤ num_fragments ≤ genes of all gene sets, "
+                f"got {num_fragments}, {sum(lengths)}"
+            )
+        self.fragment_size = min(-(-sum(lengths) // num_fragments), max(lengths))
+        fragments = [-(-length // self.fragment_size) for length in lengths]
+        self.num_fragments = sum(fragments)
+        self.group_size = max(fragments)
+        self.num_groups = len(fragments)
+        # The column after the last gene is zero: padding of fragments and of groups.
+        index = torch.full((self.num_groups, self.group_size * self.fragment_size), self.num_genes)
+        for row, genes in zip(index, gene_sets, strict=True):
+            row[: len(genes)] = torch.as_tensor(genes)
+        self.register_buffer("gene_index", index.flatten(), persistent=False)
+        mask = None
+        if min(fragments) < self.group_size:
+            # One slot more, in front, for the group token.
+            slots = torch.arange(self.group_size + 1)
+            mask = slots <= torch.tensor(fragments)[:, None]  # (Ngr, size + 1), True = in use
+        self.register_buffer("slot_mask", mask, persistent=False)
 
     def forward(self, genes: Tensor) -> Tensor:
         """CLS_ge of each patient.
@@ -119,13 +164,43 @@ class GroupMSA(nn.Module):
         if genes.dim() != 2 or genes.shape[1] != self.num_genes:
             raise ValueError(f"genes must be (B, {self.num_genes}), got {tuple(genes.shape)}")
         batch = genes.shape[0]
-        slots = self.num_groups * self.group_size
-        padded = F.pad(genes, (0, slots * self.fragment_size - self.num_genes))
-        fragments = self.project(padded.unflatten(1, (slots, self.fragment_size)))  # (B, slots, d)
+        fragments = self.project(self._fragments(genes))  # (B, slots, d)
         fragments = self.dropout(fragments + self.fragment_embedding)
         groups = fragments.unflatten(1, (self.num_groups, self.group_size))  # (B, Ngr, size, d)
         tokens = self.group_tokens.expand(batch, -1, -1, -1)  # (B, Ngr, 1, d)
         groups = torch.cat([tokens, groups], dim=2).flatten(0, 1)  # (B * Ngr, size + 1, d)
-        tokens = self.intra(groups)[:, 0].unflatten(0, (batch, self.num_groups))  # (B, Ngr, d)
+        mask = None if self.slot_mask is None else self.slot_mask.repeat(batch, 1)
+        tokens = self.intra(groups, mask)[:, 0]
+        tokens = tokens.unflatten(0, (batch, self.num_groups))  # (B, Ngr, d)
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1), tokens], dim=1)
         return self.norm(self.inter(tokens)[:, 0])  # (B, d)
+
+    def _fragments(self, genes: Tensor) -> Tensor:
+        """(B, G) -> (B, slots, fragment size), padded with zeros."""
+        slots = self.num_groups * self.group_size
+        if self.gene_index is None:
+            padded = F.pad(genes, (0, slots * self.fragment_size - self.num_genes))
+        else:
+            padded = F.pad(genes, (0, 1))[:, self.gene_index]
+        return padded.unflatten(1, (slots, self.fragment_size))
+
+
+def check_gene_sets(gene_sets: Sequence[Sequence[int]], num_genes: int) -> None:
+    """Check sets of gene columns.
+
+    Raises:
+        ValueError: no sets, an empty set, a column that is not in 0 … G − 1, or one twice in a set.
+    """
+    if len(gene_sets) == 0:
+        raise ValueError("gene_sets is empty; give one set or more, or None")
+    for number, genes in enumerate(gene_sets):
+        if len(genes) == 0:
+            raise ValueError(f"gene set {number} is empty")
+        outside = [gene for gene in genes if not 0 <= gene < num_genes]
+        if outside:
+            raise ValueError(
+                f"gene set {number}: column {outside[0]} is not in 0 … {num_genes - 1}"
+            )
+        if len(set(genes)) < len(genes):
+            twice = next(gene for i, gene in enumerate(genes) if gene in genes[:i])
+            raise ValueError(f"gene set {number} has column {twice} twice")

@@ -141,6 +141,43 @@ def test_automatic_gene_groups_follow_the_panel(genes, expected):
     assert GiMPConfig(**(SMALL | {"num_genes": genes})).resolved_gene_groups() == expected
 
 
+def test_gene_sets_are_the_groups():
+    sets = ((0, 5, 36), (5, 7), tuple(range(20, 35)))
+    config = GiMPConfig(**(SMALL | {"gene_sets": sets}))
+    assert config.resolved_gene_groups() == (2, 3)
+    assert GiMPConfig.model_validate_json(config.model_dump_json()) == config
+    model, batch = make(gene_sets=sets), patients()
+    assert model.gene_encoder.num_groups == 3
+    before = model.predict(**batch)
+    batch["genes"][:, 36] += 1
+    assert not torch.equal(model.predict(**batch), before)
+    before = model.predict(**batch)
+    batch["genes"][:, 1] += 1
+    assert torch.equal(model.predict(**batch), before)
+    rebuilt = GiMP(GiMPConfig(**config.model_dump(mode="json"))).eval()
+    rebuilt.load_state_dict(model.state_dict())
+    assert torch.equal(rebuilt.predict(**batch), before)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([[0], []], "gene set 1 is empty"),
+        ([[0, 37]], "column 37 is not in 0 … 36"),
+        ([], "gene_sets is empty"),
+    ],
+)
+def test_bad_gene_sets_are_named(sets, message):
+    with pytest.raises(ValueError, match=message):
+        GiMPConfig(**(SMALL | {"gene_sets": sets}))
+
+
+def test_without_gene_sets_the_configuration_is_as_before():
+    config = GiMPConfig(**SMALL)
+    assert config.gene_sets is None
+    assert make().gene_encoder.gene_index is None
+
+
 def test_build_by_name():
     assert "gimp" in models.available()
     assert isinstance(models.build("gimp", SMALL), GiMP)

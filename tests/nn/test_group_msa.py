@@ -50,9 +50,129 @@ def test_all_parameters_get_gradients():
     assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
 
 
+SETS = [[0, 3, 4, 7, 9], [3, 1], [8]]  # gene 3 twice; genes 2, 5, 6 in none
+
+
+def with_sets(gene_sets=SETS, num_genes=10, num_fragments=4, **changes):
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "heads": 4, "num_fragments": num_fragments} | changes
+    return GroupMSA(num_genes, **sizes, gene_sets=gene_sets).double()
+
+
+def attend(block, rows):
+    """The block's first row, written out: one softmax a head over all rows."""
+    q, k, v = block.to_qkv(block.norm(rows)).chunk(3, -1)
+    outputs = []
+    for qh, kh, vh in zip(*(x.chunk(block.heads, -1) for x in (q, k, v)), strict=True):
+        weights = (qh[:1] @ kh.T / kh.shape[1] ** 0.5).softmax(-1)
+        outputs.append(weights @ vh)
+    return rows[:1] + block.to_out(torch.cat(outputs, -1))
+
+
+def test_gene_sets_are_groups_of_their_own_size():
+    """Eight listed genes in four fragments: two genes each, so three, one and one fragment."""
+    encoder = with_sets()
+    assert (encoder.fragment_size, encoder.num_fragments) == (2, 5)
+    assert (encoder.num_groups, encoder.group_size) == (3, 3)
+    x = torch.randn(10, dtype=torch.float64)
+    fragments = [
+        [(x[0], x[3]), (x[4], x[7]), (x[9], 0.0)],
+        [(x[3], x[1])],
+        [(x[8], 0.0)],
+    ]
+    tokens = [encoder.cls_token[0]]
+    for group, members in enumerate(fragments):
+        rows = encoder.project(torch.tensor(members, dtype=torch.float64))
+        rows = rows + encoder.fragment_embedding[3 * group : 3 * group + len(members)]
+        tokens.append(attend(encoder.intra, torch.cat([encoder.group_tokens[group], rows])))
+    expected = encoder.norm(attend(encoder.inter, torch.cat(tokens)))
+    torch.testing.assert_close(encoder(x[None]), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_padded_slots_do_not_count():
+    encoder = with_sets()
+    x = torch.randn(3, 10, dtype=torch.float64)
+    before = encoder(x)
+    # Not a constant: the norm would take that away.
+    with torch.no_grad():
+        encoder.fragment_embedding[[4, 5, 7, 8]] = 100 * torch.randn(4, 16, dtype=torch.float64)
+    assert torch.equal(encoder(x), before)
+    with torch.no_grad():
+        encoder.fragment_embedding[3] += torch.randn(16, dtype=torch.float64)
+    assert not torch.allclose(encoder(x), before)
+
+
+def test_genes_of_a_set_and_no_others_get_gradients():
+    encoder = with_sets()
+    x = torch.randn(3, 10, dtype=torch.float64, requires_grad=True)
+    encoder(x).square().sum().backward()
+    listed = sorted({gene for genes in SETS for gene in genes})
+    others = sorted(set(range(10)) - set(listed))
+    assert (x.grad[:, listed] != 0).all()
+    assert (x.grad[:, others] == 0).all()
+    permuted = x.detach().clone()
+    permuted[:, others] = x.detach()[:, others[::-1]]
+    assert torch.equal(encoder(permuted), encoder(x))
+
+
+def test_a_gene_counts_in_each_of_its_sets():
+    """Moving gene 3 out of one set leaves what the other makes of it."""
+    x = torch.randn(1, 10, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for sets in (SETS, [[0, 2, 4, 7, 9], [3, 1], [8]], [[0, 3, 4, 7, 9], [2, 1], [8]]):
+        (gradient,) = torch.autograd.grad(with_sets(sets)(x).square().sum(), x)
+        gradients.append(gradient[0, 3])
+    assert all(gradient != 0 for gradient in gradients)
+    assert len({gradient.item() for gradient in gradients}) == 3
+
+
+def test_patients_do_not_mix_with_gene_sets():
+    encoder = with_sets(mlp_ratio=2)
+    x = torch.randn(4, 10, dtype=torch.float64)
+    alone = torch.cat([encoder(row[None]) for row in x])
+    torch.testing.assert_close(encoder(x), alone, rtol=1e-12, atol=1e-12)
+
+
+def test_sets_in_order_are_the_groups_in_order():
+    """Equal sets of consecutive genes are what the encoder does without them, weight for weight."""
+    torch.manual_seed(0)
+    plain = GroupMSA(24, dim=16, heads=4, num_fragments=6, num_groups=3)
+    sets = with_sets([range(0, 8), range(8, 16), range(16, 24)], 24, 6).float()
+    assert sets.slot_mask is None
+    assert list(plain.state_dict()) == list(sets.state_dict())
+    sets.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 24)
+    torch.testing.assert_close(sets(x), plain(x))
+
+
+@pytest.mark.parametrize("fragments", [1, 3, 8])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_number_of_fragments_with_gene_sets(fragments, heads):
+    encoder = with_sets(num_fragments=fragments, heads=heads)
+    assert fragments <= encoder.num_fragments < fragments + len(SETS)
+    assert encoder(torch.randn(2, 10, dtype=torch.float64)).isfinite().all()
+
+
+def test_what_is_saved_has_no_index():
+    keys = {
+        name
+        for name, _ in GroupMSA(
+            10, dim=16, heads=4, num_fragments=4, num_groups=2
+        ).named_parameters()
+    }
+    assert set(with_sets().state_dict()) == keys
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: with_sets([]), "gene_sets is empty"),
+        (lambda: with_sets([[1], []]), "gene set 1 is empty"),
+        (lambda: with_sets([[1], [3, 10]]), "gene set 1: column 10 is not in 0 … 9"),
+        (lambda: with_sets([[-1]]), "gene set 0: column -1 is not"),
+        (lambda: with_sets([[1, 2, 1]]), "gene set 0 has column 1 twice"),
+        (lambda: with_sets(num_fragments=9), "got 9, 8"),
+        (lambda: with_sets(num_fragments=0), "got 0, 8"),
         (lambda: GroupMSA(10, num_fragments=11, num_groups=2), "got 2, 11, 10"),
         (lambda: GroupMSA(10, num_fragments=4, num_groups=5), "got 5, 4, 10"),
         (lambda: GroupMSA(10, num_fragments=4, num_groups=0), "got 0, 4, 10"),
