@@ -14,9 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from gimp_fast.data.gene_reference import STATE_KEY
 from gimp_fast.errors import GimpError
-
-_STATE = "gimp_fast"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -38,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and JSON-able state; a reader sees the old file or the new one, whole."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {_STATE: json.dumps(state)}
+    metadata = {STATE_KEY: json.dumps(state)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -54,9 +53,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise GimpError(f"{path}: not a readable checkpoint: {error}") from error
-    if _STATE not in metadata:
+    if STATE_KEY not in metadata:
         raise GimpError(f"{path}: found a safetensors file; expected a gimp_fast checkpoint")
-    return tensors, json.loads(metadata[_STATE])
+    return tensors, json.loads(metadata[STATE_KEY])
 
 
 def load_model(path: Path, model: nn.Module) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gimp_fast.errors import Fault, FaultError, GimpError
 from gimp_fast.models.gimp import GiMPSettings, Modalities
+from gimp_fast.training.scaling import GeneScaling
 
 
 class _Strict(BaseModel):
@@ -100,6 +101,11 @@ class TrainConfig(_Strict):
         threads: CPU threads of torch; null leaves its default. Results repeat for one number.
         backend: of the operators, see ``gimp-fast doctor``.
         cache_gb: cohorts whose features take less are kept in memory as float32.
+        workers: processes that read batches ahead; 0 for none; ``"auto"`` has none where the
+            features fit in memory (``cache_gb``), else up to 4, one core being left for training.
+            Results do not depend on it.
+        gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
+        most_variable_genes: keep as many genes, those that vary most among the training patients.
         bootstrap: resamples of the confidence intervals.
     """
 
@@ -112,6 +118,9 @@ class TrainConfig(_Strict):
     threads: int | None = Field(None, ge=1)
     backend: str = "auto"
     cache_gb: float = Field(4.0, ge=0)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    gene_scaling: GeneScaling = "z-score"
+    most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: GiMPSettings = GiMPSettings()
     genes: GenesStage = GenesStage()
@@ -185,9 +194,10 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
 def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
     """Where two configurations differ first, as ``"key: x, y"``; None where nowhere.
 
-    The place of the cohort does not count: checkpoints hold its fingerprint.
+    The place of the cohort does not count, as checkpoints hold its fingerprint, nor does what no
+    result depends on.
     """
-    flat_a, flat_b = (_flatten(x.model_dump(exclude={"data"})) for x in (a, b))
+    flat_a, flat_b = (_flatten(x.model_dump(exclude={"data", "workers"})) for x in (a, b))
     for key, value in flat_a.items():
         if flat_b.get(key) != value:
             return f"{key}: {value!r}, {flat_b.get(key)!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
 from gimp_fast.training.checkpoint import (
@@ -26,9 +27,11 @@ from gimp_fast.training.checkpoint import (
     with_prefix,
 )
 from gimp_fast.training.config import StageSettings, TrainConfig
+from gimp_fast.training.loader import BatchLoader, num_batches, plan_epoch
 from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.run_folder import RunFolder
-from gimp_fast.training.sampling import GeneScaler, PatientReader, batches, num_batches
+from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stages import Scores, Stage, StageContext, stages_of
 
 Log = Callable[[str], None]
@@ -111,11 +114,10 @@ def _prepare(
     """Model, reader, and the provenance that every checkpoint carries."""
     scaler = None
     if config.modalities != "slide":
-        fitted_on = [c for c in split["train"] if cohort.has_expression(c)]
-        if not fitted_on:
-            raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
-        scaler = GeneScaler.fit(cohort.expression(fitted_on))
-    reader = PatientReader(cohort, config.modalities, scaler, config.cache_gb)
+        scaler = _fit_scaler(config, cohort, split_name, split["train"])
+    # Reading processes would each keep a copy.
+    cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
+    reader = PatientReader(cohort, config.modalities, scaler, cache_gb)
     split = {part: [c for c in cases if reader.usable(c)] for part, cases in split.items()}
     if not all(split.values()):
         raise GimpError(
@@ -127,8 +129,9 @@ def _prepare(
         model_config = GiMPConfig(
             **config.model.model_dump(),
             num_classes=len(cohort.classes),
-            feature_dim=cohort.feature_dim,
-            num_genes=len(cohort.gene_ids),
+            feature_dim=cohort.feature_dim or 1,
+            num_genes=0 if scaler is None else len(scaler.mean),
+            gene_sets=tuple(cohort.gene_sets.values()) if scaler and cohort.gene_sets else None,
             modalities=config.modalities,
         )
         model = GiMP(model_config, backend=config.backend).to(device)
@@ -143,13 +146,54 @@ def _prepare(
             "fingerprint": cohort.fingerprint,
             "split": split_name,
             "classes": list(cohort.classes),
-            "gene_ids": list(cohort.gene_ids) if scaler else [],
+            **_gene_provenance(cohort, scaler),
+            "expression": cohort.expression_facts,
             "expression_transform": cohort.expression_transform,
             "encoder": cohort.encoder,
+            "mpp": cohort.mpp,
+            "patch_size": cohort.patch_size,
             "patch_order": cohort.patch_order,
         },
     }
     return context, provenance
+
+
+def _fit_scaler(
+    config: TrainConfig, cohort: Cohort, split_name: str, train_cases: list[str]
+) -> GeneScaler:
+    if cohort.missing_genes:
+        raise GimpError(
+            f"{cohort.path}: {len(cohort.missing_genes)} genes of the list it was aligned to are "
+            "missing; such a cohort is for prediction, not for training"
+        )
+    if cohort.gene_sets and config.most_variable_genes:
+        raise GimpError("most_variable_genes: the cohort's genes come in sets, which stay whole")
+    fitted_on = [c for c in train_cases if cohort.has_expression(c)]
+    if not fitted_on:
+        raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
+    return GeneScaler.fit(
+        cohort.expression(fitted_on),
+        scaling=config.gene_scaling,
+        most_variable=config.most_variable_genes,
+    )
+
+
+def _gene_provenance(cohort: Cohort, scaler: GeneScaler | None) -> dict[str, Any]:
+    """The ordered genes that the model reads: without them it cannot be used on a new patient."""
+    if scaler is None:
+        return {"gene_ids": [], "gene_names": [], "gene_sets": {}}
+    columns = range(len(cohort.gene_ids)) if scaler.columns is None else scaler.columns
+    return {
+        "gene_ids": [cohort.gene_ids[i] for i in columns],
+        "gene_names": [cohort.gene_names[i] for i in columns],
+        "gene_sets": {name: list(columns) for name, columns in cohort.gene_sets.items()},
+    }
+
+
+def _workers(config: TrainConfig, reader: PatientReader) -> int:
+    if config.workers != "auto":
+        return config.workers
+    return 0 if reader.fits_in_memory else min(4, max(1, available_cores() - 1))
 
 
 def _run_stages(
@@ -194,6 +238,10 @@ class _StageRun:
                 f"{len(stage.val_cases)} validation patients that it can use; expected some"
             )
         self.optimizer = _adamw(stage)
+        pin = self.context.device.type == "cuda"
+        self.loader = BatchLoader(
+            stage.fetcher(), _workers(self.context.config, self.context.reader), pin
+        )
         self.best: dict[str, Any] | None = None
 
     def run(self, resumed: tuple[dict[str, Tensor], dict] | None, log: Log) -> dict[str, Any]:
@@ -226,18 +274,18 @@ class _StageRun:
         stage, settings = self.stage, self.settings
         # All randomness of an epoch comes from here, so that a resumed run repeats it.
         seeds = [self.context.config.seed, self.number, epoch]
-        rng = np.random.default_rng(seeds)
         torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
         stage.train_mode()
         began = time.perf_counter()
         totals: Scores = {}
         steps = num_batches(len(stage.train_cases), settings.batch_size)
-        for index, cases in enumerate(batches(stage.train_cases, settings.batch_size, rng)):
-            lr = learning_rate(settings, (epoch - 1) * steps + index, steps)
+        plans = plan_epoch(stage.train_cases, settings.batch_size, seeds)
+        for plan, batch in zip(plans, self.loader(plans), strict=True):
+            lr = learning_rate(settings, (epoch - 1) * steps + plan.step, steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            for name, value in self._step(cases, rng).items():
-                totals[name] = totals.get(name, 0.0) + value * len(cases)
+            for name, value in self._step(batch, plan.case_ids).items():
+                totals[name] = totals.get(name, 0.0) + value * len(plan.case_ids)
         train_scores = {name: total / len(stage.train_cases) for name, total in totals.items()}
         val_scores = stage.validate()
         self._check_finite(val_scores, stage.val_cases)
@@ -250,8 +298,8 @@ class _StageRun:
             "seconds": round(time.perf_counter() - began, 3),
         }
 
-    def _step(self, cases: list[str], rng: np.random.Generator) -> Scores:
-        losses = self.stage.losses(cases, rng)
+    def _step(self, batch: Any, cases: Sequence[str]) -> Scores:
+        losses = self.stage.losses(batch)
         scores = {name: value.item() for name, value in losses.items()}
         self._check_finite(scores, cases)
         self.optimizer.zero_grad(set_to_none=True)
@@ -262,7 +310,7 @@ class _StageRun:
         self.optimizer.step()
         return scores
 
-    def _check_finite(self, scores: Scores, cases: list[str]) -> None:
+    def _check_finite(self, scores: Scores, cases: Sequence[str]) -> None:
         if not math.isfinite(scores["loss"]):
             raise GimpError(
                 f"stage '{self.stage.name}': found a loss of {scores['loss']} on patients "

@@ -11,7 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gimp_fast.models import GiMP
-from gimp_fast.training.sampling import PatientReader, batches
+from gimp_fast.training.loader import plan_epoch
+from gimp_fast.training.sampling import PatientReader
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -34,8 +35,8 @@ def predict(
     """Class probabilities (patients, classes) and CLS_pat (patients, 2d), both float32."""
     model.eval()
     probabilities, representations = [], []
-    for part in batches(case_ids, batch_size):
-        batch = reader.batch(part).to(device)
+    for plan in plan_epoch(case_ids, batch_size, [], shuffle=False):
+        batch = reader.batch(plan.case_ids).to(device)
         with autocast(device, precision):
             cls = model.represent(**batch.inputs())
             logits = model.head(cls)

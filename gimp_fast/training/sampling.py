@@ -1,8 +1,8 @@
-"""From a cohort to tensors: scaled genes, packed bags, masked windows, repeatable order."""
+"""From a cohort to tensors: scaled genes, packed bags, masked windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,35 +10,34 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.training.scaling import GeneScaler
 
 
 @dataclass(frozen=True)
-class GeneScaler:
-    """z = (x − mean) / std, fitted on training patients only.
+class _Batch:
+    """Tensors of one step. Patches travel in the type in which they are stored."""
 
-    Attributes:
-        mean, std: (G,) float32. A gene that does not vary has std 1.
-    """
+    case_ids: tuple[str, ...]
+    labels: Tensor
 
-    mean: np.ndarray
-    std: np.ndarray
+    def to(self, device: torch.device) -> _Batch:
+        """On a device; patches become float32 there, so that half as many bytes travel."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        patches = getattr(moved, "patches", None)
+        return moved if patches is None else replace(moved, patches=patches.float())
 
-    @classmethod
-    def fit(cls, expression: np.ndarray) -> GeneScaler:
-        """Fit on (patients, G)."""
-        std = expression.std(0, dtype=np.float64)
-        std[std < 1e-6] = 1.0
-        mean = expression.mean(0, dtype=np.float64)
-        return cls(mean.astype(np.float32), std.astype(np.float32))
+    def pin_memory(self) -> _Batch:
+        """In page-locked memory, from which a GPU reads while the processor goes on."""
+        return self._each(Tensor.pin_memory)
 
-    def __call__(self, expression: np.ndarray) -> np.ndarray:
-        """(patients, G) -> (patients, G) float32."""
-        return (expression - self.mean) / self.std
+    def _each(self, function) -> _Batch:
+        tensors = {k: function(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True)
-class PatientBatch:
-    """Patients of one step; B patients, of whom some may lack a modality.
+class PatientBatch(_Batch):
+    """Whole patients; B of them, of whom some may lack a modality.
 
     Attributes:
         case_ids: B ids.
@@ -50,8 +49,6 @@ class PatientBatch:
         has_slide: (B,) bool, True = present; its True rows are the bags.
     """
 
-    case_ids: tuple[str, ...]
-    labels: Tensor
     genes: Tensor | None
     has_genes: Tensor
     patches: Tensor | None
@@ -68,17 +65,30 @@ class PatientBatch:
             "has_genes": self.has_genes,
         }
 
-    def to(self, device: torch.device) -> PatientBatch:
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+
+@dataclass(frozen=True)
+class WindowBatch(_Batch):
+    """Masked windows of slides, for pre-training.
+
+    Attributes:
+        case_ids: B ids.
+        labels: (B,) int64.
+        genes: (B, G) scaled expression, zero where absent; None for a slide-only run.
+        has_genes: (B,) bool, True = present.
+        patches: (B, L, C) contiguous windows.
+        masked: (B, L) bool, True = masked.
+    """
+
+    genes: Tensor | None
+    has_genes: Tensor
+    patches: Tensor
+    masked: Tensor
 
 
 class PatientReader:
     """Reads patients of a cohort as tensors; keeps features in memory where they fit.
+
+    A packed store is not kept: the system's page cache holds it, once for all processes.
 
     Args:
         cohort: an open cohort.
@@ -93,9 +103,13 @@ class PatientReader:
         self.uses_genes = modalities != "slide"
         self.scaler = scaler
         total = sum(cohort.bag(c).num_patches for c in cohort.case_ids if cohort.has_slides(c))
-        self._cache: dict[str, np.ndarray] | None = None
-        if total * cohort.feature_dim * 4 <= cache_gb * 1e9:
-            self._cache = {}
+        self.fits_in_memory = total * cohort.feature_dim * 4 <= cache_gb * 1e9
+        keeps = self.fits_in_memory and cohort.store is None
+        self._cache: dict[str, Tensor] | None = {} if keeps else None
+
+    def __getstate__(self) -> dict:
+        """Without the cache: a process that reads for others keeps nothing."""
+        return vars(self) | {"_cache": None}
 
     def usable(self, case_id: str) -> bool:
         """Whether the patient has at least one of the run's modalities."""
@@ -103,12 +117,12 @@ class PatientReader:
             self.uses_genes and self.cohort.has_expression(case_id)
         )
 
-    def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Contiguous rows of the patient's bag, (rows, C) float32."""
+    def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Contiguous rows of the patient's bag, (rows, C) in the type of the store or float32."""
         if self._cache is None:
-            return self.cohort.bag(case_id).read(start, stop)
+            return self.cohort.bag(case_id).tensor(start, stop)
         if case_id not in self._cache:
-            self._cache[case_id] = self.cohort.bag(case_id).read()
+            self._cache[case_id] = self.cohort.bag(case_id).tensor()
         return self._cache[case_id][start:stop]
 
     def labels(self, case_ids: Sequence[str]) -> Tensor:
@@ -121,7 +135,7 @@ class PatientReader:
         )
         if not self.uses_genes:
             return None, present
-        genes = torch.zeros(len(case_ids), len(self.cohort.gene_ids))
+        genes = torch.zeros(len(case_ids), len(self.scaler.mean))
         with_rna = [c for c, has in zip(case_ids, present.tolist(), strict=True) if has]
         if with_rna:
             scaled = self.scaler(self.cohort.expression(with_rna))
@@ -147,27 +161,45 @@ class PatientReader:
             shown = zip(case_ids, has_slide.tolist(), strict=True)
             bags = [self.patches(c) for c, has in shown if has]
             cu_seqlens = torch.tensor([0, *map(len, bags)]).cumsum(0).int()
-            width = self.cohort.feature_dim
-            patches = torch.from_numpy(np.concatenate([np.empty((0, width), np.float32), *bags]))
+            patches = torch.cat(bags) if bags else torch.empty(0, self.cohort.feature_dim)
+        labels = self.labels(case_ids)
         return PatientBatch(
-            tuple(case_ids), self.labels(case_ids), genes, has_genes, patches, cu_seqlens, has_slide
+            tuple(case_ids), labels, genes, has_genes, patches, cu_seqlens, has_slide
         )
+
+    def windows(
+        self,
+        case_ids: Sequence[str],
+        length: int,
+        mask_ratio: float,
+        rngs: Sequence[np.random.Generator],
+    ) -> WindowBatch:
+        """A window of each patient, drawn with a generator of its own; see ``window``."""
+        drawn = [
+            self.window(case, length, mask_ratio, rng)
+            for case, rng in zip(case_ids, rngs, strict=True)
+        ]
+        patches, masked = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        genes, has_genes = self.genes(case_ids)
+        labels = self.labels(case_ids)
+        return WindowBatch(tuple(case_ids), labels, genes, has_genes, patches, masked)
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Tensor, Tensor]:
         """A random contiguous window of the bag and its random mask (GiMP section 2.3).
 
         A bag shorter than the window is repeated from its start; a masked patch is masked in all
         its copies, which would otherwise show the answer. A bag of one patch is not masked.
 
         Args:
+            case_id: the patient.
             length: L.
             mask_ratio: part of the distinct patches to mask.
             rng: source of the start and the mask.
 
         Returns:
-            patches (L, C) float32 and mask (L,) bool, True = masked.
+            patches (L, C), as ``patches`` gives them, and mask (L,) bool, True = masked.
         """
         total = self.cohort.bag(case_id).num_patches
         distinct = min(total, length)
@@ -175,22 +207,8 @@ class PatientReader:
         patches = self.patches(case_id, start, start + distinct)
         masked = np.zeros(distinct, bool)
         masked[rng.permutation(distinct)[: round(mask_ratio * distinct)]] = distinct > 1
-        copies = np.arange(length) % distinct
+        masked = torch.from_numpy(masked)
+        if distinct == length:
+            return patches, masked
+        copies = torch.arange(length) % distinct
         return patches[copies], masked[copies]
-
-
-def batches(
-    case_ids: Sequence[str], batch_size: int, rng: np.random.Generator | None = None
-) -> Iterator[list[str]]:
-    """Batches of case ids, shuffled where a generator is given.
-
-    The sizes of the batches differ by at most one: a last batch of a single patient holds no
-    triplet.
-    """
-    order = list(case_ids) if rng is None else [case_ids[i] for i in rng.permutation(len(case_ids))]
-    for part in np.array_split(np.arange(len(order)), num_batches(len(order), batch_size)):
-        yield [order[i] for i in part]
-
-
-def num_batches(num_patients: int, batch_size: int) -> int:
-    return max(1, -(-num_patients // batch_size))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from gimp_fast.models import GeneClassifier, GiMP
 from gimp_fast.training.config import StageSettings, TrainConfig
 from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
-from gimp_fast.training.sampling import PatientReader, batches
+from gimp_fast.training.loader import StepPlan, plan_epoch
+from gimp_fast.training.sampling import PatientBatch, PatientReader, WindowBatch
 
 Scores = dict[str, float]
 
@@ -59,8 +61,12 @@ class Stage(ABC):
         """Modules in training mode, whose parameters the optimiser holds."""
 
     @abstractmethod
-    def losses(self, case_ids: Sequence[str], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Scalars of one step on a batch of patients; ``"loss"`` is what is minimised."""
+    def fetcher(self) -> Callable[[StepPlan], Any]:
+        """What reads the batch of a training step; picklable, so that another process can."""
+
+    @abstractmethod
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars of one step on a batch that ``fetcher`` read; ``"loss"`` is what is minimised."""
 
     @abstractmethod
     def validate(self) -> Scores:
@@ -101,11 +107,13 @@ class GenesStage(Stage):
     def trained_modules(self) -> Iterator[nn.Module]:
         yield self.classifier
 
-    def losses(self, case_ids: Sequence[str], rng: np.random.Generator) -> dict[str, Tensor]:
-        genes, _ = self.context.reader.genes(case_ids)
-        labels = self.context.reader.labels(case_ids).to(self.context.device)
+    def fetcher(self) -> Callable[[StepPlan], tuple[Tensor, Tensor]]:
+        return GeneFetcher(self.context.reader)
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        genes, labels = (x.to(self.context.device, non_blocking=True) for x in batch)
         with self.autocast():
-            logits = self.classifier(genes.to(self.context.device)).float()
+            logits = self.classifier(genes).float()
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}
 
@@ -132,21 +140,18 @@ class PretrainStage(Stage):
         yield self.context.model.aggregator
         yield self.context.model.decoder
 
-    def losses(self, case_ids: Sequence[str], rng: np.random.Generator) -> dict[str, Tensor]:
-        settings, device = self.settings, self.context.device
-        reader = self.context.reader
-        drawn = [reader.window(c, settings.window, settings.mask_ratio, rng) for c in case_ids]
-        windows, masked = (
-            torch.from_numpy(np.stack(x)).to(device) for x in zip(*drawn, strict=True)
-        )
-        genes, has_genes = reader.genes(case_ids)
+    def fetcher(self) -> Callable[[StepPlan], WindowBatch]:
+        return WindowFetcher(self.context.reader, self.settings.window, self.settings.mask_ratio)
+
+    def losses(self, batch: WindowBatch) -> dict[str, Tensor]:
+        settings, batch = self.settings, batch.to(self.context.device)
         with self.autocast():
             parts = self.context.model.pretrain_losses(
-                windows,
-                masked,
-                reader.labels(case_ids).to(device),
-                None if genes is None else genes.to(device),
-                has_genes=has_genes.to(device),
+                batch.patches,
+                batch.masked,
+                batch.labels,
+                batch.genes,
+                has_genes=batch.has_genes,
                 reduction=settings.reconstruction,
                 margin=settings.margin,
                 mining=settings.mining,
@@ -166,11 +171,11 @@ class PretrainStage(Stage):
     def validate(self) -> Scores:
         """The same windows and masks after every epoch."""
         self.context.model.eval()
-        rng = np.random.default_rng(self.context.config.seed)
-        totals: Scores = {}
-        for part in batches(self.val_cases, self.settings.batch_size):
-            for name, value in self.losses(part, rng).items():
-                totals[name] = totals.get(name, 0.0) + value.item() * len(part)
+        fetch, totals = self.fetcher(), Scores()
+        seed = [self.context.config.seed]
+        for plan in plan_epoch(self.val_cases, self.settings.batch_size, seed, shuffle=False):
+            for name, value in self.losses(fetch(plan)).items():
+                totals[name] = totals.get(name, 0.0) + value.item() * len(plan.case_ids)
         return {name: total / len(self.val_cases) for name, total in totals.items()}
 
 
@@ -196,12 +201,11 @@ class FinetuneStage(Stage):
         tokens = [getattr(model, name, None) for name in ("absent_slide", "absent_genes")]
         return super().parameters() + [token for token in tokens if token is not None]
 
-    def losses(self, case_ids: Sequence[str], rng: np.random.Generator) -> dict[str, Tensor]:
-        hide = None
-        if self.settings.modality_dropout:
-            chance = self.settings.modality_dropout
-            hide = rng.choice(3, len(case_ids), p=[1 - chance, chance / 2, chance / 2])
-        batch = self.context.reader.batch(case_ids, hide).to(self.context.device)
+    def fetcher(self) -> Callable[[StepPlan], PatientBatch]:
+        return PatientFetcher(self.context.reader, self.settings.modality_dropout)
+
+    def losses(self, batch: PatientBatch) -> dict[str, Tensor]:
+        batch = batch.to(self.context.device)
         with self.autocast():
             logits = self.context.model(**batch.inputs()).float()
         accuracy = (logits.argmax(-1) == batch.labels).float().mean()
@@ -223,6 +227,44 @@ class FinetuneStage(Stage):
         if self.settings.select == "loss":
             return super().rank(scores)
         return (scores.get(self.settings.select, 0.0), -scores["loss"])
+
+
+@dataclass(frozen=True)
+class GeneFetcher:
+    """Reads scaled genes (B, G) and labels (B,)."""
+
+    reader: PatientReader
+
+    def __call__(self, plan: StepPlan) -> tuple[Tensor, Tensor]:
+        genes, _ = self.reader.genes(plan.case_ids)
+        return genes, self.reader.labels(plan.case_ids)
+
+
+@dataclass(frozen=True)
+class WindowFetcher:
+    """Reads masked windows of ``length`` patches."""
+
+    reader: PatientReader
+    length: int
+    mask_ratio: float
+
+    def __call__(self, plan: StepPlan) -> WindowBatch:
+        return self.reader.windows(plan.case_ids, self.length, self.mask_ratio, plan.rngs())
+
+
+@dataclass(frozen=True)
+class PatientFetcher:
+    """Reads whole patients, of whom some hide one of two modalities."""
+
+    reader: PatientReader
+    modality_dropout: float = 0.0
+
+    def __call__(self, plan: StepPlan) -> PatientBatch:
+        hide, chance = None, self.modality_dropout
+        if chance:
+            shares = [1 - chance, chance / 2, chance / 2]
+            hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
+        return self.reader.batch(plan.case_ids, hide)
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:

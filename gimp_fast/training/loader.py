@@ -1,0 +1,164 @@
+"""The order of an epoch, and batches read ahead of the step that needs them.
+
+What a step trains on is a function of the seed, the epoch, the step and a patient's place in the
+batch: the number of reading processes, the number of ranks and the step at which an epoch is taken
+up again change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gimp_fast.errors import GimpError
+
+PREFETCH = 2  # batches that each process reads ahead
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one rank reads for one step.
+
+    Attributes:
+        step: number of the step in its epoch.
+        case_ids: the rank's patients.
+        seed: of the step.
+        place: place of the first of them in the batch of all ranks.
+    """
+
+    step: int
+    case_ids: tuple[str, ...]
+    seed: tuple[int, ...] = ()
+    place: int = 0
+
+    def rngs(self) -> list[np.random.Generator]:
+        """A generator for each patient."""
+        places = range(self.place, self.place + len(self.case_ids))
+        return [np.random.default_rng([*self.seed, self.step, place]) for place in places]
+
+
+def plan_epoch(
+    case_ids: Sequence[str],
+    batch_size: int,
+    seed: Sequence[int],
+    *,
+    shuffle: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    first_step: int = 0,
+) -> list[StepPlan]:
+    """The steps of an epoch.
+
+    The sizes of the batches differ by at most one: a last batch of a single patient holds no
+    triplet.
+
+    Args:
+        case_ids: all patients of the epoch.
+        batch_size: patients a step, of all ranks together.
+        seed: non-negative integers, e.g. seed, stage and epoch.
+        shuffle: False keeps the order of ``case_ids``.
+        rank, world_size: which part of each batch is wanted, and of how many.
+        first_step: steps before it have been made already.
+
+    Raises:
+        ValueError: a batch would leave a rank without a patient.
+    """
+    order = list(case_ids)
+    if shuffle:
+        rng = np.random.default_rng([*seed])
+        order = [case_ids[i] for i in rng.permutation(len(case_ids))]
+    steps = num_batches(len(order), batch_size)
+    if len(order) // steps < world_size:
+        raise ValueError(f"{world_size} ranks share batches of {len(order) // steps} patients")
+    plans = []
+    for step, batch in enumerate(np.array_split(np.arange(len(order)), steps)):
+        share = np.array_split(np.arange(len(batch)), world_size)[rank]
+        cases = tuple(order[batch[place]] for place in share)
+        plans.append(StepPlan(step, cases, tuple(seed), int(share[0])))
+    return plans[first_step:]
+
+
+def num_batches(num_patients: int, batch_size: int) -> int:
+    return max(1, -(-num_patients // batch_size))
+
+
+class BatchLoader:
+    """Carries out plans, in order, in processes that read ahead.
+
+    The processes start with the first epoch and stay. Each opens the cohort's files for itself;
+    nothing is copied to it but the plans, and back from it but the batches.
+
+    Args:
+        fetch: plan -> batch; picklable, and a function of the plan alone.
+        workers: reading processes; 0 reads in this one, when the batch is asked for.
+        pin_memory: put batches into page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self, fetch: Callable[[StepPlan], Any], workers: int = 0, pin_memory: bool = False
+    ):
+        self._plans: list[StepPlan] = []
+        self._loader = DataLoader(
+            _Fetched(fetch),
+            batch_size=None,
+            sampler=_Turns(self),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            collate_fn=_as_it_is,
+        )
+
+    def __call__(self, plans: Iterable[StepPlan]) -> Iterator[Any]:
+        """The batches of the plans.
+
+        Raises:
+            GimpError: a batch cannot be read, or a reading process was killed.
+        """
+        self._plans = list(plans)
+        try:
+            for batch in self._loader:
+                if isinstance(batch, GimpError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            raise GimpError(
+                f"a process that reads batches ended ({error}); if memory ran out, train with "
+                "fewer: --set workers=0"
+            ) from error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class _Turns(torch.utils.data.Sampler):
+    """Hands the plans of the current epoch to the loader, whose sampler cannot be replaced."""
+
+    def __init__(self, loader: BatchLoader):
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        return iter(self._loader._plans)
+
+    def __len__(self) -> int:
+        return len(self._loader._plans)
+
+
+class _Fetched(Dataset):
+    def __init__(self, fetch: Callable[[StepPlan], Any]):
+        self._fetch = fetch
+
+    def __getitem__(self, plan: StepPlan) -> Any:
+        try:
+            return self._fetch(plan)
+        except GimpError as error:
+            # An exception would arrive wrapped in the traceback of another process.
+            return error
