@@ -1,4 +1,4 @@
-"""Labels and splits: ids stay text, and no patient is in two parts."""
+"""Labels: every project's layout gives the same rows, ids stay text, and faults name their row."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from gimp_fast.data.tables import make_split, read_labels, read_split, split_files
+from gimp_fast.data.tables import read_labels
+from gimp_fast.data.tables.labels import patient_of
 from gimp_fast.errors import FaultError
 
-KNOWN = {"001", "002", "003", "004"}
-CASES = {"s1": "001", "s1b": "001", "s2": "002", "s3": "003"}
+A, B = "TCGA-05-4244-01Z-00-DX1.d4ff32cd", "TCGA-18-3406-01Z-00-DX1.8D07F006"
+MCAT = (
+    ",case_id,slide_id,age,site,is_female,oncotree_code,train\n"
+    f"0,TCGA-05-4244,{A}.svs,70.0,05,1.0,LUAD,1.0\n"
+    f"1,TCGA-18-3406,{B}.svs,51.0,18,0.0,LUSC,1.0\n"
+)
+FOLD = ",train,train_label,val,val_label,test,test_label\n"
 
 
 def write(file: Path, text: str) -> Path:
@@ -18,13 +24,161 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
+def found(rows) -> list[tuple[str, str, str]]:
+    return [(row.case_id, row.slide_id, row.label) for row in rows]
+
+
+def kinds_of(error: pytest.ExceptionInfo) -> list[str]:
+    return [fault.kind for fault in error.value.faults]
+
+
 def test_zero_padded_ids_and_slide_endings(tmp_path):
     text = "\ufeffcase_id,slide_id,label\n007, 0010.svs ,A\n07,010,B\n08,x.y.h5,NA\n"
     rows, faults = read_labels(write(tmp_path / "l.csv", text))
     assert faults == []
-    found = [(row.case_id, row.slide_id, row.label) for row in rows]
-    assert found[0] == ("007", "0010", "A")
-    assert found[-1] == ("08", "x.y", "")
+    assert found(rows) == [("007", "0010", "A"), ("07", "010", "B"), ("08", "x.y", "")]
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.tsv", "l.txt"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+def test_delimiters_and_line_ends(tmp_path, name, delimiter, newline):
+    lines = ['"case_id",slide_id,label', "007,s1,A", "", '008,"s2",B']
+    text = newline.join(lines).replace(",", delimiter) + newline
+    (tmp_path / name).write_bytes(text.encode())
+    rows, faults = read_labels(tmp_path / name)
+    assert (found(rows), faults) == ([("007", "s1", "A"), ("008", "s2", "B")], [])
+    assert rows[1].where == f"{tmp_path / name} row 4"
+
+
+def test_mcat_label_of_another_name(tmp_path):
+    rows, faults = read_labels(write(tmp_path / "m.csv", MCAT), label_column="oncotree_code")
+    assert (found(rows), faults) == ([("TCGA-05-4244", A, "LUAD"), ("TCGA-18-3406", B, "LUSC")], [])
+    rows, _ = read_labels(tmp_path / "m.csv", label_column="is_female")
+    assert [row.label for row in rows] == ["1.0", "0.0"]
+
+
+def test_a_missing_label_column_lists_those_there_are(tmp_path):
+    with pytest.raises(FaultError, match="no column label among case_id, slide_id, age, site"):
+        read_labels(write(tmp_path / "m.csv", MCAT))
+    wide = "case_id,slide_id," + ",".join(f"G{n}_rnaseq" for n in range(20_000)) + "\na,s\n"
+    with pytest.raises(FaultError, match=r"G27_rnaseq, and 19972 more; expected") as error:
+        read_labels(write(tmp_path / "wide.csv", wide))
+    assert len(str(error.value)) < 1000
+
+
+def stamp(folder: Path, clini: str, slides: str):
+    write(folder / "clini.csv", clini)
+    return read_labels(
+        folder / "clini.csv",
+        label_column="isMSIH",
+        slide_table=write(folder / "slides.csv", slides),
+    )
+
+
+def test_stamp_joins_clini_and_slide_tables(tmp_path):
+    clini = "PATIENT,AGE,isMSIH\n01,50,yes\n02,60,no\n03,70,no\n04,80,\n"
+    slides = "FILENAME,PATIENT\na/x.1.h5,01\nb\\y,01\nz.h5,02\nw.h5,09\nv.h5,04\n"
+    rows, faults = stamp(tmp_path, clini, slides)
+    assert faults == []
+    assert found(rows) == [
+        ("01", "x.1", "yes"),
+        ("01", "y", "yes"),
+        ("02", "z", "no"),
+        ("09", "w", ""),  # no clini row
+        ("04", "v", ""),
+        ("03", "", "no"),  # no slide
+    ]
+    assert rows[3].where == f"{tmp_path / 'slides.csv'} row 5"
+    assert rows[5].where == f"{tmp_path / 'clini.csv'} row 4"
+
+
+@pytest.mark.parametrize(
+    ("clini", "slides", "kinds"),
+    [
+        ("PATIENT,isMSIH\n1,y\n1,y\n", "PATIENT,FILENAME\n1,a\n", ["duplicate-patient"]),
+        ("PATIENT,isMSIH\n1,y\n1,n\n", "PATIENT,FILENAME\n1,a\n", ["label-conflict"]),
+        ("PATIENT,isMSIH\n1,y\n", "PATIENT,FILENAME\n1,x/a.h5\n1,a\n", ["duplicate-slide"]),
+        ("PATIENT,isMSIH\n1,y\n", "PATIENT,FILENAME\n1,a\n2,a\n", ["duplicate-slide"]),
+        ("PATIENT,isMSIH\n1,y\n", "PATIENT,FILENAME\n1,\n1,dir/\n,b\n", ["missing-id"] * 3),
+        ("PATIENT,isMSIH\n,y\n1,n\n", "PATIENT,FILENAME\n1,a\n", ["missing-id"]),
+        ("PATIENT,isMSIH\n", "PATIENT,FILENAME\n", ["no-rows"]),
+    ],
+    ids=["twice", "conflict", "slide", "two-owners", "blank-slides", "blank-patient", "empty"],
+)
+def test_bad_stamp_tables(tmp_path, clini, slides, kinds):
+    _, faults = stamp(tmp_path, clini, slides)
+    assert [fault.kind for fault in faults] == kinds
+
+
+@pytest.mark.parametrize(
+    ("clini", "slides", "kind"),
+    [
+        ("PATIENT,label\n1,y\n", "PATIENT,FILENAME\n1,a\n", "missing-column"),
+        ("ID,isMSIH\n1,y\n", "PATIENT,FILENAME\n1,a\n", "missing-column"),
+        ("PATIENT,isMSIH\n1,y\n", "PATIENT,FILE\n1,a\n", "missing-column"),
+        ("case_id,slide_id,isMSIH\n1,s,y\n", "PATIENT,FILENAME\n1,a\n", "label-layout"),
+        (FOLD + "0,a,0,b,0,c,0\n", "PATIENT,FILENAME\n1,a\n", "missing-column"),
+    ],
+)
+def test_tables_that_are_not_stamps(tmp_path, clini, slides, kind):
+    with pytest.raises(FaultError) as error:
+        stamp(tmp_path, clini, slides)
+    assert kinds_of(error) == [kind]
+
+
+def test_transmil_folds(tmp_path):
+    write(tmp_path / "fold0.csv", f"{FOLD}0,normal_1,0,{A},1.0,007,1.0\n1,tumor_2,1,,,,\n")
+    write(tmp_path / "fold1.csv", f"{FOLD}0,{A}.svs,1,tumor_2,1,normal_1,0\n1,{B},0,,,,\n")
+    rows, faults = read_labels(tmp_path / "fold0.csv")
+    expected = [
+        ("normal_1", "normal_1", "0"),
+        ("tumor_2", "tumor_2", "1"),
+        ("TCGA-05-4244", A, "1"),
+        ("007", "007", "1"),
+    ]
+    assert (found(rows), faults) == (expected, [])
+    assert rows[2].where == f"{tmp_path / 'fold0.csv'} row 2 [val]"
+    rows, faults = read_labels(tmp_path)
+    assert (found(rows), faults) == ([*expected, ("TCGA-18-3406", B, "0")], [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kinds"),
+    [
+        ("0,a,0,b,1.0,c,1.0\n", "0,a,1,b,1,c,1\n", ["label-conflict"]),
+        ("0,a,0,a,0,c,1.0\n", "0,a,0,b,1,c,1\n", ["duplicate-slide"]),
+        ("0,a,0,,1.0,c,1.0\n", "0,a,0,b,1,c,1\n", ["missing-id"]),
+        ("0,a,0,b,,c,1.0\n", "0,a,0,b,1,c,1\n", []),
+        (f"0,{A},0,b,1,c,1\n", f"0,{A[:12]}-x,1,b,1,c,1\n", ["label-conflict"]),
+    ],
+    ids=["folds-disagree", "twice-in-a-fold", "label-only", "one-fold-knows", "patient"],
+)
+def test_transmil_folds_must_agree(tmp_path, first, second, kinds):
+    write(tmp_path / "fold0.csv", FOLD + first)
+    write(tmp_path / "fold1.csv", FOLD + second)
+    rows, faults = read_labels(tmp_path)
+    assert [fault.kind for fault in faults] == kinds
+    assert ("b", "b", "1") in found(rows)
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "kind"),
+    [
+        ({}, {}, "missing-file"),
+        ({"a.csv": ",train,val,test\n0,a,b,c\n"}, {}, "missing-column"),
+        ({"a.csv": ",train,train_label,test\n0,a,1,b\n"}, {}, "missing-column"),
+        ({"a.csv": FOLD}, {"slide_table": "a.csv"}, "label-layout"),
+        ({"a.csv": FOLD}, {"label_column": "x"}, "label-layout"),
+    ],
+    ids=["empty", "no-labels", "half-labelled", "slide-table", "label-column"],
+)
+def test_folders_without_folds(tmp_path, files, arguments, kind):
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    with pytest.raises(FaultError) as error:
+        read_labels(tmp_path, **arguments)
+    assert kinds_of(error) == [kind]
 
 
 @pytest.mark.parametrize(
@@ -33,11 +187,15 @@ def test_zero_padded_ids_and_slide_endings(tmp_path):
         ("case_id,slide_id,label\na,s,A\na,s.svs,A\n", ["duplicate-slide"]),
         ("case_id,slide_id,label\na,s,A\na,t,B\n", ["label-conflict"]),
         ("case_id,slide_id,label\n,s,A\n", ["missing-id"]),
+        ("case_id,slide_id,label\na,.svs,A\n", ["missing-id"]),
+        ('case_id,slide_id,label\na,"s\nt",A\n', ["bad-id"]),
+        ("case_id,slide_id,label\na\u200b,s,A\n", ["bad-id"]),
         ("case_id,slide_id,label\n", ["no-rows"]),
         ("case_id,slide_id,label\n,s,A\na,t,A\na,t,A\na,u,B\n",
          ["missing-id", "duplicate-slide", "label-conflict"]),
     ],
-    ids=["duplicate", "conflict", "no-id", "no-rows", "three-at-once"],
+    ids=["duplicate", "conflict", "no-id", "no-stem", "line-break", "invisible", "no-rows",
+         "three-at-once"],
 )  # fmt: skip
 def test_bad_labels(tmp_path, text, kinds):
     _, faults = read_labels(write(tmp_path / "l.csv", text))
@@ -45,76 +203,50 @@ def test_bad_labels(tmp_path, text, kinds):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("content", "kind", "message"),
     [
-        ("case_id,label\na,A\n", "missing-column"),
-        ("", "missing-column"),
-        ("case_id,slide_id,label\na,b,c,d\n", "row-length"),
-        (None, "missing-file"),
+        (b"case_id,label\na,A\n", "missing-column", "no column slide_id or FILENAME"),
+        (b"", "missing-column", "among none"),
+        (b"case_id,slide_id,label\na,b,c,d\n", "row-length", "row 2: found 4 cells; expected 3"),
+        (b"case_id,slide_id,label,label\na,b,c,d\n", "duplicate-column", "2 columns 'label'"),
+        (b'case_id,slide_id,label\na,"b,c\nd,e,f\n', "unreadable-file", "row 3"),
+        (None, "missing-file", "no such file"),
+        ("case_id,slide_id,label\na,b,ü\n".encode("latin-1"), "encoding", "byte 0xfc at position"),
+        ("case_id,slide_id,label\na,b,c\n".encode("utf-16"), "encoding", "UTF-16"),
+        ("case_id,slide_id,label\na,b,c\n".encode("utf-16-le"), "encoding", "NUL"),
+        (b"case_id,slide_id,label\na,b\0,c\n", "encoding", "NUL character at position 26"),
+        (b"PK\x03\x04 and so on", "encoding", "Excel workbook"),
     ],
-    ids=["column", "empty", "long-row", "no-file"],
-)
-def test_unreadable_labels(tmp_path, text, kind):
+    ids=["column", "empty", "long-row", "column-twice", "open-quote", "no-file", "latin-1",
+         "utf-16", "utf-16-le", "nul", "xlsx"],
+)  # fmt: skip
+def test_unreadable_labels(tmp_path, content, kind, message):
     file = tmp_path / "l.csv"
-    if text is not None:
-        write(file, text)
-    with pytest.raises(FaultError) as error:
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(FaultError, match=message) as error:
         read_labels(file)
-    assert [fault.kind for fault in error.value.faults] == [kind]
+    assert kinds_of(error) == [kind]
+    assert str(file) in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("identifier", "patient"),
     [
-        "case_id,split\n001,train\n002,val\n003,test\n004,train\n",
-        ",train,val,test\n0,001,002,003\n1,004,,\n",
-        ",train,val,test\n0,s1,s2,s3.svs\n1,s1b,nan,\n2,004,,\n",
-    ],
-    ids=["long", "clam-cases", "clam-slides"],
-)
-def test_split_layouts(tmp_path, text):
-    parts = read_split(write(tmp_path / "s.csv", text), CASES, KNOWN)
-    assert parts == {"001": "train", "002": "val", "003": "test", "004": "train"}
-
-
-@pytest.mark.parametrize(
-    ("text", "kinds"),
-    [
-        ("case_id,split\n001,train\n001,test\n002,val\n003,test\n", ["split-leak"]),
-        (",train,val,test\n0,s1,s1b,s2\n1,,s3,\n", ["split-leak"]),
-        ("case_id,split\n001,train\n001,train\n002,val\n003,test\n", ["duplicate-patient"]),
-        ("case_id,split\n001,train\n1,train\n002,val\n003,test\n", ["unknown-patient"]),
-        ("case_id,split\n001,train\n002,valid\n003,test\n", ["unknown-part"]),
-        ("case_id,split\n001,train\n003,test\n", ["empty-part"]),
-        (",train,val\n0,001,002\n", ["missing-column"]),
-        ("case_id,split\n001,train\n001,val\n009,val\n", ["split-leak", "unknown-patient"]),
+        (A, "TCGA-05-4244"),
+        ("TCGA-05-4244", "TCGA-05-4244"),
+        ("TCGA-05-4244_2", "TCGA-05-4244"),
+        ("TCGA-05-42445", "TCGA-05-42445"),
+        ("2019-01-0001-x", "2019-01-0001-x"),
+        ("xTCGA-05-4244-01", "xTCGA-05-4244-01"),
     ],
 )
-def test_bad_splits(tmp_path, text, kinds):
-    with pytest.raises(FaultError) as error:
-        read_split(write(tmp_path / "s.csv", text), CASES, KNOWN)
-    assert [fault.kind for fault in error.value.faults] == kinds
+def test_only_barcodes_are_cut(identifier, patient):
+    assert patient_of(identifier) == patient
 
 
-def test_split_folder_leaves_out_clams_other_tables(tmp_path):
-    for name in ("splits_1", "splits_0", "splits_0_bool", "splits_0_descriptor"):
-        write(tmp_path / f"{name}.csv", "x")
-    assert [file.stem for file in split_files([tmp_path])] == ["splits_0", "splits_1"]
-
-
-def test_new_split_is_stratified_and_repeatable():
-    labels = {f"{n:03d}": "AB"[n % 4 == 0] for n in range(100)}
-    parts = make_split(labels, 0)
-    assert parts == make_split(labels, 0) != make_split(labels, 1)
-    assert set(parts) == set(labels)
-    for part, size, of_class_b in [("train", 60, 15), ("val", 20, 5), ("test", 20, 5)]:
-        chosen = [case for case in parts if parts[case] == part]
-        assert len(chosen) == size
-        assert sum(labels[case] == "B" for case in chosen) == of_class_b
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_new_split_of_too_few_patients(count):
-    labels = {str(n): "AB"[n < count] for n in range(count + 2)}
-    with pytest.raises(FaultError, match="too-few-patients"):
-        make_split(labels, 0)
+def test_real_labels(real_data):
+    rows, faults = read_labels(real_data / "tcga_nsclc" / "slides.csv")
+    assert (len(rows), faults) == (780, [])
+    assert len({row.case_id for row in rows}) == 701
+    assert all(patient_of(row.slide_id) == row.case_id for row in rows)

@@ -1,0 +1,307 @@
+"""Splits of patients into train, val and test, read from other projects' files.
+
+``read_splits`` knows these layouts; an entry may be a patient's id or one of their slides'.
+
+- long: ``case_id,split``, one row a patient.
+- CLAM: columns ``train,val,test`` of ids. TransMIL: the same beside columns of labels.
+- MCAT, SurvPath: columns ``train,val``, the second of which these projects report on.
+- STAMP: ``splits.json`` with ``{"splits": [{"train_patients": […], "test_patients": […]}, …]}``.
+
+Parts may be spelt as in ``PART_NAMES``, in capitals or not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.tables.labels import (
+    NO_LABEL,
+    PATIENT_COLUMNS,
+    strip_extension,
+)
+from gimp_fast.data.tables.new_splits import check_split
+from gimp_fast.data.tables.table import Table, open_table, read_text
+from gimp_fast.errors import Fault, FaultError, Faults
+
+PART_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+VAL_SHARE = 0.25  # of the training patients, where a file has no validation part
+STAMP_LAYOUT = '{"splits": [{"train_patients": [...], "test_patients": [...]}, ...]}'
+_INDEX = re.compile(r"(Unnamed: \d+|index)?")  # also as pandas calls it once it has read it back
+
+
+@dataclass(frozen=True)
+class ReadSplit:
+    """A split as this project uses it.
+
+    Attributes:
+        parts: case id -> ``train``, ``val`` or ``test``.
+        note: what was done to the file's own parts; empty if nothing.
+    """
+
+    parts: dict[str, str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A split as its file has it: (id, part, place) entries and the parts it is made of."""
+
+    where: str
+    declared: tuple[str, ...]
+    entries: list[tuple[str, str, str]]
+
+
+def split_files(paths: Iterable[str | Path]) -> list[Path]:
+    """The split files of files and folders; CLAM's ``_bool`` and ``_descriptor`` left out.
+
+    A folder gives its csv and tsv files and STAMP's ``splits.json``.
+
+    Raises:
+        FaultError: a folder without any, or two files whose splits would have one name.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = [file for file in sorted(path.iterdir()) if _is_split_file(file)]
+            if not found:
+                fault = Fault("missing-file", str(path), "no csv in this folder", "split csv files")
+                raise FaultError([fault])
+            files += found
+        else:
+            files.append(path)
+    # The splits of a json file are called <stem>_0, <stem>_1, …
+    numbered = {file.stem for file in files if file.suffix.lower() == ".json"}
+    names = Counter(file.stem for file in files)
+    for file in files:
+        head, _, number = file.stem.rpartition("_")
+        if names[file.stem] > 1 or (head in numbered and number.isdigit()):
+            found = f"two split files of this name, '{file.stem}'"
+            raise FaultError.of("duplicate-split", str(file), found, "one")
+    return files
+
+
+def _is_split_file(file: Path) -> bool:
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return file.name == "splits.json"
+    return not file.stem.endswith(("_bool", "_descriptor"))
+
+
+def read_splits(
+    path: str | Path,
+    case_of_slide: dict[str, str],
+    known: set[str],
+    labels: dict[str, str],
+    *,
+    seed: int,
+) -> dict[str, ReadSplit]:
+    """Read the splits of one file.
+
+    A layout without validation part has its second part for test, and a quarter of the training
+    patients, drawn by label, becomes the validation part; ``note`` says so.
+
+    Args:
+        path: csv, or STAMP's json.
+        case_of_slide: slide id -> case id, as a split may list slides.
+        known: every patient that a split may name.
+        labels: case id -> label of those that have one.
+        seed: of the draw, which is a function of ids, labels and this.
+
+    Returns:
+        Name -> split; the name is the file's, with a number for each split of a json file.
+
+    Raises:
+        FaultError: all faults of the file: unknown or repeated ids, a patient in two parts, an
+            unknown or empty part, a missing column.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        written = {f"{path.stem}_{n}": split for n, split in enumerate(_read_json(path))}
+    else:
+        written = {path.stem: _read_table(open_table(path), known)}
+    faults = Faults()
+    splits: dict[str, ReadSplit] = {}
+    for name, split in written.items():
+        try:
+            parts = _resolve(split, case_of_slide, known)
+            splits[name] = _complete(parts, split, labels, seed)
+            check_split(splits[name].parts, where=split.where)
+        except FaultError as error:
+            faults.items += error.faults
+    faults.stop(path)
+    return splits
+
+
+def _read_table(table: Table, known: set[str]) -> _Written:
+    where = str(table.path)
+    case = next((name for name in PATIENT_COLUMNS if name in table.header), None)
+    if case and "split" in table.header:
+        rows = [(id, part, place) for place, id, part in table.rows(case, "split")]
+        entries = [(id, PART_NAMES.get(part.lower(), part), place) for id, part, place in rows]
+        # Rows cannot say which part to report on, unless one is called so.
+        has_val = any(part not in ("train", "test") for _, part, _ in entries)
+        return _Written(where, PARTS if has_val else ("train", "test"), entries)
+    columns = _part_columns(table)
+    entries = [
+        (id, part, f"{place} [{name}]")
+        for part, name in columns.items()
+        for place, id in table.rows(name)
+        if id in known or id not in NO_LABEL  # the padding of shorter columns
+    ]
+    return _Written(where, tuple(columns), entries)
+
+
+def _part_columns(table: Table) -> dict[str, str]:
+    """Part -> column, in the order of ``PARTS``; FaultError where that is not clear."""
+    columns: dict[str, str] = {}
+    faults = Faults()
+    for name in table.header:
+        part = PART_NAMES.get(name.lower())
+        if part in columns:
+            found = f"columns '{columns[part]}' and '{name}'"
+            faults.add("duplicate-column", table.path, found, f"one column for {part}")
+        elif part:
+            columns[part] = name
+    faults.stop(table.path)
+    if "train" not in columns or len(columns) < 2:
+        expected = "case_id, split; or train, val, test; or train, val"
+        found = f"columns {table.describe_header()}"
+        faults.add("missing-column", table.path, found, expected)
+    elif len(columns) < 3:
+        # The third part, under a name that is not known, would be lost.
+        expected_names = {name + end for name in columns.values() for end in ("", "_label")}
+        start = 1 if _INDEX.fullmatch(table.header[0]) else 0
+        others = [name for name in table.header[start:] if name not in expected_names]
+        if others:
+            found = f"column '{others[0]}' beside {', '.join(columns.values())}"
+            faults.add("unknown-part", table.path, found, "parts only: " + ", ".join(PART_NAMES))
+    faults.stop(table.path)
+    return {part: columns[part] for part in PARTS if part in columns}
+
+
+def _read_json(path: Path) -> list[_Written]:
+    text = read_text(path, "a json file")
+    try:
+        content = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        found = " ".join(str(error).split())
+        raise FaultError.of("unreadable-file", str(path), found, STAMP_LAYOUT) from error
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if not isinstance(splits, list) or not splits:
+        raise FaultError.of("split-layout", str(path), "no list 'splits'", STAMP_LAYOUT)
+    faults, written = Faults(), []
+    keys = {"train_patients": "train", "test_patients": "test"}
+    for n, split in enumerate(splits):
+        where = f"{path} splits[{n}]"
+        if not isinstance(split, dict) or set(split) != set(keys):
+            found = f"keys {', '.join(split)}" if isinstance(split, dict) else "no object"
+            faults.add("split-layout", where, found, STAMP_LAYOUT)
+        elif not all(_is_text_list(split[key]) for key in keys):
+            faults.add("split-layout", where, "something else than lists of text", STAMP_LAYOUT)
+        else:
+            entries = [
+                (id.strip(), part, f"{where}.{key}[{row}]")
+                for key, part in keys.items()
+                for row, id in enumerate(split[key])
+            ]
+            written.append(_Written(where, ("train", "test"), entries))
+    faults.stop(path)
+    return written
+
+
+def _is_text_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """json keeps the last of repeated keys and forgets the others."""
+    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"key '{repeated[0]}' twice in one object")
+    return dict(pairs)
+
+
+def _resolve(split: _Written, case_of_slide: dict[str, str], known: set[str]) -> dict[str, str]:
+    """Case id -> part; FaultError with everything that is wrong with the entries."""
+    faults = Faults()
+    parts: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    unknown: dict[str, list[str]] = {}
+    strange: dict[str, list[str]] = {}
+    for entry, part, where in split.entries:
+        slide = strip_extension(entry)
+        owner = case_of_slide.get(slide)
+        case = entry if entry in known else owner
+        if part not in PARTS:
+            strange.setdefault(part, []).append(f"'{entry}' in {where}")
+        elif case is None:
+            unknown.setdefault(part, []).append(f"'{entry}' in {where}")
+        elif owner not in (None, case):
+            found = f"'{entry}', a patient and a slide of patient '{owner}'"
+            faults.add("ambiguous-id", where, found, "an id of one of them")
+        elif parts.get(case, part) != part:
+            found = f"patient '{case}' in {parts[case]} and in {part}"
+            faults.add("split-leak", where, found, "each patient in one part")
+        elif seen.get(slide) == part:
+            faults.add("duplicate-patient", where, f"'{entry}' twice in {part}", "each id once")
+        else:
+            parts[case] = part
+            seen[slide] = part
+    for part, ids in strange.items():
+        found = f"part '{part}' for {len(ids)} ids, first {ids[0]}"
+        faults.add("unknown-part", split.where, found, ", ".join(PART_NAMES))
+    for part, ids in unknown.items():
+        found = f"{len(ids)} ids that the labels do not have, first {ids[0]}"
+        faults.add("unknown-patient", f"{split.where} [{part}]", found, "ids of the labels")
+    empty = [part for part in split.declared if part not in parts.values()]
+    if empty and not faults.items:
+        found = f"no patient in {', '.join(empty)}"
+        expected = f"patients in {', '.join(split.declared)}"
+        faults.add("empty-part", split.where, found, expected)
+    faults.stop(split.where)
+    return parts
+
+
+def _complete(
+    parts: dict[str, str], split: _Written, labels: dict[str, str], seed: int
+) -> ReadSplit:
+    """Give a split of two parts a validation part; one of three stays as it is."""
+    if split.declared == PARTS:
+        return ReadSplit(parts)
+    second = split.declared[1]
+    by_class: dict[str, list[str]] = {}
+    for case in sorted(case for case, part in parts.items() if part == "train" and case in labels):
+        by_class.setdefault(labels[case], []).append(case)
+    generator = np.random.default_rng(seed)
+    drawn: set[str] = set()
+    for _, cases in sorted(by_class.items()):
+        # A class of one patient stays in train; any other is in both parts.
+        count = max(1, round(VAL_SHARE * len(cases))) if len(cases) > 1 else 0
+        drawn.update(cases[i] for i in generator.permutation(len(cases))[:count])
+    if not drawn:
+        found = "fewer than two training patients of every class"
+        expected = "enough to draw a validation part from"
+        raise FaultError.of("too-few-patients", split.where, found, expected)
+    chosen = {
+        case: "val" if case in drawn else "test" if part == second else "train"
+        for case, part in parts.items()
+    }
+    total = sum(map(len, by_class.values()))
+    note = f"validation: {len(drawn)} of {total} training patients, drawn by label with seed {seed}"
+    if second == "val":
+        note = f"test: the file's validation part, as it has no test part; {note}"
+    alone = [label for label, cases in sorted(by_class.items()) if len(cases) == 1]
+    if alone:
+        note += f"; no patient of {', '.join(alone)} for validation, as train has one"
+    return ReadSplit(chosen, note)
