@@ -1,8 +1,9 @@
 """A prepared cohort: patients, their slides, their expression, and splits; opened lazily.
 
 A cohort folder holds ``cohort.json``, ``patients.csv``, ``slides.csv``, ``genes.csv``,
-``expression.npy``, ``splits/<name>.csv`` and ``dropped.csv``. Slide features stay in the files
-they came in.
+``expression.npy``, ``splits/<name>.csv``, ``dropped.csv`` and ``dropped_genes.csv``. Slide features
+stay in the files they came in, or are packed into ``store.safetensors``; ``patch_order.npy`` holds
+the order of their rows where it is neither the files' own nor the store's.
 """
 
 from __future__ import annotations
@@ -10,90 +11,37 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tokenize
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
-from gimp_fast.data.slides import check_range, open_slide
+from gimp_fast.data.bags import Bag, FileRows, SlideEntry, SlideRows, StoreRows
+from gimp_fast.data.store import FeatureStore
 from gimp_fast.errors import GimpError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+EXPRESSION, STORE, ORDER = "expression.npy", "store.safetensors", "patch_order.npy"
 PARTS = ("train", "val", "test")
 TABLES = {
     "patients.csv": ("case_id", "label", "has_rna", "num_slides", "num_patches"),
-    "slides.csv": ("case_id", "slide_id", "path", "format", "dataset", "num_patches", "dtype"),
+    "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
     "genes.csv": ("gene_id", "gene_name", "gene_type"),
 }
 Rows = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class SlideEntry:
-    """One row of ``slides.csv``, its path resolved."""
-
-    slide_id: str
-    path: Path
-    num_patches: int
-
-
-@dataclass(frozen=True)
-class Bag:
-    """All patches of a patient: slides in slide_id order, each in its file's own order."""
-
-    case_id: str
-    slides: tuple[SlideEntry, ...]
-    feature_dim: int
-
-    @property
-    def slide_ids(self) -> tuple[str, ...]:
-        return tuple(slide.slide_id for slide in self.slides)
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Rows of each slide."""
-        return tuple(slide.num_patches for slide in self.slides)
-
-    @property
-    def num_patches(self) -> int:
-        return sum(self.lengths)
-
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Read contiguous rows of the concatenated slides; opens only the files it needs.
-
-        Args:
-            start: first row.
-            stop: one past the last row; None for the end.
-
-        Returns:
-            (stop - start, C) float32.
-
-        Raises:
-            GimpError: a slide file is gone, unreadable, or not the one that was prepared.
-            ValueError: the range is not inside 0 … num_patches.
-        """
-        start, stop = check_range(start, stop, self.num_patches)
-        out = np.empty((stop - start, self.feature_dim), np.float32)  # (rows, C)
-        offset = 0
-        for slide in self.slides:
-            first, last = max(start, offset), min(stop, offset + slide.num_patches)
-            if first < last:
-                rows = self._read_slide(slide, first - offset, last - offset)
-                out[first - start : last - start] = rows
-            offset += slide.num_patches
-        return out
-
-    def _read_slide(self, slide: SlideEntry, start: int, stop: int) -> np.ndarray:
-        with open_slide(slide.path) as file:
-            found = (file.info.num_patches, file.info.feature_dim)
-            expected = (slide.num_patches, self.feature_dim)
-            if found != expected:
-                raise GimpError(
-                    f"{slide.path}: found features of shape {found}; expected {expected} as when "
-                    "the cohort was prepared. Run `prepare` again."
-                )
-            return file.read(start, stop)
+# numpy parses the header of an array as Python.
+_NPY_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    SyntaxError,
+    tokenize.TokenError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 class Cohort:
@@ -106,9 +54,16 @@ class Cohort:
         classes: class names, sorted; ``label`` indexes them.
         feature_dim: channels C of a patch.
         gene_ids: the ordered gene list of ``expression``.
-        expression_transform: ``log2(x+1)`` or ``as given``.
+        gene_names: their symbols, empty where the files give none.
+        gene_sets: signature -> columns of ``expression``; empty unless asked for.
+        missing_genes: genes of another cohort's list that this one has not measured; NaN.
+        expression_transform: what was applied to the values as measured.
+        expression_facts: where the expression comes from: sources, unit, gene model, filters.
         encoder: the patch encoder, where the files record it.
-        patch_order: ``file``: patches are in the order of their file.
+        mpp: micrometres per pixel of the encoded patches, where the files record it.
+        patch_size: side of the encoded patches in pixels, where the files record it.
+        patch_order: order of a slide's rows, see ``slides.order.PATCH_ORDERS``.
+        store: the packed features; None where they stay in their files.
         fingerprint: sha256 over tables, splits and expression; not over where files lie.
         case_ids: all patients, sorted.
         split_names: names for ``split``.
@@ -121,18 +76,29 @@ class Cohort:
         self.classes: tuple[str, ...] = tuple(manifest["classes"])
         self.feature_dim: int = manifest["feature_dim"]
         self.encoder: str | None = manifest["encoder"]
+        self.mpp: float | None = manifest["mpp"]
+        self.patch_size: int | None = manifest["patch_size"]
         self.patch_order: str = manifest["patch_order"]
-        self.expression_transform: str = manifest["expression"]["transform"]
+        facts = dict(manifest["expression"])
+        self.expression_transform: str = facts["transform"]
+        self.gene_sets = {name: tuple(columns) for name, columns in facts["gene_sets"].items()}
+        self.missing_genes: tuple[str, ...] = tuple(facts["missing_genes"])
+        of_patients = ("samples", "checksum", "gene_sets", "missing_genes")
+        self.expression_facts = {k: v for k, v in facts.items() if k not in of_patients}
+        self.split_notes: dict[str, str] = dict(manifest["split_notes"])
         self.fingerprint: str = manifest["fingerprint"]
         self.gene_ids: tuple[str, ...] = tuple(row["gene_id"] for row in tables["genes.csv"])
+        self.gene_names: tuple[str, ...] = tuple(row["gene_name"] for row in tables["genes.csv"])
         patients = tables["patients.csv"]
         self.case_ids: tuple[str, ...] = tuple(row["case_id"] for row in patients)
         self._labels = {row["case_id"]: self.classes.index(row["label"]) for row in patients}
         with_rna = [row["case_id"] for row in patients if row["has_rna"] == "1"]
         self._expression_row = {case: row for row, case in enumerate(with_rna)}
-        self._slides = _slides_by_case(path, tables["slides.csv"])
+        self.store = _open_store(path, manifest)
+        self._slides = _slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
+        self._expression_checksum: str | None = facts["checksum"]
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -166,6 +132,7 @@ class Cohort:
             if not self.has_expression(case):
                 raise GimpError(f"{self.path}: patient '{case}' has no RNA expression")
             rows.append(self._expression_row[case])
+        self._verify_expression()
         return np.array(self._expression[rows], np.float32).reshape(len(rows), len(self.gene_ids))
 
     def bag(self, case_id: str) -> Bag:
@@ -173,6 +140,22 @@ class Cohort:
         if not self.has_slides(case_id):
             raise GimpError(f"{self.path}: patient '{case_id}' has no slide features")
         return Bag(case_id, self._slides[case_id], self.feature_dim)
+
+    def __reduce__(self) -> tuple:
+        # Worker processes open the folder again: neither store nor expression is copied.
+        return (open_cohort, (self.path,))
+
+    def _verify_expression(self) -> None:
+        """Once, when it is first read: opening a cohort reads no values."""
+        if self._expression_checksum is None:
+            return
+        found = checksum(self._expression)
+        if found != self._expression_checksum:
+            raise GimpError(
+                f"{self.path / EXPRESSION}: does not match its checksum in cohort.json; it was "
+                "changed since `prepare`. Run it again."
+            )
+        self._expression_checksum = None
 
     def _check_case(self, case_id: str) -> None:
         if case_id not in self._labels:
@@ -215,17 +198,25 @@ def open_cohort(path: str | Path) -> Cohort:
                 "changed since `prepare`. Run it again."
             )
         return Cohort(path, manifest, tables, _parts_of(split_rows))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GimpError(f"{path}: not a valid cohort ({type(error).__name__}: {error})") from error
 
 
+def read_checksums(folder: Path) -> dict[str, str]:
+    """slide_id -> checksum of its feature file."""
+    rows = _read_table(folder / "slides.csv", TABLES["slides.csv"])
+    return {row["slide_id"]: row["checksum"] for row in rows}
+
+
 def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict) -> str:
-    """sha256 over tables, splits and the digest of ``expression.npy``; ignores slide paths."""
+    """sha256 over tables, splits, checksums and provenance; ignores where slide files lie."""
+    facts = manifest["expression"]
     content = {
         "classes": list(manifest["classes"]),
+        "made": [manifest[key] for key in ("encoder", "mpp", "patch_size", "patch_order")],
         "feature_dim": manifest["feature_dim"],
-        "transform": manifest["expression"]["transform"],
-        "expression": manifest["expression"]["sha256"],
+        "expression": [facts[k] for k in ("transform", "checksum", "gene_sets", "missing_genes")],
+        "store": manifest["store"] and manifest["store"]["dtype"],
         "tables": {
             name: [[value for key, value in row.items() if key != "path"] for row in rows]
             for name, rows in sorted(tables.items())
@@ -234,6 +225,11 @@ def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def checksum(array: np.ndarray) -> str:
+    """xxh3 of the values, which tells accidental changes, not malicious ones."""
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array))
 
 
 def _read_manifest(file: Path) -> dict:
@@ -259,10 +255,10 @@ def _read_table(file: Path, columns: Sequence[str]) -> Rows:
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
-            rows = list(reader)
+            names, rows = reader.fieldnames or (), list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise GimpError(f"{file}: cannot be read ({error})") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    missing = [name for name in columns if name not in names]
     if missing:
         raise GimpError(f"{file}: found no column {missing}; expected {list(columns)}")
     if any(None in row or None in row.values() for row in rows):
@@ -270,11 +266,38 @@ def _read_table(file: Path, columns: Sequence[str]) -> Rows:
     return rows
 
 
-def _slides_by_case(folder: Path, rows: Rows) -> dict[str, tuple[SlideEntry, ...]]:
+def _open_store(folder: Path, manifest: dict) -> FeatureStore | None:
+    facts = manifest["store"]
+    if facts is None:
+        return None
+    store = FeatureStore(folder / STORE)
+    if store.index_checksum != facts["index_checksum"]:
+        raise GimpError(
+            f"{store.path}: found the store of another cohort (index {store.index_checksum}); "
+            f"expected {facts['index_checksum']}. Run `prepare` again."
+        )
+    return store
+
+
+def _slides_by_case(
+    folder: Path, table: Rows, manifest: dict, store: FeatureStore | None
+) -> dict[str, tuple[SlideEntry, ...]]:
     slides: dict[str, list[SlideEntry]] = {}
-    for row in rows:
-        # an absolute path replaces the folder
-        entry = SlideEntry(row["slide_id"], folder / row["path"], int(row["num_patches"]))
+    order, offset = None, 0
+    if manifest["patch_order"] != "file" and store is None:
+        order = _load_array(folder / ORDER)
+        if checksum(order) != manifest["patch_order_checksum"]:
+            raise GimpError(f"{folder / ORDER}: does not match its checksum in cohort.json")
+    for row in table:
+        length = int(row["num_patches"])
+        path = folder / row["path"]  # an absolute path replaces the folder
+        if store is not None:
+            rows: SlideRows = StoreRows(store, row["slide_id"])
+        else:
+            part = None if order is None else order[offset : offset + length]
+            rows = FileRows(path, (length, manifest["feature_dim"]), part)
+        offset += length
+        entry = SlideEntry(row["slide_id"], path, length, rows)
         slides.setdefault(row["case_id"], []).append(entry)
     return {
         case: tuple(sorted(entries, key=lambda entry: entry.slide_id))
@@ -290,15 +313,22 @@ def _parts_of(split_rows: dict[str, Rows]) -> dict[str, dict[str, list[str]]]:
 
 
 def _open_expression(folder: Path, shape: tuple[int, int]) -> np.ndarray:
-    file = folder / "expression.npy"
-    try:
-        # numpy cannot map an array without elements
-        matrix = np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise GimpError(f"{file}: cannot be read ({error})") from error
+    file = folder / EXPRESSION
+    matrix = _load_array(file)
     if matrix.shape != shape or matrix.dtype != np.float32:
         raise GimpError(
             f"{file}: found {matrix.dtype} {matrix.shape}; expected float32 {shape} "
             "(patients with RNA × genes)"
         )
     return matrix
+
+
+def _load_array(file: Path) -> np.ndarray:
+    """A memory-mapped ``.npy``; numpy cannot map one without elements."""
+    try:
+        with file.open("rb") as stream:
+            np.lib.format.read_magic(stream)
+            shape, _, _ = np.lib.format.read_array_header_1_0(stream)
+        return np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
+    except _NPY_ERRORS as error:
+        raise GimpError(f"{file}: cannot be read ({error})") from error

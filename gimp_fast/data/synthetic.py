@@ -17,7 +17,8 @@ import numpy as np
 
 from gimp_fast.data.assemble import PrepareOptions, prepare
 from gimp_fast.data.expression import STAR_SUFFIX
-from gimp_fast.data.slide_writers import SLIDE_WRITERS
+from gimp_fast.data.join_rna import RnaOptions
+from gimp_fast.data.synthetic_slides import SLIDE_WRITERS
 from gimp_fast.data.writer import CohortContents, check_free, write_table
 from gimp_fast.errors import GimpError
 
@@ -123,7 +124,7 @@ def prepare_synthetic(
     return prepare(
         PrepareOptions(
             slides=paths.slides,
-            rna=paths.rna,
+            rna=RnaOptions(paths=(paths.rna,)),
             labels=paths.labels,
             splits=(paths.splits,),
             out=out / "cohort",

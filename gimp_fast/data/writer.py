@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast import __version__
-from gimp_fast.data.cohort import FORMAT_VERSION, Rows, fingerprint
-from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.data.cohort import (
+    EXPRESSION,
+    FORMAT_VERSION,
+    ORDER,
+    STORE,
+    TABLES,
+    Rows,
+    checksum,
+    fingerprint,
+)
+from gimp_fast.data.slides import open_slide
+from gimp_fast.data.slides.order import patch_order
+from gimp_fast.data.store import FeatureStore, PackedSlide, store_bytes, write_store
+from gimp_fast.errors import FaultError, GimpError
 
 DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
+DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -31,10 +45,15 @@ class CohortContents:
         synthetic: True for generated patients.
         classes: class names, sorted.
         feature_dim: channels C.
-        encoder: patch encoder, where known.
-        expression_info: source, column and transform of the expression.
-        patients, slides, genes, dropped: table rows.
+        encoder, mpp, patch_size: how the patches were made, where known.
+        patch_order: order of the rows to write, see ``slides.order.PATCH_ORDERS``.
+        pack: type of the packed store, or None to leave the features where they are.
+        expression_info: source, column, transform … of the expression.
+        gene_sets: signature -> columns of ``expression``.
+        missing_genes: columns that are NaN throughout.
+        patients, slides, genes, dropped, dropped_genes: table rows.
         splits: split name -> rows of case_id, split.
+        split_notes: split name -> what was done to make it, where that needs saying.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
     """
 
@@ -43,13 +62,21 @@ class CohortContents:
     classes: tuple[str, ...]
     feature_dim: int
     encoder: str | None
+    mpp: float | None
+    patch_size: int | None
+    patch_order: str
+    pack: str | None
     expression_info: dict[str, object]
+    gene_sets: dict[str, tuple[int, ...]]
+    missing_genes: tuple[str, ...]
     patients: Rows
     slides: Rows
     genes: Rows
     dropped: Rows
+    dropped_genes: Rows
     splits: dict[str, Rows]
-    expression: np.ndarray
+    split_notes: dict[str, str] = field(default_factory=dict)
+    expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def check_free(out: Path) -> None:
@@ -58,22 +85,27 @@ def check_free(out: Path) -> None:
         return
     if out.exists() or out.is_symlink():
         found = "a folder with files in it" if out.is_dir() else "a file"
-        raise FaultError([Fault("output-exists", str(out), found, "a new or empty folder")])
+        raise FaultError.of("output-exists", str(out), found, "a new or empty folder")
 
 
-def write_cohort(out: Path, contents: CohortContents) -> None:
+def write_cohort(out: Path, contents: CohortContents, progress: bool = False) -> None:
     """Write a cohort folder to a temporary sibling and rename it into place.
 
     Args:
         out: the folder; absent or empty.
         contents: checked contents.
+        progress: show a bar while features are packed.
 
     Raises:
         GimpError: the folder cannot be written; nothing is left behind.
     """
     check_free(out)
     with _new_folder(out) as folder:
-        np.save(folder / "expression.npy", np.ascontiguousarray(contents.expression, np.float32))
+        if contents.pack:
+            _check_space(out, contents)
+        manifest = _manifest(contents)
+        _write_expression(folder, contents, manifest)
+        _write_features(folder, contents, manifest, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
         tables = {
             "patients.csv": contents.patients,
@@ -81,16 +113,67 @@ def write_cohort(out: Path, contents: CohortContents) -> None:
             "genes.csv": contents.genes,
         }
         for name, rows in tables.items():
-            write_table(folder / name, rows)
+            write_table(folder / name, rows, tuple(rows[0]) if rows else TABLES[name])
         (folder / "splits").mkdir()
         for name, rows in contents.splits.items():
             write_table(folder / "splits" / f"{name}.csv", rows, ("case_id", "split"))
         write_table(folder / "dropped.csv", contents.dropped, DROPPED_COLUMNS)
-        manifest = _manifest(contents, _sha256(folder / "expression.npy"))
+        write_table(folder / "dropped_genes.csv", contents.dropped_genes, DROPPED_GENE_COLUMNS)
         manifest["fingerprint"] = fingerprint(tables, contents.splits, manifest)
         # last, so that a folder without it is never taken for a cohort
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / "cohort.json").write_text(text, encoding="utf-8")
+
+
+def _write_expression(folder: Path, contents: CohortContents, manifest: dict) -> None:
+    values = np.ascontiguousarray(contents.expression, np.float32)
+    np.save(folder / EXPRESSION, values)
+    manifest["expression"]["checksum"] = checksum(values)
+
+
+def _write_features(folder: Path, contents: CohortContents, manifest: dict, progress: bool) -> None:
+    """The store, or the order of the rows in the files, or nothing."""
+    if contents.pack:
+        write_store(
+            folder / STORE,
+            packed_slides(contents.slides),
+            dtype=contents.pack,
+            feature_dim=contents.feature_dim,
+            order=contents.patch_order,
+            progress=progress,
+        )
+        index = FeatureStore(folder / STORE).index_checksum
+        manifest["store"] = {"dtype": contents.pack, "index_checksum": index}
+    elif contents.patch_order != "file":
+        orders = [np.empty(0, np.uint32)]
+        for row in contents.slides:
+            with open_slide(row["path"]) as slide:
+                orders.append(patch_order(slide.coords(), contents.patch_order))
+        order = np.concatenate(orders)
+        np.save(folder / ORDER, order)
+        manifest["patch_order_checksum"] = checksum(order)
+
+
+def packed_slides(rows: Rows) -> list[PackedSlide]:
+    """What ``write_store`` takes, from rows of ``slides.csv``."""
+    return [
+        PackedSlide(
+            row["slide_id"],
+            Path(row["path"]),
+            int(row["num_patches"]),
+            row["coords_dtype"],
+            row["checksum"],
+        )
+        for row in rows
+    ]
+
+
+def _check_space(out: Path, contents: CohortContents) -> None:
+    need = store_bytes(packed_slides(contents.slides), contents.pack, contents.feature_dim)
+    free = shutil.disk_usage(out.parent).free
+    if free < need:
+        found, expected = f"{free / 1e9:.1f} GB free", f"{need / 1e9:.1f} GB for the packed store"
+        raise FaultError.of("disk-space", str(out.parent), found, expected)
 
 
 def write_table(file: Path, rows: Rows, columns: tuple[str, ...] | None = None) -> None:
@@ -102,7 +185,7 @@ def write_table(file: Path, rows: Rows, columns: tuple[str, ...] | None = None) 
         table.writerows(rows)
 
 
-def _manifest(contents: CohortContents, expression_sha256: str) -> dict:
+def _manifest(contents: CohortContents) -> dict:
     return {
         "format_version": FORMAT_VERSION,
         "name": contents.name,
@@ -110,14 +193,23 @@ def _manifest(contents: CohortContents, expression_sha256: str) -> dict:
         "classes": list(contents.classes),
         "feature_dim": contents.feature_dim,
         "encoder": contents.encoder,
-        "patch_order": "file",
-        "expression": {**contents.expression_info, "sha256": expression_sha256},
+        "mpp": contents.mpp,
+        "patch_size": contents.patch_size,
+        "patch_order": contents.patch_order,
+        "store": None,
+        "expression": {
+            **contents.expression_info,
+            "gene_sets": {name: list(columns) for name, columns in contents.gene_sets.items()},
+            "missing_genes": list(contents.missing_genes),
+        },
+        "split_notes": contents.split_notes,
         "counts": {
             "patients": len(contents.patients),
             "slides": len(contents.slides),
             "patches": sum(int(row["num_patches"]) for row in contents.slides),
             "genes": len(contents.genes),
             "dropped": len(contents.dropped),
+            "dropped_genes": len(contents.dropped_genes),
         },
         "created_by": f"gimp_fast {__version__}",
     }
@@ -128,27 +220,56 @@ def _stored_path(path: str, out: Path) -> str:
     return str(full.relative_to(folder) if full.is_relative_to(folder) else full)
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling of ``out`` that takes its place on success and vanishes otherwise."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     except OSError as error:
         raise GimpError(f"{out}: cannot be written ({error})") from error
     try:
-        yield folder
-        folder.chmod(0o755)  # mkdtemp makes it private
-        os.replace(folder, out)
+        with (folder / _LOCK).open("w") as lock:
+            _try_lock(lock.fileno())
+            yield folder
+            _flush(folder)
+            (folder / _LOCK).unlink()
+            folder.chmod(0o755)  # mkdtemp makes it private
+            os.replace(folder, out)
+            _flush_entry(out.parent)
     except OSError as error:
         raise GimpError(f"{out}: cannot be written ({error}); nothing was left there") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """What killed processes left of earlier tries. One still at work holds its lock."""
+    for folder in out.parent.glob(f".{out.name}.partial-*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open("r+") as lock:
+            if _try_lock(lock.fileno()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _try_lock(file: int) -> bool:
+    """Some network file systems have no locks: there, nothing counts as abandoned."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _flush(folder: Path) -> None:
+    """To disk, before the rename: a power cut must not leave a whole name and half the bytes."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gimp_fast.data import open_cohort
+from gimp_fast.data.assemble import PrepareOptions, prepare
+from gimp_fast.data.join_rna import RnaOptions
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic, write_synthetic_cohort
 from gimp_fast.errors import GimpError
@@ -101,7 +106,7 @@ def test_a_window_opens_only_the_slides_it_needs(cohort, monkeypatch):
         opened.append(path)
         return open_slide(path)
 
-    monkeypatch.setattr("gimp_fast.data.cohort.open_slide", spy)
+    monkeypatch.setattr("gimp_fast.data.bags.open_slide", spy)
     bag.read(bag.lengths[0], bag.lengths[0] + 1)
     assert opened == [bag.slides[1].path]
 
@@ -143,7 +148,7 @@ DAMAGE = {
     "half-a-manifest": (lambda f: (f / "cohort.json").write_text("{"), "cannot be read"),
     "list-manifest": (lambda f: (f / "cohort.json").write_text("[]"), "format version"),
     "empty-manifest": (
-        lambda f: (f / "cohort.json").write_text('{"format_version": 1}'),
+        lambda f: (f / "cohort.json").write_text('{"format_version": 2}'),
         "not a valid cohort",
     ),
     "version": (change_version, "format version 99"),
@@ -159,6 +164,59 @@ DAMAGE = {
         "expression.npy",
     ),
 }
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "synthetic"
+    paths = write_synthetic_cohort(out / "raw", SMALL)
+    options = PrepareOptions(
+        labels=paths.labels,
+        slides=paths.slides,
+        rna=RnaOptions(paths=(paths.rna,)),
+        out=out / "cohort",
+        splits=(paths.splits,),
+        pack="fp32",
+    )
+    prepare(options)
+    return out / "cohort"
+
+
+def contents_of(folder: Path) -> str | None:
+    """A digest of everything a cohort gives; None where it says that it is damaged."""
+    digest = hashlib.sha256()
+    try:
+        cohort = open_cohort(folder)
+        facts = [cohort.classes, cohort.gene_ids, cohort.encoder, cohort.mpp, cohort.patch_order]
+        facts += [cohort.split(name) for name in cohort.split_names]
+        digest.update(repr([*facts, [cohort.label(c) for c in cohort.case_ids]]).encode())
+        digest.update(cohort.expression(cohort.case_ids))
+        for case in cohort.case_ids:
+            digest.update(cohort.bag(case).read())
+    except GimpError:
+        return None
+    return digest.hexdigest()
+
+
+FILES = ("cohort.json", "patients.csv", "slides.csv", "genes.csv", "expression.npy")
+
+
+@pytest.mark.parametrize("name", [*FILES, "splits/split_0.csv", "store.safetensors"])
+@settings(
+    max_examples=int(os.environ.get("GIMP_FAST_FUZZ", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
+def test_damage_is_told_or_does_not_matter(packed, tmp_path, name, place, bit, cut):
+    whole = contents_of(packed)
+    shutil.rmtree(tmp_path / "c", ignore_errors=True)
+    shutil.copytree(packed, tmp_path / "c")
+    content = bytearray((packed / name).read_bytes())
+    at = int(place * len(content))
+    content[at] ^= 1 << bit
+    (tmp_path / "c" / name).write_bytes(content[:at] if cut else content)
+    assert contents_of(tmp_path / "c") in (None, whole)
 
 
 @pytest.mark.parametrize("case", DAMAGE)
