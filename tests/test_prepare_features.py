@@ -17,7 +17,7 @@ import torch
 
 from gimp_fast import prepare
 from gimp_fast.data import open_cohort
-from gimp_fast.data.expression import RNA_COLUMNS, TRANSFORMS
+from gimp_fast.data.rna import RNA_COLUMNS, TRANSFORMS
 from gimp_fast.data.slides.order import PATCH_ORDERS, patch_order
 from gimp_fast.data.store import STORE_DTYPES
 from gimp_fast.errors import GimpError
@@ -264,7 +264,7 @@ def test_a_random_split_says_how_many_sites_it_shares(inputs, capsys):
     assert prepare.main(inputs.argv()) == 0
     parts = open_cohort(inputs.out).split("split_0")
     shared = {case[5:7] for case in parts["train"]} & {case[5:7] for case in parts["test"]}
-    assert f"{len(shared)} sites have patients both in train" in capsys.readouterr().out
+    assert f"in train and in test: {len(shared)}\n" in capsys.readouterr().out
     assert shared
 
 

@@ -167,7 +167,7 @@ def _splits(
         parts, notes = made, dict.fromkeys(made, _new_split_note(options))
     for name in parts:
         if shared := shared_sites(parts[name], sites):
-            said = f"{shared} sites have patients both in train and in test"
+            said = f"hospitals on both sides, in train and in test: {shared}"
             notes[name] = "; ".join(filter(None, [notes.get(name, ""), said]))
     rows = {name: _split_rows(of_case) for name, of_case in parts.items()}
     return rows, {name: note for name, note in notes.items() if note}

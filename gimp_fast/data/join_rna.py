@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gimp_fast.data.expression import (
+from gimp_fast.data.findings import Findings
+from gimp_fast.data.gene_reference import GeneReference, read_gene_reference
+from gimp_fast.data.rna import (
     Expression,
     ExpressionSource,
     Sample,
+    align_expression,
     choose_samples,
+    filter_genes,
     open_expressions,
+    read_gene_list,
+    read_gene_sets,
 )
-from gimp_fast.data.findings import Findings
-from gimp_fast.data.gene_reference import GeneReference, read_gene_reference
-from gimp_fast.data.genes import align_expression, filter_genes, read_gene_list, read_gene_sets
 from gimp_fast.data.tables import LabelRow
 from gimp_fast.errors import Fault
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
+
+from gimp_fast.errors import GimpError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,5 +42,9 @@ def parallel_map(
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield from pool.map(function, items, chunksize=4)
+    except BrokenProcessPool as error:
+        raise GimpError(
+            f"a process that reads files was ended ({error}); if memory ran out, --workers 1"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)

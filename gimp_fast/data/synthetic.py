@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.data.assemble import PrepareOptions, prepare
-from gimp_fast.data.expression import STAR_SUFFIX
 from gimp_fast.data.join_rna import RnaOptions
+from gimp_fast.data.rna import STAR_SUFFIX
 from gimp_fast.data.synthetic_slides import SLIDE_WRITERS
 from gimp_fast.data.writer import CohortContents, check_free, write_table
 from gimp_fast.errors import GimpError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gimp_fast.data.expression import choose_samples, open_expression
-from gimp_fast.data.rna_files import read_star_counts
+from gimp_fast.data.rna import choose_samples, open_expression, open_expressions
+from gimp_fast.data.rna.files import read_star_counts
 from gimp_fast.errors import FaultError
 
 GENES = ("ENSG00000000003.15", "ENSG00000002586.20_PAR_Y", "ENSG00000000419.13")
@@ -124,6 +124,140 @@ def test_matrix_transform_on_request(tmp_path):
     np.testing.assert_allclose(expression.values, [[2]])
 
 
+def test_provenance_of_gdc_files(tmp_path):
+    folder = gdc_folder(tmp_path, {"TCGA-00-0001-01A": [1, 2, 3]})
+    _, expression = read_all(open_expression(folder))
+    assert expression.provenance == {
+        "kind": "gdc",
+        "paths": [str(folder)],
+        "column": "fpkm_unstranded",
+        "transform": "log2(x+1)",
+        "gene_model": "GENCODE v36",
+        "ignored_columns": [],
+        "filters": [],
+    }
+    (dropped,) = expression.dropped_genes
+    assert dropped == {
+        "gene_id": "N_unmapped",
+        "gene_name": "",
+        "reason": "summary row of the aligner, not a gene",
+        "source": str(folder),
+    }
+
+
+NEW_SHEET = "File ID\tFile Name\tCase ID\tSample ID\tTissue Type\tTumor Descriptor"
+NEW_ROWS = {
+    "primary": ("Tumor", "Primary", "01"),
+    "metastatic": ("Tumor", "Metastatic", "06"),
+    "recurrence": ("Tumor", "Recurrence", "02"),
+    "normal": ("Normal", "Not Applicable", "11"),
+    "undescribed": ("Tumor", "Not Reported", "01"),
+}
+
+
+@pytest.mark.parametrize("asked", ["01", "06", "11"])
+def test_new_sample_sheets(tmp_path, asked):
+    rows = [NEW_SHEET]
+    for kind, (tissue, descriptor, _) in NEW_ROWS.items():
+        name = f"{kind}.rna_seq.augmented_star_gene_counts.tsv"
+        star(tmp_path / "u" / name, [1, 2, 3])
+        rows.append(f"u\t{name}\tC3L-{kind}\tC3L-{kind}-x\t{tissue}\t{descriptor}")
+    write_text(tmp_path / "gdc_sample_sheet.tsv", "\n".join(rows) + "\n")
+    source = open_expression(tmp_path, sample_types=(asked,))
+    chosen, dropped = choose_samples(source.samples)
+    expected = {f"C3L-{kind}" for kind, (_, _, code) in NEW_ROWS.items() if code == asked}
+    assert set(chosen) == expected
+    assert len(dropped) == len(NEW_ROWS) - len(expected)
+    assert source.read(chosen.values()).values.shape == (len(expected), 3)
+
+
+def test_barcodes_outrank_the_words_of_a_sheet(tmp_path):
+    folder = gdc_folder(tmp_path, {"TCGA-00-0001-06A": [1, 2, 3]})
+    assert not choose_samples(open_expression(folder).samples)[0]
+    chosen, _ = choose_samples(open_expression(folder, sample_types=("06",)).samples)
+    assert list(chosen) == ["TCGA-00-0001"]
+
+
+def test_a_sheet_need_not_end_its_last_line(tmp_path):
+    folder = gdc_folder(tmp_path, {"TCGA-00-0001-01A": [1, 2, 3]})
+    sheet = folder / "gdc_sample_sheet.tsv"
+    sheet.write_bytes(sheet.read_bytes().rstrip())
+    assert len(open_expression(folder).samples) == 1
+    sheet.write_bytes(sheet.read_bytes()[:-20])
+    assert faults_of(lambda: open_expression(folder)) == ["row-length"]
+
+
+def test_files_of_several_cases_are_a_fault(tmp_path):
+    folder = gdc_folder(tmp_path, {"TCGA-00-0001-01A": [1, 2, 3]})
+    sheet = folder / "gdc_sample_sheet.tsv"
+    text = sheet.read_text("utf-8").replace("TCGA-00-0001\tTCGA-00-0001-01A", "A, B\tA1, B1")
+    sheet.write_text(text, "utf-8")
+    assert faults_of(lambda: open_expression(folder)) == ["sample-without-id"]
+
+
+def test_two_projects_are_one_cohort(tmp_path):
+    first = gdc_folder(tmp_path / "luad", {"TCGA-00-0001-01A": [1, 2, 3]})
+    second = gdc_folder(tmp_path / "lusc", {"TCGA-00-0002-01A": [4, 5, 6]})
+    star(next((second / "u0").iterdir()), [6, 4], (GENES[2], GENES[0]))
+    chosen, expression = read_all(open_expressions([first, second]), "as given")
+    assert list(chosen) == ["TCGA-00-0001", "TCGA-00-0002"]
+    np.testing.assert_array_equal(expression.values, [[1, 3], [4, 6]])
+    assert [row["gene_id"] for row in expression.genes] == [GENES[0], GENES[2]]
+    reasons = [row["reason"] for row in expression.dropped_genes if row["gene_id"] == GENES[1]]
+    assert reasons == [f"not in every source: absent from {second}"]
+    assert expression.provenance["column"] == "fpkm_unstranded"
+    assert expression.provenance["gene_model"] == "GENCODE v36"
+
+
+def test_one_sheet_for_two_folders(tmp_path):
+    folder = gdc_folder(tmp_path / "a", {f"TCGA-00-000{n}-01A": [n, 2, 3] for n in range(4)})
+    sheet = folder / "gdc_sample_sheet.tsv"
+    other = tmp_path / "b"
+    other.mkdir()
+    for name in ("u1", "u3"):
+        (folder / name).rename(other / name)
+    chosen, expression = read_all(open_expressions([folder, other], sheet), "as given")
+    assert len(chosen) == 4
+    np.testing.assert_array_equal(expression.values[:, 0], [0, 1, 2, 3])
+    next((other / "u3").iterdir()).unlink()
+    joined = open_expressions([folder, other], sheet)
+    assert faults_of(lambda: read_all(joined)) == ["missing-file"]
+
+
+def test_matrix_and_gdc_files_have_other_units(tmp_path):
+    folder = gdc_folder(tmp_path / "gdc", {"TCGA-00-0001-01A": [1, 2, 3]})
+    write_text(tmp_path / "m.tsv", "gene_id\tP\nA\t1\n")
+    assert faults_of(lambda: open_expressions([folder, tmp_path / "m.tsv"])) == ["mixed-units"]
+
+
+def test_many_files_in_worker_processes(tmp_path):
+    fpkm = {f"TCGA-00-{n:04d}-01A": [n, n + 0.5, 2 * n] for n in range(70)}
+    folder = gdc_folder(tmp_path, fpkm)
+    damaged = next((folder / "u50").iterdir())
+    _, one = read_all(open_expression(folder, workers=1), "as given")
+    np.testing.assert_array_equal(one.values, np.array([*fpkm.values()], np.float32))
+    _, two = read_all(open_expression(folder, workers=2), "as given")
+    np.testing.assert_array_equal(two.values, one.values)
+    star(damaged, [1, 2, 3], GENES[::-1])
+    assert faults_of(lambda: read_all(open_expression(folder, workers=2))) == ["gene-list"]
+
+
+def test_a_first_file_of_another_length_costs_no_values(tmp_path):
+    folder = gdc_folder(tmp_path, {f"TCGA-00-000{n}-01A": [n, 2, 3] for n in range(3)})
+    star(next((folder / "u0").iterdir()), [1, 2], GENES[:2])
+    source = open_expression(folder)
+    loaded = source.load(list(source.samples))
+    np.testing.assert_array_equal(loaded.values, [[0, 0, 0], [1, 2, 3], [2, 2, 3]])
+    assert [fault.kind for fault in loaded.faults] == ["gene-list"]
+
+
+def test_no_readable_file(tmp_path):
+    folder = gdc_folder(tmp_path, {f"TCGA-00-000{n}-01A": [1, 2, 3] for n in range(2)})
+    for name in ("u0", "u1"):
+        next((folder / name).iterdir()).write_bytes(b"")
+    assert faults_of(lambda: read_all(open_expression(folder))) == ["unreadable-file"] * 2
+
+
 def test_real_gdc_file(real_data):
     genes, values = read_star_counts(
         real_data / "gdc" / "ncigdc_test_set_1.final.tsv.gz", "fpkm_unstranded"
@@ -153,6 +287,23 @@ BREAKS = {
     "missing": (lambda f: f.unlink(), "missing-file"),
     "cut": (lambda f: f.write_bytes(f.read_bytes()[:-3]), "truncated-file"),
     "empty": (lambda f: f.write_bytes(b""), "unreadable-file"),
+    "number-with-underscore": (
+        lambda f: f.write_text(f.read_text("utf-8").replace("3.0", "3_0"), "utf-8"),
+        "unreadable-file",
+    ),
+    "long-row": (
+        lambda f: f.write_text(f.read_text("utf-8").replace("4.0", "4.0\t5"), "utf-8"),
+        "row-length",
+    ),
+    "stray-return": (
+        lambda f: f.write_text(f.read_text("utf-8").replace("NAME", "NA\rME"), "utf-8"),
+        "row-length",
+    ),
+    "utf-16": (lambda f: f.write_text(f.read_text("utf-8"), "utf-16"), "unreadable-file"),
+    "not-gene-ids": (
+        lambda f: f.write_text(f.read_text("utf-8").replace("gene_id", "x"), "utf-8"),
+        "missing-column",
+    ),
     "no-column": (
         lambda f: f.write_text(f.read_text("utf-8").replace("fpkm_", "x_"), "utf-8"),
         "missing-column",

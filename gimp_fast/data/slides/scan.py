@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from gimp_fast.data.isolated import run_isolated
 from gimp_fast.data.slides import SlideFile, SlideInfo, open_slide
 from gimp_fast.errors import Fault, FaultError
 
@@ -34,7 +35,19 @@ class SlideScan:
 
 
 def scan_slide(path: Path) -> SlideScan:
-    """Read all of a file; never raises for what is in it."""
+    """Read all of a file; never raises for what is in it.
+
+    HDF5 files are read in a process apart: damaged ones can make the library hang or crash.
+    """
+    if path.suffix != ".h5" or not path.is_file():
+        return _scan(path)
+    try:
+        return run_isolated(_scan, path)
+    except FaultError as error:
+        return SlideScan(None, error.faults)
+
+
+def _scan(path: Path) -> SlideScan:
     info = None
     try:
         with open_slide(path) as slide:

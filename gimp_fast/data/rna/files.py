@@ -1,0 +1,186 @@
+"""Single RNA-seq files of GDC: augmented STAR counts, and the two columns of old.
+
+A file is read by one regular expression over all of its bytes, which keeps the gene ids and the
+one column that is wanted, and proves that every line has the cells it should have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gimp_fast.data.rna.text import decode, is_summary, number, read_bytes
+from gimp_fast.errors import FaultError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
+STAR_NAMES = ("gene_id", "gene_name", "gene_type")
+_MODEL = b"# gene-model:"
+_TWO = ("gene id", "value")
+_CELL, _KEPT = rb"[^\t\r\n]*", rb"([^\t\r\n]*)"
+
+
+@dataclass(frozen=True)
+class GdcFile:
+    """One file.
+
+    Attributes:
+        gene_ids: G ids as bytes, in the file's order.
+        values: (G,) float64; NaN where there is none.
+        gene_model: as the file tells, e.g. ``GENCODE v36``.
+        summary: names of the aligner's rows, which are no genes.
+    """
+
+    gene_ids: list[bytes] = field(repr=False)
+    values: np.ndarray = field(repr=False)
+    gene_model: str | None = None
+    summary: tuple[str, ...] = ()
+
+    def digest(self) -> bytes:
+        """Of the gene list and its order; it is compared instead of 60,000 strings a file."""
+        return hashlib.blake2b(b"\n".join(self.gene_ids)).digest()
+
+
+def read_gdc_file(path: Path, column: str) -> GdcFile:
+    """Read ids and one unit of a STAR file or of a two-column file, told apart by their names.
+
+    Raises:
+        FaultError: missing, unreadable, cut short, or without the column.
+    """
+    if not path.is_file():
+        raise FaultError.of(
+            "missing-file", path, "no such file", "a file that the sample sheet names"
+        )
+    return _read_star(path, column) if STAR_SUFFIX in path.name else _read_two_columns(path)
+
+
+def read_gene_rows(path: Path) -> list[dict[str, str]]:
+    """Rows gene_id, gene_name, gene_type of a file; names and types are empty in old files."""
+    if STAR_SUFFIX not in path.name:
+        return [gene_row(decode(id, str(path))) for id in _read_two_columns(path).gene_ids]
+    data = read_bytes(path, "a STAR counts table")
+    _, start, header = _star_header(path, data)
+    cells = _columns(path, data, start, header, STAR_NAMES)
+    rows = [gene_row(*(decode(cell, str(path)) for cell in row)) for row in cells]
+    return [row for row in rows if not is_summary(row["gene_id"])]
+
+
+def gene_row(gene_id: str, gene_name: str = "", gene_type: str = "") -> dict[str, str]:
+    """One row of a gene table."""
+    return {"gene_id": gene_id, "gene_name": gene_name, "gene_type": gene_type}
+
+
+def read_star_counts(path: str | Path, column: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read one GDC augmented STAR counts file (``.tsv`` or ``.tsv.gz``).
+
+    Returns:
+        genes (gene_id, gene_name, gene_type as text) and values (G,) float64; ``N_*`` rows left
+        out.
+
+    Raises:
+        FaultError: unreadable, cut short, or without the column.
+    """
+    import pandas as pd
+
+    data = read_bytes(Path(path), "a STAR counts table")
+    _, start, header = _star_header(Path(path), data)
+    file = _read_star(Path(path), column)
+    cells = _columns(Path(path), data, start, header, STAR_NAMES)
+    genes = pd.DataFrame([[decode(c, str(path)) for c in row] for row in cells], columns=STAR_NAMES)
+    genes = genes[~genes["gene_id"].map(is_summary)].reset_index(drop=True)
+    return genes, file.values
+
+
+def _read_star(path: Path, column: str) -> GdcFile:
+    data = read_bytes(path, f"a STAR counts table with column '{column}'")
+    model, start, header = _star_header(path, data)
+    cells = _columns(path, data, start, header, ("gene_id", column))
+    return _gdc_file(path, cells, column, model)
+
+
+def _read_two_columns(path: Path) -> GdcFile:
+    data = read_bytes(path, "two columns: gene id, value")
+    return _gdc_file(path, _columns(path, data, 0, _TWO, _TWO), "value", None)
+
+
+def _star_header(path: Path, data: bytes) -> tuple[str | None, int, tuple[str, ...]]:
+    """Gene model, where the rows start, and column names."""
+    model, start = None, 0
+    while data.startswith(b"#", start):
+        end = data.index(b"\n", start) + 1
+        if data.startswith(_MODEL, start):
+            model = decode(data[start + len(_MODEL) : end], str(path))
+        start = end
+    end = data.find(b"\n", start) + 1
+    header = tuple(decode(cell, str(path)) for cell in data[start:end].split(b"\t"))
+    missing = [name for name in STAR_NAMES if name not in header]
+    if missing:
+        kind = "missing-column" if end else "unreadable-file"
+        found = f"no column {', '.join(missing)} in the header" if end else "no header"
+        raise FaultError.of(kind, path, found, "a STAR counts table")
+    return model, end, header
+
+
+def _columns(
+    path: Path, data: bytes, start: int, header: tuple[str, ...], names: tuple[str, ...]
+) -> list[tuple[bytes, ...]]:
+    """The named cells of every row."""
+    missing = [name for name in names if name not in header]
+    if missing:
+        found = f"no column '{missing[0]}' among {', '.join(header)[:200]}"
+        raise FaultError.of(
+            "missing-column", path, found, f"a STAR counts table with '{missing[0]}'"
+        )
+    places = [header.index(name) for name in names]
+    cells = [_KEPT if n in places else _CELL for n in range(len(header))]
+    body = memoryview(data)[start:]
+    rows = re.findall(rb"(?m)^" + rb"\t".join(cells) + rb"\r?\n", body)
+    if len(rows) != data.count(b"\n", start):
+        _blame_row(path, data, len(header))
+    if not rows:
+        raise FaultError.of("unreadable-file", path, "no rows", "one row a gene")
+    if places != sorted(places):
+        order = [sorted(places).index(place) for place in places]
+        rows = [tuple(row[n] for n in order) for row in rows]
+    return rows
+
+
+def _blame_row(path: Path, data: bytes, width: int) -> None:
+    for row, line in enumerate(data.split(b"\n")[:-1], start=1):
+        cells = line.count(b"\t") + 1
+        odd = b"\r" in line.removesuffix(b"\r")
+        if not line.startswith(b"#") and (cells != width or odd):
+            found = "a carriage return inside the line" if odd else f"{cells} cells"
+            raise FaultError.of(
+                "row-length", f"{path} row {row}", found, f"{width} cells as in the layout"
+            )
+    raise FaultError.of("row-length", path, "rows of other layouts", f"{width} cells in each")
+
+
+def _gdc_file(
+    path: Path, cells: list[tuple[bytes, ...]], column: str, model: str | None
+) -> GdcFile:
+    summary = [n for n, row in enumerate(cells) if row[0][:2] in (b"N_", b"__")]
+    summary = [n for n in summary if is_summary(decode(cells[n][0], str(path)))]
+    names = tuple(decode(cells[n][0], str(path)) for n in summary)
+    for n in reversed(summary):
+        del cells[n]
+    ids = [row[0] for row in cells]
+    texts = [row[1] for row in cells]
+    try:
+        if b"_" in b"".join(texts):  # float takes 1_000 for a number
+            raise ValueError
+        values = np.fromiter(map(float, texts), np.float64, len(texts))
+    except ValueError:
+        pairs = zip(ids, texts, strict=True)
+        values = np.array(
+            [number(text, column, f"{path} gene {decode(id, str(path))}") for id, text in pairs]
+        )
+    return GdcFile(ids, values, model, names)

@@ -1,0 +1,253 @@
+"""Choosing genes: by biotype, list or signature, and in the order that a model was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gimp_fast.data.rna.gene_lists import gene_key, read_gene_list, read_gene_sets
+from gimp_fast.data.rna.source import Expression, GeneRows, drop_row
+from gimp_fast.errors import Fault, FaultError
+
+__all__ = [
+    "AlignedExpression",
+    "align_expression",
+    "filter_genes",
+    "gene_key",
+    "read_gene_list",
+    "read_gene_sets",
+]
+_PAR_Y = "_PAR_Y"
+_NOT_MEASURED = "not measured"
+
+
+class _Finder:
+    """Columns of an expression by gene id (without version) or name."""
+
+    def __init__(self, genes: GeneRows):
+        self.genes = genes
+        self._by_key: dict[str, list[int]] = {}
+        self._by_name: dict[str, list[int]] = {}
+        for place, row in enumerate(genes):
+            self._by_key.setdefault(gene_key(row["gene_id"]), []).append(place)
+            if row["gene_name"]:
+                self._by_name.setdefault(row["gene_name"], []).append(place)
+
+    def by_id(self, gene_id: str) -> list[int]:
+        """Columns of this id; of the very version if there are several."""
+        places = self._by_key.get(gene_key(gene_id), [])
+        same = [place for place in places if self.genes[place]["gene_id"] == gene_id]
+        return same if len(places) > 1 and same else places
+
+    def by_name(self, name: str) -> list[int]:
+        """Columns of this name; the copy on Y gives way to that on X."""
+        places = self._by_name.get(name, [])
+        first = [n for n in places if not self.genes[n]["gene_id"].endswith(_PAR_Y)]
+        return first if first else places
+
+    def find(self, name: str) -> list[int]:
+        """Columns of an id, or else of a name."""
+        return self.by_id(name) or self.by_name(name)
+
+
+def filter_genes(
+    expression: Expression,
+    *,
+    gene_types: Sequence[str] = (),
+    gene_list: Sequence[str] | None = None,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Expression, dict[str, tuple[int, ...]]]:
+    """Keep genes by biotype, then by list, then by signature.
+
+    Args:
+        expression: values (n, G).
+        gene_types: biotypes to keep, e.g. ``protein_coding``.
+        gene_list: ids (of any version) or names to keep, in this order.
+        gene_sets: signatures, whose union is kept in order of first appearance.
+
+    Returns:
+        The expression, with all that was dropped in ``dropped_genes`` and what was asked for in
+        ``provenance["filters"]``; and signature -> columns of it.
+
+    Raises:
+        FaultError: no gene types in the source, nothing kept, a name that several genes have, or
+            signatures of which no gene is measured.
+    """
+    columns: dict[str, tuple[int, ...]] = {}
+    if gene_types:
+        expression = _keep_types(expression, gene_types)
+    if gene_list is not None:
+        names = list(dict.fromkeys(gene_list))
+        finder = _Finder(expression.genes)
+        found = _find_all(finder, names, "the gene list")
+        note = {"filter": "gene_list", "genes": len(names)}
+        places = list(dict.fromkeys(found.values()))
+        lost = [drop_row(n, "", _NOT_MEASURED, "the gene list") for n in names if n not in found]
+        expression = _keep(expression, places, "not in the gene list", note, lost)
+    if gene_sets:
+        expression, columns = _keep_sets(expression, gene_sets)
+    return expression, columns
+
+
+def _keep_types(expression: Expression, gene_types: Sequence[str]) -> Expression:
+    source = _source(expression)
+    if not any(row["gene_type"] for row in expression.genes):
+        found, expected = "genes without types", "a source that tells gene types, such as GDC STAR"
+        raise FaultError.of("no-gene-types", source, found, expected)
+    places = [n for n, row in enumerate(expression.genes) if row["gene_type"] in gene_types]
+    if not places:
+        known = ", ".join(sorted({row["gene_type"] for row in expression.genes}))
+        raise FaultError.of(
+            "no-genes", source, f"types {known[:200]}", f"genes of {', '.join(gene_types)}"
+        )
+    note = {"filter": "gene_types", "types": list(gene_types)}
+    return _keep(expression, places, "gene type not kept", note)
+
+
+def _keep_sets(
+    expression: Expression, gene_sets: Mapping[str, Sequence[str]]
+) -> tuple[Expression, dict[str, tuple[int, ...]]]:
+    finder = _Finder(expression.genes)
+    names = list(dict.fromkeys(name for genes in gene_sets.values() for name in genes))
+    found = _find_all(finder, names, "the gene sets")
+    faults, lost = [], []
+    for title, genes in gene_sets.items():
+        absent = [name for name in genes if name not in found]
+        lost += [drop_row(name, "", _NOT_MEASURED, f"gene set {title}") for name in absent]
+        if len(absent) == len(genes):
+            what = f"none of {len(genes)} genes, e.g. {', '.join(genes[:3])}"
+            faults.append(Fault("empty-gene-set", title, what, "genes that are measured and kept"))
+    if faults:
+        raise FaultError(faults, "the gene sets")
+    places = list(dict.fromkeys(found[name] for name in names if name in found))
+    column_of = {place: column for column, place in enumerate(places)}
+    columns = {
+        title: tuple(dict.fromkeys(column_of[found[name]] for name in genes if name in found))
+        for title, genes in gene_sets.items()
+    }
+    note = {"filter": "gene_sets", "sets": len(gene_sets), "genes": len(names)}
+    return _keep(expression, places, "in no gene set", note, lost), columns
+
+
+def _find_all(finder: _Finder, names: Sequence[str], what: str) -> dict[str, int]:
+    """name -> column of those that are there; faults for ambiguous names, or if none is."""
+    found, faults = {}, []
+    for name in names:
+        places = finder.find(name)
+        if len(places) > 1:
+            ids = ", ".join(finder.genes[place]["gene_id"] for place in places[:5])
+            expected = "a name of one gene; give its id instead"
+            faults.append(Fault("ambiguous-gene", what, f"'{name}', which is {ids}", expected))
+        elif places:
+            found[name] = places[0]
+    if not found and not faults:
+        measured = ", ".join(row["gene_id"] for row in finder.genes[:3])
+        have = f"none of {len(names)} genes, e.g. {', '.join(names[:3])}"
+        faults.append(Fault("no-genes", what, have, f"ids or names as measured, e.g. {measured}"))
+    if faults:
+        raise FaultError(faults, what)
+    return found
+
+
+def _keep(
+    expression: Expression,
+    places: list[int],
+    reason: str,
+    note: dict[str, object],
+    lost: GeneRows | None = None,
+) -> Expression:
+    """Columns in this order; the others join the dropped, as do names that were not found."""
+    kept, source = set(places), _source(expression)
+    others = [row for place, row in enumerate(expression.genes) if place not in kept]
+    dropped = [drop_row(row["gene_id"], row["gene_name"], reason, source) for row in others]
+    filters = [*expression.provenance.get("filters", []), {**note, "kept": len(places)}]
+    return replace(
+        expression,
+        values=np.take(expression.values, places, axis=1),
+        genes=[expression.genes[place] for place in places],
+        dropped_genes=[*expression.dropped_genes, *dropped, *(lost or [])],
+        provenance={**expression.provenance, "filters": filters},
+    )
+
+
+def _source(expression: Expression) -> str:
+    return ", ".join(expression.provenance.get("paths", [])) or "expression"
+
+
+@dataclass(frozen=True)
+class AlignedExpression:
+    """Expression in the order of another gene list.
+
+    Attributes:
+        values: (n, G_ref) float32, NaN where a gene is missing.
+        missing: ids of the list that are not measured, or only under a name that several genes
+            have.
+        unused: measured genes that the list does not ask for.
+    """
+
+    values: np.ndarray
+    missing: tuple[str, ...]
+    unused: int
+
+
+def align_expression(
+    expression: Expression, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
+) -> AlignedExpression:
+    """Bring new patients to the gene list that a model was trained with.
+
+    Genes match by ``gene_key`` of their ids, else by name: a name of the list may be an id here
+    and the reverse, as one source has Ensembl ids and the other symbols. A measured gene stands
+    for one gene of the list only; what would be a guess is missing instead.
+
+    Args:
+        expression: values (n, G) of the new patients.
+        gene_ids: G_ref ids, in order.
+        gene_names: their names, if known; ``""`` where not.
+
+    Raises:
+        FaultError: more than half of the list is missing.
+        ValueError: names that are not one an id.
+    """
+    if gene_names and len(gene_names) != len(gene_ids):
+        raise ValueError(f"{len(gene_names)} gene names for {len(gene_ids)} gene ids")
+    columns = _match(_Finder(expression.genes), gene_ids, gene_names or ("",) * len(gene_ids))
+    missing = tuple(id for id, column in zip(gene_ids, columns, strict=True) if column is None)
+    if 2 * len(missing) > len(gene_ids):
+        here = ", ".join(row["gene_id"] for row in expression.genes[:3])
+        found = (
+            f"{len(missing)} of {len(gene_ids)} genes not measured, e.g. {', '.join(missing[:3])}"
+        )
+        expected = f"most genes of the model; measured are e.g. {here}"
+        raise FaultError.of("genes-missing", _source(expression), found, expected)
+    values = np.full((len(expression.values), len(gene_ids)), np.nan, np.float32)
+    places = [place for place, column in enumerate(columns) if column is not None]
+    values[:, places] = expression.values[:, [columns[place] for place in places]]
+    return AlignedExpression(values, missing, len(expression.genes) - len(places))
+
+
+def _match(finder: _Finder, gene_ids: Sequence[str], gene_names: Sequence[str]) -> list[int | None]:
+    """A measured column for each gene of the list, no column twice."""
+    by_id = [finder.by_id(id) for id in gene_ids]
+    columns = _unique([places[0] if len(places) == 1 else None for places in by_id])
+    used = {column for column in columns if column is not None}
+    named: list[int | None] = []
+    for id, name, places in zip(gene_ids, gene_names, by_id, strict=True):
+        # the copy on Y has the name of the one on X, and must not stand in for it
+        if places or id.endswith(_PAR_Y):
+            named.append(None)
+            continue
+        options = set(finder.by_name(name) if name else ()) or set(finder.by_name(id))
+        options = options or set(finder.by_id(name) if name else ())
+        named.append(options.pop() if len(options) == 1 else None)
+    named = _unique([None if column in used else column for column in named])
+    return [one if one is not None else other for one, other in zip(columns, named, strict=True)]
+
+
+def _unique(columns: list[int | None]) -> list[int | None]:
+    """None for a column that more than one gene of the list claims."""
+    claims: dict[int | None, int] = {}
+    for column in columns:
+        claims[column] = claims.get(column, 0) + 1
+    return [column if claims[column] == 1 else None for column in columns]

@@ -1,0 +1,264 @@
+"""AnnData files (``.h5ad``): samples in ``obs``, genes in ``var``.
+
+The tables are decoded by anndata, which is imported only here; of the matrix only the wanted rows
+are read. HDF5 protects neither the description of an array nor, by default, its values: whatever
+can be checked is, before it is believed, and all reading is done in another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from gimp_fast.data.isolated import run_isolated
+from gimp_fast.data.rna.files import gene_row
+from gimp_fast.data.rna.h5_checks import (
+    INTEGERS,
+    NUMBERS,
+    check_all_stored,
+    check_stored,
+)
+from gimp_fast.data.rna.orientation import CASE_COLUMNS
+from gimp_fast.data.rna.samples import Sample, make_sample
+from gimp_fast.data.rna.source import ExpressionSource, GeneRows, Loaded, gene_faults
+from gimp_fast.data.rna.text import need_library
+from gimp_fast.errors import FaultError
+
+_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+_ERRORS = (*_ERRORS, MemoryError, OverflowError)
+_TABLE = "a dataframe as anndata 0.8 or later writes it"
+_ENCODINGS = {
+    ("array", "0.2.0"),
+    ("string-array", "0.2.0"),
+    ("categorical", "0.2.0"),
+    ("nullable-string-array", "0.1.0"),
+}
+_SPARSE = ("csr_matrix", "csc_matrix")
+_WINDOW = 256  # rows of a dense matrix read at once
+
+
+def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> ExpressionSource:
+    """List the samples of an AnnData file; see ``open_expression``."""
+    if importlib.util.find_spec("anndata") is None:
+        raise need_library("anndata", path, ImportError("not installed"))
+    ids, cases = run_isolated(_list_samples, path, layer)
+    repeated = [id for id, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise FaultError.of(
+            "duplicate-sample", path, f"'{repeated[0]}' twice in obs", "each sample once"
+        )
+    if "" in ids or "" in cases:
+        raise FaultError.of(
+            "sample-without-id", path, "an empty id in obs", "an id for every sample"
+        )
+    if not ids:
+        raise FaultError.of("no-samples", path, "no rows in obs", "one row a sample")
+    samples = tuple(
+        make_sample(id, path, sample_types, case_id=case)
+        for id, case in zip(ids, cases, strict=True)
+    )
+    row_of = {id: row for row, id in enumerate(ids)}
+    load = partial(_load, path, layer, row_of)
+    return ExpressionSource("h5ad", (path,), None, samples, load)
+
+
+def _load(path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample]) -> Loaded:
+    rows = np.array([row_of[sample.barcode] for sample in samples], np.int64)
+    values, genes = run_isolated(_read_rows, path, layer, len(row_of), rows)
+    faults = gene_faults(f"{path}[var]", [row["gene_id"] for row in genes])
+    return Loaded(values, genes, faults, facts={"layer": layer})
+
+
+def _list_samples(path: Path, layer: str | None) -> tuple[list[str], list[str]]:
+    """Ids of samples and of their patients, where the matrix fits them."""
+    with _reading(path) as file:
+        ids, cases = _sample_ids(path, file)
+        _matrix(path, file, layer, (len(ids), len(_index(path, file, "var"))))
+    return ids, cases
+
+
+def _read_rows(
+    path: Path, layer: str | None, num_samples: int, rows: np.ndarray
+) -> tuple[np.ndarray, GeneRows]:
+    """(n, G) float32 of these rows, and the genes."""
+    with _reading(path) as file:
+        genes = _genes(path, file)
+        shape = (num_samples, len(genes))
+        matrix, name = _matrix(path, file, layer, shape)
+        with np.errstate(over="ignore"):  # infinity is a fault further on
+            if isinstance(matrix, h5py.Dataset):
+                return _dense_rows(matrix, rows), genes
+            return _sparse_rows(f"{path}[{name}]", matrix, shape, rows), genes
+
+
+def _sample_ids(path: Path, file: h5py.File) -> tuple[list[str], list[str]]:
+    """Ids of samples and of their patients."""
+    cases = _column(path, file, "obs", CASE_COLUMNS)
+    ids = _column(path, file, "obs", ("barcode", "sample_id"))
+    ids = ids or _index(path, file, "obs")
+    if cases is not None and len(cases) != len(ids):
+        raise FaultError.of("unreadable-file", f"{path}[obs]", "columns of several lengths", _TABLE)
+    return ids, cases or ids
+
+
+def _genes(path: Path, file: h5py.File) -> GeneRows:
+    names = _index(path, file, "var")
+    ids = _column(path, file, "var", ("gene_ids", "gene_id"))
+    symbols = _column(path, file, "var", ("gene_name", "gene_symbols"))
+    if symbols is None:
+        symbols = names if ids else [""] * len(names)
+    types = _column(path, file, "var", ("gene_type", "feature_types"))
+    # 10x calls all of its features "Gene Expression": no biotype.
+    if types is None or "protein_coding" not in types:
+        types = [""] * len(names)
+    columns = (ids or names, symbols, types)
+    if any(len(column) != len(names) for column in columns):
+        raise FaultError.of("unreadable-file", f"{path}[var]", "columns of several lengths", _TABLE)
+    return [gene_row(*row) for row in zip(*columns, strict=True)]
+
+
+def _index(path: Path, file: h5py.File, axis: str) -> list[str]:
+    name = _table(path, file, axis).attrs["_index"]
+    index = _column(path, file, axis, (name,))
+    if index is None:
+        raise FaultError.of("unreadable-file", f"{path}[{axis}]", f"no index '{name}'", _TABLE)
+    return index
+
+
+def _column(path: Path, file: h5py.File, axis: str, names: tuple[str, ...]) -> list[str] | None:
+    """The first of these columns as text; None if there is none of them."""
+    table = _table(path, file, axis)
+    name = next((name for name in names if name in table), None)
+    if name is None:
+        return None
+    where = f"{path}[{axis}/{name}]"
+    attributes = table[name].attrs
+    encoding = (attributes.get("encoding-type"), attributes.get("encoding-version"))
+    if encoding not in _ENCODINGS:
+        expected = "text or categories as anndata 0.8 or later writes them"
+        raise FaultError.of("unreadable-file", where, f"encoding {encoding}", expected)
+    check_all_stored(where, table[name])
+    # h5py's own error for text that is not UTF-8 is a ValueError
+    cells = np.asarray(_anndata(path).io.read_elem(table[name]), dtype=object)
+    return [_text(where, cell) for cell in cells]
+
+
+def _text(where: str, cell: Any) -> str:
+    import pandas as pd
+
+    if isinstance(cell, str | int | np.integer) and not isinstance(cell, bool):
+        return str(cell).strip()
+    if pd.isna(cell):
+        return ""
+    raise FaultError.of("unreadable-file", where, f"{cell!r:.60}", "text or whole numbers")
+
+
+def _table(path: Path, file: h5py.File, axis: str) -> h5py.Group:
+    table = file.get(axis)
+    kind = table.attrs.get("encoding-type") if table is not None else None
+    if not isinstance(table, h5py.Group) or kind != "dataframe":
+        found = f"no '{axis}'" if table is None else f"'{axis}' of encoding {kind}"
+        raise FaultError.of("unreadable-file", path, found, _TABLE)
+    return table
+
+
+def _matrix(
+    path: Path, file: h5py.File, layer: str | None, shape: tuple[int, int]
+) -> tuple[h5py.Dataset | h5py.Group, str]:
+    """X or a layer, checked, and its name in the file."""
+    name = f"layers/{layer}" if layer else "X"
+    matrix = file.get(name)
+    if matrix is None:
+        layers = ", ".join(file["layers"]) if "layers" in file else ""
+        found = f"no '{name}'; layers: {layers or 'none'}"
+        raise FaultError.of("no-layer", path, found, "a matrix of expression there")
+    where, kind = f"{path}[{name}]", matrix.attrs.get("encoding-type")
+    if isinstance(matrix, h5py.Dataset):
+        found, parts = matrix.shape, (matrix,)
+    elif kind in _SPARSE:
+        found = tuple(int(n) for n in matrix.attrs["shape"])
+        parts = tuple(matrix[part] for part in ("data", "indices", "indptr"))
+    else:
+        raise FaultError.of(
+            "unreadable-file", where, f"encoding {kind}", "a dense or sparse matrix"
+        )
+    if found != shape:
+        expected = f"{shape}, the lengths of obs and var"
+        raise FaultError.of("table-shape", where, f"a matrix of shape {found}", expected)
+    for part, kinds in zip(parts, (NUMBERS, INTEGERS, INTEGERS), strict=False):
+        check_stored(where, part)
+        if not any(part.id.get_type() == known for known in kinds):
+            expected = "little-endian integers" + ", or IEEE floats" * (kinds is NUMBERS)
+            raise FaultError.of("expression-dtype", where, f"values of type {part.dtype}", expected)
+    return matrix, name
+
+
+def _dense_rows(matrix: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """(n, G) float32; windows of the file are read, not single rows."""
+    values = np.empty((len(rows), matrix.shape[1]), np.float32)
+    for window in np.unique(rows // _WINDOW):
+        places = np.flatnonzero(rows // _WINDOW == window)
+        start = int(window) * _WINDOW
+        values[places] = matrix[start : start + _WINDOW][rows[places] - start]
+    return values
+
+
+def _sparse_rows(
+    where: str, matrix: h5py.Group, shape: tuple[int, int], rows: np.ndarray
+) -> np.ndarray:
+    """(n, G) float32 from compressed rows or columns."""
+    rows, back = np.unique(rows, return_inverse=True)
+    by_rows = matrix.attrs["encoding-type"] == "csr_matrix"
+    lines, width = shape if by_rows else shape[::-1]
+    ends = matrix["indptr"][:].astype(np.int64)  # (lines + 1,)
+    data, indices = matrix["data"], matrix["indices"]
+    whole = len(ends) == lines + 1 and ends[0] == 0 and (np.diff(ends) >= 0).all()
+    if not whole or not ends[-1] == data.shape[0] == indices.shape[0]:
+        raise FaultError.of(
+            "unreadable-file", where, "row pointers that do not fit", "a sparse matrix"
+        )
+    values = np.zeros((len(rows), shape[1]), np.float32)
+    place_of = np.full(shape[0], -1)
+    place_of[rows] = np.arange(len(rows))
+    for line in rows if by_rows else range(lines):
+        start, stop = int(ends[line]), int(ends[line + 1])
+        at = indices[start:stop].astype(np.int64)
+        if len(at) and (at.min() < 0 or at.max() >= width or len(np.unique(at)) < len(at)):
+            found = f"indices of line {line} outside 0 … {width - 1}, or twice"
+            raise FaultError.of("unreadable-file", where, found, "a sparse matrix")
+        if by_rows:
+            values[place_of[line], at] = data[start:stop]
+        else:
+            kept = place_of[at] >= 0
+            values[place_of[at[kept]], line] = data[start:stop][kept]
+    return values[back]
+
+
+def _anndata(path: Path) -> Any:
+    try:
+        import anndata
+        import anndata.io
+    except ImportError as error:
+        raise need_library("anndata", path, error) from error
+    return anndata
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except _ERRORS as error:
+        text = " ".join(str(error).split())[:200]
+        kind = "truncated-file" if "truncated file" in text else "unreadable-file"
+        kind = "missing-file" if isinstance(error, FileNotFoundError) else kind
+        found, expected = f"{type(error).__name__}: {text}", "a complete AnnData file"
+        raise FaultError.of(kind, path, found, expected) from error

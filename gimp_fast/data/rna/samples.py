@@ -1,0 +1,121 @@
+"""Samples of RNA-seq: what their ids say, and which one of a patient is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PRIMARY = ("01",)
+# Group 1 is TCGA's code of the sample type.
+BARCODE = re.compile(r"[A-Z0-9]{4}-[A-Z0-9]{2}-[A-Z0-9]{4}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
+# GDC's words for TCGA's codes; ids of other programs than TCGA do not hold the code.
+_CODES = {
+    "primary tumor": "01",
+    "tumor": "01",
+    "recurrent tumor": "02",
+    "primary blood derived cancer - peripheral blood": "03",
+    "recurrent blood derived cancer - bone marrow": "04",
+    "additional - new primary": "05",
+    "metastatic": "06",
+    "additional metastatic": "07",
+    "human tumor original cells": "08",
+    "primary blood derived cancer - bone marrow": "09",
+    "blood derived normal": "10",
+    "solid tissue normal": "11",
+    "normal": "11",
+    "bone marrow normal": "14",
+    "recurrent blood derived cancer - peripheral blood": "40",
+    "cell lines": "50",
+}
+# The sheet's new columns: tissue type, then tumour descriptor.
+_DESCRIPTORS = {"metastatic": "06", "recurrence": "02", "new primary": "05"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured sample.
+
+    Attributes:
+        case_id: its patient.
+        barcode: its id in the source.
+        path: the file it is in.
+        sample_type: TCGA's code or the source's words for it; empty where nothing tells.
+        drop_reason: why it is not used; empty for a sample of the types asked for.
+    """
+
+    case_id: str
+    barcode: str
+    path: Path
+    sample_type: str = ""
+    drop_reason: str = ""
+
+    @property
+    def tumour(self) -> bool:
+        """Whether it is of the types asked for: by default, a primary tumour."""
+        return not self.drop_reason
+
+
+def make_sample(
+    barcode: str,
+    path: Path,
+    sample_types: tuple[str, ...],
+    *,
+    case_id: str = "",
+    words: tuple[str, str] = ("", ""),
+) -> Sample:
+    """A sample from its id.
+
+    Args:
+        barcode: TCGA's, or any other id.
+        path: file of the sample.
+        sample_types: TCGA's codes of the samples to keep. Those of unknown type are kept.
+        case_id: its patient, where the source tells; else the id, or 12 characters of a barcode.
+        words: sample or tissue type, and tumour descriptor, in GDC's words.
+    """
+    match = BARCODE.fullmatch(barcode)
+    case_id = case_of(case_id or barcode)
+    code, shown = (match[1], match[1]) if match and match[1] else _code(*words)
+    known = bool(code or shown)
+    reason = "" if not known or code in sample_types else _reason(shown, sample_types)
+    return Sample(case_id, barcode, path, shown, reason)
+
+
+def case_of(barcode: str) -> str:
+    """The patient of a barcode; any other id is its own."""
+    return barcode[:12] if BARCODE.fullmatch(barcode) else barcode
+
+
+def _code(kind: str, descriptor: str) -> tuple[str, str]:
+    """TCGA's code of GDC's words, and the words."""
+    code = _CODES.get(kind.lower(), "")
+    if kind.lower() == "tumor":
+        code = _DESCRIPTORS.get(descriptor.lower(), code)
+    return code, ", ".join(filter(None, (kind, descriptor)))
+
+
+def _reason(shown: str, sample_types: tuple[str, ...]) -> str:
+    if sample_types == PRIMARY:
+        return f"not a primary tumour (sample type {shown})"
+    asked = ", ".join(sample_types)
+    return f"not of the sample types asked for (sample type {shown}; asked for {asked})"
+
+
+def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[tuple[Sample, str]]]:
+    """One sample a patient, of the types asked for: the first by barcode.
+
+    Returns:
+        case_id -> sample, and the samples left out, each with the reason.
+    """
+    chosen: dict[str, Sample] = {}
+    dropped = []
+    for sample in sorted(samples, key=lambda s: (s.case_id, s.barcode, str(s.path))):
+        if sample.drop_reason:
+            dropped.append((sample, sample.drop_reason))
+        elif sample.case_id in chosen:
+            reason = f"another aliquot of the patient is used: {chosen[sample.case_id].barcode}"
+            dropped.append((sample, reason))
+        else:
+            chosen[sample.case_id] = sample
+    return chosen, dropped

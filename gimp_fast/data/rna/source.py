@@ -1,0 +1,203 @@
+"""What a source of RNA-seq is: samples that can be read, and what reading them gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gimp_fast.data.rna.samples import Sample
+from gimp_fast.errors import Fault, FaultError, GimpError
+
+TRANSFORMS = ("log2(x+1)", "log1p", "as given")
+GeneRows = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Values as they stand in the files.
+
+    Attributes:
+        values: (n, G) float32, rows as the samples asked for; the reader gives them away.
+        genes: G rows gene_id, gene_name, gene_type.
+        faults: what is wrong with the files.
+        dropped_genes: rows gene_id, gene_name, reason, source.
+        facts: further provenance.
+    """
+
+    values: np.ndarray
+    genes: GeneRows
+    faults: list[Fault] = field(default_factory=list)
+    dropped_genes: GeneRows = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Transformed expression.
+
+    Attributes:
+        values: (n, G) float32, one row a sample in the order asked for.
+        genes: rows gene_id, gene_name, gene_type.
+        transform: what was applied.
+        dropped_genes: genes that are not in ``genes``: rows gene_id, gene_name, reason, source.
+        provenance: kind, paths, column, transform, gene_model, ignored_columns, filters; and
+            what else a source tells, such as the layer. JSON can hold it.
+    """
+
+    values: np.ndarray
+    genes: GeneRows
+    transform: str
+    dropped_genes: GeneRows = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExpressionSource:
+    """Samples of one source, not yet read.
+
+    Attributes:
+        kind: ``gdc``, ``matrix`` (genes in rows), ``table`` (samples in rows), ``mcat``,
+            ``cbioportal``, ``h5ad``, or ``joined``.
+        paths: folders or files.
+        column: unit read from GDC files; None for others, whose files do not tell.
+        samples: everything that is there.
+        load: samples -> their values as stored.
+        unit: what the numbers are, as far as the source tells; sources of two units cannot be
+            joined.
+    """
+
+    kind: str
+    paths: tuple[Path, ...]
+    column: str | None
+    samples: tuple[Sample, ...]
+    load: Callable[[list[Sample]], Loaded] = field(repr=False)
+    unit: str = "as in the file"
+
+    @property
+    def path(self) -> Path | str:
+        """The folder or file; of joined sources, the names of all."""
+        return self.paths[0] if len(self.paths) == 1 else ", ".join(map(str, self.paths))
+
+    def read(self, samples: Iterable[Sample], transform: str | None = None) -> Expression:
+        """Read, check and transform samples.
+
+        Args:
+            samples: some of ``samples``.
+            transform: one of ``TRANSFORMS``; by default ``log2(x+1)`` for GDC's linear units
+                and ``as given`` for all else, which its maker has transformed.
+
+        Raises:
+            FaultError: every unreadable file, other gene list, and non-finite or negative value.
+            GimpError: no such transform.
+        """
+        samples = list(samples)
+        transform = transform or ("log2(x+1)" if self.column else "as given")
+        if transform not in TRANSFORMS:
+            raise GimpError(f"no transform '{transform}'; there are {', '.join(TRANSFORMS)}")
+        loaded = self.load(samples)
+        linear = bool(self.column) or transform != "as given"
+        faults = loaded.faults + value_faults(samples, loaded.values, loaded.genes, linear)
+        if faults:
+            raise FaultError(faults, str(self.path))
+        values = loaded.values
+        if transform != "as given":
+            # In place: of a large cohort there is memory for one copy, not for three.
+            np.log1p(values, out=values)
+        if transform == "log2(x+1)":
+            values /= np.float32(np.log(2.0))
+        provenance = {
+            "kind": self.kind,
+            "paths": [str(path) for path in self.paths],
+            "column": self.column,
+            "transform": transform,
+            "gene_model": None,
+            "ignored_columns": [],
+            "filters": [],
+            **loaded.facts,
+        }
+        return Expression(values, loaded.genes, transform, loaded.dropped_genes, provenance)
+
+
+def drop_row(gene_id: str, gene_name: str, reason: str, source: str | Path) -> dict[str, str]:
+    """One row of ``dropped_genes``."""
+    return {
+        "gene_id": gene_id,
+        "gene_name": gene_name,
+        "reason": reason,
+        "source": str(source),
+    }
+
+
+def gene_faults(source: str | Path, ids: Sequence[str]) -> list[Fault]:
+    """No genes, one without an id, or one that is there twice."""
+    if not len(ids):
+        return [Fault("no-genes", str(source), "no genes", "one gene or more")]
+    faults = []
+    if not all(ids):
+        found = f"{sum(not id for id in ids)} genes without id, the first at place {_first(ids)}"
+        faults.append(Fault("gene-without-id", str(source), found, "an id for every gene"))
+    repeated = [id for id, count in Counter(ids).items() if count > 1 and id]
+    if repeated:
+        more = f" (and {len(repeated) - 1} other genes)" if len(repeated) > 1 else ""
+        found = f"gene {repeated[0]} more than once{more}"
+        faults.append(Fault("duplicate-gene", str(source), found, "each gene once"))
+    return faults
+
+
+def _first(ids: Sequence[str]) -> int:
+    return next(n for n, id in enumerate(ids, start=1) if not id)
+
+
+def value_faults(
+    samples: Sequence[Sample], values: np.ndarray, genes: GeneRows, linear: bool
+) -> list[Fault]:
+    """Values that are missing or not finite, and negative ones where they must be linear.
+
+    Args:
+        samples: n samples.
+        values: (n, G).
+        genes: G rows.
+        linear: whether values below 0 are a fault.
+
+    Returns:
+        One fault a file and kind.
+    """
+    bad: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
+    negative: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
+    for sample, row in zip(samples, values, strict=True):
+        finite = np.isfinite(row)
+        if not finite.all():
+            bad.setdefault(sample.path, []).append((sample, np.flatnonzero(~finite)))
+        elif linear and (row < 0).any():
+            negative.setdefault(sample.path, []).append((sample, np.flatnonzero(row < 0)))
+    num_genes, faults = len(genes), []
+    for rows in bad.values():
+        found = f"{_count(rows, num_genes)} missing or not finite, {_where(rows, genes)}"
+        expected = "a number for every gene"
+        faults.append(Fault("expression-not-finite", _file(rows), found, expected))
+    for rows in negative.values():
+        found = f"{_count(rows, num_genes)} negative, {_where(rows, genes)}"
+        expected = "linear values of 0 or more"
+        faults.append(Fault("negative-expression", _file(rows), found, expected))
+    return faults
+
+
+def _count(rows: list[tuple[Sample, np.ndarray]], num_genes: int) -> str:
+    places = np.concatenate([at for _, at in rows])
+    count = f"{len(places)} values of {len(np.unique(places))} of {num_genes} genes"
+    return f"{count}, in {len(rows)} samples," if len(rows) > 1 else count
+
+
+def _where(rows: list[tuple[Sample, np.ndarray]], genes: GeneRows) -> str:
+    sample, places = rows[0]
+    return f"first gene {genes[places[0]]['gene_id']} of {sample.barcode}"
+
+
+def _file(rows: list[tuple[Sample, np.ndarray]]) -> str:
+    sample = rows[0][0]
+    return f"{sample.path} ({sample.barcode})" if len(rows) == 1 else str(sample.path)
