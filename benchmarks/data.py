@@ -1,6 +1,6 @@
 """Reading windows: TRIDENT h5, CLAM h5, pt, and the packed store, beside numpy.memmap and memory.
 
-python benchmarks/data.py [--slides 40] [--patches 15000] [--window 6000] [--folder /fast/disk]
+python benchmarks/data.py [--slides 12] [--patches 15000] [--window 6000] [--folder /fast/disk]
 
 Writes synthetic slides, the same in every format, and reads random windows of each, cold (the
 files' pages dropped from the system's cache before each round) and warm. Then opens the index of a
@@ -35,7 +35,7 @@ Read = Callable[[int, int], object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slides", type=int, default=40)
+    parser.add_argument("--slides", type=int, default=12)
     parser.add_argument("--patches", type=int, default=15_000)
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--window", type=int, default=6000)

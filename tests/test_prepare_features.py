@@ -506,3 +506,45 @@ def test_a_cohort_of_2000_slides_opens_in_little_memory(tmp_path):
     assert len(store.slide_ids) == 2000
     assert (int(status.read_text().split()[1]) - before) * os.sysconf("SC_PAGE_SIZE") < 50e6
     (tmp_path / "store").unlink()
+
+
+def test_real_coordinates_of_clam_and_a_real_gdc_file(tmp_path, real_data):
+    """Real coordinates under synthetic features; GDC's own file as the RNA of every patient."""
+    (tmp_path / "slides").mkdir()
+    sheet, labels = ["File ID\tFile Name\tCase ID\tSample ID\tSample Type"], []
+    source = real_data / "gdc" / "ncigdc_test_set_1.final.tsv.gz"
+    patched = sorted((real_data / "clam_coords").glob("*.h5"))
+    for number in range(8):
+        with h5py.File(patched[number % len(patched)]) as h5:
+            coords = h5["coords"][:]
+        case = f"TCGA-00-{number:04d}"
+        features = np.repeat(coords[:, :1], 4, 1).astype(np.float32)
+        with h5py.File(tmp_path / "slides" / f"{case}.h5", "w") as h5:
+            h5["features"], h5["coords"] = features, coords
+        name = f"{number}.rna_seq.augmented_star_gene_counts.tsv.gz"
+        (tmp_path / "rna" / f"u{number}").mkdir(parents=True)
+        shutil.copy(source, tmp_path / "rna" / f"u{number}" / name)
+        sheet.append(f"u{number}\t{name}\t{case}\t{case}-01A\tPrimary Tumor")
+        labels.append(f"{case},{case},{'AB'[number % 2]}")
+    (tmp_path / "rna" / "gdc_sample_sheet.tsv").write_text("\n".join(sheet) + "\n", "utf-8")
+    (tmp_path / "l.csv").write_text("\n".join(["case_id,slide_id,label", *labels]), "utf-8")
+    argv = [
+        "--slides",
+        tmp_path / "slides",
+        "--rna",
+        tmp_path / "rna",
+        "--labels",
+        tmp_path / "l.csv",
+    ]
+    argv += ["--out", tmp_path / "out", "--order", "hilbert", "--pack", "fp32"]
+    assert prepare.main(list(map(str, argv))) == 0
+    cohort = open_cohort(tmp_path / "out")
+    assert (len(cohort.gene_ids), cohort.gene_names[0]) == (96, "TSPAN6")
+    assert cohort.expression_facts["gene_model"] == "GENCODE v36"
+    bag = cohort.bag(cohort.case_ids[0])
+    (coords,) = bag.coords()
+    np.testing.assert_array_equal(bag.read()[:, 0], coords[:, 0].astype(np.float32))
+    steps = np.abs(np.diff(coords, axis=0)).sum(1)
+    with h5py.File(patched[0]) as h5:
+        shuffled = np.random.default_rng(0).permutation(h5["coords"][:])
+    assert steps.mean() < 0.2 * np.abs(np.diff(shuffled, axis=0)).sum(1).mean()
