@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -285,7 +284,7 @@ def _write_report(file: Path, contents: CohortContents | None, findings: Finding
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        print(f"error: {file}: cannot be written ({error})", file=sys.stderr)
+        raise GimpError(f"{file}: cannot be written ({error})") from error
 
 
 def summary(contents: CohortContents, findings: Findings | None = None) -> str:

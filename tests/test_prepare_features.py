@@ -235,6 +235,32 @@ def test_a_cohort_without_rna_and_one_without_slides(inputs, capsys):
     assert "give --slides, --rna" in capsys.readouterr().err
 
 
+def test_patients_of_whom_there_is_nothing(inputs, capsys):
+    text = inputs.labels.read_text(encoding="utf-8")
+    inputs.labels.write_text(f"{text}TCGA-AA-9999,,X,AA\n", encoding="utf-8")
+    for given in (["--slides", inputs.slides], ["--rna", inputs.rna]):
+        argv = ["--labels", inputs.labels, "--allow-missing-modality", "--check", *given]
+        assert prepare.main(list(map(str, argv))) == 2
+        assert "'TCGA-AA-9999' with neither slide nor RNA" in capsys.readouterr().err
+
+
+def test_rna_of_other_patients_is_one_fault(inputs, capsys):
+    others = [f"TCGA-ZZ-{n:04d}" for n in range(len(CASES))]
+    inputs.write_rna(inputs.rna, others, GENES, inputs.matrix)
+    for extra in ([], ["--allow-missing-modality"]):
+        assert prepare.main(inputs.argv(*extra)) == 2
+        error = capsys.readouterr().err
+        assert error.count("error:") == 1
+        assert "none of 30 labelled patients, such as 'TCGA-" in error
+        assert error.rstrip().endswith("'TCGA-ZZ-0000' [no-samples]")
+
+
+def test_a_report_that_cannot_be_written(inputs, capsys):
+    assert prepare.main(inputs.argv("--report", inputs.folder / "no" / "report.json")) == 2
+    assert "report.json: cannot be written" in capsys.readouterr().err
+    assert not inputs.out.exists()
+
+
 def test_folds_that_keep_hospitals_together(inputs, capsys):
     assert prepare.main(inputs.argv("--folds", "3", "--site-splits")) == 0
     printed = capsys.readouterr().out

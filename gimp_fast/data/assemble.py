@@ -120,6 +120,7 @@ def check(options: PrepareOptions) -> tuple[CohortContents | None, Findings]:
     rna = join_rna(options.rna, labels, findings, optional=optional, workers=options.workers)
     splits, notes = _splits(labels, options, findings)
     _check_classes(labels, options, findings)
+    _check_modalities(labels, scans, rna, findings)
     if findings.faults:
         return None, findings
     rows = [row for row in labels if row.slide_id in scans or not row.slide_id]
@@ -222,6 +223,19 @@ def _check_classes(labels: Sequence[LabelRow], options: PrepareOptions, findings
     if len(classes) == 1:
         found = f"only the class '{classes.pop()}'"
         findings.add("one-class", options.labels, found, "two classes or more")
+
+
+def _check_modalities(
+    labels: Sequence[LabelRow], scans: Collection[str], rna: JoinedRna, findings: Findings
+) -> None:
+    """Patients of whom there is nothing; not where a fault of the files may be why."""
+    if findings.faults:
+        return
+    known = {row.case_id for row in labels if row.slide_id in scans} | set(rna.samples)
+    for case, row in {row.case_id: row for row in reversed(labels)}.items():
+        if case not in known:
+            found = f"patient '{case}' with neither slide nor RNA"
+            findings.add("missing-modality", row.where, found, "at least one of them")
 
 
 def _join(

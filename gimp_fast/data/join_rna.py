@@ -74,7 +74,7 @@ class JoinedRna:
     expression: Expression | None = None
     gene_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     missing_genes: tuple[str, ...] = ()
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=lambda: {"transform": "none"})
 
 
 def join_rna(
@@ -95,7 +95,7 @@ def join_rna(
         workers: processes that read files; None for one a core.
     """
     if not options.given:
-        return JoinedRna(facts={"transform": "none", "sources": []})
+        return JoinedRna()
     reference = None
     if options.genes_of:
         reference = findings.attempt(lambda: read_gene_reference(options.genes_of), None)
@@ -161,15 +161,16 @@ def _match_samples(
     for case in sorted(chosen.keys() - first_row.keys()):
         sample = chosen[case]
         findings.drop("rna-sample", sample.barcode, case, "patient not labelled", sample.path)
+    if not first_row.keys() & chosen.keys():
+        places = ", ".join(map(str, options.paths))
+        found = f"none of {len(first_row)} labelled patients, such as '{next(iter(first_row))}'"
+        ids = f", such as '{next(iter(chosen))}'" if chosen else ""
+        findings.add("no-samples", places, found, f"some of its {len(chosen)} patients{ids}")
+        return {}
     others = {sample.case_id: sample.sample_type for sample, _ in dropped}
     places = ", ".join(map(str, options.paths))
     for case, row in sorted(first_row.items()):
-        if case in chosen:
-            continue
-        if not row.slide_id:
-            found = f"patient '{case}' with neither slide nor RNA"
-            findings.add("missing-rna", row.where, found, "at least one of them")
-        elif not optional:
+        if case not in chosen and row.slide_id and not optional:
             found = f"slide '{row.slide_id}' of patient '{case}' without RNA"
             if case in others:
                 found += f" but a sample of type {others[case]}"
