@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from gimp_fast import __version__
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, StoppedError
 
 COMMANDS = {
     "prepare": "check slides, RNA and labels and join them into a cohort folder",
@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "show what was built, what can run here, and why not",
 }
 EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command with --resume goes on
 EXIT_INTERRUPTED = 130
 
 
@@ -32,6 +33,9 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
         argv = sys.argv[1:] if argv is None else list(argv)
         try:
             return main(argv) or 0
+        except StoppedError as stopped:
+            print(stopped, file=sys.stderr)
+            return EXIT_STOPPED
         except GimpError as error:
             if "--debug" in argv:
                 traceback.print_exc()

@@ -14,6 +14,13 @@ class GimpError(Exception):
     """
 
 
+class StoppedError(GimpError):
+    """A run was asked to stop, has saved its state, and can be resumed.
+
+    Commands print the message and exit with code 75, which Unix calls a temporary failure.
+    """
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong with a cohort.

@@ -3,11 +3,13 @@
 python -m gimp_fast.train --data cohort --out runs/first
 python -m gimp_fast.train --preset demo --out runs/demo        # the embedded synthetic cohort
 python -m gimp_fast.train --out runs/first --resume
+torchrun --nproc-per-node 4 -m gimp_fast.train --data cohort --out runs/first
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gimp_fast.cli import command
+from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
     from gimp_fast.training import TrainConfig
@@ -28,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train GiMP on a cohort that `prepare` wrote, and evaluate it on the test "
         "patients. Without --data it trains on an embedded cohort of synthetic patients.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
+        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume goes on.\n"
+        "Under torchrun, batches are shared by all ranks: batch sizes are those of all together.\n"
+        "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
     add = parser.add_argument
@@ -73,15 +78,21 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.ops import available_backends
     from gimp_fast.report import write_report
     from gimp_fast.training import train
+    from gimp_fast.training.distributed import is_first_rank
     from gimp_fast.training.run_folder import RunFolder
 
     config = _configuration(args, out)
     RunFolder(out).check(config, resume=args.resume)
+    if config.data is None and "WORLD_SIZE" in os.environ:
+        raise GimpError("under torchrun, give --data: one process makes the synthetic cohort")
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
-    backends = [name for name, status in available_backends().items() if status == "available"]
-    print(f"operators: {', '.join(backends)} (`gimp-fast doctor` says why not the others)")
+    first = is_first_rank()
+    if first:
+        backends = [name for name, status in available_backends().items() if status == "available"]
+        print(f"operators: {', '.join(backends)} (`gimp-fast doctor` says why not the others)")
     train(config, data, out, resume=args.resume)
-    print(f"report: {write_report(out)}")
+    if first:
+        print(f"report: {write_report(out)}")
     return 0
 
 

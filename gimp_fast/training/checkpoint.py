@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,27 +18,41 @@ from torch import Tensor, nn
 from gimp_fast.data.gene_reference import STATE_KEY
 from gimp_fast.errors import GimpError
 
+CHECKSUM_KEY = "xxh3"
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """Let `write` fill a temporary file beside `path`, flush it to disk, rename it into place.
+
+    Raises:
+        GimpError: it cannot be written, as on a full disk; what was at `path` is still there.
+    """
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise GimpError(
+            f"{path}: cannot be written ({error}); the files that were there before are whole"
+        ) from error
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Write tensors and JSON-able state; a reader sees the old file or the new one, whole."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    metadata = {STATE_KEY: json.dumps(state)}
+    text = json.dumps(state)
+    metadata = {STATE_KEY: text, CHECKSUM_KEY: _checksum(tensors, text)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -45,17 +60,27 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a file that :func:`save_checkpoint` wrote.
 
     Raises:
-        GimpError: the file is not there, truncated, or another kind of safetensors file.
+        GimpError: the file is not there, damaged, or another kind of safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise GimpError(f"{path}: not a readable checkpoint: {error}") from error
     if STATE_KEY not in metadata:
         raise GimpError(f"{path}: found a safetensors file; expected a gimp_fast checkpoint")
+    if metadata.get(CHECKSUM_KEY) != _checksum(tensors, metadata[STATE_KEY]):
+        raise GimpError(f"{path}: damaged: it does not match its checksum")
     return tensors, json.loads(metadata[STATE_KEY])
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    digest = xxhash.xxh3_64(text.encode("utf-8"))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
@@ -63,6 +88,60 @@ def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
     tensors, state = load_checkpoint(path)
     model.load_state_dict(under_prefix("model", tensors))
     return state
+
+
+class RecentCheckpoints:
+    """The last few states of a run: ``last``, and before it ``last-1``, ``last-2`` …
+
+    Args:
+        folder: where they are.
+        keep: how many.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self._folder = folder
+        self._files = [
+            folder / f"last{f'-{age}' if age else ''}.safetensors" for age in range(keep)
+        ]
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write the newest; ``last`` is there at every moment, the old one or the new."""
+        for newer, older in zip(self._files[-2::-1], self._files[:0:-1], strict=True):
+            if newer.exists():
+                _link(newer, older)
+        save_checkpoint(self._files[0], tensors, state)
+
+    def load(self, log: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest that is whole, saying which are not; None if there is none yet.
+
+        Raises:
+            GimpError: there are some, and all are damaged.
+        """
+        errors = []
+        for file in filter(Path.exists, self._files):
+            try:
+                found = load_checkpoint(file)
+            except GimpError as error:
+                errors.append(str(error))
+                continue
+            for error in errors:
+                log(f"warning: {error}; going on from {file.name} instead")
+            return found
+        if errors:
+            raise GimpError(f"no checkpoint to go on from: {'; '.join(errors)}")
+        return None
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, in place of what had that name."""
+    temporary = target.with_name(f".{target.name}.link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links: the name moves on
+        os.replace(source, target)
+        return
+    os.replace(temporary, target)
 
 
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -97,7 +97,17 @@ class TrainConfig(_Strict):
         split: name of the cohort's split; null takes its only one.
         seed: of weights, order, windows, masks, dropout and bootstrap.
         device: ``"auto"`` is a GPU if there is one.
-        precision: autocast type of the forward pass; weights stay fp32.
+        precision: autocast type of the forward pass; weights stay fp32. With fp16 the loss is
+            scaled, and steps whose gradients overflow are left out while the scale adapts.
+        on_nonfinite: what a loss or gradient that is not finite does: ``"stop"`` ends the run,
+            ``"skip"`` leaves the step out, and says whose patients it was.
+        save_minutes: time between checkpoints inside an epoch; every epoch ends with one too.
+        keep_checkpoints: how many of the last states are kept, for when the newest is damaged.
+        compile: compile each stage's step with ``torch.compile``.
+        profile: record this many steps of each stage for TensorBoard's profiler and Chrome's
+            tracing page; 0 records none.
+        wandb: project to log to with Weights & Biases, which must be installed; null does not.
+        rank_timeout_minutes: how long a rank waits for another that says nothing.
         threads: CPU threads of torch; null leaves its default. Results repeat for one number.
         backend: of the operators, see ``gimp-fast doctor``.
         cache_gb: cohorts whose features take less are kept in memory as float32.
@@ -114,7 +124,14 @@ class TrainConfig(_Strict):
     split: str | None = None
     seed: int = Field(0, ge=0)
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    save_minutes: float = Field(10.0, ge=0)
+    keep_checkpoints: int = Field(2, ge=1)
+    compile: bool = False
+    profile: int = Field(0, ge=0)
+    wandb: str | None = None
+    rank_timeout_minutes: float = Field(10.0, gt=0)
     threads: int | None = Field(None, ge=1)
     backend: str = "auto"
     cache_gb: float = Field(4.0, ge=0)
@@ -191,13 +208,24 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
         raise FaultError(faults, origin) from error
 
 
+_WITHOUT_EFFECT = {
+    "data",
+    "workers",
+    "save_minutes",
+    "keep_checkpoints",
+    "profile",
+    "wandb",
+    "rank_timeout_minutes",
+}
+
+
 def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
     """Where two configurations differ first, as ``"key: x, y"``; None where nowhere.
 
     The place of the cohort does not count, as checkpoints hold its fingerprint, nor does what no
     result depends on.
     """
-    flat_a, flat_b = (_flatten(x.model_dump(exclude={"data", "workers"})) for x in (a, b))
+    flat_a, flat_b = (_flatten(x.model_dump(exclude=_WITHOUT_EFFECT)) for x in (a, b))
     for key, value in flat_a.items():
         if flat_b.get(key) != value:
             return f"{key}: {value!r}, {flat_b.get(key)!r}"

@@ -1,38 +1,27 @@
-"""genes → pretrain → finetune → evaluate: runs the stages, checkpoints every epoch, resumes."""
+"""genes → pretrain → finetune → evaluate: runs the stages, on one process or many, and resumes."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
-from gimp_fast.training.checkpoint import (
-    load_checkpoint,
-    load_model,
-    pack_optimizer,
-    save_checkpoint,
-    under_prefix,
-    unpack_optimizer,
-    with_prefix,
-)
-from gimp_fast.training.config import StageSettings, TrainConfig
-from gimp_fast.training.loader import BatchLoader, num_batches, plan_epoch
+from gimp_fast.training.checkpoint import RecentCheckpoints, load_model
+from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.run_folder import RunFolder
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
-from gimp_fast.training.stages import Scores, Stage, StageContext, stages_of
+from gimp_fast.training.stage_run import StageRun
+from gimp_fast.training.stages import StageContext, stages_of
+from gimp_fast.training.stops import StopRequests
 
 Log = Callable[[str], None]
 
@@ -42,9 +31,10 @@ def train(
 ) -> dict[str, Any]:
     """Run every stage on a cohort and evaluate on its test patients (GiMP section 3.1).
 
-    Every epoch ends with a checkpoint, and an epoch's random numbers depend on the seed, the stage
-    and the epoch alone: on a CPU, a run that was killed and resumed ends in the same weights and
-    metrics as one that was not.
+    Every epoch ends with a checkpoint, long ones have some on the way, and SIGTERM or SIGUSR1 saves
+    one more and raises StoppedError. On a CPU, a run that was killed or stopped and resumed ends in
+    the same weights and metrics as one that was not. Under torchrun, every rank calls this; the
+    result is that of one process with the same batches, to rounding and dropout.
 
     Args:
         config: validated configuration.
@@ -54,26 +44,52 @@ def train(
         log: receives one line of text for each event.
 
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; on every rank.
 
     Raises:
-        GimpError: the cohort, the split, the configuration or the run folder do not fit each other.
+        GimpError: the cohort, the split, the configuration or the run folder do not fit each other;
+            a loss that is not finite; a file that cannot be read or written.
+        StoppedError: a signal asked to stop; the state is saved.
     """
     cohort = data if isinstance(data, Cohort) else open_cohort(data)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    kind = _device(config).type
+    with ranks_of_environment(kind, config.rank_timeout_minutes) as ranks, StopRequests() as stops:
+        return _train(config, cohort, Path(out), ranks, stops, resume, log)
+
+
+def _train(
+    config: TrainConfig,
+    cohort: Cohort,
+    out: Path,
+    ranks: Ranks,
+    stops: StopRequests,
+    resume: bool,
+    log: Log,
+) -> dict[str, Any]:
+    log = log if ranks.writes else _silent
     device = _device(config)
+    if device.type == "cuda" and ranks.size > 1:
+        device = torch.device("cuda", ranks.local)
+        torch.cuda.set_device(device)
     split_name, split = _split(cohort, config)
-    folder = RunFolder(out)
+    folder = RunFolder(out, wandb=config.wandb)
     folder.check(config, resume=resume)
-    context, provenance = _prepare(config, cohort, split_name, split, device)
+    context, provenance = _prepare(config, cohort, split_name, split, device, ranks)
     # Only now: a request that cannot be carried out must not occupy the folder.
-    folder.begin(config, resume=resume)
+    ranks.sum([0.0])  # all have checked it before one writes
+    if ranks.writes:
+        folder.begin(config, resume=resume, ranks=ranks)
     try:
-        _run_stages(context, folder, provenance, log)
+        _run_stages(context, folder, provenance, stops, log)
         return evaluate_run(context, folder, cohort, split_name, log)
     finally:
         folder.close()
+
+
+def _silent(text: str) -> None:
+    """The log of ranks that do not write."""
 
 
 def _device(config: TrainConfig) -> torch.device:
@@ -110,6 +126,7 @@ def _prepare(
     split_name: str,
     split: dict[str, list[str]],
     device: torch.device,
+    ranks: Ranks,
 ) -> tuple[StageContext, dict[str, Any]]:
     """Model, reader, and the provenance that every checkpoint carries."""
     scaler = None
@@ -137,7 +154,7 @@ def _prepare(
         model = GiMP(model_config, backend=config.backend).to(device)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
-    context = StageContext(config, model, reader, split, device)
+    context = StageContext(config, model, reader, split, device, ranks)
     provenance = {
         "model": model_config.model_dump(mode="json"),
         "cohort": {
@@ -197,20 +214,29 @@ def _workers(config: TrainConfig, reader: PatientReader) -> int:
 
 
 def _run_stages(
-    context: StageContext, folder: RunFolder, provenance: dict[str, Any], log: Log
+    context: StageContext,
+    folder: RunFolder,
+    provenance: dict[str, Any],
+    stops: StopRequests,
+    log: Log,
 ) -> None:
-    last, state = None, {"stage": None, "epoch": 0, "rows": 0}
-    if folder.checkpoint("last").exists():
-        last, state = load_checkpoint(folder.checkpoint("last"))
-        found, expected = state["cohort"]["fingerprint"], provenance["cohort"]["fingerprint"]
-        if found != expected:
+    config, ranks = context.config, context.ranks
+    recent = RecentCheckpoints(folder.checkpoints, config.keep_checkpoints)
+    # All ranks go on from the file that rank 0 finds whole.
+    found = recent.load(log) if ranks.size == 1 else ranks.from_first(_loaded(recent, ranks, log))
+    last, state = found or (None, {"stage": None, "epoch": 0, "rows": 0, "step": 0})
+    if last is not None:
+        fingerprint, expected = state["cohort"]["fingerprint"], provenance["cohort"]["fingerprint"]
+        if fingerprint != expected:
             raise GimpError(
                 f"{folder.checkpoint('last')}: the run was trained on another cohort "
-                f"(fingerprint {found[:12]}, this one has {expected[:12]})"
+                f"(fingerprint {fingerprint[:12]}, this one has {expected[:12]})"
             )
-        log(f"resuming after {state['stage']} epoch {state['epoch']}")
-    folder.keep_metrics(state["rows"])
-    kinds = stages_of(context.config)
+        step = f", step {state['step']} of the next" if state["step"] else ""
+        log(f"resuming after {state['stage']} epoch {state['epoch']}{step}")
+    if ranks.writes:
+        folder.keep_metrics(state["rows"])
+    kinds = stages_of(config)
     names = [kind.name for kind in kinds]
     first = names.index(state["stage"]) if state["stage"] else 0
     for number, kind in enumerate(kinds):
@@ -219,154 +245,12 @@ def _run_stages(
         resumed = (last, state) if state["stage"] == kind.name else None
         if number and resumed is None:
             load_model(folder.checkpoint(names[number - 1]), context.model)
-        stage = kind(context)
-        state = _StageRun(stage, number, folder, provenance, state["rows"]).run(resumed, log)
-
-
-class _StageRun:
-    """The epochs of one stage."""
-
-    def __init__(
-        self, stage: Stage, number: int, folder: RunFolder, provenance: dict[str, Any], rows: int
-    ):
-        self.stage, self.number, self.folder = stage, number, folder
-        self.provenance, self.rows = provenance, rows
-        self.context, self.settings = stage.context, stage.settings
-        if not stage.train_cases or not stage.val_cases:
-            raise GimpError(
-                f"stage '{stage.name}': found {len(stage.train_cases)} training and "
-                f"{len(stage.val_cases)} validation patients that it can use; expected some"
-            )
-        self.optimizer = _adamw(stage)
-        pin = self.context.device.type == "cuda"
-        self.loader = BatchLoader(
-            stage.fetcher(), _workers(self.context.config, self.context.reader), pin
+        workers = _workers(config, context.reader)
+        stage_run = StageRun(
+            kind(context), number, folder, provenance, state["rows"], stops, workers, log
         )
-        self.best: dict[str, Any] | None = None
-
-    def run(self, resumed: tuple[dict[str, Tensor], dict] | None, log: Log) -> dict[str, Any]:
-        """Train the epochs that are left; returns the state of the last checkpoint."""
-        done = 0 if resumed is None else self._restore(*resumed)
-        stage, epochs = self.stage, self.settings.epochs
-        began = time.perf_counter()
-        bar = tqdm(range(done + 1, epochs + 1), stage.name, disable=None, leave=False)
-        for epoch in bar:
-            row = self._epoch(epoch)
-            improved = self.best is None or stage.rank(row["val"]) > stage.rank(self.best["val"])
-            if improved:
-                self.best = {"epoch": epoch, "val": row["val"]}
-            self.rows += 1
-            self.folder.append_metrics(row, self.rows)
-            if improved if stage.keeps_best else epoch == epochs:
-                self._save(stage.name, epoch, with_optimizer=False)
-            self._save("last", epoch)
-            bar.set_postfix_str(_scores_text(row["val"]))
-        if epochs > done:
-            kept = f"keeps epoch {self.best['epoch']}, " if stage.keeps_best else ""
-            scores = self.best["val"] if stage.keeps_best else row["val"]
-            log(
-                f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
-                f"{kept}validation {_scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
-            )
-        return {"stage": stage.name, "epoch": epochs, "rows": self.rows}
-
-    def _epoch(self, epoch: int) -> dict[str, Any]:
-        stage, settings = self.stage, self.settings
-        # All randomness of an epoch comes from here, so that a resumed run repeats it.
-        seeds = [self.context.config.seed, self.number, epoch]
-        torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
-        stage.train_mode()
-        began = time.perf_counter()
-        totals: Scores = {}
-        steps = num_batches(len(stage.train_cases), settings.batch_size)
-        plans = plan_epoch(stage.train_cases, settings.batch_size, seeds)
-        for plan, batch in zip(plans, self.loader(plans), strict=True):
-            lr = learning_rate(settings, (epoch - 1) * steps + plan.step, steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            for name, value in self._step(batch, plan.case_ids).items():
-                totals[name] = totals.get(name, 0.0) + value * len(plan.case_ids)
-        train_scores = {name: total / len(stage.train_cases) for name, total in totals.items()}
-        val_scores = stage.validate()
-        self._check_finite(val_scores, stage.val_cases)
-        return {
-            "stage": stage.name,
-            "epoch": epoch,
-            "train": train_scores,
-            "val": val_scores,
-            "lr": lr,
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-
-    def _step(self, batch: Any, cases: Sequence[str]) -> Scores:
-        losses = self.stage.losses(batch)
-        scores = {name: value.item() for name, value in losses.items()}
-        self._check_finite(scores, cases)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        if self.settings.clip_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
-        self.optimizer.step()
-        return scores
-
-    def _check_finite(self, scores: Scores, cases: Sequence[str]) -> None:
-        if not math.isfinite(scores["loss"]):
-            raise GimpError(
-                f"stage '{self.stage.name}': found a loss of {scores['loss']} on patients "
-                f"{', '.join(cases)}; expected a finite one. A lower lr or clip_norm may help."
-            )
-
-    def _save(self, name: str, epoch: int, with_optimizer: bool = True) -> None:
-        tensors = with_prefix("model", self.context.model.state_dict())
-        state = self.provenance | {
-            "stage": self.stage.name,
-            "epoch": epoch,
-            "rows": self.rows,
-            "best": self.best,
-        }
-        scaler = self.context.reader.scaler
-        if scaler is not None:
-            tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
-            tensors["scaler.std"] = torch.from_numpy(scaler.std)
-        if with_optimizer:
-            packed, state["optimizer_groups"] = pack_optimizer(self.optimizer)
-            tensors |= with_prefix("optimizer", packed)
-            if self.stage.extra is not None:
-                tensors |= with_prefix("extra", self.stage.extra.state_dict())
-        save_checkpoint(self.folder.checkpoint(name), tensors, state)
-
-    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> int:
-        self.context.model.load_state_dict(under_prefix("model", tensors))
-        if self.stage.extra is not None:
-            self.stage.extra.load_state_dict(under_prefix("extra", tensors))
-        packed = under_prefix("optimizer", tensors)
-        unpack_optimizer(self.optimizer, packed, state["optimizer_groups"])
-        self.best = state["best"]
-        return state["epoch"]
+        state = stage_run.run(resumed)
 
 
-def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then a cosine from the peak to zero over the epochs that are left."""
-    warmup = settings.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return settings.lr * (step + 1) / (warmup + 1)
-    total = settings.epochs * steps_per_epoch
-    progress = (step - warmup) / max(total - warmup, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _adamw(stage: Stage) -> torch.optim.AdamW:
-    parameters = stage.parameters()
-    groups = [
-        {
-            "params": [p for p in parameters if p.dim() >= 2],
-            "weight_decay": stage.settings.weight_decay,
-        },
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.settings.lr)
-
-
-def _scores_text(scores: Scores) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+def _loaded(recent: RecentCheckpoints, ranks: Ranks, log: Log) -> Any:
+    return recent.load(log) if ranks.writes else None

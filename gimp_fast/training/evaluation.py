@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gimp_fast.models import GiMP
+from gimp_fast.training.distributed import ALONE, Ranks
 from gimp_fast.training.loader import plan_epoch
 from gimp_fast.training.sampling import PatientReader
 
@@ -19,7 +20,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Mixed precision for forward passes; weights stay fp32."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype=dtype)
 
 
 @torch.no_grad()
@@ -31,18 +33,27 @@ def predict(
     batch_size: int,
     device: torch.device,
     precision: str = "fp32",
+    ranks: Ranks = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities (patients, classes) and CLS_pat (patients, 2d), both float32."""
+    """Class probabilities (patients, classes) and CLS_pat (patients, 2d), both float32.
+
+    Ranks take turns at the batches; the result is the same on each.
+    """
     model.eval()
-    probabilities, representations = [], []
-    for plan in plan_epoch(case_ids, batch_size, [], shuffle=False):
+    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    plans = plan_epoch(case_ids, batch_size, [], shuffle=False)
+    for plan in plans[ranks.rank :: ranks.size]:
         batch = reader.batch(plan.case_ids).to(device)
         with autocast(device, precision):
             cls = model.represent(**batch.inputs())
             logits = model.head(cls)
-        probabilities.append(logits.float().softmax(-1).cpu())
-        representations.append(cls.float().cpu())
-    return torch.cat(probabilities).numpy(), torch.cat(representations).numpy()
+        probabilities = logits.float().softmax(-1).cpu().numpy()
+        found[plan.step] = probabilities, cls.float().cpu().numpy()
+    for others in ranks.gather(found):
+        found |= others
+    rows = zip(*(found[plan.step] for plan in plans), strict=True)
+    probabilities, representations = (np.concatenate(parts) for parts in rows)
+    return probabilities, representations
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -29,12 +29,14 @@ class StepPlan:
         case_ids: the rank's patients.
         seed: of the step.
         place: place of the first of them in the batch of all ranks.
+        total: patients of that batch.
     """
 
     step: int
     case_ids: tuple[str, ...]
     seed: tuple[int, ...] = ()
     place: int = 0
+    total: int = 0
 
     def rngs(self) -> list[np.random.Generator]:
         """A generator for each patient."""
@@ -79,7 +81,7 @@ def plan_epoch(
     for step, batch in enumerate(np.array_split(np.arange(len(order)), steps)):
         share = np.array_split(np.arange(len(batch)), world_size)[rank]
         cases = tuple(order[batch[place]] for place in share)
-        plans.append(StepPlan(step, cases, tuple(seed), int(share[0])))
+        plans.append(StepPlan(step, cases, tuple(seed), int(share[0]), len(batch)))
     return plans[first_step:]
 
 
@@ -133,6 +135,35 @@ class BatchLoader:
                 f"a process that reads batches ended ({error}); if memory ran out, train with "
                 "fewer: --set workers=0"
             ) from error
+
+
+def ahead_on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """Batches on their device; a GPU copies the next one while it works on this one.
+
+    Args:
+        batches: what ``BatchLoader`` yields, in page-locked memory if a GPU is to gain by it.
+        device: where they go.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    copying = torch.cuda.Stream(device)
+
+    def start(batch: Any) -> Any:
+        with torch.cuda.stream(copying):
+            return batch.to(device)
+
+    waiting = None
+    for batch in batches:
+        following = start(batch)
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream(device).wait_stream(copying)
+        following.record_stream(torch.cuda.current_stream(device))
+        waiting = following
+    if waiting is not None:
+        yield waiting
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gimp_fast.data import Cohort
 from gimp_fast.training.checkpoint import load_model
-from gimp_fast.training.evaluation import metrics_with_intervals, predict
+from gimp_fast.training.evaluation import metrics_with_intervals
 from gimp_fast.training.run_folder import RunFolder
 from gimp_fast.training.stages import StageContext, stages_of
 
@@ -22,7 +22,7 @@ def evaluate_run(
     split_name: str,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Metrics, predictions and representations of the chosen model; written to the run folder."""
+    """Metrics, predictions and representations of the chosen model; rank 0 writes them."""
     config, names = context.config, [kind.name for kind in stages_of(context.config)]
     cases = [c for part in ("train", "val", "test") for c in context.split[part]]
     parts = np.array([p for p in ("train", "val", "test") for _ in context.split[p]])
@@ -35,15 +35,7 @@ def evaluate_run(
     for name in ("pretrain", "finetune"):
         if name in names:
             state = load_model(folder.checkpoint(name), context.model)
-            probabilities, arrays[name] = predict(
-                context.model,
-                context.reader,
-                cases,
-                batch_size=config.finetune.batch_size,
-                device=context.device,
-                precision=config.precision,
-            )
-    folder.write_arrays("embeddings.npz", arrays)
+            probabilities, arrays[name] = context.predict(cases)
     metrics: dict[str, Any] = {
         "cohort": {
             "name": cohort.name,
@@ -66,6 +58,9 @@ def evaluate_run(
             called = cohort.classes[probabilities[i].argmax()]
             rows.append([cases[i], part, cohort.classes[labels[i]], called])
             rows[-1] += [f"{p:.6g}" for p in probabilities[i]]
+    if not context.ranks.writes:
+        return metrics
+    folder.write_arrays("embeddings.npz", arrays)
     header = ["case_id", "split", "label", "prediction", *(f"prob_{c}" for c in cohort.classes)]
     folder.write_table("predictions.csv", header, rows)
     folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")

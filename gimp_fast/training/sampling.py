@@ -30,9 +30,28 @@ class _Batch:
         """In page-locked memory, from which a GPU reads while the processor goes on."""
         return self._each(Tensor.pin_memory)
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the GPU's allocator that another stream than the copying one uses the tensors."""
+        for value in vars(self).values():
+            if isinstance(value, Tensor) and value.is_cuda:
+                value.record_stream(stream)
+
     def _each(self, function) -> _Batch:
         tensors = {k: function(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
+
+
+@dataclass(frozen=True)
+class GeneBatch(_Batch):
+    """RNA of patients who have it.
+
+    Attributes:
+        case_ids: B ids.
+        labels: (B,) int64.
+        genes: (B, G) scaled expression.
+    """
+
+    genes: Tensor
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GeneClassifier, GiMP
 from gimp_fast.training.config import StageSettings, TrainConfig
+from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
 from gimp_fast.training.loader import StepPlan, plan_epoch
-from gimp_fast.training.sampling import PatientBatch, PatientReader, WindowBatch
+from gimp_fast.training.sampling import GeneBatch, PatientBatch, PatientReader, WindowBatch
 
 Scores = dict[str, float]
 
@@ -30,6 +32,19 @@ class StageContext:
     reader: PatientReader
     split: dict[str, list[str]]
     device: torch.device
+    ranks: Ranks = field(default=ALONE)
+
+    def predict(self, case_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and CLS_pat of patients; ranks share them, and all know the result."""
+        return predict(
+            self.model,
+            self.reader,
+            case_ids,
+            batch_size=self.config.finetune.batch_size,
+            device=self.device,
+            precision=self.config.precision,
+            ranks=self.ranks,
+        )
 
 
 class Stage(ABC):
@@ -39,11 +54,14 @@ class Stage(ABC):
         name: as in the configuration, metrics and checkpoints.
         keeps_best: whether the stage ends with its best validation epoch, or with its last.
         train_cases, val_cases: the patients it can use.
+        leaves_unused: whether a step may leave parameters out, such as the tokens of absent
+            modalities.
         extra: parameters beyond the model's that its checkpoints need.
     """
 
     name: str
     keeps_best: bool
+    leaves_unused = False
 
     def __init__(self, context: StageContext):
         self.context = context
@@ -65,27 +83,50 @@ class Stage(ABC):
         """What reads the batch of a training step; picklable, so that another process can."""
 
     @abstractmethod
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Scalars of one step on a batch that ``fetcher`` read; ``"loss"`` is what is minimised."""
+    def losses(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        """This rank's share of the scalars of one step; ``"loss"`` is what is minimised.
+
+        Args:
+            batch: what ``fetcher`` read, on the device.
+            share: what part of the whole batch that is. Summed over ranks, the scalars and the
+                gradients are those of the whole batch.
+        """
 
     @abstractmethod
     def validate(self) -> Scores:
-        """Scores on the validation patients; at least ``"loss"``."""
+        """Scores on the validation patients, the same on every rank; at least ``"loss"``."""
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
         """Larger is better; decides the best epoch."""
         return (-scores["loss"],)
 
     def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser holds."""
         return [p for module in self.trained_modules() for p in module.parameters()]
 
     def train_mode(self) -> None:
+        """Trained modules train; all others neither drop anything out nor keep gradients."""
         self.context.model.eval()
+        self.context.model.requires_grad_(False)
         for module in self.trained_modules():
             module.train()
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
 
     def autocast(self):
         return autocast(self.context.device, self.context.config.precision)
+
+
+class StageModule(nn.Module):
+    """A stage's step as a module, which is what wrappers of modules wrap."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.parameters_of_stage = nn.ParameterList(stage.parameters())
+        self._losses = stage.losses
+
+    def forward(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        return self._losses(batch, share)
 
 
 class GenesStage(Stage):
@@ -107,15 +148,13 @@ class GenesStage(Stage):
     def trained_modules(self) -> Iterator[nn.Module]:
         yield self.classifier
 
-    def fetcher(self) -> Callable[[StepPlan], tuple[Tensor, Tensor]]:
+    def fetcher(self) -> Callable[[StepPlan], GeneBatch]:
         return GeneFetcher(self.context.reader)
 
-    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        genes, labels = (x.to(self.context.device, non_blocking=True) for x in batch)
+    def losses(self, batch: GeneBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
-            logits = self.classifier(genes).float()
-        accuracy = (logits.argmax(-1) == labels).float().mean()
-        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}
+            logits = self.classifier(batch.genes).float()
+        return _classification_losses(logits, batch.labels, share)
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -143,40 +182,54 @@ class PretrainStage(Stage):
     def fetcher(self) -> Callable[[StepPlan], WindowBatch]:
         return WindowFetcher(self.context.reader, self.settings.window, self.settings.mask_ratio)
 
-    def losses(self, batch: WindowBatch) -> dict[str, Tensor]:
-        settings, batch = self.settings, batch.to(self.context.device)
+    def losses(self, batch: WindowBatch, share: Share) -> dict[str, Tensor]:
+        settings = self.settings
         with self.autocast():
-            parts = self.context.model.pretrain_losses(
+            reconstruction, cls_pat = _pretrain_parts(
+                self.context.model,
                 batch.patches,
                 batch.masked,
-                batch.labels,
                 batch.genes,
                 has_genes=batch.has_genes,
-                reduction=settings.reconstruction,
+            )
+        if settings.reconstruction == "mean":
+            counted = batch.masked.sum() * batch.patches.shape[-1]
+            reconstruction = share.ratio(reconstruction, counted)
+        # Triplets are mined among the patients of all ranks (section 2.3).
+        triplet = share.of_all(
+            triplet_loss(
+                share.gather(cls_pat.float()),
+                share.gather(batch.labels),
                 margin=settings.margin,
                 mining=settings.mining,
                 normalize=settings.normalize,
             )
-        loss = (
-            settings.reconstruction_weight * parts.reconstruction
-            + settings.triplet_weight * parts.triplet
         )
+        loss = settings.reconstruction_weight * reconstruction + settings.triplet_weight * triplet
         return {
             "loss": loss,
-            "reconstruction": parts.reconstruction.detach(),
-            "triplet": parts.triplet.detach(),
+            "reconstruction": reconstruction.detach(),
+            "triplet": triplet.detach(),
         }
 
     @torch.no_grad()
     def validate(self) -> Scores:
-        """The same windows and masks after every epoch."""
-        self.context.model.eval()
-        fetch, totals = self.fetcher(), Scores()
-        seed = [self.context.config.seed]
-        for plan in plan_epoch(self.val_cases, self.settings.batch_size, seed, shuffle=False):
-            for name, value in self.losses(fetch(plan)).items():
-                totals[name] = totals.get(name, 0.0) + value.item() * len(plan.case_ids)
-        return {name: total / len(self.val_cases) for name, total in totals.items()}
+        """The same windows and masks after every epoch; ranks take turns at the batches."""
+        context = self.context
+        context.model.eval()
+        fetch, ranks = self.fetcher(), context.ranks
+        plans = plan_epoch(
+            self.val_cases, self.settings.batch_size, [context.config.seed], shuffle=False
+        )
+        names = ("loss", "reconstruction", "triplet")
+        totals = dict.fromkeys(names, 0.0)
+        for plan in plans[ranks.rank :: ranks.size]:
+            losses = self.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
+            for name in names:
+                totals[name] += losses[name].item() * plan.total
+        summed = ranks.sum(list(totals.values()))
+        patients = len(self.val_cases)
+        return {name: total / patients for name, total in zip(names, summed, strict=True)}
 
 
 class FinetuneStage(Stage):
@@ -184,6 +237,7 @@ class FinetuneStage(Stage):
 
     name = "finetune"
     keeps_best = True
+    leaves_unused = True
 
     def can_use(self, case_id: str) -> bool:
         return self.context.reader.usable(case_id)
@@ -204,22 +258,13 @@ class FinetuneStage(Stage):
     def fetcher(self) -> Callable[[StepPlan], PatientBatch]:
         return PatientFetcher(self.context.reader, self.settings.modality_dropout)
 
-    def losses(self, batch: PatientBatch) -> dict[str, Tensor]:
-        batch = batch.to(self.context.device)
+    def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
             logits = self.context.model(**batch.inputs()).float()
-        accuracy = (logits.argmax(-1) == batch.labels).float().mean()
-        return {"loss": F.cross_entropy(logits, batch.labels), "accuracy": accuracy.detach()}
+        return _classification_losses(logits, batch.labels, share)
 
     def validate(self) -> Scores:
-        probabilities, _ = predict(
-            self.context.model,
-            self.context.reader,
-            self.val_cases,
-            batch_size=self.settings.batch_size,
-            device=self.context.device,
-            precision=self.context.config.precision,
-        )
+        probabilities, _ = self.context.predict(self.val_cases)
         labels = self.context.reader.labels(self.val_cases).numpy()
         return classification_scores(probabilities, labels)
 
@@ -229,15 +274,21 @@ class FinetuneStage(Stage):
         return (scores.get(self.settings.select, 0.0), -scores["loss"])
 
 
+def _classification_losses(logits: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
+    hits = (logits.argmax(-1) == labels).float()
+    loss = F.cross_entropy(logits, labels, reduction="none")
+    return {"loss": share.mean(loss), "accuracy": share.mean(hits.detach())}
+
+
 @dataclass(frozen=True)
 class GeneFetcher:
-    """Reads scaled genes (B, G) and labels (B,)."""
+    """Reads the RNA of patients."""
 
     reader: PatientReader
 
-    def __call__(self, plan: StepPlan) -> tuple[Tensor, Tensor]:
+    def __call__(self, plan: StepPlan) -> GeneBatch:
         genes, _ = self.reader.genes(plan.case_ids)
-        return genes, self.reader.labels(plan.case_ids)
+        return GeneBatch(plan.case_ids, self.reader.labels(plan.case_ids), genes)
 
 
 @dataclass(frozen=True)
@@ -285,3 +336,20 @@ def stages_of(config: TrainConfig) -> list[type[Stage]]:
     if config.modalities != "rna" and config.pretrain.epochs:
         wanted.append(PretrainStage)
     return [*wanted, FinetuneStage]
+
+
+def _pretrain_parts(model, windows, masked, genes=None, *, has_genes=None):
+    from gimp_fast.models.gimp import _fill_absent
+    from gimp_fast.ops import masked_l1_loss
+
+    cls_img, tokens = model.aggregator(windows, masked=masked)
+    decoded = model.decoder(tokens[masked])
+    counted = torch.ones(len(decoded), dtype=torch.bool, device=decoded.device)
+    target = windows[masked].to(decoded.dtype)
+    reconstruction = masked_l1_loss(decoded, target, counted, reduction="sum")
+    parts = [cls_img]
+    if model.gene_encoder is not None:
+        with torch.no_grad():
+            cls_ge = model._cls_ge(genes, has_genes)
+        parts.append(_fill_absent(cls_ge, has_genes, model.absent_genes))
+    return reconstruction, torch.cat(parts, dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -164,16 +165,13 @@ def test_files_that_are_no_store(tmp_path, content):
     assert str(path) in str(error.value)
 
 
-def _read_elsewhere(store: FeatureStore) -> np.ndarray:
-    return store.read("b", 100, 200)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_read_the_same(tmp_path, slides, method):
     store = FeatureStore(pack(tmp_path / "s", slides, "fp32"))
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        for rows in pool.map(_read_elsewhere, [store] * 4):
-            np.testing.assert_array_equal(rows, slides["b"][1][100:200])
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for found in [pool.submit(store.read, "b", 100, 200) for _ in range(4)]:
+            np.testing.assert_array_equal(found.result(), slides["b"][1][100:200])
 
 
 def test_a_pickled_store_is_its_path(tmp_path, slides):

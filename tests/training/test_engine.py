@@ -19,7 +19,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.training import load_config, train
 from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training.config import PretrainStage
-from gimp_fast.training.engine import learning_rate
+from gimp_fast.training.stage_run import learning_rate
 
 # Trains on the small cohort in seconds.
 TINY = [
@@ -69,7 +69,7 @@ def assert_same_result(run, expected):
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), name
     rows_a, rows_b = (
-        [json.loads(line) | {"seconds": 0} for line in (r / "metrics.jsonl").open()]
+        [json.loads(line) | {"seconds": 0, "times": {}} for line in (r / "metrics.jsonl").open()]
         for r in (run, expected)
     )
     assert rows_a == rows_b
@@ -134,9 +134,9 @@ def test_resume_after_a_stop_at_any_epoch_is_bitwise(
     rows, moment, finished, cohort_folder, tmp_path, monkeypatch
 ):
     """Stops once between each two files that an epoch writes."""
-    from gimp_fast.training import engine
+    from gimp_fast.training import checkpoint, stage_run
 
-    out, original = tmp_path / "run", engine.save_checkpoint
+    out, original = tmp_path / "run", checkpoint.save_checkpoint
 
     def stopping(path, tensors, state):
         is_last = path.stem == "last"
@@ -146,10 +146,12 @@ def test_resume_after_a_stop_at_any_epoch_is_bitwise(
             raise StopHereError
         original(path, tensors, state)
 
-    monkeypatch.setattr(engine, "save_checkpoint", stopping)
+    for module in (checkpoint, stage_run):
+        monkeypatch.setattr(module, "save_checkpoint", stopping)
     with pytest.raises(StopHereError):
         train(config(), cohort_folder, out, log=silent)
-    monkeypatch.setattr(engine, "save_checkpoint", original)
+    for module in (checkpoint, stage_run):
+        monkeypatch.setattr(module, "save_checkpoint", original)
     train(config(), cohort_folder, out, resume=True, log=silent)
     assert_same_result(out, finished)
 

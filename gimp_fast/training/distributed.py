@@ -1,0 +1,189 @@
+"""Several processes training one model: who is who, what they tell each other.
+
+``torchrun -m gimp_fast.train …`` starts the processes; without it there is one rank, and nothing
+here does anything. Each rank reads its share of every batch. Losses are written as a rank's share
+of the loss of the whole batch, so that the gradients, summed over ranks, are those that one process
+would find on the whole batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gimp_fast.errors import GimpError
+
+# What a rank sees when another is gone: gloo's and NCCL's errors are RuntimeErrors.
+_LOST_SIGNS = ("Connection closed", "Connection reset", "onnection refused", "imed out", "NCCL")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank: of this process; 0 writes.
+        size: how many there are.
+        local: number of this process on its machine; its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value, summed over all ranks in the order of ranks."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor, group=_control())
+        return torch.stack(parts).sum(0).tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every rank; small picklable objects."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=_control())
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """Rank 0's value."""
+        return self.gather(value)[0]
+
+
+ALONE = Ranks()
+
+
+@dataclass(frozen=True)
+class Share:
+    """This rank's part of one batch.
+
+    Attributes:
+        ranks: all processes that share it.
+        total: patients of the whole batch.
+    """
+
+    ranks: Ranks
+    total: int
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Share of the mean over the batch, from values (b,) of this rank's patients."""
+        return values.sum() / self.total
+
+    def ratio(self, numerator: Tensor, denominator: Tensor) -> Tensor:
+        """Share of the quotient of two sums over the batch, such as a mean over counted elements.
+
+        The denominator carries no gradient.
+        """
+        if self.ranks.size > 1:
+            denominator = denominator.detach().clone().double()
+            dist.all_reduce(denominator)
+        return numerator / denominator.clamp_min(1).to(numerator.dtype)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (b, …) of all ranks, (total, …); only this rank's carry gradients."""
+        if self.ranks.size == 1:
+            return rows
+        counts = self.ranks.gather(len(rows))
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows.detach()
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        whole = [part[:count] for part, count in zip(parts, counts, strict=True)]
+        whole[self.ranks.rank] = rows
+        return torch.cat(whole)
+
+    def of_all(self, value: Tensor) -> Tensor:
+        """Share of a scalar that every rank computes from gathered rows: an equal part of its
+        value, and the gradient of this rank's rows."""
+        return value - value.detach() * (1 - 1 / self.ranks.size)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextlib.contextmanager
+def ranks_of_environment(device: str, timeout_minutes: float) -> Iterator[Ranks]:
+    """The ranks that torchrun started, joined; one rank where it did not.
+
+    Args:
+        device: ``"cuda"`` for NCCL, else gloo.
+        timeout_minutes: how long to wait for a rank that says nothing.
+
+    Raises:
+        GimpError: the ranks cannot find each other, or one is lost while they work.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    try:
+        ranks = Ranks(*(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+        backend = "cuda:nccl,cpu:gloo" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise GimpError(f"the ranks of this run cannot be joined: {error}") from error
+    try:
+        with _lost_ranks():
+            yield ranks
+    finally:
+        _CONTROL.clear()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _lost_ranks() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST_SIGNS):
+            raise
+        raise GimpError(
+            "another rank of this run ended or hangs; --resume goes on after the last checkpoint "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+_CONTROL: list[Any] = []
+
+
+def _control():
+    """A group for small messages on the CPU, which wait for no GPU."""
+    if not _CONTROL:
+        _CONTROL.append(dist.new_group(backend="gloo"))
+    return _CONTROL[0]
+
+
+def parallel(
+    module: nn.Module, ranks: Ranks, device: torch.device, *, some_unused: bool
+) -> nn.Module:
+    """The module, whose gradients are averaged over ranks while the backward pass goes on.
+
+    Args:
+        module: its parameters are what the optimiser holds.
+        ranks: all processes.
+        device: of the parameters.
+        some_unused: whether a step may leave parameters out, which must then be looked for.
+    """
+    if ranks.size == 1:
+        return module
+    devices = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=devices, find_unused_parameters=some_unused
+    )

@@ -1,0 +1,380 @@
+"""The epochs of one stage: steps, checkpoints, stops, and what is left of a step that diverges."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.training.checkpoint import (
+    RecentCheckpoints,
+    pack_optimizer,
+    save_checkpoint,
+    under_prefix,
+    unpack_optimizer,
+    with_prefix,
+)
+from gimp_fast.training.config import StageSettings
+from gimp_fast.training.distributed import Share, parallel
+from gimp_fast.training.loader import (
+    BatchLoader,
+    StepPlan,
+    ahead_on_device,
+    num_batches,
+    plan_epoch,
+)
+from gimp_fast.training.run_folder import RunFolder, memory_text
+from gimp_fast.training.stages import Scores, Stage, StageModule
+from gimp_fast.training.step_times import StepTimes
+from gimp_fast.training.stops import StopRequests
+
+Log = Callable[[str], None]
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class StageRun:
+    """Trains one stage.
+
+    Args:
+        stage: what to train.
+        number: place of the stage in the run.
+        folder: where checkpoints and metrics go.
+        provenance: what every checkpoint carries.
+        rows: rows of metrics so far.
+        stops: requests to stop.
+        workers: reading processes.
+        log: receives a line of text for each event.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        number: int,
+        folder: RunFolder,
+        provenance: dict[str, Any],
+        rows: int,
+        stops: StopRequests,
+        workers: int,
+        log: Log,
+    ):
+        self.stage, self.number, self.folder = stage, number, folder
+        self.provenance, self.rows, self.stops, self.log = provenance, rows, stops, log
+        self.context, self.settings = stage.context, stage.settings
+        self.config, self.ranks, self.device = (
+            self.context.config,
+            self.context.ranks,
+            self.context.device,
+        )
+        if not stage.train_cases or not stage.val_cases:
+            raise GimpError(
+                f"stage '{stage.name}': found {len(stage.train_cases)} training and "
+                f"{len(stage.val_cases)} validation patients that it can use; expected some"
+            )
+        stage.train_mode()
+        self.optimizer = adamw(stage)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.config.precision == "fp16"
+        )
+        module = parallel(
+            StageModule(stage), self.ranks, self.device, some_unused=stage.leaves_unused
+        )
+        self.losses = torch.compile(module) if self.config.compile else module
+        self.loader = BatchLoader(stage.fetcher(), workers, self.device.type == "cuda")
+        self.recent = RecentCheckpoints(folder.checkpoints, self.config.keep_checkpoints)
+        self.steps = num_batches(len(stage.train_cases), self.settings.batch_size)
+        self.best: dict[str, Any] | None = None
+        self._epoch_done, self._step_done = 0, 0
+        # Of the epoch so far: sums of scores over patients, patients counted, steps left out.
+        self._totals: Scores = {}
+        self._counted, self._skipped = 0, 0
+        self._stop_asked, self._save_due = False, False
+        self._saved_at = time.perf_counter()
+
+    def run(self, resumed: Checkpoint | None) -> dict[str, Any]:
+        """Train what is left; returns the state of the last checkpoint.
+
+        Raises:
+            StoppedError: a signal asked to stop; the state is saved.
+            GimpError: a loss that is not finite, a slide that cannot be read, a full disk.
+        """
+        if resumed is not None:
+            self._restore(*resumed)
+        stage, epochs, first = self.stage, self.settings.epochs, self._epoch_done
+        began, row = time.perf_counter(), None
+        bar = tqdm(
+            total=epochs * self.steps,
+            initial=first * self.steps + self._step_done,
+            desc=stage.name,
+            unit="step",
+            disable=None if self.ranks.writes else True,
+            leave=False,
+        )
+        with bar, self._profiler() as profiler:
+            for epoch in range(first + 1, epochs + 1):
+                row = self._epoch(epoch, bar, profiler)
+                self._end_epoch(epoch, row)
+        if row is not None:
+            kept = f"keeps epoch {self.best['epoch']}, " if stage.keeps_best else ""
+            scores = self.best["val"] if stage.keeps_best else row["val"]
+            self.log(
+                f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
+                f"{kept}validation {scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
+            )
+        return {"stage": stage.name, "epoch": epochs, "rows": self.rows}
+
+    def _epoch(self, epoch: int, bar: tqdm, profiler: Any) -> dict[str, Any]:
+        stage, settings = self.stage, self.settings
+        seeds = [self.config.seed, self.number, epoch]
+        if self._step_done == 0:
+            # All randomness of an epoch comes from here, so that a resumed run repeats it.
+            torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
+            self._totals, self._counted, self._skipped = {}, 0, 0
+        stage.train_mode()
+        plans = plan_epoch(
+            stage.train_cases,
+            settings.batch_size,
+            seeds,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
+            first_step=self._step_done,
+        )
+        began = time.perf_counter()
+        times = StepTimes(self.device)
+        times.begin()
+        lr = 0.0
+        for plan, batch in zip(
+            plans, ahead_on_device(self.loader(plans), self.device), strict=True
+        ):
+            times.mark("data")
+            lr = learning_rate(settings, (epoch - 1) * self.steps + plan.step, self.steps)
+            self._step(plan, batch, lr, times)
+            self._step_done = plan.step + 1
+            profiler.step()
+            bar.update()
+            bar.set_postfix_str(self._progress_text(epoch), refresh=False)
+            if self._step_done < self.steps and (self._stop_asked or self._save_due):
+                self._save_recent(epoch - 1)
+                if self._stop_asked:
+                    self._stop(epoch)
+            times.begin()
+        val_scores = stage.validate()
+        self._check_validation(val_scores)
+        counted = max(self._counted, 1)
+        row = {
+            "stage": stage.name,
+            "epoch": epoch,
+            "train": {name: total / counted for name, total in self._totals.items()},
+            "val": val_scores,
+            "lr": lr,
+            "seconds": round(time.perf_counter() - began, 3),
+            "times": times.seconds(),
+        }
+        return row | ({"skipped_steps": self._skipped} if self._skipped else {})
+
+    def _end_epoch(self, epoch: int, row: dict[str, Any]) -> None:
+        stage = self.stage
+        improved = self.best is None or stage.rank(row["val"]) > stage.rank(self.best["val"])
+        if improved:
+            self.best = {"epoch": epoch, "val": row["val"]}
+        self.rows += 1
+        self._epoch_done, self._step_done = epoch, 0
+        if self.ranks.writes:
+            self.folder.append_metrics(row, self.rows)
+            if improved if stage.keeps_best else epoch == self.settings.epochs:
+                save_checkpoint(self.folder.checkpoint(stage.name), *self._weights(epoch))
+        self._save_recent(epoch)
+        if self._look_at_requests():
+            self._stop(epoch)
+
+    def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        losses = self.losses(batch, Share(self.ranks, plan.total))
+        names = list(losses)
+        shares = torch.stack([losses[name].detach().double() for name in names]).tolist()
+        values = self._tell(dict(zip(names, shares, strict=True)))
+        times.mark("forward")
+        self.optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(values["loss"]):
+            if self.ranks.size > 1:  # a forward pass of all ranks wants its backward pass
+                losses["loss"].backward()
+            self._diverged(plan, f"a loss of {values['loss']}")
+            return
+        # Wrapped modules average over ranks what is to be summed.
+        self.scaler.scale(losses["loss"] * self.ranks.size).backward()
+        times.mark("backward")
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.stage.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if bool(norm.isfinite()):
+            if self.settings.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+        elif not self.scaler.is_enabled():
+            self._diverged(plan, f"a gradient of norm {norm.item()}")
+            return
+        else:
+            self._skipped += 1  # fp16 that overflowed: the scale comes down
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        times.mark("optimizer")
+        for name, value in values.items():
+            self._totals[name] = self._totals.get(name, 0.0) + value * plan.total
+        self._counted += plan.total
+
+    def _tell(self, shares: Scores) -> Scores:
+        """Sums of all ranks' shares. By the way, in the same message: who was asked to stop, and
+        whether a checkpoint is due by rank 0's clock; so they stop and save together."""
+        minutes = (time.perf_counter() - self._saved_at) / 60
+        due = self.ranks.writes and 0 < self.config.save_minutes < minutes
+        flags = [float(self.stops.requested is not None), float(due)]
+        *values, asked, due = self.ranks.sum([*shares.values(), *flags])
+        self._stop_asked, self._save_due = asked > 0, due > 0
+        return dict(zip(shares, values, strict=True))
+
+    def _look_at_requests(self) -> bool:
+        self._tell({})
+        return self._stop_asked
+
+    def _diverged(self, plan: StepPlan, what: str) -> None:
+        """The policy for a step that is not finite, on every rank alike."""
+        cohort = self.context.reader.cohort
+        cases = [case for part in self.ranks.gather(plan.case_ids) for case in part]
+        slides = [
+            slide
+            for case in cases
+            if cohort.has_slides(case)
+            for slide in cohort.bag(case).slide_ids
+        ]
+        said = (
+            f"stage '{self.stage.name}', step {plan.step}: found {what} on patients "
+            f"{', '.join(cases)} (slides {', '.join(slides) or 'none'}); expected a finite one"
+        )
+        if self.config.on_nonfinite == "stop":
+            raise GimpError(
+                f"{said}. A lower lr or clip_norm may help, or --set on_nonfinite=skip."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self._skipped += 1
+        self.log(f"warning: {said}; the step was left out")
+
+    def _check_validation(self, scores: Scores) -> None:
+        if not math.isfinite(scores["loss"]):
+            cases = self.stage.val_cases
+            more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
+            raise GimpError(
+                f"stage '{self.stage.name}': found a validation loss of {scores['loss']} on "
+                f"patients {', '.join(cases[:5])}{more}; expected a finite one. A lower lr or "
+                "clip_norm may help."
+            )
+
+    def _stop(self, epoch: int) -> None:
+        reason = next(filter(None, self.ranks.gather(self.stops.requested)), "a signal")
+        raise StoppedError(
+            f"stopped by {reason} in {self.stage.name} epoch {epoch}; the state is saved: go on "
+            "with --resume"
+        )
+
+    def _weights(self, epoch: int) -> Checkpoint:
+        tensors = with_prefix("model", self.context.model.state_dict())
+        scaler = self.context.reader.scaler
+        if scaler is not None:
+            tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
+            tensors["scaler.std"] = torch.from_numpy(scaler.std)
+        state = {"stage": self.stage.name, "epoch": epoch, "rows": self.rows, "best": self.best}
+        return tensors, self.provenance | state
+
+    def _save_recent(self, epochs: int) -> None:
+        """Everything that is needed to go on: after so many epochs and ``_step_done`` steps."""
+        self._saved_at = time.perf_counter()
+        if not self.ranks.writes:
+            return
+        tensors, state = self._weights(epochs)
+        packed, state["optimizer_groups"] = pack_optimizer(self.optimizer)
+        tensors |= with_prefix("optimizer", packed)
+        if self.stage.extra is not None:
+            tensors |= with_prefix("extra", self.stage.extra.state_dict())
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        state |= {
+            "step": self._step_done,
+            "totals": self._totals,
+            "counted": self._counted,
+            "skipped": self._skipped,
+            "loss_scale": self.scaler.state_dict(),
+        }
+        self.recent.save(tensors, state)
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        self.context.model.load_state_dict(under_prefix("model", tensors))
+        if self.stage.extra is not None:
+            self.stage.extra.load_state_dict(under_prefix("extra", tensors))
+        packed = under_prefix("optimizer", tensors)
+        unpack_optimizer(self.optimizer, packed, state["optimizer_groups"])
+        self.scaler.load_state_dict(state["loss_scale"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if self.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self.best, self._epoch_done, self._step_done = state["best"], state["epoch"], state["step"]
+        self._totals = dict(state["totals"])
+        self._counted, self._skipped = state["counted"], state["skipped"]
+
+    def _progress_text(self, epoch: int) -> str:
+        loss = self._totals.get("loss", math.nan) / max(self._counted, 1)
+        best = f", best epoch {self.best['epoch']}" if self.best else ""
+        return f"epoch {epoch}, loss {loss:.3f}{best}, {memory_text(self.device)}"
+
+    @contextlib.contextmanager
+    def _profiler(self):
+        """Records the first steps where asked to; otherwise something that does nothing."""
+        if not self.config.profile or not self.ranks.writes:
+            yield _NoProfiler()
+            return
+        from torch.profiler import profile, schedule, tensorboard_trace_handler
+
+        target = str(self.folder.path / "profile" / self.stage.name)
+        plan = schedule(wait=1, warmup=1, active=self.config.profile, repeat=1)
+        with profile(
+            schedule=plan, on_trace_ready=tensorboard_trace_handler(target), profile_memory=True
+        ) as profiler:
+            yield profiler
+
+
+class _NoProfiler:
+    def step(self) -> None:
+        """Nothing."""
+
+
+def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then a cosine from the peak to zero over the epochs that are left."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.lr * (step + 1) / (warmup + 1)
+    total = settings.epochs * steps_per_epoch
+    progress = (step - warmup) / max(total - warmup, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def adamw(stage: Stage) -> torch.optim.AdamW:
+    """AdamW, fused into one pass over the parameters; matrices decay, the rest does not."""
+    parameters = stage.parameters()
+    groups = [
+        {
+            "params": [p for p in parameters if p.dim() >= 2],
+            "weight_decay": stage.settings.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=stage.settings.lr, fused=True)
+
+
+def scores_text(scores: Scores) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
