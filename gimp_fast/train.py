@@ -57,6 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--modalities", choices=("both", "slide", "rna"), help="short for --set modalities=...")
     add("--seed", type=int, help="short for --set seed=...")
     add(
+        "--stages",
+        nargs="+",
+        choices=("genes", "pretrain", "finetune"),
+        help="run these alone, each after what earlier ones left in --out; default: all",
+    )
+    add(
         "--resume",
         action="store_true",
         help="go on with the run in --out after its last checkpoint, with its configuration; "
@@ -90,8 +96,8 @@ def main(argv: Sequence[str]) -> int | None:
     if first:
         backends = [name for name, status in available_backends().items() if status == "available"]
         print(f"operators: {', '.join(backends)} (`gimp-fast doctor` says why not the others)")
-    train(config, data, out, resume=args.resume)
-    if first:
+    train(config, data, out, resume=args.resume, stages=args.stages)
+    if first and (args.stages is None or "finetune" in args.stages):
         print(f"report: {write_report(out)}")
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ Log = Callable[[str], None]
 
 
 def train(
-    config: TrainConfig, data: Path | Cohort, out: Path, *, resume: bool = False, log: Log = print
+    config: TrainConfig,
+    data: Path | Cohort,
+    out: Path,
+    *,
+    resume: bool = False,
+    stages: Sequence[str] | None = None,
+    log: Log = print,
 ) -> dict[str, Any]:
     """Run every stage on a cohort and evaluate on its test patients (GiMP section 3.1).
 
@@ -41,10 +47,14 @@ def train(
         data: cohort folder or open cohort.
         out: run folder; must not hold a run, unless it is to be resumed.
         resume: go on after the last checkpoint of the run in `out`; start anew if there is none.
+        stages: names of the stages to run, e.g. ``["pretrain"]``; each begins with what earlier
+            ones left in `out`, if they did. None runs all that the configuration has. Without
+            ``finetune`` nothing is evaluated.
         log: receives one line of text for each event.
 
     Returns:
-        What ``metrics.json`` holds; on every rank.
+        What ``metrics.json`` holds; on every rank. Without ``finetune``: stage -> the epoch that is
+        kept and its validation scores.
 
     Raises:
         GimpError: the cohort, the split, the configuration or the run folder do not fit each other;
@@ -56,7 +66,7 @@ def train(
         torch.set_num_threads(config.threads)
     kind = _device(config).type
     with ranks_of_environment(kind, config.rank_timeout_minutes) as ranks, StopRequests() as stops:
-        return _train(config, cohort, Path(out), ranks, stops, resume, log)
+        return _train(config, cohort, Path(out), ranks, stops, resume, stages, log)
 
 
 def _train(
@@ -66,8 +76,14 @@ def _train(
     ranks: Ranks,
     stops: StopRequests,
     resume: bool,
+    stages: Sequence[str] | None,
     log: Log,
 ) -> dict[str, Any]:
+    names = [kind.name for kind in stages_of(config)]
+    unknown = [name for name in stages or () if name not in names]
+    if unknown:
+        raise GimpError(f"stages: found {', '.join(unknown)}; this run has {', '.join(names)}")
+    wanted = names if stages is None else [name for name in names if name in stages]
     log = log if ranks.writes else _silent
     device = _device(config)
     if device.type == "cuda" and ranks.size > 1:
@@ -82,7 +98,9 @@ def _train(
     if ranks.writes:
         folder.begin(config, resume=resume, ranks=ranks)
     try:
-        _run_stages(context, folder, provenance, stops, log)
+        best = _run_stages(context, folder, provenance, stops, wanted, log)
+        if "finetune" not in wanted:
+            return best
         return evaluate_run(context, folder, cohort, split_name, log)
     finally:
         folder.close()
@@ -218,9 +236,11 @@ def _run_stages(
     folder: RunFolder,
     provenance: dict[str, Any],
     stops: StopRequests,
+    wanted: Sequence[str],
     log: Log,
-) -> None:
-    config, ranks = context.config, context.ranks
+) -> dict[str, Any]:
+    """Run the wanted stages; returns the kept epoch of each."""
+    config, ranks, best = context.config, context.ranks, {}
     recent = RecentCheckpoints(folder.checkpoints, config.keep_checkpoints)
     # All ranks go on from the file that rank 0 finds whole.
     found = recent.load(log) if ranks.size == 1 else ranks.from_first(_loaded(recent, ranks, log))
@@ -240,16 +260,20 @@ def _run_stages(
     names = [kind.name for kind in kinds]
     first = names.index(state["stage"]) if state["stage"] else 0
     for number, kind in enumerate(kinds):
-        if number < first:
+        if number < first or kind.name not in wanted:
             continue
         resumed = (last, state) if state["stage"] == kind.name else None
-        if number and resumed is None:
-            load_model(folder.checkpoint(names[number - 1]), context.model)
+        before = [folder.checkpoint(name) for name in reversed(names[:number])]
+        earlier = next(filter(Path.exists, before), None)
+        if earlier is not None and resumed is None:
+            load_model(earlier, context.model)
         workers = _workers(config, context.reader)
         stage_run = StageRun(
             kind(context), number, folder, provenance, state["rows"], stops, workers, log
         )
         state = stage_run.run(resumed)
+        best[kind.name] = stage_run.best
+    return best
 
 
 def _loaded(recent: RecentCheckpoints, ranks: Ranks, log: Log) -> Any:

@@ -114,6 +114,8 @@ class BatchLoader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
+            # Of its own: it draws a seed for each epoch, and must not take it from dropout's.
+            generator=torch.Generator(),
         )
 
     def __call__(self, plans: Iterable[StepPlan]) -> Iterator[Any]:

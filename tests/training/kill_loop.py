@@ -49,24 +49,32 @@ def loop(folder: Path, kills: int, rng: random.Random) -> int:
     """0 if the killed run ends as the quiet one does; says how many kills of each way hit."""
     config = SyntheticConfig(num_patients=40, feature_dim=8, num_genes=60, median_patches=60)
     prepare_synthetic(folder / "data", config)
-    quiet, killed = folder / "quiet", folder / "killed"
+    quiet = folder / "quiet"
     start = time.perf_counter()
     if finish(folder, quiet):
         return 1
     duration = time.perf_counter() - start
-    hits = dict.fromkeys(WAYS, 0)
-    for number in range(kills):
+    hits, killed = dict.fromkeys(WAYS, 0), folder / "killed-0"
+    while sum(hits.values()) < kills:
         way = rng.choice(WAYS)
         outcome = interrupt(folder, killed, way, rng.uniform(0.3, 0.6) * duration)
+        print(f"{killed.name} {way}: {outcome}", flush=True)
         hits[way] += outcome == "hit"
-        print(f"{number + 1:3} {way}: {outcome}", flush=True)
-        if outcome == "wrong":
+        if outcome == "wrong" or (outcome == "finished" and not same(quiet, killed)):
             return 1
-    if finish(folder, killed):
+        if outcome == "finished":
+            killed = folder / f"killed-{int(killed.name.split('-')[1]) + 1}"
+    if finish(folder, killed) or not same(quiet, killed):
         return 1
+    print(f"{hits}: every run ended as the quiet one")
+    return 0
+
+
+def same(quiet: Path, killed: Path) -> bool:
     differing = differences(quiet, killed)
-    print(f"{hits}; differing: {differing or 'nothing'}")
-    return int(bool(differing))
+    if differing:
+        print(f"{killed.name} differs from the quiet run in {', '.join(differing)}")
+    return not differing
 
 
 def command(folder: Path, out: Path) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,11 +17,11 @@ import pytest
 import torch
 import yaml
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.training import load_config, train
 from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training.config import PretrainStage
-from gimp_fast.training.stage_run import learning_rate
+from gimp_fast.training.stage_run import StageRun, learning_rate
 
 # Trains on the small cohort in seconds.
 TINY = [
@@ -54,6 +56,19 @@ def silent(text):
 def finished(cohort_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
     train(config(), cohort_folder, out, log=silent)
+    return out
+
+
+# Several steps an epoch: 24 patients.
+SMALL_STEPS = ["genes.batch_size=8", "genes.epochs=1", "pretrain.batch_size=8"]
+SMALL_STEPS += ["pretrain.epochs=2", "finetune.batch_size=8", "finetune.epochs=2"]
+SMALL_STEPS += ["finetune.modality_dropout=0.3"]
+
+
+@pytest.fixture(scope="module")
+def finished_small_steps(cohort_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("small-steps") / "run"
+    train(config(*SMALL_STEPS), cohort_folder, out, log=silent)
     return out
 
 
@@ -154,6 +169,29 @@ def test_resume_after_a_stop_at_any_epoch_is_bitwise(
         monkeypatch.setattr(module, "save_checkpoint", original)
     train(config(), cohort_folder, out, resume=True, log=silent)
     assert_same_result(out, finished)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 7, 10, 12, 14])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resume_after_a_signal_at_any_step_is_bitwise(
+    step, workers, finished_small_steps, cohort_folder, tmp_path, monkeypatch
+):
+    """Raises a real signal after so many steps; dropout and modality dropout are on."""
+    out, original, steps = tmp_path / "run", StageRun._step, itertools.count(1)
+
+    def signalling(self, *args):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *args)
+
+    monkeypatch.setattr(StageRun, "_step", signalling)
+    changed = config(*SMALL_STEPS, f"workers={workers}")
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        train(changed, cohort_folder, out, log=silent)
+    _, state = weights(out, "last")
+    train(changed, cohort_folder, out, resume=True, log=silent)
+    assert_same_result(out, finished_small_steps)
+    assert state["step"] == step % 3  # three steps an epoch, of which the last ends it
 
 
 @pytest.mark.slow
