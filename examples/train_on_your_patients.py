@@ -17,22 +17,13 @@ from gimp_fast.data.join_rna import RnaOptions
 from gimp_fast.data.synthetic import SyntheticConfig, write_synthetic_cohort
 from gimp_fast.training import load_config, train
 
-# Small enough for seconds on a laptop. Without overrides, `load_config("paper")` is the paper's.
-SMALL = [
-    "model.dim=32",
-    "model.heads=2",
-    "model.num_landmarks=16",
-    "genes.epochs=5",
-    "pretrain.epochs=2",
-    "pretrain.window=64",
-    "finetune.epochs=3",
-    "threads=1",
-]
+# Seconds on a laptop. `load_config("paper")`, without overrides, has the settings of the paper.
+PRESET, OVERRIDES = "demo", ["genes.epochs=15", "pretrain.epochs=4", "finetune.epochs=8"]
 
 
 def main(folder: Path) -> dict:
     # 1. Files as users have them: slides of three tools, a GDC download, labels, splits.
-    raw = write_synthetic_cohort(folder / "raw", SyntheticConfig(num_patients=60, num_genes=200))
+    raw = write_synthetic_cohort(folder / "raw", SyntheticConfig(num_patients=120))
 
     # 2. A checked cohort. Every fault would be in the FaultError that this raises.
     prepare(
@@ -49,7 +40,7 @@ def main(folder: Path) -> dict:
     print(cohort, cohort.bag(cohort.case_ids[0]).read(0, 3).shape)
 
     # 3. Stages one by one, each from what the one before left in the folder; or all with one call.
-    config = load_config("paper", overrides=SMALL)
+    config = load_config(PRESET, overrides=OVERRIDES)
     run = folder / "run"
     print(train(config, cohort, run, stages=["genes"]))
     train(config, cohort, run, stages=["pretrain"], resume=True)

@@ -28,4 +28,4 @@ def test_an_example_runs(script, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "out" / "run" / "metrics.json").read_text())
-    assert metrics["test"]["n"] == 12
+    assert metrics["test"]["n"] == 24

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +222,20 @@ def test_killed_processes_resume_to_the_same_result(finished, cohort_folder, tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_result(out, finished)
+
+
+@pytest.mark.slow
+def test_the_loop_of_kills_in_small(tmp_path):
+    script = Path(__file__).with_name("kill_loop.py")
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "3"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every run ended as the quiet one" in done.stdout
 
 
 def test_a_finished_run_resumes_to_itself(finished, cohort_folder, tmp_path):
