@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gimp_fast.data import isolated
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.data.store import FeatureStore, PackedSlide, write_store
@@ -57,6 +58,12 @@ def zarr(file: Path) -> None:
 
 def old_pt(file: Path) -> None:
     torch.save(torch.from_numpy(FEATURES), file, _use_new_zipfile_serialization=False)
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    """HDF5 loops forever over some damaged files; here they are small, and waiting is long."""
+    monkeypatch.setattr(isolated, "SECONDS", 5.0)
 
 
 FILES = {

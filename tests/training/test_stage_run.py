@@ -189,3 +189,35 @@ def test_a_compiled_step_trains_the_same(cohort_folder, tmp_path):
         runs.append(rows_of(run))
     for a, b in zip(*runs, strict=True):
         assert a["train"]["loss"] == pytest.approx(b["train"]["loss"], rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_stages_on_a_gpu(cohort_folder, tmp_path, precision, workers):
+    settings = [f"precision={precision}", f"workers={workers}", "device=cuda"]
+    metrics = train(config(*settings), cohort_folder, tmp_path / "run", log=lambda text: None)
+    assert metrics["test"]["n"] == 8
+    for row in rows_of(tmp_path / "run"):
+        assert all(torch.isfinite(torch.tensor(list(row["train"].values()))))
+        assert set(row["times"]) == {"data", "forward", "backward", "optimizer"}
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_goes_on_after_a_signal(cohort_folder, tmp_path, monkeypatch):
+    from gimp_fast.errors import StoppedError
+    from gimp_fast.training.stage_run import StageRun
+
+    original, steps = StageRun._step, iter(range(1000))
+
+    def signalling(self, *args):
+        if next(steps) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, *args)
+
+    monkeypatch.setattr(StageRun, "_step", signalling)
+    changed = config("device=cuda", "precision=bf16")
+    with pytest.raises(StoppedError):
+        train(changed, cohort_folder, tmp_path / "run", log=lambda text: None)
+    found = train(changed, cohort_folder, tmp_path / "run", resume=True, log=lambda text: None)
+    assert found["test"]["n"] == 8
