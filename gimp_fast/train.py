@@ -3,6 +3,7 @@
 python -m gimp_fast.train --data cohort --out runs/first
 python -m gimp_fast.train --preset demo --out runs/demo        # the embedded synthetic cohort
 python -m gimp_fast.train --out runs/first --resume
+python -m gimp_fast.train --data cohort --fit 24GB --dry-run   # what will training need?
 torchrun --nproc-per-node 4 -m gimp_fast.train --data cohort --out runs/first
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +70,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="go on with the run in --out after its last checkpoint, with its configuration; "
         "starts anew if there is none",
     )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the model's parameters and the memory that each stage will hold, measured on "
+        "small steps; train nothing, write nothing",
+    )
+    add(
+        "--fit",
+        metavar="SIZE",
+        help="set pretrain.batch_size to the largest whose predicted memory fits, e.g. 24GB, 8GiB",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -78,6 +91,8 @@ def main(argv: Sequence[str]) -> int | None:
     args = parser.parse_args(argv)
     if args.resume and args.out is None:
         parser.error("--resume needs --out, the run folder to go on with")
+    if args.resume and args.fit and not args.dry_run:
+        parser.error("--fit would change the batches of the run that --resume goes on with")
     out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
     # After parsing, so that --help and a wrong option do not wait for torch.
@@ -88,6 +103,10 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.training.run_folder import RunFolder
 
     config = _configuration(args, out)
+    if args.dry_run:
+        return _dry_run(config, args.fit)
+    if args.fit:
+        config = _fitted(config, args.fit)
     RunFolder(out).check(config, resume=args.resume)
     if config.data is None and "WORLD_SIZE" in os.environ:
         raise GimpError("under torchrun, give --data: one process makes the synthetic cohort")
@@ -118,6 +137,45 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     if args.data is not None:
         config = config.model_copy(update={"data": str(args.data.resolve())})
     return config
+
+
+def _dry_run(config: TrainConfig, budget: str | None) -> None:
+    from gimp_fast.data import open_cohort
+    from gimp_fast.training.memory_report import fitted_batch, memory_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = config.data or _synthetic_cohort(Path(folder), config.seed)
+        cohort = open_cohort(data)
+        if budget:
+            batch = fitted_batch(config, cohort, budget)
+            print(f"largest pre-training batch in {budget}: {batch}")
+            config = _with_pretrain_batch(config, batch)
+        print("\n".join(memory_report(config, cohort)))
+
+
+def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
+    from gimp_fast.data import open_cohort
+    from gimp_fast.training.memory_report import fitted_batch
+
+    if config.data is None:
+        raise GimpError("--fit needs --data, unless with --dry-run: the cohort to make room for")
+    if "WORLD_SIZE" in os.environ:
+        raise GimpError(
+            "--fit: not under torchrun, where ranks share a batch; find the batch of one with "
+            "--dry-run, and set pretrain.batch_size to it times the ranks"
+        )
+    cohort = open_cohort(config.data)
+    batch = fitted_batch(config, cohort, budget)
+    patients = sum(cohort.has_slides(case) for case in cohort.case_ids)
+    used = min(batch, patients)
+    capped = f", and the cohort has {patients} patients with slides" if used < batch else ""
+    print(f"--fit {budget}: {batch} patients fit{capped}; pretrain.batch_size is {used}")
+    return _with_pretrain_batch(config, used)
+
+
+def _with_pretrain_batch(config: TrainConfig, batch: int) -> TrainConfig:
+    pretrain = config.pretrain.model_copy(update={"batch_size": batch})
+    return config.model_copy(update={"pretrain": pretrain})
 
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:

@@ -59,3 +59,27 @@ def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16():
     assert "op, bf16, batch 2" in printed
     assert all(peer in printed for peer in PEERS)
     assert "wrote" not in printed
+
+
+def test_training_writes_its_results_and_a_picture(tmp_path):
+    run("training.py", "--smoke", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-training.json").read_text())
+    assert (tmp_path / "cpu-training-fp32.png").read_bytes().startswith(b"\x89PNG")
+    part = results["results"]["fp32"]
+    assert set(part["differences"]) == {"pretrain", "finetune"}
+    assert part["skipped"] == []
+    cases = {(row["mode"], row["n"], row["peer"]) for row in part["rows"]}
+    expected = [("pretrain", 120), ("finetune", 90), ("finetune", 115)]
+    assert cases == {(*case, peer) for case in expected for peer in ("gimp_fast", "plain")}
+    for row in part["rows"]:
+        assert row["median_ms"] > 0
+        assert row["samples_per_s"] == pytest.approx(row["batch"] * row["steps_per_s"])
+        assert row["utilisation"] > 0
+        assert ("predicted_mib" in row) == (row["peer"] == "gimp_fast")
+
+
+def test_training_runs_in_bf16_with_checkpointed_layers():
+    options = ("--smoke", "--dtype", "bf16", "--checkpoint-layers", "--no-write")
+    printed = run("training.py", *options)
+    assert "bf16 on cpu" in printed
+    assert "wrote" not in printed

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from gimp_fast.losses import triplet_loss
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
 from gimp_fast.nn.group_msa import check_gene_sets
-from gimp_fast.ops import masked_l1_loss
 
 Modalities = Literal["both", "slide", "rna"]
 
@@ -29,6 +28,8 @@ class GiMPSettings(BaseModel):
         conv_kernel: length in patches of the depthwise residual convolution, odd.
         dropout: after each Nyström layer.
         patch_dropout: on the embedded patches.
+        checkpoint_layers: of the patch aggregator, compute the Nyström layers again in the backward
+            pass instead of keeping what it needs: less memory, more time, the same gradients.
         gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or a fragment to
             every ten genes of a small panel.
         gene_groups: N_gr; ``"auto"`` is 8, or N_f if that is less.
@@ -49,6 +50,7 @@ class GiMPSettings(BaseModel):
     conv_kernel: int = Field(33, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     patch_dropout: float = Field(0.0, ge=0, lt=1)
+    checkpoint_layers: bool = False
     gene_fragments: int | Literal["auto"] = "auto"
     gene_groups: int | Literal["auto"] = "auto"
     gene_dropout: float = Field(0.1, ge=0, lt=1)
@@ -129,6 +131,7 @@ class GiMP(nn.Module):
                 conv_kernel=config.conv_kernel,
                 dropout=config.dropout,
                 input_dropout=config.patch_dropout,
+                checkpoint_layers=config.checkpoint_layers,
                 backend=backend,
             )
             self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
@@ -179,7 +182,7 @@ class GiMP(nn.Module):
         if self.aggregator is not None:
             cls_img = None
             if patches is not None and len(cu_seqlens) > 1:
-                cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens)
+                cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens, keep="none")
             parts.append(_fill_absent(cls_img, has_slide, self.absent_slide))
         if self.gene_encoder is not None:
             parts.append(_fill_absent(self._cls_ge(genes, has_genes), has_genes, self.absent_genes))
@@ -198,6 +201,41 @@ class GiMP(nn.Module):
         """Class probabilities (B, classes); arguments as :meth:`represent`."""
         return self.forward(*args, **kwargs).float().softmax(-1)
 
+    def pretrain_parts(
+        self,
+        windows: Tensor,
+        masked: Tensor,
+        genes: Tensor | None = None,
+        *,
+        has_genes: Tensor | None = None,
+        reduction: Literal["mean", "sum"] = "sum",
+    ) -> tuple[Tensor, Tensor]:
+        """Reconstruction loss of masked windows, and CLS_pat, of which triplets are mined.
+
+        The gene encoder is frozen: it runs without gradient. Only masked rows are decoded, a chunk
+        at a time.
+
+        Args:
+            windows: (B, L, C) contiguous patch windows.
+            masked: (B, L) bool, True = masked.
+            genes: (B, G) scaled expression, for a model that has the gene encoder.
+            has_genes: (B,) bool, True = present.
+            reduction: ``"sum"`` is eq. 3, ``"mean"`` its mean over the counted elements.
+
+        Returns:
+            The loss, and (B, 2d), or (B, d) for a model of slides alone.
+        """
+        cls_img, tokens = self.aggregator(windows, masked=masked, keep="masked")
+        reconstruction = self.decoder.reconstruction_loss(
+            tokens, windows, masked, reduction=reduction
+        )
+        parts = [cls_img]
+        if self.gene_encoder is not None:
+            with torch.no_grad():
+                cls_ge = self._cls_ge(genes, has_genes)
+            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
+        return reconstruction, torch.cat(parts, dim=-1)
+
     def pretrain_losses(
         self,
         windows: Tensor,
@@ -213,31 +251,17 @@ class GiMP(nn.Module):
     ) -> PretrainLosses:
         """Masked patch modelling and gene-induced triplet learning (GiMP section 2.3, eq. 3 and 4).
 
-        The gene encoder is frozen: it runs without gradient. Only masked rows are decoded.
-
         Args:
-            windows: (B, L, C) contiguous patch windows.
-            masked: (B, L) bool, True = masked.
+            windows, masked, genes, has_genes: as in :meth:`pretrain_parts`.
             labels: (B,) classes.
-            genes: (B, G) scaled expression, for a model that has the gene encoder.
-            has_genes: (B,) bool, True = present.
             reduction: of the reconstruction loss: ``"sum"`` is eq. 3, ``"mean"`` its mean over the
                 counted elements, which does not swamp the triplet term.
             margin, mining, normalize: as in :func:`gimp_fast.losses.triplet_loss`.
         """
-        cls_img, tokens = self.aggregator(windows, masked=masked)
-        decoded = self.decoder(tokens[masked])  # (masked rows, C)
-        counted = torch.ones(len(decoded), dtype=torch.bool, device=decoded.device)
-        target = windows[masked].to(decoded.dtype)
-        reconstruction = masked_l1_loss(decoded, target, counted, reduction=reduction)
-        parts = [cls_img]
-        if self.gene_encoder is not None:
-            with torch.no_grad():
-                cls_ge = self._cls_ge(genes, has_genes)
-            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
-        triplet = triplet_loss(
-            torch.cat(parts, dim=-1), labels, margin=margin, mining=mining, normalize=normalize
+        reconstruction, cls_pat = self.pretrain_parts(
+            windows, masked, genes, has_genes=has_genes, reduction=reduction
         )
+        triplet = triplet_loss(cls_pat, labels, margin=margin, mining=mining, normalize=normalize)
         return PretrainLosses(reconstruction, triplet)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.ops.linear import Linear
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
@@ -63,7 +64,7 @@ class NystromAttention(nn.Module):
         self.eps = eps
         self.backend = backend
         self.to_qkv = Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), Dropout(dropout))
         self.res_conv = None
         if residual:
             self.res_conv = nn.Conv2d(

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gimp_fast.nn.nystrom_attention import NystromAttention
+from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
 from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches
+from gimp_fast.ops.rows import is_transformed, take_rows
+
+Keep = Literal["all", "masked", "none"]
 
 
 class PatchAggregator(nn.Module):
@@ -24,6 +32,8 @@ class PatchAggregator(nn.Module):
         conv_kernel: length in tokens of the depthwise residual convolution.
         dropout: probability after each attention layer.
         input_dropout: probability on the embedded patches.
+        checkpoint_layers: keep only the input of each layer for the backward pass, which computes
+            the layer again, with the same dropout: less memory, more time, the same gradients.
         backend: as in :func:`gimp_fast.ops.nystrom_attention`.
     """
 
@@ -38,12 +48,14 @@ class PatchAggregator(nn.Module):
         conv_kernel: int = 33,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        checkpoint_layers: bool = False,
         backend: str = "auto",
     ):
         super().__init__()
         if dim % heads:
             raise ValueError(f"heads ({heads}) must divide dim ({dim})")
         self.feature_dim = feature_dim
+        self.checkpoint_layers = checkpoint_layers
         self.embed = nn.Linear(feature_dim, dim)
         self.input_dropout = nn.Dropout(input_dropout)
         self.cls_token = nn.Parameter(torch.randn(dim) * 0.02)
@@ -65,23 +77,63 @@ class PatchAggregator(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, patches: Tensor, *, cu_seqlens: Tensor | None = None, masked: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        patches: Tensor,
+        *,
+        cu_seqlens: Tensor | None = None,
+        masked: Tensor | None = None,
+        keep: Keep = "all",
+    ) -> tuple[Tensor, Tensor | None]:
         """Encode bags of patches.
 
         Args:
             patches: (B, N, C) bags of one length, or (T, C) packed bags with ``cu_seqlens``.
             cu_seqlens: (B + 1,) bounds of the packed bags.
             masked: bool, shape of ``patches`` without C; True = masked: the embedded patch is
-                replaced with the mask token (masked patch modelling, GiMP section 2.3).
+                replaced with the mask token (masked patch modelling, GiMP section 2.3). Its values
+                are not read.
+            keep: which patch tokens are wanted besides CLS_img; the last LayerNorm leaves out the
+                others, for which nothing is kept.
 
         Returns:
-            ``(cls, tokens)``: CLS_img (B, d), and the patch tokens (B, N, d) or (T, d), both after
-            the last LayerNorm.
+            ``(cls, tokens)`` after the last LayerNorm: CLS_img (B, d), and the patch tokens:
+            ``"all"``, (B, N, d) or (T, d); the ``"masked"`` ones in their order, (R, d); or
+            ``"none"``, None.
 
         Raises:
             ValueError: shapes that do not fit.
         """
+        self._validate(patches, cu_seqlens, masked, keep)
+        shape = patches.shape[:-1]
+        if cu_seqlens is None:
+            bounds = [(i * shape[1], (i + 1) * shape[1]) for i in range(shape[0])]
+        else:
+            bounds = bag_bounds(cu_seqlens, len(patches))
+            cu_seqlens = cu_seqlens + torch.arange(len(bounds) + 1, device=cu_seqlens.device)
+        masked = None if masked is None else masked.flatten()
+        hidden = self._embed(patches.reshape(-1, self.feature_dim), bounds, masked)  # (T + B, d)
+        if cu_seqlens is None:
+            hidden = self._layers(hidden.unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
+            if keep == "all":
+                hidden = self.norm(hidden)
+                return hidden[:, 0], hidden[:, 1:]
+            hidden = hidden.flatten(0, 1)
+        else:
+            hidden = self._layers(hidden[None], cu_seqlens)[0]
+        rows = place_cls(bounds, hidden.device)
+        if keep == "none":
+            return self.norm(take_rows(hidden, rows)), None
+        if keep == "masked":
+            kept = masked.nonzero()[:, 0]
+        else:
+            kept = torch.arange(len(patches), device=hidden.device)
+        rows = torch.cat([rows, place_patches(kept, bounds)])
+        cls, tokens = self.norm(take_rows(hidden, rows)).split([len(bounds), len(kept)])
+        return cls, tokens
+
+    def _validate(
+        self, patches: Tensor, cu_seqlens: Tensor | None, masked: Tensor | None, keep: str
+    ) -> None:
         expected = 3 if cu_seqlens is None else 2
         if patches.dim() != expected or patches.shape[-1] != self.feature_dim:
             layout = "(B, N" if cu_seqlens is None else "packed (T"
@@ -92,35 +144,57 @@ class PatchAggregator(nn.Module):
             raise ValueError(
                 f"masked must be {tuple(patches.shape[:-1])}, got {tuple(masked.shape)}"
             )
+        if keep not in ("all", "masked", "none"):
+            raise ValueError(f"keep must be 'all', 'masked' or 'none', got {keep!r}")
+        if keep == "masked" and masked is None:
+            raise ValueError("keep='masked' needs masked")
+
+    def _embed(
+        self, patches: Tensor, bounds: list[tuple[int, int]], masked: Tensor | None
+    ) -> Tensor:
+        """(T, C) -> (T + B, d), a CLS token before the patches of each bag."""
+        weights = (self.embed.weight, self.embed.bias, self.cls_token, self.mask_token)
+        if not (
+            (self.training and self.input_dropout.p > 0)
+            or torch.compiler.is_compiling()
+            or is_transformed(patches)
+        ):
+            return embed_patches(patches, *weights, bounds, masked)
         tokens = self.input_dropout(self.embed(patches))
         if masked is not None:
-            tokens = torch.where(masked[..., None], self.mask_token.to(tokens.dtype), tokens)
-        if cu_seqlens is None:
-            cls = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
-            hidden = self._layers(torch.cat([cls, tokens], dim=1))  # (B, N + 1, d)
-            return hidden[:, 0], hidden[:, 1:]
-        num_bags = len(bag_bounds(cu_seqlens, len(patches)))
-        bounds = cu_seqlens + torch.arange(num_bags + 1, device=cu_seqlens.device)
-        is_patch = torch.ones(len(tokens) + num_bags, dtype=torch.bool, device=tokens.device)
-        is_patch[bounds[:-1].long()] = False
-        # Row i of a bag comes from patch i - 1; the CLS rows, read from row 0, are replaced.
-        source = is_patch.cumsum(0).clamp(min=1) - 1
-        hidden = torch.where(
-            is_patch[:, None], tokens[source], self.cls_token.to(tokens.dtype)
-        )  # (T + B, d)
-        hidden = self._layers(hidden[None], cu_seqlens=bounds)[0]
-        return hidden[~is_patch], hidden[is_patch]
+            tokens = torch.where(masked[:, None], self.mask_token.to(tokens.dtype), tokens)
+        cls = self.cls_token.to(tokens.dtype).expand(len(bounds), -1)
+        parts = [
+            part
+            for bag, (start, stop) in enumerate(bounds)
+            for part in (cls[bag : bag + 1], tokens[start:stop])
+        ]
+        return torch.cat([tokens[:0], *parts])
 
     def _layers(self, hidden: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+        """The Nyström layers, without the last LayerNorm."""
+        again = self.checkpoint_layers and torch.is_grad_enabled()
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            hidden = hidden + layer(norm(hidden), cu_seqlens=cu_seqlens)
-        return self.norm(hidden)
+            arguments = (norm, layer, hidden, cu_seqlens)
+            if again:
+                hidden = checkpoint(_residual, *arguments, use_reentrant=False)
+            else:
+                hidden = _residual(*arguments)
+        return hidden
+
+
+def _residual(
+    norm: nn.LayerNorm, layer: NystromAttention, hidden: Tensor, cu_seqlens: Tensor | None
+) -> Tensor:
+    """Hˡ⁺¹ = Hˡ + Nyström(LN(Hˡ))."""
+    return hidden + layer(norm(hidden), cu_seqlens=cu_seqlens)
 
 
 class PatchDecoder(nn.Module):
     """ĥ = W₂ GELU(W₁ z) or ĥ = W z: from a token back to its patch embedding (GiMP eq. 3).
 
-    Give it the masked rows only: no others enter the loss.
+    Give it the masked rows only: no others enter the loss, of which ``reconstruction_loss`` never
+    forms all at once.
 
     Args:
         dim: d.
@@ -140,3 +214,29 @@ class PatchDecoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., d) -> (..., C)."""
         return self.layers(tokens)
+
+    def reconstruction_loss(
+        self,
+        tokens: Tensor,
+        target: Tensor,
+        masked: Tensor,
+        *,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> Tensor:
+        """Masked L1 between the decoded tokens and their patches (GiMP eq. 3).
+
+        The decoded patches exist a chunk at a time:
+        :func:`gimp_fast.ops.masked_reconstruction_loss`.
+
+        Args:
+            tokens: (R, d), the masked ones in their order.
+            target: (..., N, C) patch embeddings.
+            masked: (..., N) bool, True = masked, R of them.
+            reduction: ``"mean"`` or ``"sum"``.
+        """
+        *hidden, last = self.layers
+        for layer in hidden:
+            tokens = layer(tokens)
+        return masked_reconstruction_loss(
+            tokens, last.weight, last.bias, target, masked, reduction=reduction
+        )

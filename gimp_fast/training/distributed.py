@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ from gimp_fast.errors import GimpError
 
 # What a rank sees when another is gone: gloo's and NCCL's errors are RuntimeErrors.
 _LOST_SIGNS = ("Connection closed", "Connection reset", "onnection refused", "imed out", "NCCL")
+
+
+def split_evenly(total: int, parts: int) -> list[np.ndarray]:
+    """0 … total − 1 in runs whose lengths differ by at most one: who reads what of a batch."""
+    return np.array_split(np.arange(total), parts)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Share:
         """Rows (b, …) of all ranks, (total, …); only this rank's carry gradients."""
         if self.ranks.size == 1:
             return rows
-        counts = self.ranks.gather(len(rows))
+        counts = [len(part) for part in split_evenly(self.total, self.ranks.size)]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows.detach()
         parts = [torch.empty_like(padded) for _ in counts]

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gimp_fast.errors import GimpError
+from gimp_fast.training.distributed import split_evenly
 
 PREFETCH = 2  # batches that each process reads ahead
 
@@ -78,8 +79,8 @@ def plan_epoch(
     if len(order) // steps < world_size:
         raise ValueError(f"{world_size} ranks share batches of {len(order) // steps} patients")
     plans = []
-    for step, batch in enumerate(np.array_split(np.arange(len(order)), steps)):
-        share = np.array_split(np.arange(len(batch)), world_size)[rank]
+    for step, batch in enumerate(split_evenly(len(order), steps)):
+        share = split_evenly(len(batch), world_size)[rank]
         cases = tuple(order[batch[place]] for place in share)
         plans.append(StepPlan(step, cases, tuple(seed), int(share[0]), len(batch)))
     return plans[first_step:]

@@ -185,8 +185,7 @@ class PretrainStage(Stage):
     def losses(self, batch: WindowBatch, share: Share) -> dict[str, Tensor]:
         settings = self.settings
         with self.autocast():
-            reconstruction, cls_pat = _pretrain_parts(
-                self.context.model,
+            reconstruction, cls_pat = self.context.model.pretrain_parts(
                 batch.patches,
                 batch.masked,
                 batch.genes,
@@ -336,20 +335,3 @@ def stages_of(config: TrainConfig) -> list[type[Stage]]:
     if config.modalities != "rna" and config.pretrain.epochs:
         wanted.append(PretrainStage)
     return [*wanted, FinetuneStage]
-
-
-def _pretrain_parts(model, windows, masked, genes=None, *, has_genes=None):
-    from gimp_fast.models.gimp import _fill_absent
-    from gimp_fast.ops import masked_l1_loss
-
-    cls_img, tokens = model.aggregator(windows, masked=masked)
-    decoded = model.decoder(tokens[masked])
-    counted = torch.ones(len(decoded), dtype=torch.bool, device=decoded.device)
-    target = windows[masked].to(decoded.dtype)
-    reconstruction = masked_l1_loss(decoded, target, counted, reduction="sum")
-    parts = [cls_img]
-    if model.gene_encoder is not None:
-        with torch.no_grad():
-            cls_ge = model._cls_ge(genes, has_genes)
-        parts.append(_fill_absent(cls_ge, has_genes, model.absent_genes))
-    return reconstruction, torch.cat(parts, dim=-1)

@@ -121,6 +121,58 @@ def test_a_window_without_masked_rows_has_no_reconstruction_loss():
     assert losses.reconstruction.item() == 0
 
 
+@pytest.mark.parametrize("hidden", [0, 24], ids=["linear", "hidden"])
+def test_gradients_of_the_reconstruction_are_those_of_decoding_every_row(hidden):
+    model, (x, masked) = make(decoder_hidden=hidden).double(), windows()
+    x = x.double()
+    parameters = [*model.aggregator.parameters(), *model.decoder.parameters()]
+    _, tokens = model.aggregator(x, masked=masked)
+    error = (model.decoder(tokens) - x).abs() * masked[..., None]
+    expected = torch.autograd.grad(error.sum() / (12 * masked.sum()), parameters)
+    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37, dtype=torch.float64)
+    losses = model.pretrain_losses(x, masked, labels, genes)
+    found = torch.autograd.grad(losses.reconstruction, parameters)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_pretrain_parts_are_what_the_losses_are_made_of():
+    model, (x, masked) = make(), windows()
+    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
+    has_genes = torch.tensor([True, False, True, True])
+    reconstruction, cls_pat = model.pretrain_parts(x, masked, genes, has_genes=has_genes)
+    losses = model.pretrain_losses(
+        x, masked, labels, genes, has_genes=has_genes, reduction="sum", margin=0.5
+    )
+    assert torch.equal(reconstruction, losses.reconstruction)
+    assert torch.equal(triplet_loss(cls_pat, labels, margin=0.5), losses.triplet)
+
+
+def test_checkpointed_layers_train_bitwise_the_same():
+    gradients = []
+    for again in (False, True):
+        model, (x, masked) = make(checkpoint_layers=again, dropout=0.3).train(), windows()
+        assert model.aggregator.checkpoint_layers == again
+        torch.manual_seed(1)
+        losses = model.pretrain_losses(x, masked, torch.tensor([0, 0, 1, 1]), torch.randn(4, 37))
+        (losses.reconstruction + losses.triplet).backward()
+        gradients.append([p.grad for p in model.aggregator.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_compiled_pretraining_step_has_the_same_gradients():
+    model, (x, masked) = make(), windows()
+    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
+
+    def loss():
+        losses = model.pretrain_losses(x, masked, labels, genes)
+        return losses.reconstruction + losses.triplet
+
+    parameters = [*model.aggregator.parameters(), *model.decoder.parameters()]
+    expected = torch.autograd.grad(loss(), parameters)
+    found = torch.autograd.grad(torch.compile(loss, backend="aot_eager")(), parameters)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_it_can_overfit_a_handful_of_patients():
     model, batch = make(num_classes=2, dropout=0.0, gene_dropout=0.0, head_dropout=0.0), patients()
     labels = torch.tensor([0, 1, 0])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gimp_fast.nn import PatchAggregator, PatchDecoder
+from gimp_fast.ops import masked_l1_loss
 
 
 def aggregator(**kwargs):
@@ -32,6 +33,22 @@ def test_packed_bags_equal_each_bag_alone():
         torch.testing.assert_close(found[None], tokens_alone, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("masks", [False, True], ids=["whole", "masked"])
+def test_a_bag_is_bitwise_the_same_alone_and_packed(masks):
+    module = aggregator(feature_dim=64, dim=64, num_landmarks=16).float().eval()
+    lengths = (700, 5, 33)
+    x = torch.randn(sum(lengths), 64, generator=torch.Generator().manual_seed(0))
+    masked = torch.arange(len(x)) % 3 == 0 if masks else None
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    cls, tokens = module(x, cu_seqlens=bounds, masked=masked)
+    for i, start in enumerate(bounds[:-1].tolist()):
+        rows = slice(start, start + lengths[i])
+        some = None if masked is None else masked[None, rows]
+        cls_alone, tokens_alone = module(x[None, rows], masked=some)
+        assert torch.equal(cls[i], cls_alone[0])
+        assert torch.equal(tokens[rows], tokens_alone[0])
+
+
 def test_masked_patches_are_invisible():
     module = aggregator()
     x = bag(40)[None]
@@ -42,6 +59,97 @@ def test_masked_patches_are_invisible():
     for a, b in zip(module(x, masked=masked), module(changed, masked=masked), strict=True):
         assert torch.equal(a, b)
     assert not torch.allclose(module(x)[0], module(changed)[0])
+
+
+def test_masked_patches_are_not_read():
+    module = aggregator()
+    x = bag(40)[None]
+    masked = torch.arange(40)[None] % 3 == 0
+    changed = x.masked_fill(masked[..., None], float("nan"))
+    for a, b in zip(module(x, masked=masked), module(changed, masked=masked), strict=True):
+        assert torch.equal(a, b)
+
+
+def kept(module, keep, *, packed, masked):
+    x, bounds = torch.stack([bag(20, seed=1), bag(20, seed=2)]), None
+    if packed:
+        x, masked, bounds = x.flatten(0, 1), masked.flatten(), torch.tensor([0, 20, 40])
+    return module(x, cu_seqlens=bounds, masked=masked, keep=keep)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+def test_tokens_that_are_not_kept_change_nothing(packed):
+    module = aggregator()
+    masked = torch.arange(40).reshape(2, 20) % 3 == 0
+    cls, tokens = kept(module, "all", packed=packed, masked=masked)
+    cls_alone, none = kept(module, "none", packed=packed, masked=masked)
+    cls_masked, some = kept(module, "masked", packed=packed, masked=masked)
+    assert none is None
+    assert torch.equal(cls, cls_alone)
+    assert torch.equal(cls, cls_masked)
+    picked = tokens.reshape(40, 16)[masked.flatten()]
+    assert torch.equal(some, picked)
+    parameters = [p for name, p in module.named_parameters()]
+    expected = torch.autograd.grad((picked.sin().sum() + cls.cos().sum()), parameters)
+    found = torch.autograd.grad((some.sin().sum() + cls_masked.cos().sum()), parameters)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+def test_the_embedding_written_in_place_equals_the_composition(packed, masks):
+    """With a probability of dropout so small that it drops nothing, the composed path runs."""
+    fused, composed = aggregator(), aggregator(input_dropout=1e-300)
+    masked = torch.arange(40).reshape(2, 20) % 3 == 0 if masks else torch.zeros(2, 20) > 0
+    results = []
+    for module in (fused, composed):
+        cls, tokens = kept(module.train(), "all", packed=packed, masked=masked)
+        (cls.sin().sum() + tokens.cos().sum()).backward()
+        results.append([cls, tokens, *(p.grad for p in module.parameters())])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
+def test_dropout_of_the_input_leaves_the_tokens_alone():
+    module = aggregator(input_dropout=0.9, num_layers=1).train()
+    seen = []
+    module.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    module.norms[0] = torch.nn.Identity()
+    masked = torch.arange(20)[None] % 2 == 0
+    module(bag(20)[None], masked=masked)
+    hidden = seen[0][0]
+    assert torch.equal(hidden[0], module.cls_token)
+    assert torch.equal(hidden[1:][masked[0]], module.mask_token.expand(10, -1))
+    assert (hidden[1:][~masked[0]] == 0).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "autocast-bf16"])
+def test_checkpointed_layers_have_bitwise_the_same_gradients(packed, dtype):
+    results = []
+    for again in (False, True):
+        module = aggregator(dropout=0.3, checkpoint_layers=again).float().train()
+        x = torch.stack([bag(20, seed=1), bag(20, seed=2)]).float()
+        bounds = torch.tensor([0, 20, 40]) if packed else None
+        x = x.flatten(0, 1) if packed else x
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            cls, tokens = module(x, cu_seqlens=bounds)
+        (cls.float().sin().sum() + tokens.float().cos().sum()).backward()
+        results.append([cls, tokens, torch.rand(3), *(p.grad for p in module.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_checkpointed_layers_keep_less():
+    def kept(checkpoint_layers):
+        module, sizes = aggregator(dropout=0.3, checkpoint_layers=checkpoint_layers), []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.append(x.numel()) or x, lambda x: x
+        ):
+            module(bag(200)[None])
+        return sum(sizes)
+
+    assert kept(True) < 0.3 * kept(False)
 
 
 def test_all_parameters_get_gradients():
@@ -59,6 +167,22 @@ def test_decoder_maps_rows(hidden):
     assert decoder(torch.randn(0, 16)).shape == (0, 12)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("hidden", [0, 24], ids=["linear", "hidden"])
+def test_reconstruction_loss_equals_that_of_all_decoded_rows(hidden, reduction):
+    torch.manual_seed(0)
+    decoder = PatchDecoder(16, 12, hidden=hidden).double()
+    target = torch.stack([bag(20, seed=1), bag(20, seed=2)])
+    tokens = torch.randn(2, 20, 16, dtype=torch.float64, requires_grad=True)
+    masked = torch.arange(40).reshape(2, 20) % 3 == 0
+    inputs = [tokens, *decoder.parameters()]
+    expected = masked_l1_loss(decoder(tokens), target, masked, reduction=reduction)
+    found = decoder.reconstruction_loss(tokens[masked], target, masked, reduction=reduction)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    wanted = torch.autograd.grad(expected, inputs)
+    torch.testing.assert_close(torch.autograd.grad(found, inputs), wanted, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -67,6 +191,8 @@ def test_decoder_maps_rows(hidden):
         (lambda m: m(bag(4)[None, :, :5]), r"got \(1, 4, 5\)"),
         (lambda m: m(bag(4)[None], masked=torch.ones(1, 5) > 0), r"\(1, 4\), got \(1, 5\)"),
         (lambda m: m(bag(4), cu_seqlens=torch.tensor([0, 3])), r"tokens 4, got \[0, 3\]"),
+        (lambda m: m(bag(4)[None], keep="cls"), "keep must be .* got 'cls'"),
+        (lambda m: m(bag(4)[None], keep="masked"), "needs masked"),
     ],
 )
 def test_bad_input_names_what_is_wrong(call, message):

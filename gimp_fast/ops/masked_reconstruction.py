@@ -1,0 +1,277 @@
+"""Reconstruction loss of masked patches: decoder, L1 and their gradients, chunk by chunk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gimp_fast.ops.linear import linear
+from gimp_fast.ops.masked_l1 import DTYPES, REDUCTIONS, masked_l1_loss
+from gimp_fast.ops.registration import operator
+from gimp_fast.ops.rows import chunks, is_transformed, product_dtype, weight_grad
+
+
+def masked_reconstruction_loss(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    mask: Tensor,
+    *,
+    reduction: str = "mean",
+    chunk_rows: int = 4096,
+) -> Tensor:
+    """L1 distance of the masked patches from z Wᵀ + b, their reconstruction (GiMP eq. 3).
+
+        sum  = Σ over masked rows n and channels c of |(z_n Wᵀ + b)_c − target_nc|
+        mean = sum / (masked rows · C)
+
+    The same as decoding every row and ``masked_l1_loss``, but only masked rows are decoded, and
+    never more than ``chunk_rows`` of them exist. The gradient of an L1 distance is a sign, known
+    once the distance is: those of z, W and b are computed along with the loss, and are all that is
+    kept for the backward pass. Sums are taken in a fixed order, in at least fp32. Rows that are not
+    masked are not read and may hold anything; their gradient is 0. Where no row is masked, the loss
+    and all gradients are 0.
+
+    Differentiable once. Under autocast the products are in its type; distances and the sums of the
+    weight's gradient over chunks are fp32. ``torch.compile`` takes it as one operator.
+
+    Args:
+        tokens: (..., N, d), float32, float64, bfloat16 or float16; or (R, d), the masked rows
+            alone, in their order.
+        weight: (C, d), the dtype of tokens, or under autocast any.
+        bias: (C,), or None.
+        target: (..., N, C) of any of these dtypes; gets no gradient.
+        mask: (..., N) bool, True = masked = counted.
+        reduction: ``"mean"`` or ``"sum"``; ``"sum"`` is eq. 3.
+        chunk_rows: decoded rows that exist at a time.
+
+    Returns:
+        Scalar, float32 (float64 for float64 products).
+
+    Raises:
+        ValueError: shapes, dtypes, devices or reduction that do not fit, or a target that requires
+            a gradient; the message has the values.
+    """
+    dtype = product_dtype(tokens)
+    _validate(tokens, weight, bias, target, mask, reduction, chunk_rows, dtype)
+    compiling = torch.compiler.is_compiling()
+    if not compiling and is_transformed(tokens):
+        decoded = torch.nn.functional.linear(tokens, weight, bias)
+        return masked_l1_loss(
+            decoded, target.to(decoded.dtype), mask, reduction=reduction, backend="torch"
+        )
+    wanted = [
+        torch.is_grad_enabled() and x is not None and x.requires_grad
+        for x in (tokens, weight, bias)
+    ]
+    function = masked_reconstruction_fwd if compiling else _apply
+    total = function(tokens, weight, bias, target, mask, chunk_rows, dtype, wanted)[0]
+    if reduction == "sum":
+        return total
+    return total / (mask.sum() * weight.shape[0]).clamp(min=1)
+
+
+def _validate(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    mask: Tensor,
+    reduction: str,
+    chunk_rows: int,
+    dtype: torch.dtype,
+) -> None:
+    name = "masked_reconstruction_loss"
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{name}: reduction is {reduction!r}; expected one of {REDUCTIONS}")
+    if chunk_rows < 1:
+        raise ValueError(f"{name}: chunk_rows is {chunk_rows}; expected at least 1")
+    if tokens.dim() < 2 or weight.dim() != 2 or weight.shape[1] != tokens.shape[-1]:
+        raise ValueError(
+            f"{name}: expected tokens (..., N, d) and weight (C, d), "
+            f"got {tuple(tokens.shape)} and {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"{name}: bias is {tuple(bias.shape)}; expected {tuple(weight.shape[:1])} like weight"
+        )
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{name}: mask is {mask.dtype}; expected torch.bool, True = counted")
+    if target.shape != (*mask.shape, weight.shape[0]):
+        raise ValueError(
+            f"{name}: target is {tuple(target.shape)}; expected mask and channels, "
+            f"{(*mask.shape, weight.shape[0])}"
+        )
+    # How many rows are masked is known only where they are listed.
+    if tokens.shape[:-1] != mask.shape and tokens.dim() != 2:
+        raise ValueError(
+            f"{name}: tokens is {tuple(tokens.shape)}; expected {(*mask.shape, weight.shape[1])}, "
+            "or two dimensions with the masked rows alone"
+        )
+    if target.requires_grad:
+        raise ValueError(f"{name}: target requires a gradient, of which there is none")
+    if dtype not in DTYPES or target.dtype not in DTYPES:
+        raise ValueError(
+            f"{name}: tokens is {tokens.dtype} and target {target.dtype}; expected {DTYPES}"
+        )
+    cast = torch.is_autocast_enabled(tokens.device.type)
+    for what, x in (("weight", weight), ("bias", bias), ("target", target), ("mask", mask)):
+        if x is None:
+            continue
+        if x.device != tokens.device:
+            raise ValueError(f"{name}: {what} is on {x.device}; expected {tokens.device}")
+        if what in ("weight", "bias") and x.dtype != tokens.dtype and not cast:
+            raise ValueError(f"{name}: {what} is {x.dtype}; expected {tokens.dtype} like tokens")
+
+
+def _decode(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    mask: Tensor,
+    chunk_rows: int,
+    dtype: torch.dtype,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
+    """The sum, gradients, indices of the masked rows, and whether tokens are these rows alone.
+
+    Gradients are those of the sum: of tokens (R, d), of weight (C, d) and bias (C,) in at least
+    fp32; empty where not wanted.
+    """
+    rows = mask.flatten().nonzero()[:, 0]
+    alone = tokens.shape[:-1] != mask.shape
+    if alone and len(tokens) != len(rows):
+        raise ValueError(
+            f"masked_reconstruction_loss: tokens has {len(tokens)} rows; expected "
+            f"{tuple(mask.shape)}, or the {len(rows)} masked ones"
+        )
+    wide = torch.promote_types(dtype, torch.float32)
+    tokens, target = tokens.flatten(0, -2), target.flatten(0, -2)
+    w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
+    sums = target.new_zeros(len(rows), dtype=wide)
+    grad_tokens, grad_weight, grad_bias = (
+        tokens.new_empty(shape if wants else (0,), dtype=kind)
+        for shape, kind, wants in zip(
+            ((len(rows), w.shape[1]), w.shape, w.shape[:1]),
+            (tokens.dtype, wide, wide),
+            wanted,
+            strict=True,
+        )
+    )
+    if wanted[1]:
+        grad_weight.zero_()
+    if wanted[2]:
+        grad_bias.zero_()
+    for some in chunks(len(rows), chunk_rows):
+        z = (tokens[some] if alone else tokens.index_select(0, rows[some])).to(dtype)
+        difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[some]))  # (c, C)
+        # Row by row, so that the order does not depend on the number of threads.
+        torch.linalg.vector_norm(difference, 1, dim=1, out=sums[some])
+        if not any(wanted):
+            continue
+        signs = difference.sign_().to(dtype)
+        if wanted[0]:
+            grad_tokens[some] = linear(signs, w.t())
+        if wanted[1]:
+            grad_weight += weight_grad(signs, z)
+        if wanted[2]:
+            grad_bias += signs.sum(0, dtype=wide)
+    return sums.sum(), grad_tokens, grad_weight, grad_bias, rows, alone
+
+
+@operator
+def masked_reconstruction_fwd(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    mask: Tensor,
+    chunk_rows: int,
+    dtype: torch.dtype,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The registered operator: the sum, and its gradients, that of tokens in their shape."""
+    with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+        total, *grads, rows, alone = _decode(
+            tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
+        )
+    if wanted[0] and not alone:
+        grads[0] = _scatter(grads[0], rows, tokens.shape)
+    return total, *grads
+
+
+def _scatter(grad: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
+    """Rows among zeros."""
+    full = grad.new_zeros(shape)
+    full.flatten(0, -2).index_copy_(0, rows, grad)
+    return full
+
+
+@torch.library.register_fake(masked_reconstruction_fwd)
+def _(tokens, weight, bias, target, mask, chunk_rows, dtype, wanted):
+    wide = torch.promote_types(dtype, torch.float32)
+    return (
+        tokens.new_empty((), dtype=wide),
+        tokens.new_empty(tokens.shape if wanted[0] else (0,)),
+        weight.new_empty(weight.shape if wanted[1] else (0,), dtype=wide),
+        weight.new_empty(weight.shape[:1] if wanted[2] else (0,), dtype=wide),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    _, *grads = output
+    ctx.mark_non_differentiable(*grads)
+    ctx.set_materialize_grads(False)
+    ctx.dtypes = [None if x is None else x.dtype for x in inputs[:3]]
+    ctx.wanted = inputs[7]
+    ctx.save_for_backward(*grads)
+
+
+def _backward(ctx, grad, *_):
+    found = [None] * 8
+    if grad is not None:
+        for i, saved in enumerate(ctx.saved_tensors):
+            if ctx.wanted[i]:
+                found[i] = (saved * grad).to(ctx.dtypes[i])
+    return tuple(found)
+
+
+torch.library.register_autograd(masked_reconstruction_fwd, _backward, setup_context=_setup_context)
+
+
+def _apply(*inputs):
+    return (_Loss.apply(*inputs),)
+
+
+class _Loss(torch.autograd.Function):
+    """As the registered operator, but it keeps the gradients of the masked rows alone."""
+
+    @staticmethod
+    def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, wanted):
+        with torch.autocast(tokens.device.type, enabled=False):
+            total, *grads, rows, alone = _decode(
+                tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
+            )
+        ctx.shape = None if alone else tokens.shape
+        ctx.dtypes = [None if x is None else x.dtype for x in (tokens, weight, bias)]
+        ctx.save_for_backward(rows, *grads)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            # A second derivative would need the tokens, which are not kept, and lack its terms.
+            raise NotImplementedError(
+                "masked_reconstruction_loss is differentiable once; masked_l1_loss(..., "
+                "backend='reference') of the decoded tokens is as often as wanted"
+            )
+        rows, *grads = ctx.saved_tensors
+        scaled = [
+            (saved * grad).to(dtype) if wants else None
+            for saved, dtype, wants in zip(grads, ctx.dtypes, ctx.needs_input_grad[:3], strict=True)
+        ]
+        if scaled[0] is not None and ctx.shape is not None:
+            scaled[0] = _scatter(scaled[0], rows, ctx.shape)
+        return (*scaled, *[None] * 5)
