@@ -19,13 +19,16 @@ QUANTITIES = {
 }
 
 
-def plot_scaling(rows: list[dict[str, Any]], path: Path, title: str) -> None:
+def plot_scaling(
+    rows: list[dict[str, Any]], path: Path, title: str, along: str = "N (patches of a slide)"
+) -> None:
     """Time and peak memory against N, one line a peer, one row of panels a mode.
 
     Args:
         rows: records with ``n``, ``mode``, ``peer``, ``median_ms``, ``floor_ms``, ``peak_mib``.
         path: of the PNG file.
         title: above the panels.
+        along: what N is.
     """
     modes, peers = _distinct(row["mode"] for row in rows), _distinct(row["peer"] for row in rows)
     with rc():
@@ -46,7 +49,7 @@ def plot_scaling(rows: list[dict[str, Any]], path: Path, title: str) -> None:
         for panel in panels[-1]:
             panel.set_xticks(lengths, [f"{n:,}" for n in lengths])
             panel.xaxis.set_minor_locator(NullLocator())
-            panel.set_xlabel("N (patches of a slide)")
+            panel.set_xlabel(along)
         handles, labels = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         figure.suptitle(title, fontsize=10)

@@ -23,7 +23,8 @@ PRESET, OVERRIDES = "demo", ["genes.epochs=15", "pretrain.epochs=4", "finetune.e
 
 def main(folder: Path) -> dict:
     # 1. Files as users have them: slides of three tools, a GDC download, labels, splits.
-    raw = write_synthetic_cohort(folder / "raw", SyntheticConfig(num_patients=120, weak=0.1, signal_genes=0.1))
+    patients = SyntheticConfig(num_patients=120, weak=0.1, signal_genes=0.1)
+    raw = write_synthetic_cohort(folder / "raw", patients)
 
     # 2. A checked cohort. Every fault would be in the FaultError that this raises.
     prepare(
