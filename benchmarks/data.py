@@ -216,12 +216,12 @@ def measure_index(folder: Path, slides: int, genes: int = 60_660) -> dict[str, f
     with h5py.File(features, "w") as h5:
         h5["features"] = np.zeros((rows, 1024), np.float32)
         h5["coords"] = np.zeros((rows, 2), np.int64)
-    scan = scan_slide(features)
+    scan, with_rna = scan_slide(features), min(100, slides)
     cases = [f"TCGA-00-{n:04d}" for n in range(slides)]
     labels = [LabelRow(case, f"{case}-01Z-00-DX1.{n:032x}", "AB"[n % 2], "")
               for n, case in enumerate(cases)]  # fmt: skip
     patients = [
-        {"case_id": row.case_id, "label": row.label, "has_rna": str(int(n < 100)),
+        {"case_id": row.case_id, "label": row.label, "has_rna": str(int(n < with_rna)),
          "num_slides": "1", "num_patches": str(rows)} for n, row in enumerate(labels)
     ]  # fmt: skip
     names = [{"gene_id": f"ENSG{n:011d}.1", "gene_name": f"GENE{n}", "gene_type": "protein_coding"}
@@ -245,7 +245,7 @@ def measure_index(folder: Path, slides: int, genes: int = 60_660) -> dict[str, f
         dropped=[],
         dropped_genes=[],
         splits={"split_0": [{"case_id": case, "split": "train"} for case in cases]},
-        expression=np.zeros((100, genes), np.float32),
+        expression=np.zeros((with_rna, genes), np.float32),
     )
     write_cohort(folder / "index", contents)
     done = subprocess.run(

@@ -83,3 +83,23 @@ def test_training_runs_in_bf16_with_checkpointed_layers():
     printed = run("training.py", *options)
     assert "bf16 on cpu" in printed
     assert "wrote" not in printed
+
+
+def test_reading_writes_every_reader_and_the_index(tmp_path):
+    small = ("--slides", "2", "--patches", "90", "--channels", "8", "--window", "40")
+    small += ("--reads", "2", "--rounds", "1", "--index-slides", "5")
+    run("data.py", *small, "--folder", tmp_path, "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-data.json").read_text())
+    assert {"numpy.memmap copy", "store fp16", "TRIDENT h5"} <= set(results["windows"])
+    for row in results["windows"].values():
+        assert row["cold"]["gb_per_s"] > 0
+        assert row["warm"]["windows_per_s"] > 0
+    assert results["index"]["slides"] == 5
+
+
+def test_prepare_is_timed_as_a_command(tmp_path):
+    run("prepare.py", "--files", "20", "--genes", "50", "--folder", tmp_path, "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-prepare.json").read_text())
+    assert results["files"] == 20
+    assert results["seconds"] > 0
+    assert results["peak_mib"] > 10
