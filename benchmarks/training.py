@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,10 @@ def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Non
         print(f"  {row['mode']:<9} {row['n']:>8,} patches  {row['peer']:<10} {row['reason']}")
 
 
-def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+def run(
+    setting: Setting, options: argparse.Namespace, write: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """All cases; what is known is written after each, as they take minutes."""
     print(f"\n{setting.dtype} on {setting.device}", flush=True)
     result: dict[str, Any] = {"differences": check(setting), "rows": [], "skipped": []}
     cases = [("pretrain", [options.window] * batch) for batch in options.batch]
@@ -206,12 +210,14 @@ def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
         print_rows(rows, skipped)
         result["rows"] += rows
         result["skipped"] += skipped
+        write(result)
     if options.largest_batch:
         result["largest_batch"] = {
             name: largest_batch(name, setting, options.window, options.max_plain)
             for name in options.peers
         }
         print(f"  largest batches: {result['largest_batch']}")
+        write(result)
     return result
 
 
@@ -269,15 +275,20 @@ def main(argv: list[str] | None = None) -> None:
             **options.sizes,
         )
         limit_memory(setting)
-        result = run(setting, options)
-        results["results"][dtype] = result | {"setting": vars(setting)}
-        results["seconds"] = round(time.perf_counter() - begin)
+
+        def write(result: dict[str, Any], setting: Setting = setting) -> None:
+            results["results"][setting.dtype] = result | {"setting": vars(setting)}
+            results["seconds"] = round(time.perf_counter() - begin)
+            if not options.no_write:
+                options.path = write_results("training", options.device, results, options.results)
+
+        result = run(setting, options, write)
         if options.no_write:
             continue
-        path = write_results("training", options.device, results, options.results)
         # Not above: every process whose memory is measured imports this script.
         from _plots import plot_scaling
 
+        path = options.path
         picture = path.with_name(f"{path.stem}-{dtype}.png")
         title = f"Training steps, {dtype}, d = {setting.dim}, {setting.layers} layers\n"
         title += origin(options.device)["device"]
