@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gimp_fast.data import Cohort
 from gimp_fast.errors import Fault, FaultError, GimpError
-from gimp_fast.models.gimp import GiMPSettings, Modalities
+from gimp_fast.models.gimp import GiMPConfig, GiMPSettings, Modalities
 from gimp_fast.training.scaling import GeneScaling
 
 
@@ -261,3 +262,24 @@ def _parse_override(text: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
+
+
+def model_config_of(config: TrainConfig, cohort: Cohort) -> GiMPConfig:
+    """The model that a run on this cohort trains; GimpError for sizes that do not fit."""
+    genes = 0
+    if config.modalities != "slide":
+        genes = len(cohort.gene_ids)
+        if config.most_variable_genes and not cohort.gene_sets:
+            genes = min(genes, config.most_variable_genes)
+    sets = tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None
+    try:
+        return GiMPConfig(
+            **config.model.model_dump(),
+            num_classes=len(cohort.classes),
+            feature_dim=cohort.feature_dim or 1,
+            num_genes=genes,
+            gene_sets=sets,
+            modalities=config.modalities,
+        )
+    except ValueError as error:
+        raise GimpError(f"model: {error}") from error

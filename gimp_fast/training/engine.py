@@ -11,9 +11,9 @@ import torch
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
-from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.models import GiMP
 from gimp_fast.training.checkpoint import RecentCheckpoints, load_model
-from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.run_folder import RunFolder
@@ -160,15 +160,8 @@ def _prepare(
             f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
         )
     torch.manual_seed(config.seed)
+    model_config = model_config_of(config, cohort)
     try:
-        model_config = GiMPConfig(
-            **config.model.model_dump(),
-            num_classes=len(cohort.classes),
-            feature_dim=cohort.feature_dim or 1,
-            num_genes=0 if scaler is None else len(scaler.mean),
-            gene_sets=tuple(cohort.gene_sets.values()) if scaler and cohort.gene_sets else None,
-            modalities=config.modalities,
-        )
         model = GiMP(model_config, backend=config.backend).to(device)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error

@@ -7,7 +7,7 @@ import torch
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
-from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.memory import (
     MemoryPrediction,
     MemoryPredictor,
@@ -16,27 +16,6 @@ from gimp_fast.training.memory import (
     parse_size,
 )
 from gimp_fast.training.stages import stages_of
-
-
-def model_config_of(config: TrainConfig, cohort: Cohort) -> GiMPConfig:
-    """The model that a run on this cohort trains."""
-    genes = 0
-    if config.modalities != "slide":
-        genes = len(cohort.gene_ids)
-        if config.most_variable_genes and not cohort.gene_sets:
-            genes = min(genes, config.most_variable_genes)
-    sets = tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None
-    try:
-        return GiMPConfig(
-            **config.model.model_dump(),
-            num_classes=len(cohort.classes),
-            feature_dim=cohort.feature_dim or 1,
-            num_genes=genes,
-            gene_sets=sets,
-            modalities=config.modalities,
-        )
-    except ValueError as error:
-        raise GimpError(f"model: {error}") from error
 
 
 def predictor_of(config: TrainConfig, model_config: GiMPConfig, stage: str) -> MemoryPredictor:
