@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from gimp_fast.models.abmil import ABMIL
+from gimp_fast.models.base import Modalities, ModelSettings, Outcome, PatientModel, Sizes
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
+from gimp_fast.models.mean_pool import MeanPool
 
-_MODELS = {"gimp": (GiMP, GiMPConfig)}
+_MODELS: dict[str, type[PatientModel]] = {
+    "mean_pool": MeanPool,
+    "abmil": ABMIL,
+    "gimp": GiMP,
+}
 
-__all__ = ["GeneClassifier", "GiMP", "GiMPConfig", "GiMPSettings", "available", "build"]
+__all__ = [
+    "GeneClassifier",
+    "GiMP",
+    "GiMPConfig",
+    "GiMPSettings",
+    "Modalities",
+    "ModelSettings",
+    "Outcome",
+    "PatientModel",
+    "Sizes",
+    "available",
+    "build",
+    "model_class",
+]
 
 
 def available() -> tuple[str, ...]:
@@ -14,17 +37,27 @@ def available() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def build(name: str, config):
+def model_class(name: str) -> type[PatientModel]:
+    """The class of the model called `name`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_MODELS)}")
+    return _MODELS[name]
+
+
+def build(name: str, config: Sizes | Mapping[str, Any], backend: str = "auto") -> PatientModel:
     """The model called `name`.
 
     Args:
         name: one of :func:`available`.
         config: its configuration, as an object or as a mapping of its fields.
+        backend: of the operators, see :func:`gimp_fast.ops.available_backends`.
 
     Raises:
         ValueError: unknown name, or a configuration that does not validate.
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; expected one of {available()}")
-    model, config_class = _MODELS[name]
-    return model(config_class.model_validate(config))
+    chosen = model_class(name)
+    return chosen(chosen.config_class.model_validate(config), backend=backend)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.losses import triplet_loss
+from gimp_fast.models.base import (
+    Modalities,
+    ModelSettings,
+    PatientModel,
+    Sizes,
+    absent_token,
+    fill_absent,
+    has_bags,
+    present_rows,
+)
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
-from gimp_fast.nn.group_msa import check_gene_sets
-
-Modalities = Literal["both", "slide", "rna"]
 
 
-class GiMPSettings(BaseModel):
+class GiMPSettings(ModelSettings):
     """Architecture: what a user chooses. Where the paper leaves it open: TransMIL-like.
 
     Attributes:
@@ -40,8 +48,6 @@ class GiMPSettings(BaseModel):
         head_dropout: in the fusion head.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dim: int = Field(512, ge=1)
     heads: int = Field(8, ge=1)
     num_layers: int = Field(2, ge=1)
@@ -60,29 +66,14 @@ class GiMPSettings(BaseModel):
     head_dropout: float = Field(0.25, ge=0, lt=1)
 
 
-class GiMPConfig(GiMPSettings):
+class GiMPConfig(GiMPSettings, Sizes):
     """Architecture and the sizes that the cohort gives.
 
     Attributes:
-        num_classes: number of classes.
-        feature_dim: C, width of the patch embeddings.
-        num_genes: G.
         modalities: which encoders the model has.
-        gene_sets: columns of the genes of each group of the gene encoder, instead of
-            ``gene_groups`` groups of consecutive fragments.
     """
 
-    num_classes: int = Field(ge=2)
-    feature_dim: int = Field(1024, ge=1)
-    num_genes: int = Field(60_480, ge=0)
     modalities: Modalities = "both"
-    gene_sets: tuple[tuple[int, ...], ...] | None = None
-
-    @model_validator(mode="after")
-    def _gene_sets_fit(self) -> GiMPConfig:
-        if self.gene_sets is not None:
-            check_gene_sets(self.gene_sets, self.num_genes)
-        return self
 
     def resolved_gene_groups(self) -> tuple[int, int]:
         """Fragments and groups with ``"auto"`` replaced; with gene sets, they are the groups."""
@@ -106,7 +97,7 @@ class PretrainLosses:
     triplet: Tensor
 
 
-class GiMP(nn.Module):
+class GiMP(PatientModel):
     """Slides and RNA of a patient -> class (GiMP, Jin et al., MICCAI 2023).
 
         CLS_img = Aggregator(H_p),  CLS_ge = GroupMSA(X_G),  CLS_pat = [CLS_img; CLS_ge] ∈ ℝ^2d
@@ -116,9 +107,11 @@ class GiMP(nn.Module):
     one modality has CLS_pat ∈ ℝ^d.
     """
 
+    settings_class, config_class, reads = GiMPSettings, GiMPConfig, ("both", "slide", "rna")
+    pretraining, supervised_genes = "gimp", True
+
     def __init__(self, config: GiMPConfig, backend: str = "auto"):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.aggregator = self.decoder = self.gene_encoder = None
         if config.modalities != "rna":
             self.aggregator = PatchAggregator(
@@ -135,7 +128,7 @@ class GiMP(nn.Module):
                 backend=backend,
             )
             self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
-            self.absent_slide = nn.Parameter(torch.randn(config.dim) * 0.02)
+            self.absent_slide = absent_token(config.dim)
         if config.modalities != "slide":
             fragments, groups = config.resolved_gene_groups()
             self.gene_encoder = GroupMSA(
@@ -148,7 +141,7 @@ class GiMP(nn.Module):
                 dropout=config.gene_dropout,
                 gene_sets=config.gene_sets,
             )
-            self.absent_genes = nn.Parameter(torch.randn(config.dim) * 0.02)
+            self.absent_genes = absent_token(config.dim)
         width = config.dim * (2 if config.modalities == "both" else 1)
         self.head = nn.Sequential(
             nn.Linear(width, config.head_hidden),
@@ -166,40 +159,35 @@ class GiMP(nn.Module):
         has_slide: Tensor | None = None,
         has_genes: Tensor | None = None,
     ) -> Tensor:
-        """CLS_pat of each patient.
-
-        Args:
-            patches: (T, C) packed patches of the patients that have any.
-            cu_seqlens: (bags + 1,) their bounds.
-            genes: (B, G) scaled expression; rows of patients without RNA are not read.
-            has_slide: (B,) bool, True = present; all, if not given. Its True rows are the bags.
-            has_genes: (B,) bool, True = present; all, if not given.
-
-        Returns:
-            (B, 2d), or (B, d) for a model of one modality.
-        """
+        """CLS_pat of each patient, (B, 2d), or (B, d) for a model of one modality."""
         parts = []
         if self.aggregator is not None:
             cls_img = None
-            if patches is not None and len(cu_seqlens) > 1:
+            if has_bags(patches, cu_seqlens):
                 cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens, keep="none")
-            parts.append(_fill_absent(cls_img, has_slide, self.absent_slide))
+            parts.append(fill_absent(cls_img, has_slide, self.absent_slide))
         if self.gene_encoder is not None:
-            parts.append(_fill_absent(self._cls_ge(genes, has_genes), has_genes, self.absent_genes))
+            parts.append(fill_absent(self._cls_ge(genes, has_genes), has_genes, self.absent_genes))
         return torch.cat(parts, dim=-1)
 
     def _cls_ge(self, genes: Tensor, has_genes: Tensor | None) -> Tensor | None:
         """CLS_ge of the patients that have RNA, (present, d); None if nobody has."""
-        rows = genes if has_genes is None else genes[has_genes]
-        return self.gene_encoder(rows) if len(rows) else None
+        rows = present_rows(genes, has_genes)
+        return None if rows is None else self.gene_encoder(rows)
 
-    def forward(self, *args, **kwargs) -> Tensor:
-        """Logits (B, classes); arguments as :meth:`represent`."""
-        return self.head(self.represent(*args, **kwargs))
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)
 
-    def predict(self, *args, **kwargs) -> Tensor:
-        """Class probabilities (B, classes); arguments as :meth:`represent`."""
-        return self.forward(*args, **kwargs).float().softmax(-1)
+    def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
+        yield self.head
+        if self.aggregator is not None:
+            yield self.aggregator
+        if self.gene_encoder is not None and not (freeze_genes and self.supervised_genes):
+            yield self.gene_encoder
+
+    def loose_parameters(self) -> list[nn.Parameter]:
+        tokens = [getattr(self, name, None) for name in ("absent_slide", "absent_genes")]
+        return [token for token in tokens if token is not None]
 
     def pretrain_parts(
         self,
@@ -233,7 +221,7 @@ class GiMP(nn.Module):
         if self.gene_encoder is not None:
             with torch.no_grad():
                 cls_ge = self._cls_ge(genes, has_genes)
-            parts.append(_fill_absent(cls_ge, has_genes, self.absent_genes))
+            parts.append(fill_absent(cls_ge, has_genes, self.absent_genes))
         return reconstruction, torch.cat(parts, dim=-1)
 
     def pretrain_losses(
@@ -276,16 +264,3 @@ class GeneClassifier(nn.Module):
     def forward(self, genes: Tensor) -> Tensor:
         """(B, G) -> logits (B, classes)."""
         return self.head(self.encoder(genes))
-
-
-def _fill_absent(cls: Tensor | None, present: Tensor | None, token: Tensor) -> Tensor:
-    """(present rows, d) -> (B, d), with the token in the rows of patients without the modality."""
-    if present is None:
-        if cls is None:
-            raise ValueError("no bag and no expression profile was given, and none marked absent")
-        return cls
-    if cls is None:
-        return token.expand(len(present), -1)
-    filled = token.to(cls.dtype).expand(len(present), -1).clone()
-    filled[present] = cls
-    return filled

@@ -1,0 +1,54 @@
+"""ABMIL: attention-based deep multiple-instance learning, plain or gated."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.nn.bags import AttentionPooling
+
+
+class ABMILSettings(ModelSettings):
+    """Architecture of ABMIL.
+
+    Attributes:
+        dim: width of the embedded patches.
+        attention_dim: width of V and U.
+        gated: gated attention (eq. 9), else plain (eq. 8).
+        dropout: probability on the embedded patches.
+    """
+
+    dim: int = Field(512, ge=1)
+    attention_dim: int = Field(128, ge=1)
+    gated: bool = True
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ABMILConfig(ABMILSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class ABMIL(PatientModel):
+    """Slides -> class by attention pooling (Ilse et al., ICML 2018, https://arxiv.org/abs/1802.04712).
+
+    h = ReLU(W x),  z = Σ softmax(s(h))_i h_i,  P̂ = softmax(W_c z)
+    """
+
+    settings_class, config_class, reads = ABMILSettings, ABMILConfig, ("slide",)
+
+    def __init__(self, config: ABMILConfig, backend: str = "auto"):
+        super().__init__(config)
+        self.embed = nn.Sequential(
+            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
+        self.head = nn.Linear(config.dim, config.num_classes)
+
+    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+        """(B, d): the attention-weighted mean of each bag."""
+        pooled, _ = self.pool(self.embed(patches), cu_seqlens)
+        return pooled[:, 0]
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)

@@ -1,0 +1,109 @@
+"""Packed bags, one after the other: what pooling over their rows needs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gimp_fast.ops.packing import bag_bounds
+
+
+def split_bags(rows: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, ...]:
+    """The rows (N_i, C) of each bag of (T, C) packed ones.
+
+    Args:
+        rows: (T, …).
+        cu_seqlens: (B + 1,) integer bounds.
+
+    Raises:
+        ValueError: bounds that do not rise from 0 to T, or a bag without rows.
+    """
+    lengths = [stop - start for start, stop in bag_bounds(cu_seqlens, len(rows))]
+    if not all(lengths):
+        raise ValueError(f"bag {lengths.index(0)} has no rows; a bag needs one or more")
+    return rows.split(lengths)
+
+
+def mean_of_bags(rows: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """(T, C) packed rows -> (B, C) their means."""
+    return torch.stack([bag.mean(0) for bag in split_bags(rows, cu_seqlens)])
+
+
+def attention_of_bags(scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Softmax over the rows of each bag: (T, K) -> (T, K), in at least fp32.
+
+    Columns are heads of their own.
+    """
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return torch.cat([bag.softmax(0) for bag in split_bags(wide, cu_seqlens)])
+
+
+def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """Sum of each bag's rows with each column of weights.
+
+    Args:
+        weights: (T, K).
+        rows: (T, C).
+        cu_seqlens: (B + 1,) bounds.
+
+    Returns:
+        (B, K, C).
+    """
+    pairs = zip(split_bags(weights, cu_seqlens), split_bags(rows, cu_seqlens), strict=True)
+    return torch.stack([weight.to(bag.dtype).T @ bag for weight, bag in pairs])
+
+
+class AttentionScores(nn.Module):
+    """Scores of rows for attention pooling (Ilse et al., ICML 2018, eq. 8 and 9).
+
+        s = w · tanh(V h),   gated: s = w · (tanh(V h) ⊙ σ(U h))
+
+    Args:
+        dim: C of the rows.
+        hidden: width of V and U.
+        heads: K scores a row.
+        gated: multiply with the gate.
+        dropout: probability after tanh and gate.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, heads: int = 1, *, gated: bool = True, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.value = nn.Linear(dim, hidden)
+        self.gate = nn.Linear(dim, hidden) if gated else None
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(hidden, heads)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(T, C) -> (T, K)."""
+        hidden = self.dropout(self.value(rows).tanh())
+        if self.gate is not None:
+            hidden = hidden * self.dropout(self.gate(rows).sigmoid())
+        return self.score(hidden)
+
+
+class AttentionPooling(nn.Module):
+    """z = Σ softmax(s)_i h_i over each bag (Ilse et al., ICML 2018, eq. 7).
+
+    Arguments as :class:`AttentionScores`.
+    """
+
+    def __init__(
+        self, dim: int, hidden: int, heads: int = 1, *, gated: bool = True, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.scores = AttentionScores(dim, hidden, heads, gated=gated, dropout=dropout)
+
+    def forward(self, rows: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool packed bags.
+
+        Args:
+            rows: (T, C).
+            cu_seqlens: (B + 1,) bounds.
+
+        Returns:
+            ``(pooled, attention)``: (B, K, C), and (T, K) that sums to one over each bag.
+        """
+        attention = attention_of_bags(self.scores(rows), cu_seqlens)
+        return weighted_sums(attention, rows, cu_seqlens), attention
