@@ -30,7 +30,7 @@ SYNTHETIC_FOLDER = "synthetic"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gimp_fast.train",
-        description="Train GiMP on a cohort that `prepare` wrote, and evaluate it on the test "
+        description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate it on the test "
         "patients. Without --data it trains on an embedded cohort of synthetic patients.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume goes on.\n"
@@ -54,6 +54,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="one field to change, e.g. --set finetune.lr=3e-4; may be repeated",
+    )
+    add(
+        "--method",
+        metavar="NAME",
+        help="model to train instead of gimp: a comparator such as abmil, clam_sb, transmil, snn, "
+        "mcat or mgca; short for --set method=NAME",
     )
     add("--split", metavar="NAME", help="split of the cohort; short for --set split=NAME")
     add("--modalities", choices=("both", "slide", "rna"), help="short for --set modalities=...")
@@ -125,7 +131,8 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.training.config import load_config
     from gimp_fast.training.run_folder import RunFolder
 
-    shortcuts = {"split": args.split, "modalities": args.modalities, "seed": args.seed}
+    names = ("method", "split", "modalities", "seed")
+    shortcuts = {name: getattr(args, name) for name in names}
     overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     folder = RunFolder(out)
     asked = args.preset or args.config or args.set or overrides

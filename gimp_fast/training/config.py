@@ -8,11 +8,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import Fault, FaultError, GimpError
-from gimp_fast.models.gimp import GiMPConfig, GiMPSettings, Modalities
+from gimp_fast.models import (
+    GiMPSettings,
+    Modalities,
+    ModelSettings,
+    PatientModel,
+    Sizes,
+    available,
+    model_class,
+)
 from gimp_fast.training.scaling import GeneScaling
 
 
@@ -50,11 +67,15 @@ class GenesStage(StageSettings):
 class PretrainStage(StageSettings):
     """Masked patch modelling and gene-induced triplets; the gene encoder is frozen; keeps the last.
 
+    Of models that align slides with genes instead (MGCA, BioViL, REFERS), ``window`` alone matters.
+
     Attributes:
         window: L, patches in a contiguous window; shorter bags are repeated.
         mask_ratio: part of the window's distinct patches that is masked.
         reconstruction: ``"sum"`` is eq. 3, ``"mean"`` divides it by the counted elements.
         reconstruction_weight, triplet_weight: factors of the two losses; the paper adds them.
+        triplets: what they are mined of: ``"patient"`` is CLS_pat, slide and genes; ``"slide"`` is
+            CLS_img, which no gene induces (an ablation).
         margin: δ of eq. 4.
         mining: triplets of a batch: ``"hard"`` or ``"all"``.
         normalize: scale CLS_pat to unit length before the distances.
@@ -67,6 +88,7 @@ class PretrainStage(StageSettings):
     reconstruction: Literal["mean", "sum"] = "mean"
     reconstruction_weight: float = Field(1.0, ge=0)
     triplet_weight: float = Field(1.0, ge=0)
+    triplets: Literal["patient", "slide"] = "patient"
     margin: float = Field(0.8, ge=0)
     mining: Literal["hard", "all"] = "hard"
     normalize: bool = False
@@ -76,7 +98,8 @@ class FinetuneStage(StageSettings):
     """Classification of whole slides and RNA with the MLP head.
 
     Attributes:
-        freeze_genes: keep the gene encoder as the genes stage left it.
+        freeze_genes: keep the gene encoder as the genes stage left it; models that have no such
+            stage always train it.
         modality_dropout: probability to hide one of a training patient's two modalities, so that
             the model learns to do without it.
         select: what chooses the best validation epoch; ties go to the lower validation loss.
@@ -93,8 +116,11 @@ class TrainConfig(_Strict):
     """A run of genes → pretrain → finetune → evaluate.
 
     Attributes:
+        method: the model, a name of :func:`gimp_fast.models.available`. Comparators have the stages
+            that they know: those of slides or RNA alone, for one, are only fine-tuned.
         data: cohort folder; null is the embedded synthetic cohort.
-        modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides).
+        modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); not given, what the
+            method reads.
         split: name of the cohort's split; null takes its only one.
         seed: of weights, order, windows, masks, dropout and bootstrap.
         device: ``"auto"`` is a GPU if there is one.
@@ -118,8 +144,10 @@ class TrainConfig(_Strict):
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
         most_variable_genes: keep as many genes, those that vary most among the training patients.
         bootstrap: resamples of the confidence intervals.
+        model: architecture, in the settings of the method.
     """
 
+    method: str = "gimp"
     data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
@@ -140,10 +168,41 @@ class TrainConfig(_Strict):
     gene_scaling: GeneScaling = "z-score"
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
-    model: GiMPSettings = GiMPSettings()
+    model: SerializeAsAny[ModelSettings] = GiMPSettings()
     genes: GenesStage = GenesStage()
     pretrain: PretrainStage = PretrainStage()
     finetune: FinetuneStage = FinetuneStage()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_method_wants(cls, values: Any) -> Any:
+        """The model's settings in the class of the method, and the modalities that it reads."""
+        if not isinstance(values, dict) or values.get("method", "gimp") not in available():
+            return values
+        kind = model_class(values.get("method", "gimp"))
+        values = {"modalities": kind.reads[0], "model": {}} | values
+        if isinstance(values["model"], dict):
+            values["model"] = kind.settings_class.model_validate(values["model"])
+        return values
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        if method not in available():
+            raise ValueError(f"one of {', '.join(available())}")
+        return method
+
+    @field_validator("modalities")
+    @classmethod
+    def _method_reads(cls, modalities: str, info: ValidationInfo) -> str:
+        method = info.data.get("method")
+        if method is not None and modalities not in (reads := model_class(method).reads):
+            raise ValueError(f"{' or '.join(reads)}, which is what {method} reads")
+        return modalities
+
+    @property
+    def model_class(self) -> type[PatientModel]:
+        return model_class(self.method)
 
 
 def presets() -> tuple[str, ...]:
@@ -157,6 +216,9 @@ def load_config(
 ) -> TrainConfig:
     """Preset, then a YAML file over it, then ``key=value`` over both.
 
+    The architecture in a preset is that of GiMP, and of methods that share it; others have the
+    architecture of their papers unless it is changed.
+
     Args:
         preset: a name from :func:`presets`.
         path: YAML file with any of the fields of :class:`TrainConfig`.
@@ -166,18 +228,28 @@ def load_config(
         GimpError: unknown preset, unreadable YAML, or fields that do not validate; all at once.
     """
     values: dict[str, Any] = {}
-    origin = "configuration"
+    origin, architecture = "configuration", {}
     if preset is not None:
         if preset not in presets():
             raise GimpError(f"--preset: found '{preset}'; expected one of {', '.join(presets())}")
         resource = resources.files("gimp_fast.training") / "presets" / f"{preset}.yaml"
         values = yaml.safe_load(resource.read_text(encoding="utf-8")) or {}
+        architecture = values.pop("model", {})
     if path is not None:
         _merge(values, read_yaml(path))
         origin = str(path)
     for override in overrides:
         _merge(values, _parse_override(override))
+    if _has_settings_of_gimp(values.get("method", "gimp")):
+        asked = values.get("model", {})
+        values["model"] = architecture
+        _merge(values, {"model": asked})
     return validate_config(values, origin)
+
+
+def _has_settings_of_gimp(method: Any) -> bool:
+    """Whether a preset's architecture, which is GiMP's, is one for this method."""
+    return method in available() and issubclass(model_class(method).settings_class, GiMPSettings)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -194,19 +266,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
+    """Check values against :class:`TrainConfig`; FaultError has all that is wrong with them."""
+    values, errors = dict(values), []
+    method, architecture = values.get("method", "gimp"), values.get("model")
+    if method in available() and isinstance(architecture, dict):
+        # Here and not in TrainConfig, which would stop at its first fault.
+        try:
+            values["model"] = model_class(method).settings_class.model_validate(architecture)
+        except ValidationError as error:
+            del values["model"]
+            errors += [{**fault, "loc": ("model", *fault["loc"])} for fault in error.errors()]
     try:
-        return TrainConfig.model_validate(values)
+        config = TrainConfig.model_validate(values)
     except ValidationError as error:
-        faults = [
-            Fault(
-                kind="config",
-                where=f"{origin}: {'.'.join(map(str, fault['loc']))}",
-                found=repr(fault["input"]),
-                expected=fault["msg"],
-            )
-            for fault in error.errors()
-        ]
-        raise FaultError(faults, origin) from error
+        errors += error.errors()
+    if errors:
+        raise FaultError([_config_fault(origin, error) for error in errors], origin)
+    return config
+
+
+def _config_fault(origin: str, error: Any) -> Fault:
+    ours = error["type"] == "value_error"  # without pydantic's words before it
+    expected = str(error["ctx"]["error"]) if ours else error["msg"]
+    where = ".".join(map(str, error["loc"]))
+    return Fault("config", f"{origin}: {where}", repr(error["input"]), expected)
 
 
 _WITHOUT_EFFECT = {
@@ -264,22 +347,22 @@ def _parse_override(text: str) -> dict[str, Any]:
     return parsed
 
 
-def model_config_of(config: TrainConfig, cohort: Cohort) -> GiMPConfig:
+def model_config_of(config: TrainConfig, cohort: Cohort) -> Sizes:
     """The model that a run on this cohort trains; GimpError for sizes that do not fit."""
     genes = 0
     if config.modalities != "slide":
         genes = len(cohort.gene_ids)
         if config.most_variable_genes and not cohort.gene_sets:
             genes = min(genes, config.most_variable_genes)
-    sets = tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None
+    values = config.model.model_dump() | {
+        "num_classes": len(cohort.classes),
+        "feature_dim": cohort.feature_dim or 1,
+        "num_genes": genes,
+        "gene_sets": tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None,
+    }
+    if len(config.model_class.reads) > 1:
+        values["modalities"] = config.modalities
     try:
-        return GiMPConfig(
-            **config.model.model_dump(),
-            num_classes=len(cohort.classes),
-            feature_dim=cohort.feature_dim or 1,
-            num_genes=genes,
-            gene_sets=sets,
-            modalities=config.modalities,
-        )
+        return config.model_class.config_class(**values)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error

@@ -11,7 +11,7 @@ import torch
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
-from gimp_fast.models import GiMP
+from gimp_fast.models import build
 from gimp_fast.training.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
@@ -162,11 +162,12 @@ def _prepare(
     torch.manual_seed(config.seed)
     model_config = model_config_of(config, cohort)
     try:
-        model = GiMP(model_config, backend=config.backend).to(device)
+        model = build(config.method, model_config, backend=config.backend).to(device)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
     context = StageContext(config, model, reader, split, device, ranks)
     provenance = {
+        "method": config.method,
         "model": model_config.model_dump(mode="json"),
         "cohort": {
             "name": cohort.name,

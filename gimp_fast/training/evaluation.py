@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from gimp_fast.models import GiMP
+from gimp_fast.models import PatientModel
 from gimp_fast.training.distributed import ALONE, Ranks
 from gimp_fast.training.loader import plan_epoch
 from gimp_fast.training.sampling import PatientReader
@@ -26,7 +26,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 @torch.no_grad()
 def predict(
-    model: GiMP,
+    model: PatientModel,
     reader: PatientReader,
     case_ids: Sequence[str],
     *,
@@ -35,7 +35,9 @@ def predict(
     precision: str = "fp32",
     ranks: Ranks = ALONE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities (patients, classes) and CLS_pat (patients, 2d), both float32.
+    """Class probabilities (patients, classes) and representations (patients, ·), both float32.
+
+    The representation is what the model classifies, CLS_pat in GiMP.
 
     Ranks take turns at the batches; the result is the same on each.
     """
@@ -45,10 +47,10 @@ def predict(
     for plan in plans[ranks.rank :: ranks.size]:
         batch = reader.batch(plan.case_ids).to(device)
         with autocast(device, precision):
-            cls = model.represent(**batch.inputs())
-            logits = model.head(cls)
+            representation = model.represent(**batch.inputs())
+            logits = model.classify(representation)
         probabilities = logits.float().softmax(-1).cpu().numpy()
-        found[plan.step] = probabilities, cls.float().cpu().numpy()
+        found[plan.step] = probabilities, representation.float().cpu().numpy()
     for others in ranks.gather(found):
         found |= others
     rows = zip(*(found[plan.step] for plan in plans), strict=True)

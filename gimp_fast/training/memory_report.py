@@ -6,7 +6,7 @@ import torch
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.models import GiMPConfig, build
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.memory import (
     MemoryPrediction,
@@ -19,7 +19,9 @@ from gimp_fast.training.stages import stages_of
 
 
 def predictor_of(config: TrainConfig, model_config: GiMPConfig, stage: str) -> MemoryPredictor:
-    """Of a stage of a run; on the run's device."""
+    """Of a stage of a run; on the run's device. GimpError for a method it does not know."""
+    if config.method != "gimp":
+        raise GimpError(f"the memory of a step is predicted for gimp only; found '{config.method}'")
     cuda = config.device.startswith("cuda") or config.device == "auto"
     try:
         return MemoryPredictor(
@@ -56,7 +58,7 @@ def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
     """Lines of text: the parameters of a run's model, and what each of its stages will hold."""
     predictions = predictions_of(config, cohort)  # finds out whether the model can be built
     with torch.random.fork_rng(devices=[]):
-        table = parameter_table(GiMP(model_config_of(config, cohort), backend=config.backend))
+        table = parameter_table(build(config.method, model_config_of(config, cohort)))
     width = max(len(row.name) for row in table)
     lines = [f"{'parameters':<{width}}  {'count':>12}  {'size':>9}"]
     lines += [

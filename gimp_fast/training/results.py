@@ -44,6 +44,7 @@ def evaluate_run(
             "classes": list(cohort.classes),
             "n": {part: len(ids) for part, ids in context.split.items()},
         },
+        "method": config.method,
         "modalities": config.modalities,
         "seed": config.seed,
         "best_epoch": state["epoch"],

@@ -75,7 +75,7 @@ class PatientBatch(_Batch):
     has_slide: Tensor
 
     def inputs(self) -> dict[str, Tensor | None]:
-        """Keyword arguments of ``GiMP.forward``."""
+        """Keyword arguments of a model's ``forward``."""
         return {
             "patches": self.patches,
             "cu_seqlens": self.cu_seqlens,
@@ -102,6 +102,21 @@ class WindowBatch(_Batch):
     has_genes: Tensor
     patches: Tensor
     masked: Tensor
+
+
+@dataclass(frozen=True)
+class ViewBatch(_Batch):
+    """Several windows of each slide beside its RNA, for models that align the two.
+
+    Attributes:
+        case_ids: B ids.
+        labels: (B,) int64.
+        genes: (B, G) scaled expression.
+        patches: (B, V, L, C) contiguous windows.
+    """
+
+    genes: Tensor
+    patches: Tensor
 
 
 class PatientReader:
@@ -202,6 +217,21 @@ class PatientReader:
         genes, has_genes = self.genes(case_ids)
         labels = self.labels(case_ids)
         return WindowBatch(tuple(case_ids), labels, genes, has_genes, patches, masked)
+
+    def views(
+        self,
+        case_ids: Sequence[str],
+        length: int,
+        count: int,
+        rngs: Sequence[np.random.Generator],
+    ) -> ViewBatch:
+        """``count`` windows of each patient, unmasked, drawn with a generator of its own."""
+        drawn = [
+            torch.stack([self.window(case, length, 0.0, rng)[0] for _ in range(count)])
+            for case, rng in zip(case_ids, rngs, strict=True)
+        ]
+        genes, _ = self.genes(case_ids)
+        return ViewBatch(tuple(case_ids), self.labels(case_ids), genes, torch.stack(drawn))
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator

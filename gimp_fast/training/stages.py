@@ -13,12 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.losses import triplet_loss
-from gimp_fast.models import GeneClassifier, GiMP
+from gimp_fast.models import GeneClassifier, PatientModel
 from gimp_fast.training.config import StageSettings, TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
 from gimp_fast.training.loader import StepPlan, plan_epoch
-from gimp_fast.training.sampling import GeneBatch, PatientBatch, PatientReader, WindowBatch
+from gimp_fast.training.sampling import (
+    GeneBatch,
+    PatientBatch,
+    PatientReader,
+    ViewBatch,
+    WindowBatch,
+)
 
 Scores = dict[str, float]
 
@@ -28,14 +34,14 @@ class StageContext:
     """What every stage works with."""
 
     config: TrainConfig
-    model: GiMP
+    model: PatientModel
     reader: PatientReader
     split: dict[str, list[str]]
     device: torch.device
     ranks: Ranks = field(default=ALONE)
 
     def predict(self, case_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and CLS_pat of patients; ranks share them, and all know the result."""
+        """Probabilities and representations; ranks share patients, and all know the result."""
         return predict(
             self.model,
             self.reader,
@@ -154,7 +160,8 @@ class GenesStage(Stage):
     def losses(self, batch: GeneBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
             logits = self.classifier(batch.genes).float()
-        return _classification_losses(logits, batch.labels, share)
+        loss = F.cross_entropy(logits, batch.labels, reduction="none")
+        return _shares(logits, loss, batch.labels, share)
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -191,6 +198,8 @@ class PretrainStage(Stage):
                 batch.genes,
                 has_genes=batch.has_genes,
             )
+        if settings.triplets == "slide":
+            cls_pat = cls_pat[:, : self.context.model.config.dim]  # CLS_img
         if settings.reconstruction == "mean":
             counted = batch.masked.sum() * batch.patches.shape[-1]
             reconstruction = share.ratio(reconstruction, counted)
@@ -211,24 +220,72 @@ class PretrainStage(Stage):
             "triplet": triplet.detach(),
         }
 
-    @torch.no_grad()
     def validate(self) -> Scores:
-        """The same windows and masks after every epoch; ranks take turns at the batches."""
-        context = self.context
-        context.model.eval()
-        fetch, ranks = self.fetcher(), context.ranks
-        plans = plan_epoch(
-            self.val_cases, self.settings.batch_size, [context.config.seed], shuffle=False
-        )
-        names = ("loss", "reconstruction", "triplet")
-        totals = dict.fromkeys(names, 0.0)
-        for plan in plans[ranks.rank :: ranks.size]:
-            losses = self.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
-            for name in names:
-                totals[name] += losses[name].item() * plan.total
-        summed = ranks.sum(list(totals.values()))
-        patients = len(self.val_cases)
-        return {name: total / patients for name, total in zip(names, summed, strict=True)}
+        """The same windows and masks after every epoch."""
+        return _validated_in_batches(self)
+
+
+class AlignmentStage(Stage):
+    """Slides aligned with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
+
+    Patients without one of the two have nothing to align.
+    """
+
+    name = "pretrain"
+    keeps_best = False
+    leaves_unused = True
+
+    def can_use(self, case_id: str) -> bool:
+        cohort = self.context.reader.cohort
+        return cohort.has_slides(case_id) and cohort.has_expression(case_id)
+
+    def trained_modules(self) -> Iterator[nn.Module]:
+        yield from self.context.model.aligned_modules()
+
+    def fetcher(self) -> Callable[[StepPlan], ViewBatch]:
+        return ViewFetcher(self.context.reader, self.settings.window, self.context.model.views)
+
+    def losses(self, batch: ViewBatch, share: Share) -> dict[str, Tensor]:
+        with self.autocast():
+            terms = self.context.model.alignment_terms(batch.patches, batch.genes, share.gather)
+        # Scalars were computed from the patients of all ranks, rows are of this rank's.
+        shares = {
+            name: share.mean(term) if term.dim() else share.of_all(term)
+            for name, term in terms.items()
+        }
+        told = {name: term.detach() for name, term in shares.items()}
+        return {"loss": sum(shares.values()), **told}
+
+    def validate(self) -> Scores:
+        """The same windows, and the same masks, after every epoch."""
+        with torch.random.fork_rng(devices=_gpus(self.context.device)):
+            torch.manual_seed(self.context.config.seed)
+            return _validated_in_batches(self)
+
+
+@torch.no_grad()
+def _validated_in_batches(stage: Stage) -> Scores:
+    """Mean losses over the validation patients; ranks take turns at the batches."""
+    context = stage.context
+    context.model.eval()
+    fetch, ranks = stage.fetcher(), context.ranks
+    plans = plan_epoch(
+        stage.val_cases, stage.settings.batch_size, [context.config.seed], shuffle=False
+    )
+    totals: Scores = {}
+    for plan in plans[ranks.rank :: ranks.size]:
+        losses = stage.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0.0) + value.item() * plan.total
+    summed: Scores = {}
+    for part in ranks.gather(totals):  # a rank without a batch has none
+        for name, total in part.items():
+            summed[name] = summed.get(name, 0.0) + total
+    return {name: total / len(stage.val_cases) for name, total in summed.items()}
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
 
 
 class FinetuneStage(Stage):
@@ -242,25 +299,18 @@ class FinetuneStage(Stage):
         return self.context.reader.usable(case_id)
 
     def trained_modules(self) -> Iterator[nn.Module]:
-        model = self.context.model
-        yield model.head
-        if model.aggregator is not None:
-            yield model.aggregator
-        if model.gene_encoder is not None and not self.settings.freeze_genes:
-            yield model.gene_encoder
+        return self.context.model.finetuned_modules(self.settings.freeze_genes)
 
     def parameters(self) -> list[nn.Parameter]:
-        model = self.context.model
-        tokens = [getattr(model, name, None) for name in ("absent_slide", "absent_genes")]
-        return super().parameters() + [token for token in tokens if token is not None]
+        return super().parameters() + self.context.model.loose_parameters()
 
     def fetcher(self) -> Callable[[StepPlan], PatientBatch]:
         return PatientFetcher(self.context.reader, self.settings.modality_dropout)
 
     def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
-            logits = self.context.model(**batch.inputs()).float()
-        return _classification_losses(logits, batch.labels, share)
+            outcome = self.context.model.loss(batch.labels, **batch.inputs())
+        return _shares(outcome.logits, outcome.loss, batch.labels, share)
 
     def validate(self) -> Scores:
         probabilities, _ = self.context.predict(self.val_cases)
@@ -273,9 +323,8 @@ class FinetuneStage(Stage):
         return (scores.get(self.settings.select, 0.0), -scores["loss"])
 
 
-def _classification_losses(logits: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
+def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
     hits = (logits.argmax(-1) == labels).float()
-    loss = F.cross_entropy(logits, labels, reduction="none")
     return {"loss": share.mean(loss), "accuracy": share.mean(hits.detach())}
 
 
@@ -303,6 +352,18 @@ class WindowFetcher:
 
 
 @dataclass(frozen=True)
+class ViewFetcher:
+    """Reads ``count`` windows of ``length`` patches of each patient."""
+
+    reader: PatientReader
+    length: int
+    count: int
+
+    def __call__(self, plan: StepPlan) -> ViewBatch:
+        return self.reader.views(plan.case_ids, self.length, self.count, plan.rngs())
+
+
+@dataclass(frozen=True)
 class PatientFetcher:
     """Reads whole patients, of whom some hide one of two modalities."""
 
@@ -327,11 +388,15 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> Scor
     return scores
 
 
+_PRETRAINING: dict[str | None, type[Stage]] = {"gimp": PretrainStage, "alignment": AlignmentStage}
+
+
 def stages_of(config: TrainConfig) -> list[type[Stage]]:
     """The stages that a configuration runs, in order."""
     wanted: list[type[Stage]] = []
-    if config.modalities != "slide" and config.genes.epochs:
+    kind = config.model_class
+    if kind.supervised_genes and config.modalities != "slide" and config.genes.epochs:
         wanted.append(GenesStage)
-    if config.modalities != "rna" and config.pretrain.epochs:
-        wanted.append(PretrainStage)
+    if kind.pretraining and config.modalities != "rna" and config.pretrain.epochs:
+        wanted.append(_PRETRAINING[kind.pretraining])
     return [*wanted, FinetuneStage]
