@@ -7,12 +7,19 @@ from typing import Any
 
 from gimp_fast.models.abmil import ABMIL
 from gimp_fast.models.base import Modalities, ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.models.clam import CLAMMB, CLAMSB
+from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
 from gimp_fast.models.mean_pool import MeanPool
+from gimp_fast.models.transmil import TransMIL
 
 _MODELS: dict[str, type[PatientModel]] = {
     "mean_pool": MeanPool,
     "abmil": ABMIL,
+    "dsmil": DSMIL,
+    "clam_sb": CLAMSB,
+    "clam_mb": CLAMMB,
+    "transmil": TransMIL,
     "gimp": GiMP,
 }
 

@@ -52,3 +52,7 @@ class ABMIL(PatientModel):
 
     def classify(self, representation: Tensor) -> Tensor:
         return self.head(representation)
+
+    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """(T, 1) of each patch; sums to one over a bag."""
+        return self.pool(self.embed(patches), cu_seqlens)[1]

@@ -1,0 +1,150 @@
+"""CLAM: gated attention pooling whose extremes are sorted into in and out of the class."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.nn.bags import AttentionPooling, split_bags
+
+
+class CLAMSettings(ModelSettings):
+    """Architecture of CLAM, and the loss of its instances.
+
+    Attributes:
+        dim: width of the embedded patches.
+        attention_dim: width of V and U.
+        dropout: probability on the embedded patches, and after tanh and gate of the attention.
+        instances: k, patches of most and of least attention that the instance loss takes; all of a
+            bag that has fewer.
+        bag_weight: of the bag's loss; what is missing to one is that of the instances.
+        subtyping: classes exclude each other, so that what is evidence for one is none for others.
+    """
+
+    dim: int = Field(512, ge=1)
+    attention_dim: int = Field(256, ge=1)
+    dropout: float = Field(0.25, ge=0, lt=1)
+    instances: int = Field(8, ge=1)
+    bag_weight: float = Field(0.7, ge=0, le=1)
+    subtyping: bool = True
+
+
+class CLAMConfig(CLAMSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class CLAMSB(PatientModel):
+    """Slides -> class, one attention branch (Lu et al., 2021, https://arxiv.org/abs/2004.09666).
+
+    With h = ReLU(W₁ x), gated attention a = softmax(w · (tanh(V h) ⊙ σ(U h))) and z = Σ a_i h_i:
+
+        P̂ = softmax(W z + b),   L = w CE(bag) + (1 − w) L_instances
+
+    L_instances asks a two-way classifier of the label's class to find the k patches of most
+    attention in the class, and the k of least attention out of it. With subtyping, those of every
+    other class have to find the former out of theirs, and the loss is the mean of all classes.
+    Labels alone choose the patches; nothing of it enters a prediction.
+    """
+
+    settings_class, config_class, reads = CLAMSettings, CLAMConfig, ("slide",)
+
+    def __init__(self, config: CLAMConfig, backend: str = "auto"):
+        super().__init__(config)
+        self.embed = nn.Sequential(
+            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.pool = AttentionPooling(
+            config.dim, config.attention_dim, self._branches(), dropout=config.dropout
+        )
+        self.head = nn.Linear(config.dim, config.num_classes)
+        self.instances = nn.Linear(config.dim, 2 * config.num_classes)  # out, in of each class
+
+    def _branches(self) -> int:
+        return 1
+
+    def _pool(self, patches: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embedded patches (T, d), attention (T, branches), pooled (B, branches · d)."""
+        rows = self.embed(patches)
+        pooled, attention = self.pool(rows, cu_seqlens)
+        return rows, attention, pooled.flatten(1)
+
+    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+        """(B, branches · d): the attention-weighted mean of each bag, of each branch."""
+        return self._pool(patches, cu_seqlens)[2]
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)
+
+    def loss(self, labels: Tensor, *, patches: Tensor, cu_seqlens: Tensor, **unread) -> Outcome:
+        """Cross-entropy of the bag and of its extreme instances, weighted."""
+        rows, attention, pooled = self._pool(patches, cu_seqlens)
+        logits = self.classify(pooled).float()
+        of_bag = F.cross_entropy(logits, labels, reduction="none")
+        of_instances = torch.stack(
+            [
+                self.instance_loss(bag, weights, label)
+                for bag, weights, label in zip(
+                    split_bags(rows, cu_seqlens),
+                    split_bags(attention, cu_seqlens),
+                    labels.tolist(),
+                    strict=True,
+                )
+            ]
+        )
+        weight = self.config.bag_weight
+        return Outcome(logits, weight * of_bag + (1 - weight) * of_instances)
+
+    def instance_loss(self, rows: Tensor, attention: Tensor, label: int) -> Tensor:
+        """Of one bag.
+
+        Args:
+            rows: (N, d) embedded patches.
+            attention: (N, branches).
+            label: class of the bag.
+
+        Returns:
+            A scalar.
+        """
+        k, classes = min(self.config.instances, len(rows)), self.config.num_classes
+        # One branch shows the evidence of every class, several show each its own.
+        attention = attention.detach().expand(-1, classes)  # (N, K)
+        most = attention.topk(k, dim=0).indices  # (k, K)
+        least = attention[:, label].topk(k, largest=False).indices  # (k,)
+        chosen = torch.cat([most[:, label], least])
+        found = [self._in_or_out(rows[chosen], label)]
+        asked = [torch.arange(2 * k, device=rows.device) < k]
+        loss = F.cross_entropy(found[0], asked[0].long())
+        if not self.config.subtyping:
+            return loss
+        for other in range(classes):
+            if other != label:
+                out = self._in_or_out(rows[most[:, other]], other)
+                loss = loss + F.cross_entropy(out, out.new_zeros(k, dtype=torch.long))
+        return loss / classes
+
+    def _in_or_out(self, rows: Tensor, label: int) -> Tensor:
+        """(n, d) -> logits (n, 2) of being out of and in the class."""
+        return self.instances(rows).unflatten(1, (-1, 2))[:, label].float()
+
+    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """(T, branches) of each patch; sums to one over a bag."""
+        return self._pool(patches, cu_seqlens)[1]
+
+
+class CLAMMB(CLAMSB):
+    """Slides -> class, an attention branch a class (https://arxiv.org/abs/2004.09666).
+
+    As :class:`CLAMSB`, but each class k has scores w_k of its own on the shared tanh and gate, and
+    with them a_k, z_k = Σ a_ki h_i, its logit w′_k · z_k + b_k, and its most and least attended
+    patches.
+    """
+
+    def _branches(self) -> int:
+        return self.config.num_classes
+
+    def classify(self, representation: Tensor) -> Tensor:
+        pooled = representation.unflatten(1, (self._branches(), -1))  # (B, K, d)
+        return (pooled * self.head.weight).sum(-1) + self.head.bias

@@ -1,0 +1,102 @@
+"""DSMIL: a classifier of instances, and attention to the instance that it finds critical."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.nn.bags import attention_of_bags, split_bags, weighted_sums
+from gimp_fast.ops.packing import bag_bounds
+
+
+class DSMILSettings(ModelSettings):
+    """Architecture of DSMIL.
+
+    Attributes:
+        query_dim: width of the queries.
+        bag_weight: of the bag's loss; what is missing to one is that of the critical instances.
+    """
+
+    query_dim: int = Field(128, ge=1)
+    bag_weight: float = Field(0.5, ge=0, le=1)
+
+
+class DSMILConfig(DSMILSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class DSMIL(PatientModel):
+    """Slides -> class in two streams (Li et al., CVPR 2021, https://arxiv.org/abs/2011.08939).
+
+    Of a bag x (N, C), a class k at a time:
+
+        c = W x + b,  m_k = argmax_i c_ik                  the critical instance
+        q = tanh(W₂ ReLU(W₁ x)),  a_k = softmax_i(q_i · q_{m_k} / √128)
+        z_k = Σ a_ki x_i,  bag = conv(z)                   across all classes and channels
+        L = w CE(bag) + (1 − w) CE(max_i c_i),  P̂ = softmax((bag + max_i c_i) / 2)
+
+    The prediction averages the streams, as the public code does for TCGA; there it is the mean of
+    two sigmoids, here of the logits. Of instances that tie, the first is critical.
+    """
+
+    settings_class, config_class, reads = DSMILSettings, DSMILConfig, ("slide",)
+
+    def __init__(self, config: DSMILConfig, backend: str = "auto"):
+        super().__init__(config)
+        channels, classes = config.feature_dim, config.num_classes
+        self.instances = nn.Linear(channels, classes)
+        self.query = nn.Sequential(
+            nn.Linear(channels, config.query_dim),
+            nn.ReLU(),
+            nn.Linear(config.query_dim, config.query_dim),
+            nn.Tanh(),
+        )
+        # The paper's convolution is as long as its input: one position, a linear map of (K, C).
+        self.head = nn.Linear(classes * channels, classes)
+
+    def _streams(self, patches: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the critical instances (B, K), and attention (T, K)."""
+        scores = self.instances(patches)  # (T, K)
+        bounds = bag_bounds(cu_seqlens, len(patches))
+        bags = split_bags(scores, cu_seqlens)
+        critical = torch.stack(
+            [bag.argmax(0) + start for bag, (start, _) in zip(bags, bounds, strict=True)]
+        )  # (B, K)
+        queries = self.query(patches)  # (T, D)
+        similar = [
+            rows @ queries[chosen].T
+            for rows, chosen in zip(split_bags(queries, cu_seqlens), critical, strict=True)
+        ]
+        scale = queries.shape[1] ** -0.5
+        attention = attention_of_bags(torch.cat(similar) * scale, cu_seqlens)
+        return scores.gather(0, critical), attention
+
+    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+        """(B, K + K·C): logits of the critical instances, and an embedding of the bag a class."""
+        largest, attention = self._streams(patches, cu_seqlens)
+        embeddings = weighted_sums(attention, patches, cu_seqlens)  # (B, K, C)
+        return torch.cat([largest, embeddings.flatten(1)], dim=1)
+
+    def _logits(self, representation: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, classes) of the critical instances and of the bag."""
+        classes = self.config.num_classes
+        return representation[:, :classes], self.head(representation[:, classes:])
+
+    def classify(self, representation: Tensor) -> Tensor:
+        largest, bag = self._logits(representation)
+        return (largest + bag) / 2
+
+    def loss(self, labels: Tensor, **inputs) -> Outcome:
+        """Cross-entropy of both streams, weighted."""
+        largest, bag = (logits.float() for logits in self._logits(self.represent(**inputs)))
+        weight = self.config.bag_weight
+        of_bag = F.cross_entropy(bag, labels, reduction="none")
+        of_instance = F.cross_entropy(largest, labels, reduction="none")
+        return Outcome((largest + bag) / 2, weight * of_bag + (1 - weight) * of_instance)
+
+    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """(T, K) of each patch for each class; sums to one over a bag."""
+        return self._streams(patches, cu_seqlens)[1]

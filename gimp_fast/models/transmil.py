@@ -1,0 +1,132 @@
+"""TransMIL: two Nyström layers with position convolutions on a square of patches between them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.nn.bags import split_bags
+from gimp_fast.nn.nystrom_attention import NystromAttention
+
+
+class TransMILSettings(ModelSettings):
+    """Architecture of TransMIL.
+
+    Attributes:
+        dim: d.
+        heads: attention heads, each of d / heads channels.
+        num_landmarks: M.
+        pinv_iterations: hyper-power iterations of the pseudo-inverse.
+        conv_kernel: length in tokens of the depthwise residual convolution, odd.
+        dropout: after each Nyström layer.
+    """
+
+    dim: int = Field(512, ge=1)
+    heads: int = Field(8, ge=1)
+    num_landmarks: int = Field(256, ge=1)
+    pinv_iterations: int = Field(6, ge=0)
+    conv_kernel: int = Field(33, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TransMILConfig(TransMILSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class PyramidPositions(nn.Module):
+    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise on the square of one bag's patches.
+
+    Args:
+        dim: d.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(s², d), row by row -> the same."""
+        side = math.isqrt(len(tokens))
+        grid = tokens.T.reshape(1, -1, side, side)  # (1, d, s, s)
+        # A sum of convolutions is the convolution with the sum: the square is read once.
+        weight = sum(F.pad(conv.weight, [3 - conv.padding[0]] * 4) for conv in self.convs)
+        bias = sum(conv.bias for conv in self.convs)
+        grid = grid + F.conv2d(grid, weight, bias, padding=3, groups=len(weight))
+        return grid.flatten(1).view(tokens.shape[1], -1).T
+
+
+class TransMIL(PatientModel):
+    """Slides -> class (Shao et al., NeurIPS 2021, https://arxiv.org/abs/2106.00908).
+
+        H = ReLU(W x), its first s² − N rows repeated at its end, s = ⌈√N⌉
+        H⁰ = [CLS; H],  H¹ = H⁰ + Nyström(LN(H⁰)),  H² = [CLS¹; PPEG(H¹)]
+        H³ = H² + Nyström(LN(H²)),  P̂ = softmax(W′ LN(CLS³) + b)
+
+    Unlike the public code, the attention pads nothing, and is exact for a bag of fewer than M
+    tokens: see :class:`gimp_fast.nn.NystromAttention`.
+
+    Raises:
+        ValueError: heads that do not divide the width.
+    """
+
+    settings_class, config_class, reads = TransMILSettings, TransMILConfig, ("slide",)
+
+    def __init__(self, config: TransMILConfig, backend: str = "auto"):
+        super().__init__(config)
+        if config.dim % config.heads:
+            raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
+        self.embed = nn.Sequential(nn.Linear(config.feature_dim, config.dim), nn.ReLU())
+        self.cls_token = nn.Parameter(torch.randn(config.dim))
+        self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(2))
+        self.layers = nn.ModuleList(
+            NystromAttention(
+                config.dim,
+                dim_head=config.dim // config.heads,
+                heads=config.heads,
+                num_landmarks=config.num_landmarks,
+                pinv_iterations=config.pinv_iterations,
+                residual_conv_kernel=config.conv_kernel,
+                dropout=config.dropout,
+                backend=backend,
+            )
+            for _ in range(2)
+        )
+        self.positions = PyramidPositions(config.dim)
+        self.norm = nn.LayerNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.num_classes)
+
+    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+        """(B, d): the CLS token of each bag."""
+        bags = [
+            _with_cls(self.cls_token, bag) for bag in split_bags(self.embed(patches), cu_seqlens)
+        ]
+        lengths = [len(bag) for bag in bags]
+        bounds = torch.tensor([0, *lengths], device=patches.device).cumsum(0)  # (B + 1,)
+        hidden = self._attend(0, torch.cat(bags), bounds)  # (T′, d)
+        hidden = torch.cat(
+            [part for bag in hidden.split(lengths) for part in (bag[:1], self.positions(bag[1:]))]
+        )
+        hidden = self._attend(1, hidden, bounds)
+        return self.norm(hidden[bounds[:-1]])
+
+    def _attend(self, layer: int, hidden: Tensor, bounds: Tensor) -> Tensor:
+        """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same."""
+        normed = self.norms[layer](hidden)
+        return hidden + self.layers[layer](normed[None], cu_seqlens=bounds)[0]
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)
+
+
+def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:
+    """(N, d) -> (1 + s², d): CLS, the rows, and the first of them again, up to a full square."""
+    side = math.isqrt(len(rows) - 1) + 1
+    missing = side * side - len(rows)
+    return torch.cat([cls_token.to(rows.dtype)[None], rows, rows[:missing]])

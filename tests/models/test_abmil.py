@@ -1,0 +1,70 @@
+"""ABMIL and mean pooling beside torchmil, bag by bag, with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gimp_fast import models
+
+peers = pytest.importorskip("torchmil.models")
+
+CHANNELS, LENGTHS = 12, (1, 7, 30)
+
+
+def bags(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn(sum(LENGTHS), CHANNELS, generator=generator, dtype=torch.float64)
+    return patches, torch.tensor([0, *LENGTHS]).cumsum(0)
+
+
+def abmil_and_peer(gated):
+    """Ours, and torchmil's of embedded rows, whose one logit is the difference of our two."""
+    torch.manual_seed(0)
+    sizes = {"num_classes": 2, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
+    ours = models.build("abmil", sizes | {"gated": gated}).double().eval()
+    peer = peers.ABMIL((16,), att_dim=8, gated=gated).double()
+    scores = ours.pool.scores
+    peer.pool.fc1.module.load_state_dict(scores.value.state_dict())
+    peer.pool.fc2.weight = scores.score.weight  # it has no bias, which the softmax cancels
+    if gated:
+        peer.pool.fc_gated.module.load_state_dict(scores.gate.state_dict())
+    peer.classifier.module.weight.data = ours.head.weight[1:] - ours.head.weight[:1]
+    peer.classifier.module.bias.data = ours.head.bias[1:] - ours.head.bias[:1]
+    return ours, peer.eval()
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+def test_logits_and_attention_equal_torchmils(gated):
+    ours, peer = abmil_and_peer(gated)
+    patches, bounds = bags()
+    logits, attention = ours(patches, bounds), ours.attention(patches, bounds)
+    for i, bag in enumerate(patches.split(LENGTHS)):
+        logit, scores = peer(ours.embed(bag)[None], return_att=True)
+        torch.testing.assert_close(logits[i : i + 1, 1] - logits[i : i + 1, 0], logit)
+        torch.testing.assert_close(attention.split(LENGTHS)[i][:, 0], scores[0].softmax(0))
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+def test_gradients_of_the_patches_equal_torchmils(gated):
+    ours, peer = abmil_and_peer(gated)
+    patches, bounds = bags()
+    patches.requires_grad_()
+    labels = torch.tensor([0, 1, 1])
+    (found,) = torch.autograd.grad(
+        ours.loss(labels, patches=patches, cu_seqlens=bounds).loss.sum(), patches
+    )
+    losses = [
+        peer.compute_loss(label[None].double(), ours.embed(bag)[None])[1]["BCEWithLogitsLoss"]
+        for label, bag in zip(labels, patches.split(LENGTHS), strict=True)
+    ]
+    (expected,) = torch.autograd.grad(sum(losses), patches)
+    torch.testing.assert_close(found, expected)
+
+
+def test_mean_pooling_is_a_linear_classifier_of_the_mean():
+    torch.manual_seed(0)
+    model = models.build("mean_pool", {"num_classes": 3, "feature_dim": CHANNELS}).double()
+    patches, bounds = bags()
+    expected = [model.head.weight @ bag.mean(0) + model.head.bias for bag in patches.split(LENGTHS)]
+    torch.testing.assert_close(model(patches, bounds), torch.stack(expected))

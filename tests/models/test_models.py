@@ -1,0 +1,211 @@
+"""What every registered model promises, whichever modality it is built for."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from gimp_fast import models
+
+CHANNELS, GENES = 12, 40
+# Where a model has such a setting, it is small here; all else is its default.
+SMALL = {
+    "dim": 16,
+    "heads": 4,
+    "num_landmarks": 8,
+    "attention_dim": 8,
+    "query_dim": 8,
+    "head_hidden": 16,
+}
+CASES = [
+    pytest.param(name, modalities, id=f"{name}-{modalities}")
+    for name in models.available()
+    for modalities in models.model_class(name).reads
+]
+every_model = pytest.mark.parametrize(("name", "modalities"), CASES)
+
+
+def make(name, modalities, num_classes=3, seed=0):
+    config_class = models.model_class(name).config_class
+    fields = config_class.model_fields
+    chosen = {field: value for field, value in SMALL.items() if field in fields}
+    if "modalities" in fields:
+        chosen["modalities"] = modalities
+    torch.manual_seed(seed)
+    sizes = {"num_classes": num_classes, "feature_dim": CHANNELS, "num_genes": GENES}
+    return models.build(name, sizes | chosen).eval()
+
+
+def patients(lengths=(1, 9, 30, 4), dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "patches": torch.randn(sum(lengths), CHANNELS, generator=generator).to(dtype),
+        "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).int(),
+        "genes": torch.randn(len(lengths), GENES, generator=generator).to(dtype),
+    }
+
+
+def only(batch, i):
+    start, stop = batch["cu_seqlens"][i : i + 2].tolist()
+    return {
+        "patches": batch["patches"][start:stop],
+        "cu_seqlens": torch.tensor([0, stop - start], dtype=torch.int32),
+        "genes": batch["genes"][i : i + 1],
+    }
+
+
+def labels_of(batch, num_classes=3):
+    return torch.arange(len(batch["genes"])) % num_classes
+
+
+@every_model
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_a_patient_is_the_same_alone_and_among_others(name, modalities, num_classes):
+    model, batch = make(name, modalities, num_classes).double(), patients(dtype=torch.float64)
+    labels = labels_of(batch, num_classes)
+    represented, predicted = model.represent(**batch), model.predict(**batch)
+    outcome = model.loss(labels, **batch)
+    for i in range(len(labels)):
+        alone = only(batch, i)
+        torch.testing.assert_close(model.represent(**alone), represented[i : i + 1])
+        torch.testing.assert_close(model.predict(**alone), predicted[i : i + 1])
+        torch.testing.assert_close(
+            model.loss(labels[i : i + 1], **alone).loss, outcome.loss[i : i + 1]
+        )
+
+
+@every_model
+@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("lengths", [(1,), (1, 1, 1), (2, 3, 1, 17)], ids=str)
+def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_classes, lengths):
+    model, batch = make(name, modalities, num_classes), patients(lengths)
+    predicted = model.predict(**batch)
+    assert predicted.shape == (len(lengths), num_classes)
+    torch.testing.assert_close(predicted.sum(1), torch.ones(len(lengths)))
+    logits = model(**batch)
+    torch.testing.assert_close(model.classify(model.represent(**batch)), logits)
+    outcome = model.loss(labels_of(batch, num_classes), **batch)
+    torch.testing.assert_close(outcome.logits, logits)
+    assert outcome.loss.shape == (len(lengths),)
+    assert outcome.loss.isfinite().all()
+    assert (outcome.loss > 0).all()
+
+
+@every_model
+def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
+    model, batch = make(name, modalities).train(), patients((1, 9, 30, 4, 1, 12))
+    present = {}
+    if modalities == "both":
+        batch["patches"], batch["cu_seqlens"] = batch["patches"][:-12], batch["cu_seqlens"][:-1]
+        present["has_slide"] = torch.tensor([True] * 5 + [False])
+        present["has_genes"] = torch.tensor([True, False] + [True] * 4)
+    model.loss(labels_of(batch), **batch, **present).loss.mean().backward()
+    trained = [
+        (path, parameter)
+        for module in model.finetuned_modules(freeze_genes=False)
+        for path, parameter in module.named_parameters()
+        if not path.endswith("mask_token")  # which masked pre-training alone trains
+    ]
+    if modalities == "both":
+        trained += [("absent token", token) for token in model.loose_parameters()]
+    assert trained
+    for path, parameter in trained:
+        assert parameter.grad is not None, path
+        assert parameter.grad.isfinite().all(), path
+        assert parameter.grad.abs().sum() > 0, path
+
+
+@every_model
+def test_bags_of_one_row_have_finite_gradients(name, modalities):
+    model, batch = make(name, modalities).train(), patients((1, 1))
+    batch["patches"].requires_grad_(), batch["genes"].requires_grad_()
+    model.loss(labels_of(batch), **batch).loss.sum().backward()
+    gradients = [p.grad for p in model.parameters()] + [batch["patches"].grad, batch["genes"].grad]
+    assert all(g.isfinite().all() for g in gradients if g is not None)
+
+
+@every_model
+def test_only_what_the_model_reads_changes_the_answer(name, modalities):
+    model, batch = make(name, modalities), patients()
+    answer = model(**batch)
+    other_slides = model(**(batch | {"patches": batch["patches"] + 1}))
+    other_genes = model(**(batch | {"genes": batch["genes"] + 1}))
+    assert torch.equal(answer, other_slides) == (modalities == "rna")
+    assert torch.equal(answer, other_genes) == (modalities == "slide")
+
+
+@every_model
+def test_the_state_makes_another_the_same(name, modalities):
+    model, other, batch = make(name, modalities), make(name, modalities, seed=1), patients()
+    assert not torch.equal(other(**batch), model(**batch))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(**batch), model(**batch))
+
+
+@every_model
+def test_evaluation_is_deterministic_and_labels_do_not_enter_predictions(name, modalities):
+    model, batch = make(name, modalities), patients()
+    predicted = model.predict(**batch)
+    model.loss(labels_of(batch), **batch)
+    assert torch.equal(model.predict(**batch), predicted)
+    for label in range(3):
+        assert torch.equal(model.loss(torch.full((4,), label), **batch).logits, model(**batch))
+
+
+@every_model
+def test_bf16_autocast_trains(name, modalities):
+    model, batch = make(name, modalities), patients()
+    full = model.predict(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predicted = model.predict(**batch)
+        outcome = model.loss(labels_of(batch), **batch)
+    assert predicted.dtype == outcome.logits.dtype == outcome.loss.dtype == torch.float32
+    torch.testing.assert_close(predicted, full, atol=0.05, rtol=0)
+    outcome.loss.mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+both = [case for case in CASES if case.values[1] == "both"]
+
+
+@pytest.mark.parametrize(("name", "modalities"), both)
+def test_what_a_patient_lacks_is_not_read_and_changes_no_other(name, modalities):
+    model, batch = make(name, modalities).double(), patients((9, 30, 4, 1), dtype=torch.float64)
+    complete = model.predict(**batch)
+    genes = batch["genes"].clone()
+    genes[2] = float("nan")
+    keep = torch.arange(len(batch["patches"])) >= 9
+    found = model.predict(
+        patches=batch["patches"][keep],
+        cu_seqlens=batch["cu_seqlens"][1:] - 9,
+        genes=genes,
+        has_slide=torch.tensor([False, True, True, True]),
+        has_genes=torch.tensor([True, True, False, True]),
+    )
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[[1, 3]], complete[[1, 3]])
+    assert not torch.allclose(found[[0, 2]], complete[[0, 2]])
+
+
+@pytest.mark.parametrize(("name", "modalities"), both)
+def test_a_batch_may_lack_a_modality_altogether(name, modalities):
+    model, batch = make(name, modalities), patients((9, 4))
+    nobody = torch.tensor([False, False])
+    no_slides = {"patches": torch.empty(0, CHANNELS), "cu_seqlens": torch.zeros(1).int()}
+    for lacking in (
+        batch | no_slides | {"has_slide": nobody},
+        batch | {"genes": torch.full((2, GENES), float("nan")), "has_genes": nobody},
+    ):
+        outcome = model.loss(torch.tensor([0, 1]), **lacking)
+        assert outcome.logits.isfinite().all()
+        assert outcome.loss.shape == (2,)
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(ValueError, match="expected one of mean_pool, abmil, dsmil"):
+        models.build("abmill", {"num_classes": 2})
