@@ -30,8 +30,8 @@ SYNTHETIC_FOLDER = "synthetic"
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gimp_fast.train",
-        description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate it on the test "
-        "patients. Without --data it trains on an embedded cohort of synthetic patients.",
+        description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
+        "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume goes on.\n"
         "Under torchrun, batches are shared by all ranks: batch sizes are those of all together.\n"

@@ -266,7 +266,7 @@ def _run_stages(
             kind(context), number, folder, provenance, state["rows"], stops, workers, log
         )
         state = stage_run.run(resumed)
-        best[kind.name] = stage_run.best
+        best[kind.name] = stage_run.progress.best
     return best
 
 

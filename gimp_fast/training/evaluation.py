@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +22,18 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
         return nullcontext()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=dtype)
+
+
+@torch.no_grad()
+def outputs_of(
+    model: PatientModel, inputs: Mapping[str, Any], device: torch.device, precision: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class probabilities (B, classes) and representations (B, ·) of one batch, both float32."""
+    with autocast(device, precision):
+        representation = model.represent(**inputs)
+        logits = model.classify(representation)
+    probabilities = logits.float().softmax(-1).cpu().numpy()
+    return probabilities, representation.float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -46,11 +58,7 @@ def predict(
     plans = plan_epoch(case_ids, batch_size, [], shuffle=False)
     for plan in plans[ranks.rank :: ranks.size]:
         batch = reader.batch(plan.case_ids).to(device)
-        with autocast(device, precision):
-            representation = model.represent(**batch.inputs())
-            logits = model.classify(representation)
-        probabilities = logits.float().softmax(-1).cpu().numpy()
-        found[plan.step] = probabilities, representation.float().cpu().numpy()
+        found[plan.step] = outputs_of(model, batch.inputs(), device, precision)
     for others in ranks.gather(found):
         found |= others
     rows = zip(*(found[plan.step] for plan in plans), strict=True)

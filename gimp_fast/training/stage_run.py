@@ -10,18 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.training.checkpoint import (
-    RecentCheckpoints,
-    pack_optimizer,
-    save_checkpoint,
-    under_prefix,
-    unpack_optimizer,
-    with_prefix,
-)
+from gimp_fast.training.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.training.config import StageSettings
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.loader import (
@@ -32,12 +24,12 @@ from gimp_fast.training.loader import (
     plan_epoch,
 )
 from gimp_fast.training.run_folder import RunFolder, memory_text
+from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
 from gimp_fast.training.stages import Scores, Stage, StageModule
 from gimp_fast.training.step_times import StepTimes
 from gimp_fast.training.stops import StopRequests
 
 Log = Callable[[str], None]
-Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class StageRun:
@@ -66,7 +58,7 @@ class StageRun:
         log: Log,
     ):
         self.stage, self.number, self.folder = stage, number, folder
-        self.provenance, self.rows, self.stops, self.log = provenance, rows, stops, log
+        self.stops, self.log = stops, log
         self.context, self.settings = stage.context, stage.settings
         self.config, self.ranks, self.device = (
             self.context.config,
@@ -90,11 +82,8 @@ class StageRun:
         self.loader = BatchLoader(stage.fetcher(), workers, self.device.type == "cuda")
         self.recent = RecentCheckpoints(folder.checkpoints, self.config.keep_checkpoints)
         self.steps = num_batches(len(stage.train_cases), self.settings.batch_size)
-        self.best: dict[str, Any] | None = None
-        self._epoch_done, self._step_done = 0, 0
-        # Of the epoch so far: sums of scores over patients, patients counted, steps left out.
-        self._totals: Scores = {}
-        self._counted, self._skipped = 0, 0
+        self.state = StageState(stage, self.optimizer, self.scaler, provenance)
+        self.progress = Progress(rows)
         self._stop_asked, self._save_due = False, False
         self._saved_at = time.perf_counter()
 
@@ -106,12 +95,12 @@ class StageRun:
             GimpError: a loss that is not finite, a slide that cannot be read, a full disk.
         """
         if resumed is not None:
-            self._restore(*resumed)
-        stage, epochs, first = self.stage, self.settings.epochs, self._epoch_done
+            self.progress = self.state.restore(*resumed)
+        stage, epochs, first = self.stage, self.settings.epochs, self.progress.epoch
         began, row = time.perf_counter(), None
         bar = tqdm(
             total=epochs * self.steps,
-            initial=first * self.steps + self._step_done,
+            initial=first * self.steps + self.progress.step,
             desc=stage.name,
             unit="step",
             disable=None if self.ranks.writes else True,
@@ -122,21 +111,21 @@ class StageRun:
                 row = self._epoch(epoch, bar, profiler)
                 self._end_epoch(epoch, row)
         if row is not None:
-            kept = f"keeps epoch {self.best['epoch']}, " if stage.keeps_best else ""
-            scores = self.best["val"] if stage.keeps_best else row["val"]
+            kept = f"keeps epoch {self.progress.best['epoch']}, " if stage.keeps_best else ""
+            scores = self.progress.best["val"] if stage.keeps_best else row["val"]
             self.log(
                 f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
                 f"{kept}validation {scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
             )
-        return {"stage": stage.name, "epoch": epochs, "rows": self.rows}
+        return {"stage": stage.name, "epoch": epochs, "rows": self.progress.rows}
 
     def _epoch(self, epoch: int, bar: tqdm, profiler: Any) -> dict[str, Any]:
         stage, settings = self.stage, self.settings
         seeds = [self.config.seed, self.number, epoch]
-        if self._step_done == 0:
+        if self.progress.step == 0:
             # All randomness of an epoch comes from here, so that a resumed run repeats it.
             torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
-            self._totals, self._counted, self._skipped = {}, 0, 0
+            self.progress.begin_epoch()
         stage.train_mode()
         plans = plan_epoch(
             stage.train_cases,
@@ -144,7 +133,7 @@ class StageRun:
             seeds,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
-            first_step=self._step_done,
+            first_step=self.progress.step,
         )
         began = time.perf_counter()
         times = StepTimes(self.device)
@@ -156,41 +145,41 @@ class StageRun:
             times.mark("data")
             lr = learning_rate(settings, (epoch - 1) * self.steps + plan.step, self.steps)
             self._step(plan, batch, lr, times)
-            self._step_done = plan.step + 1
+            self.progress.step = plan.step + 1
             profiler.step()
             bar.update()
             bar.set_postfix_str(self._progress_text(epoch), refresh=False)
-            if self._step_done < self.steps and (self._stop_asked or self._save_due):
-                self._save_recent(epoch - 1)
+            if self.progress.step < self.steps and (self._stop_asked or self._save_due):
+                self._save_recent()
                 if self._stop_asked:
                     self._stop(epoch)
             times.begin()
         val_scores = stage.validate()
         self._check_validation(val_scores)
-        counted = max(self._counted, 1)
         row = {
             "stage": stage.name,
             "epoch": epoch,
-            "train": {name: total / counted for name, total in self._totals.items()},
+            "train": self.progress.scores(),
             "val": val_scores,
             "lr": lr,
             "seconds": round(time.perf_counter() - began, 3),
             "times": times.seconds(),
         }
-        return row | ({"skipped_steps": self._skipped} if self._skipped else {})
+        return row | ({"skipped_steps": self.progress.skipped} if self.progress.skipped else {})
 
     def _end_epoch(self, epoch: int, row: dict[str, Any]) -> None:
-        stage = self.stage
-        improved = self.best is None or stage.rank(row["val"]) > stage.rank(self.best["val"])
+        stage, progress = self.stage, self.progress
+        scores, best = row["val"], progress.best
+        improved = best is None or stage.rank(scores) > stage.rank(best["val"])
         if improved:
-            self.best = {"epoch": epoch, "val": row["val"]}
-        self.rows += 1
-        self._epoch_done, self._step_done = epoch, 0
+            progress.best = {"epoch": epoch, "val": scores}
+        progress.rows += 1
+        progress.epoch, progress.step = epoch, 0
         if self.ranks.writes:
-            self.folder.append_metrics(row, self.rows)
+            self.folder.append_metrics(row, progress.rows)
             if improved if stage.keeps_best else epoch == self.settings.epochs:
-                save_checkpoint(self.folder.checkpoint(stage.name), *self._weights(epoch))
-        self._save_recent(epoch)
+                save_checkpoint(self.folder.checkpoint(stage.name), *self.state.weights(progress))
+        self._save_recent()
         if self._look_at_requests():
             self._stop(epoch)
 
@@ -221,13 +210,11 @@ class StageRun:
             self._diverged(plan, f"a gradient of norm {norm.item()}")
             return
         else:
-            self._skipped += 1  # fp16 that overflowed: the scale comes down
+            self.progress.skipped += 1  # fp16 that overflowed: the scale comes down
         self.scaler.step(self.optimizer)
         self.scaler.update()
         times.mark("optimizer")
-        for name, value in values.items():
-            self._totals[name] = self._totals.get(name, 0.0) + value * plan.total
-        self._counted += plan.total
+        self.progress.count(values, plan.total)
 
     def _tell(self, shares: Scores) -> Scores:
         """Sums of all ranks' shares. By the way, in the same message: who was asked to stop, and
@@ -262,7 +249,7 @@ class StageRun:
                 f"{said}. A lower lr or clip_norm may help, or --set on_nonfinite=skip."
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self._skipped += 1
+        self.progress.skipped += 1
         self.log(f"warning: {said}; the step was left out")
 
     def _check_validation(self, scores: Scores) -> None:
@@ -282,54 +269,15 @@ class StageRun:
             "with --resume"
         )
 
-    def _weights(self, epoch: int) -> Checkpoint:
-        tensors = with_prefix("model", self.context.model.state_dict())
-        scaler = self.context.reader.scaler
-        if scaler is not None:
-            tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
-            tensors["scaler.std"] = torch.from_numpy(scaler.std)
-        state = {"stage": self.stage.name, "epoch": epoch, "rows": self.rows, "best": self.best}
-        return tensors, self.provenance | state
-
-    def _save_recent(self, epochs: int) -> None:
-        """Everything that is needed to go on: after so many epochs and ``_step_done`` steps."""
+    def _save_recent(self) -> None:
         self._saved_at = time.perf_counter()
-        if not self.ranks.writes:
-            return
-        tensors, state = self._weights(epochs)
-        packed, state["optimizer_groups"] = pack_optimizer(self.optimizer)
-        tensors |= with_prefix("optimizer", packed)
-        if self.stage.extra is not None:
-            tensors |= with_prefix("extra", self.stage.extra.state_dict())
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        state |= {
-            "step": self._step_done,
-            "totals": self._totals,
-            "counted": self._counted,
-            "skipped": self._skipped,
-            "loss_scale": self.scaler.state_dict(),
-        }
-        self.recent.save(tensors, state)
-
-    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        self.context.model.load_state_dict(under_prefix("model", tensors))
-        if self.stage.extra is not None:
-            self.stage.extra.load_state_dict(under_prefix("extra", tensors))
-        packed = under_prefix("optimizer", tensors)
-        unpack_optimizer(self.optimizer, packed, state["optimizer_groups"])
-        self.scaler.load_state_dict(state["loss_scale"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.best, self._epoch_done, self._step_done = state["best"], state["epoch"], state["step"]
-        self._totals = dict(state["totals"])
-        self._counted, self._skipped = state["counted"], state["skipped"]
+        if self.ranks.writes:
+            self.recent.save(*self.state.recent(self.progress))
 
     def _progress_text(self, epoch: int) -> str:
-        loss = self._totals.get("loss", math.nan) / max(self._counted, 1)
-        best = f", best epoch {self.best['epoch']}" if self.best else ""
+        loss = self.progress.scores().get("loss", math.nan)
+        best = self.progress.best
+        best = f", best epoch {best['epoch']}" if best else ""
         return f"epoch {epoch}, loss {loss:.3f}{best}, {memory_text(self.device)}"
 
     @contextlib.contextmanager
