@@ -23,10 +23,11 @@ LEVELS = {
     "nn": 2,
     "models": 3, "data": 3,
     "training": 4, "report": 4,
+    "inference": 5,
 }  # fmt: skip
 SAME_ROOM = {"losses": "nn", "_C": "native"}
 LEAVES = {"errors", "__version__"}
-COMMAND_LEVEL = 5
+COMMAND_LEVEL = 6
 # The report shows what a run's files say; a model in reach would tempt it to compute.
 FORBIDDEN = {("report", "models")}
 

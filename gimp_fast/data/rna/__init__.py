@@ -6,6 +6,7 @@ from gimp_fast.data.rna.gdc import RNA_COLUMNS
 from gimp_fast.data.rna.genes import (
     align_expression,
     filter_genes,
+    find_genes,
     gene_key,
     read_gene_list,
     read_gene_sets,
@@ -25,6 +26,7 @@ __all__ = [
     "align_expression",
     "choose_samples",
     "filter_genes",
+    "find_genes",
     "gene_key",
     "open_expression",
     "open_expressions",

@@ -15,6 +15,7 @@ __all__ = [
     "AlignedExpression",
     "align_expression",
     "filter_genes",
+    "find_genes",
     "gene_key",
     "read_gene_list",
     "read_gene_sets",
@@ -210,9 +211,7 @@ def align_expression(
         FaultError: more than half of the list is missing.
         ValueError: names that are not one an id.
     """
-    if gene_names and len(gene_names) != len(gene_ids):
-        raise ValueError(f"{len(gene_names)} gene names for {len(gene_ids)} gene ids")
-    columns = _match(_Finder(expression.genes), gene_ids, gene_names or ("",) * len(gene_ids))
+    columns = find_genes(expression.genes, gene_ids, gene_names)
     missing = tuple(id for id, column in zip(gene_ids, columns, strict=True) if column is None)
     if 2 * len(missing) > len(gene_ids):
         here = ", ".join(row["gene_id"] for row in expression.genes[:3])
@@ -227,8 +226,22 @@ def align_expression(
     return AlignedExpression(values, missing, len(expression.genes) - len(places))
 
 
-def _match(finder: _Finder, gene_ids: Sequence[str], gene_names: Sequence[str]) -> list[int | None]:
-    """A measured column for each gene of the list, no column twice."""
+def find_genes(
+    genes: GeneRows, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
+) -> list[int | None]:
+    """A measured column for each gene of a list, no column twice; None for a gene that is missing.
+
+    Args:
+        genes: the measured genes.
+        gene_ids: the list.
+        gene_names: their names, if known; ``""`` where not.
+
+    Raises:
+        ValueError: names that are not one an id.
+    """
+    if gene_names and len(gene_names) != len(gene_ids):
+        raise ValueError(f"{len(gene_names)} gene names for {len(gene_ids)} gene ids")
+    finder, gene_names = _Finder(genes), gene_names or ("",) * len(gene_ids)
     by_id = [finder.by_id(id) for id in gene_ids]
     columns = _unique([places[0] if len(places) == 1 else None for places in by_id])
     used = {column for column in columns if column is not None}

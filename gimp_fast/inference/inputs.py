@@ -1,0 +1,153 @@
+"""From arrays and tables in memory to the tensors that a trained model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gimp_fast.data import Cohort
+from gimp_fast.data.rna import find_genes
+from gimp_fast.errors import GimpError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gimp_fast.inference.model import TrainedModel
+
+_SHOWN = 5
+
+
+def model_inputs(
+    trained: TrainedModel,
+    patches: Sequence[np.ndarray | Tensor | None] | None,
+    genes: np.ndarray | pd.DataFrame | None,
+) -> dict[str, Tensor | None]:
+    """Keyword arguments of the model's ``forward``, on its device; see ``TrainedModel.predict``."""
+    rows = None if genes is None else expression_rows(trained, genes)
+    count = len(patches) if patches is not None else 0 if rows is None else len(rows)
+    if rows is not None and len(rows) != count:
+        raise GimpError(
+            f"found {count} bags of patches and {len(rows)} rows of genes; expected as "
+            "many of both, one a patient"
+        )
+    if count == 0:
+        raise GimpError("found no patient; expected patches or genes of one or more")
+    bags = [None] * count
+    if trained.uses_slides and patches is not None:
+        bags = [_bag(trained, place, bag) for place, bag in enumerate(patches)]
+    has_slide = torch.tensor([bag is not None for bag in bags])
+    has_genes, scaled = torch.zeros(count, dtype=torch.bool), None
+    if trained.uses_genes:
+        scaled, has_genes = _scaled(trained, rows, count)
+    nothing = torch.nonzero(~(has_slide | has_genes)).flatten().tolist()
+    if nothing:
+        raise GimpError(
+            f"patients {_some(nothing)}: found nothing of what the model reads; "
+            f"expected {_wanted(trained)}"
+        )
+    packed = cu_seqlens = None
+    if trained.uses_slides:
+        present = [bag for bag in bags if bag is not None]
+        cu_seqlens = torch.tensor([0, *map(len, present)]).cumsum(0).int()
+        packed = torch.cat([torch.empty(0, trained.feature_dim), *present])
+    inputs = {
+        "patches": packed,
+        "cu_seqlens": cu_seqlens,
+        "genes": scaled,
+        "has_slide": has_slide,
+        "has_genes": has_genes,
+    }
+    return {k: v if v is None else v.to(trained.device) for k, v in inputs.items()}
+
+
+def _bag(trained: TrainedModel, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
+    """(N, C) float32; None for a patient without patches."""
+    if bag is None:
+        return None
+    rows = torch.as_tensor(bag)
+    if rows.dim() != 2 or rows.shape[1] != trained.feature_dim:
+        raise GimpError(
+            f"patches of patient {place}: found shape {tuple(rows.shape)}; expected "
+            f"(patches, {trained.feature_dim}), as the model was trained on"
+        )
+    rows = rows.detach().cpu().float()
+    if not bool(rows.isfinite().all()):
+        raise GimpError(f"patches of patient {place}: found NaN or infinity; expected numbers")
+    return rows if len(rows) else None
+
+
+def _scaled(trained: TrainedModel, rows: np.ndarray | None, count: int) -> tuple[Tensor, Tensor]:
+    """Scaled expression (B, G), zero where absent, and who has it (B,)."""
+    scaled = torch.zeros(count, len(trained.gene_ids))
+    if rows is None:
+        return scaled, torch.zeros(count, dtype=torch.bool)
+    has_genes = torch.from_numpy(~np.isnan(rows).all(1))
+    scaled[has_genes] = torch.from_numpy(trained.scaler(rows[has_genes.numpy()]))
+    return scaled, has_genes
+
+
+def expression_rows(trained: TrainedModel, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
+    """(B, G) float32 in the order of the model's genes, not scaled.
+
+    Raises:
+        GimpError: another number of columns, genes that are missing, or infinite values.
+    """
+    if not trained.uses_genes:
+        return np.empty((len(genes), 0), np.float32)
+    if hasattr(genes, "columns"):
+        ids = [str(name) for name in genes.columns]
+        places = gene_columns(trained, ids, ("",) * len(ids), "the table of genes")
+        values = genes.to_numpy(dtype=np.float32)[:, places]
+    else:
+        values = np.asarray(genes, np.float32)
+        if values.ndim != 2 or values.shape[1] != len(trained.gene_ids):
+            raise GimpError(
+                f"genes: found shape {values.shape}; expected (patients, {len(trained.gene_ids)}), "
+                "the columns of gene_ids"
+            )
+    if np.isinf(values).any():
+        raise GimpError("genes: found infinite values; expected numbers, or NaN if not measured")
+    return values
+
+
+def cohort_columns(trained: TrainedModel, cohort: Cohort) -> np.ndarray:
+    """(G,) columns of a cohort's expression in the order of the model's genes."""
+    if cohort.gene_ids == trained.gene_ids:
+        return np.arange(len(trained.gene_ids))
+    return gene_columns(trained, cohort.gene_ids, cohort.gene_names, str(cohort.path))
+
+
+def gene_columns(
+    trained: TrainedModel, gene_ids: Sequence[str], gene_names: Sequence[str], where: str
+) -> np.ndarray:
+    """(G,) places of the model's genes among others: by id of any version, or else by name.
+
+    Raises:
+        GimpError: some are missing.
+    """
+    rows = [
+        {"gene_id": id, "gene_name": name} for id, name in zip(gene_ids, gene_names, strict=True)
+    ]
+    found = find_genes(rows, trained.gene_ids, trained.gene_names)
+    missing = [id for id, place in zip(trained.gene_ids, found, strict=True) if place is None]
+    if missing:
+        raise GimpError(
+            f"{where}: found {len(found) - len(missing)} of the model's {len(found)} genes; "
+            f"missing are {_some(missing)}. `gimp-fast prepare --genes-of {trained.source}` aligns "
+            "new patients to the model and reports genes that were not measured; in a table, a "
+            "column of NaN stands for such a gene"
+        )
+    return np.array(found, np.int64)
+
+
+def _wanted(trained: TrainedModel) -> str:
+    return {"both": "patches or genes", "slide": "patches", "rna": "genes"}[trained.modalities]
+
+
+def _some(items: Sequence[object]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(map(str, items[:_SHOWN])) + more
