@@ -6,6 +6,10 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 BENCH_ARGS ?=
+# On a machine without a network: `make test-gpu OFFLINE=1 VENV=/path/of/an/environment`, which has
+# torch and what building needs; wheels of packages that it lacks are taken from the folder WHEELS.
+OFFLINE ?=
+WHEELS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -13,6 +17,11 @@ PIP_INSTALL := $(PIP) install -c constraints.txt
 # An isolated build would fetch a second torch only for its headers.
 BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
+
+ifneq ($(OFFLINE),)
+PIP_INSTALL := $(PIP) install --no-index --no-deps
+BUILD_REQUIREMENTS := $(wildcard $(addsuffix /*.whl,$(WHEELS)))
+endif
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
 	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
@@ -40,8 +49,9 @@ demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/
 test: $(INSTALLED_ALL) ## install, and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
-test-gpu: $(INSTALLED_ALL) ## install, and run what needs a CUDA GPU or is compiled for one
+test-gpu: $(INSTALLED_ALL) ## install, run what needs a CUDA GPU or is compiled for one, and compute-sanitizer
 	$(BIN)/pytest -m "gpu or triton" $(PYTEST_ARGS)
+	$(BIN)/python tests/kernels/sanitize.py
 
 bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmarks/results
 	@set -e; for script in $(BENCHMARKS); do \
@@ -70,7 +80,7 @@ $(LINTERS): constraints.txt | $(BIN)/python
 	touch $@
 
 $(READY): constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) $(BUILD_REQUIREMENTS)
+	$(if $(BUILD_REQUIREMENTS),$(PIP_INSTALL) $(BUILD_REQUIREMENTS))
 	touch $@
 
 # build/lib is removed first: it would put files back that the sources no longer have.
