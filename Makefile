@@ -13,15 +13,15 @@ WHEELS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ifeq ($(OFFLINE),)
 PIP_INSTALL := $(PIP) install -c constraints.txt
-# An isolated build would fetch a second torch only for its headers.
-BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
-
-ifneq ($(OFFLINE),)
+else
 PIP_INSTALL := $(PIP) install --no-index --no-deps
 BUILD_REQUIREMENTS := $(wildcard $(addsuffix /*.whl,$(WHEELS)))
 endif
+# An isolated build would fetch a second torch only for its headers.
+BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
 	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
