@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
-from gimp_fast.nn.bags import AttentionPooling, split_bags
+from gimp_fast.nn.bags import AttentionPooling
+from gimp_fast.ops.packing import bag_bounds
 
 
 class CLAMSettings(ModelSettings):
@@ -83,51 +84,51 @@ class CLAMSB(PatientModel):
         rows, attention, pooled = self._pool(patches, cu_seqlens)
         logits = self.classify(pooled).float()
         of_bag = F.cross_entropy(logits, labels, reduction="none")
-        of_instances = torch.stack(
-            [
-                self.instance_loss(bag, weights, label)
-                for bag, weights, label in zip(
-                    split_bags(rows, cu_seqlens),
-                    split_bags(attention, cu_seqlens),
-                    labels.tolist(),
-                    strict=True,
-                )
-            ]
-        )
+        of_instances = self._instance_losses(rows, attention, cu_seqlens, labels.tolist())
         weight = self.config.bag_weight
         return Outcome(logits, weight * of_bag + (1 - weight) * of_instances)
 
-    def instance_loss(self, rows: Tensor, attention: Tensor, label: int) -> Tensor:
-        """Of one bag.
+    def _instance_losses(
+        self, rows: Tensor, attention: Tensor, cu_seqlens: Tensor, labels: list[int]
+    ) -> Tensor:
+        """(B,) of each bag, all in one pass: many small ones would cost more than the bags."""
+        bounds = bag_bounds(cu_seqlens, len(rows))
+        picks = [
+            self._picks(attention[start:stop].detach(), start, label)
+            for (start, stop), label in zip(bounds, labels, strict=True)
+        ]
+        chosen, classes, targets, weights = map(torch.cat, zip(*picks, strict=True))  # (P,) each
+        out_in = self.instances(rows[chosen]).unflatten(1, (-1, 2))  # (P, K, 2)
+        out_in = out_in[torch.arange(len(chosen), device=rows.device), classes].float()
+        losses = weights * F.cross_entropy(out_in, targets, reduction="none")
+        parts = losses.split([len(pick[0]) for pick in picks])
+        return torch.stack([part.sum() for part in parts])
+
+    def _picks(self, attention: Tensor, start: int, label: int) -> tuple[Tensor, ...]:
+        """What the instance loss asks about one bag.
 
         Args:
-            rows: (N, d) embedded patches.
             attention: (N, branches).
-            label: class of the bag.
+            start: row of the bag's first patch.
+            label: its class.
 
         Returns:
-            A scalar.
+            (K · k + k,) each: row of a patch, class whose classifier is asked, whether the patch is
+            in that class (1) or out of it (0), and weight of the answer.
         """
-        k, classes = min(self.config.instances, len(rows)), self.config.num_classes
+        k, num_classes = min(self.config.instances, len(attention)), self.config.num_classes
         # One branch shows the evidence of every class, several show each its own.
-        attention = attention.detach().expand(-1, classes)  # (N, K)
-        most = attention.topk(k, dim=0).indices  # (k, K)
-        least = attention[:, label].topk(k, largest=False).indices  # (k,)
-        chosen = torch.cat([most[:, label], least])
-        found = [self._in_or_out(rows[chosen], label)]
-        asked = [torch.arange(2 * k, device=rows.device) < k]
-        loss = F.cross_entropy(found[0], asked[0].long())
-        if not self.config.subtyping:
-            return loss
-        for other in range(classes):
-            if other != label:
-                out = self._in_or_out(rows[most[:, other]], other)
-                loss = loss + F.cross_entropy(out, out.new_zeros(k, dtype=torch.long))
-        return loss / classes
-
-    def _in_or_out(self, rows: Tensor, label: int) -> Tensor:
-        """(n, d) -> logits (n, 2) of being out of and in the class."""
-        return self.instances(rows).unflatten(1, (-1, 2))[:, label].float()
+        attention = attention.expand(-1, num_classes)  # (N, K)
+        most = attention.topk(k, dim=0).indices.T.flatten()  # class after class
+        least = attention[:, label].topk(k, largest=False).indices
+        classes = torch.arange(num_classes + 1, device=attention.device).repeat_interleave(k)
+        targets = (classes == label).long()
+        classes[-k:] = label
+        of_others = 1.0 if self.config.subtyping else 0.0
+        weights = torch.where(classes == label, 0.5, of_others) / k
+        if self.config.subtyping:
+            weights = weights / num_classes
+        return torch.cat([most, least]) + start, classes, targets, weights
 
     def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
         """(T, branches) of each patch; sums to one over a bag."""
