@@ -2,6 +2,7 @@
 
 python -m gimp_fast.prepare --slides h5_files --rna gdc_download --labels dataset.csv --out cohort
 python -m gimp_fast.prepare --slides h5_files --rna gdc_download --labels dataset.csv --check
+python -m gimp_fast.prepare --slides new --rna new.tsv --genes-of runs/first --out to_predict
 python -m gimp_fast.prepare --verify cohort
 python -m gimp_fast.prepare --synthetic --out demo
 """
@@ -44,6 +45,18 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, help="cohort folder to write; new or empty")
     add("--labels", type=Path, help="table of patients, slides and labels")
+    add(
+        "--no-labels",
+        action="store_true",
+        help="a cohort for prediction: every slide is of the patient whose TCGA barcode its name "
+        "begins with, or else of a patient of its own; --genes-of and --cases imply it",
+    )
+    add(
+        "--cases",
+        type=Path,
+        metavar="FILE",
+        help="a cohort for prediction: table of case_id, slide_id and, where known, label",
+    )
     add("--name", help="name of the cohort; default: that of the folder")
     add(
         "--allow-missing-modality",
@@ -205,12 +218,17 @@ def _check_request(options: argparse.Namespace) -> None:
         missing += [f"--{name}" for name in ("slides", "rna") if not getattr(options, name)]
     elif not options.slides and not options.rna:
         missing.append("--slides or --rna")
-    if not options.labels:
+    predicts = options.no_labels or options.cases or options.genes_of
+    if options.labels and (options.no_labels or options.cases):
+        raise GimpError("give either --labels, or --cases or --no-labels for prediction")
+    if not options.labels and not predicts:
         missing.append("--labels")
     if not options.check and not options.out:
         missing.append("--out")
     if missing:
         raise GimpError(f"give {', '.join(missing)} (or --synthetic)")
+    if not options.labels and (options.splits or options.site_splits or options.slide_table):
+        raise GimpError("--splits, --site-splits and --slide-table need --labels")
     if options.splits and (options.folds != 1 or options.site_splits):
         raise GimpError("--splits are read as they are: leave out --folds and --site-splits")
 
@@ -234,6 +252,7 @@ def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
     )
     return PrepareOptions(
         labels=options.labels,
+        cases=options.cases,
         slides=tuple(options.slides),
         rna=rna,
         out=None if options.check else options.out,
@@ -296,13 +315,14 @@ def summary(contents: CohortContents, findings: Findings | None = None) -> str:
 
     findings = findings or Findings([], contents.dropped, contents.dropped_genes)
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]
-    classes = Counter(row["label"] for row in contents.patients)
+    classes = Counter(row["label"] or "of unknown label" for row in contents.patients)
+    kinds = [name for name in (*contents.classes, "of unknown label") if classes[name]]
     with_rna = sum(row["has_rna"] == "1" for row in contents.patients)
     kind = "SYNTHETIC cohort" if contents.synthetic else "cohort"
     lines = [
         f"{kind} '{contents.name}'",
         f"  patients  {len(contents.patients)} ({with_rna} with RNA): "
-        + ", ".join(f"{classes[name]} {name}" for name in contents.classes),
+        + ", ".join(f"{classes[name]} {name}" for name in kinds),
         f"  slides    {len(contents.slides)}, {contents.feature_dim} channels, encoder "
         f"{contents.encoder or 'not recorded'}, {_resolution(contents)}",
         f"  patches   {min(patches)} / {statistics.median(patches):g} / {max(patches)} a slide "

@@ -28,6 +28,7 @@ from gimp_fast.data.tables import (
     sites_from_table,
     split_files,
 )
+from gimp_fast.data.unlabelled import listed_patients, patients_of_rna_alone
 from gimp_fast.data.writer import CohortContents, check_free, write_cohort
 from gimp_fast.errors import FaultError
 
@@ -39,7 +40,10 @@ class PrepareOptions:
     """What to join; see ``python -m gimp_fast.prepare --help``.
 
     Attributes:
-        labels: table of patients, slides and labels.
+        labels: table of patients, slides and labels; None for patients to predict, whose labels
+            need not be known.
+        cases: of patients to predict: table of patients and slides. None takes every slide there
+            is, of the patient whose TCGA barcode its name begins with, or else of its own.
         slides: folders of feature files; none for a cohort without slides.
         rna: expression; none of it for a cohort without RNA.
         out: folder to write; None only checks.
@@ -59,7 +63,8 @@ class PrepareOptions:
         progress: show bars.
     """
 
-    labels: Path
+    labels: Path | None
+    cases: Path | None = None
     slides: tuple[Path, ...] = ()
     rna: RnaOptions = field(default_factory=RnaOptions)
     out: Path | None = None
@@ -105,9 +110,13 @@ def check(options: PrepareOptions) -> tuple[CohortContents | None, Findings]:
     findings = Findings()
     if options.out is not None:
         findings.attempt(lambda: check_free(options.out), None)
-    labels = _labelled(options, findings)
+    labels = _labelled(options, findings) if options.labels else []
     files = find_slides(options.slides, findings)
+    if not options.labels:
+        labels = listed_patients(files, options.cases, options.label_column, findings)
     optional = options.allow_missing_modality
+    # Without a list of patients, those of whom there is RNA alone are wanted as well.
+    others = optional and not options.labels and not options.cases
     wanted = match_slides(labels, files, options.slides, optional, findings)
     scans = scan_slides(
         wanted or files,
@@ -117,9 +126,18 @@ def check(options: PrepareOptions) -> tuple[CohortContents | None, Findings]:
         workers=options.workers,
         progress=options.progress,
     )
-    rna = join_rna(options.rna, labels, findings, optional=optional, workers=options.workers)
-    splits, notes = _splits(labels, options, findings)
-    _check_classes(labels, options, findings)
+    rna = join_rna(
+        options.rna, labels, findings, optional=optional, others=others, workers=options.workers
+    )
+    if others:
+        labels = [*labels, *patients_of_rna_alone(labels, rna.samples)]
+    splits, notes = {}, {}
+    if options.labels:
+        splits, notes = _splits(labels, options, findings)
+        _check_classes(labels, options, findings)
+    elif not labels and not findings.faults:
+        places = ", ".join(map(str, [*options.slides, *options.rna.paths]))
+        findings.add("no-patients", places, "no patient", "slides or RNA of some")
     _check_modalities(labels, scans, rna, findings)
     if findings.faults:
         return None, findings
@@ -260,7 +278,7 @@ def _join(
     return CohortContents(
         name=options.name or (options.out.resolve().name if options.out else "cohort"),
         synthetic=options.synthetic or encoder == SYNTHETIC_ENCODER,
-        classes=tuple(sorted({row.label for row in labels})),
+        classes=tuple(sorted({row.label for row in labels if row.label})),
         feature_dim=next((info.feature_dim for info in infos), 0),
         encoder=encoder,
         mpp=next((info.mpp for info in infos if info.mpp), None),

@@ -51,7 +51,7 @@ class Cohort:
         path: the folder.
         name: its name.
         synthetic: True for generated patients.
-        classes: class names, sorted; ``label`` indexes them.
+        classes: class names, sorted; ``label`` indexes them. Empty where no label is known.
         feature_dim: channels C of a patch.
         gene_ids: the ordered gene list of ``expression``.
         gene_names: their symbols, empty where the files give none.
@@ -91,7 +91,10 @@ class Cohort:
         self.gene_names: tuple[str, ...] = tuple(row["gene_name"] for row in tables["genes.csv"])
         patients = tables["patients.csv"]
         self.case_ids: tuple[str, ...] = tuple(row["case_id"] for row in patients)
-        self._labels = {row["case_id"]: self.classes.index(row["label"]) for row in patients}
+        self._labels = {
+            row["case_id"]: self.classes.index(row["label"]) if row["label"] else None
+            for row in patients
+        }
         with_rna = [row["case_id"] for row in patients if row["has_rna"] == "1"]
         self._expression_row = {case: row for row, case in enumerate(with_rna)}
         self.store = _open_store(path, manifest)
@@ -112,9 +115,18 @@ class Cohort:
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
 
-    def label(self, case_id: str) -> int:
-        """Index into ``classes``."""
+    def has_label(self, case_id: str) -> bool:
+        """Whether the class of the patient is known; a cohort for prediction need not know it."""
         self._check_case(case_id)
+        return self._labels[case_id] is not None
+
+    def label(self, case_id: str) -> int:
+        """Index into ``classes``; GimpError if it is not known."""
+        if not self.has_label(case_id):
+            raise GimpError(
+                f"{self.path}: the label of patient '{case_id}' is not known; the cohort was "
+                "prepared for prediction"
+            )
         return self._labels[case_id]
 
     def has_slides(self, case_id: str) -> bool:

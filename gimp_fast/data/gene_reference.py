@@ -12,6 +12,7 @@ from gimp_fast.errors import FaultError, GimpError
 
 STATE_KEY = "gimp_fast"  # of a checkpoint's JSON, in the header of its safetensors file
 CHECKPOINTS = ("finetune", "last")
+EXPORTED = "model.safetensors"  # the same kind of file, in the folder of an exported model
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class GeneReference:
 
 
 def read_gene_reference(path: str | Path) -> GeneReference:
-    """Read the gene list of a cohort folder, a run folder, or a checkpoint.
+    """Read the gene list of a cohort folder, a run folder, an exported model, or a checkpoint.
 
     Raises:
         FaultError: it is none of them, or holds no genes.
@@ -51,7 +52,7 @@ def read_gene_reference(path: str | Path) -> GeneReference:
         )
     except (GimpError, KeyError, TypeError, ValueError, AttributeError) as error:
         found = " ".join(str(error).split())
-        expected = "a cohort folder, a run folder or a checkpoint"
+        expected = "a cohort folder, a run folder, an exported model or a checkpoint"
         raise FaultError.of("gene-reference", str(path), found, expected) from error
     if not reference.gene_ids:
         found = "a model or cohort without genes"
@@ -75,6 +76,7 @@ def _of_checkpoint(path: Path) -> dict[str, Any]:
 
     if path.is_dir():
         files = [path / "checkpoints" / f"{name}.safetensors" for name in CHECKPOINTS]
+        files.append(path / EXPORTED)
         path = next((file for file in files if file.is_file()), files[0])
     try:
         with safe_open(path, framework="numpy") as file:

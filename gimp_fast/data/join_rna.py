@@ -83,15 +83,17 @@ def join_rna(
     findings: Findings,
     *,
     optional: bool,
+    others: bool = False,
     workers: int | None = None,
 ) -> JoinedRna:
-    """Read the expression of labelled patients.
+    """Read the expression of the patients wanted.
 
     Args:
         options: what to read.
-        labels: rows with a label; without any, every patient is checked.
+        labels: rows of the patients wanted; without any, every patient is checked.
         findings: takes faults, and what is left out.
         optional: whether a patient may have no RNA.
+        others: read those of whom there is no row, too.
         workers: processes that read files; None for one a core.
     """
     if not options.given:
@@ -117,6 +119,8 @@ def join_rna(
     )
     if source is None:
         return JoinedRna()
+    if others:
+        labels = ()
     samples = _match_samples(labels, source, options, optional, findings)
     if not samples:
         return JoinedRna()
@@ -151,16 +155,17 @@ def _match_samples(
     optional: bool,
     findings: Findings,
 ) -> dict[str, Sample]:
-    """case_id -> sample of the labelled patients, in the order of case ids."""
+    """case_id -> sample of the patients wanted, in the order of case ids."""
     chosen, dropped = choose_samples(source.samples)
     for sample, reason in dropped:
         findings.drop("rna-sample", sample.barcode, sample.case_id, reason, sample.path)
     if not labels:
-        return chosen  # the labels are at fault; the expression can be checked all the same
+        return chosen  # all are wanted; or the labels are at fault, and the rest can be checked
     first_row = {row.case_id: row for row in reversed(labels)}
+    reason = "patient not labelled" if all(row.label for row in labels) else "patient not listed"
     for case in sorted(chosen.keys() - first_row.keys()):
         sample = chosen[case]
-        findings.drop("rna-sample", sample.barcode, case, "patient not labelled", sample.path)
+        findings.drop("rna-sample", sample.barcode, case, reason, sample.path)
     if not first_row.keys() & chosen.keys():
         places = ", ".join(map(str, options.paths))
         found = f"none of {len(first_row)} labelled patients, such as '{next(iter(first_row))}'"

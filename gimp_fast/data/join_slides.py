@@ -50,7 +50,7 @@ def match_slides(
     """slide_id -> file of the labelled slides.
 
     Args:
-        labels: rows with a label.
+        labels: rows of the patients wanted.
         files: slide_id -> file.
         folders: where they were looked for.
         optional: whether a patient may have no slide.
@@ -71,8 +71,9 @@ def match_slides(
             found = f"patient '{row.case_id}' without a slide_id"
             findings.add("missing-slide", row.where, found, "a slide; --allow-missing-modality")
     if labels:
+        reason = "not labelled" if all(row.label for row in labels) else "not listed"
         for slide_id in sorted(files.keys() - wanted.keys()):
-            findings.drop("slide", slide_id, "", "not labelled", files[slide_id])
+            findings.drop("slide", slide_id, "", reason, files[slide_id])
     return wanted
 
 

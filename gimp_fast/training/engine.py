@@ -125,6 +125,8 @@ def _device(config: TrainConfig) -> torch.device:
 def _split(cohort: Cohort, config: TrainConfig) -> tuple[str, dict[str, list[str]]]:
     name = config.split
     if name is None:
+        if not cohort.split_names:
+            raise GimpError(f"{cohort.path}: has no split; it was prepared for prediction")
         if len(cohort.split_names) != 1:
             raise GimpError(
                 f"{cohort.path}: has {len(cohort.split_names)} splits; "

@@ -1,6 +1,12 @@
 """Labels and splits from csv files: read in the layouts of other projects, or made."""
 
-from gimp_fast.data.tables.labels import LABEL_COLUMN, LabelRow, read_labels
+from gimp_fast.data.tables.labels import (
+    LABEL_COLUMN,
+    LabelRow,
+    patient_of,
+    read_cases,
+    read_labels,
+)
 from gimp_fast.data.tables.new_splits import (
     check_split,
     make_split,
@@ -18,6 +24,8 @@ __all__ = [
     "check_split",
     "make_split",
     "make_splits",
+    "patient_of",
+    "read_cases",
     "read_labels",
     "read_splits",
     "shared_sites",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gimp_fast.data.cohort import PARTS
@@ -97,6 +97,35 @@ def read_labels(
     if not labels.seen_any and not labels.faults:
         labels.fault("no-rows", str(path), "a table without rows", "one row a slide")
     return labels.rows, labels.faults
+
+
+def read_cases(
+    path: str | Path, *, label_column: str = LABEL_COLUMN
+) -> tuple[list[LabelRow], list[Fault]]:
+    """Read a table of patients and their slides, whose labels need not be known.
+
+    Args:
+        path: a table with the columns ``case_id`` and ``slide_id`` (or STAMP's ``PATIENT`` and
+            ``FILENAME``), a row a slide; the slide is empty for a patient without slides.
+        label_column: read where the table has it.
+
+    Returns:
+        The rows, with an empty label where it is not known; and every fault in them.
+
+    Raises:
+        FaultError: the file cannot be read or lacks a column.
+    """
+    table, labels = open_table(path), _Labels()
+    patient = table.one_of(*PATIENT_COLUMNS)
+    slide = table.one_of(*SLIDE_COLUMNS)
+    label = [label_column] if label_column in table.header else []
+    for where, case, name, *known in table.rows(patient, slide, *label):
+        labels.add(case, _slide_id(name, slide), "".join(known), where, name)
+    if not labels.seen_any and not labels.faults:
+        labels.fault("no-rows", str(path), "a table without rows", "one row a slide")
+    # A label in one row of a patient is that of all.
+    rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
+    return rows, labels.faults
 
 
 def is_fold_table(table: Table) -> bool:
