@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -103,3 +104,23 @@ def test_prepare_is_timed_as_a_command(tmp_path):
     assert results["files"] == 20
     assert results["seconds"] > 0
     assert results["peak_mib"] > 10
+
+
+def test_mil_sets_are_cross_validated_beside_published_figures(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("Musk1", "Elephant"):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            features=rng.normal(size=(60, 5)).astype(np.float32),
+            offsets=np.arange(0, 61, 3),
+            label=np.repeat([1, 0], 10).astype(np.uint8),
+        )
+    small = ("--models", "dsmil", "clam_mb", "--epochs", "1", "--seeds", "2")
+    printed = run("mil_sets.py", "--data", tmp_path, "--results", tmp_path, *small)
+    assert "0.932 ± 0.023" in printed
+    results = json.loads((tmp_path / "cpu-mil_sets.json").read_text())
+    assert results["protocol"]["epochs"] == 1
+    for models in results["results"].values():
+        for row in models.values():
+            assert len(row["runs"]) == 2
+            assert 0 <= row["last"]["mean"] <= row["best"]["mean"] <= 1
