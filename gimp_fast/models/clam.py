@@ -47,7 +47,7 @@ class CLAMSB(PatientModel):
     L_instances asks a two-way classifier of the label's class to find the k patches of most
     attention in the class, and the k of least attention out of it. With subtyping, those of every
     other class have to find the former out of theirs, and the loss is the mean of all classes.
-    Labels alone choose the patches; nothing of it enters a prediction.
+    It needs labels; nothing of it enters a prediction.
     """
 
     settings_class, config_class, reads = CLAMSettings, CLAMConfig, ("slide",)
