@@ -15,6 +15,7 @@ from gimp_fast.errors import GimpError, StoppedError
 COMMANDS = {
     "prepare": "check slides, RNA and labels and join them into a cohort folder",
     "train": "train GiMP on a cohort: genes, pretrain, finetune, evaluate",
+    "predict": "apply a trained model to new patients, or export it",
     "doctor": "show what was built, what can run here, and why not",
 }
 EXIT_BAD_INPUT = 2

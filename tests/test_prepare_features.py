@@ -479,8 +479,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next(inputs):
 BUSY = """
 import sys, time
 from pathlib import Path
-from gimp_fast.data.writer import _new_folder
-with _new_folder(Path(sys.argv[1])):
+from gimp_fast.data.writer import new_folder
+with new_folder(Path(sys.argv[1])):
     print("writing", flush=True)
     time.sleep(600)
 """

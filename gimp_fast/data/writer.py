@@ -100,7 +100,7 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         GimpError: the folder cannot be written; nothing is left behind.
     """
     check_free(out)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         if contents.pack:
             _check_space(out, contents)
         manifest = _manifest(contents)
@@ -221,8 +221,13 @@ def _stored_path(path: str, out: Path) -> str:
 
 
 @contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary sibling of ``out`` that takes its place on success and vanishes otherwise."""
+def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary sibling of ``out`` that takes its place on success and vanishes otherwise.
+
+    Args:
+        out: a folder that is absent or empty.
+        replace: it may hold files, which are removed once the new folder is in its place.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(out)
@@ -236,12 +241,28 @@ def _new_folder(out: Path) -> Iterator[Path]:
             _flush(folder)
             (folder / _LOCK).unlink()
             folder.chmod(0o755)  # mkdtemp makes it private
-            os.replace(folder, out)
+            if replace and out.exists():
+                _swap(folder, out)
+            else:
+                os.replace(folder, out)
             _flush_entry(out.parent)
     except OSError as error:
         raise GimpError(f"{out}: cannot be written ({error}); nothing was left there") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put ``folder`` in the place of ``out``, which goes."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
+    os.replace(out, aside / out.name)
+    try:
+        os.replace(folder, out)
+    except OSError:
+        os.replace(aside / out.name, out)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _remove_abandoned(out: Path) -> None:

@@ -1,0 +1,230 @@
+"""What makes a prediction doubtful: patients whose data are not like those of training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gimp_fast.data import Cohort
+
+if TYPE_CHECKING:
+    from gimp_fast.inference.model import TrainedModel
+
+SMALL_BAG = 16
+MPP_TOLERANCE = 0.10
+FAR = 6.0  # standard deviations of the training patients
+FAR_SHARE = 0.05  # a few rare genes are always far off; a unit or a batch moves many
+_CHUNK = 128  # patients whose expression is read together
+
+CODES = {
+    "encoder": "patches were encoded by another model than in training",
+    "encoder-unknown": "the patch encoder is recorded on one side only",
+    "mpp": "micrometres per pixel differ by more than 10 %",
+    "patch-size": "patches of another size in pixels",
+    "patch-order": "patches in another order than in training",
+    "transform": "expression under another transform than in training",
+    "expression-unit": "expression in another unit than in training",
+    "genes-missing": "genes of the model that were not measured; they stand as the training mean",
+    "expression-scale": "expression looks linear where the model wants logarithms, or the reverse",
+    "expression-range": "many genes beyond 6 standard deviations of the training patients",
+    "no-slide": "no slide; a learned token stands in",
+    "no-rna": "no RNA; a learned token stands in",
+    "small-bag": "fewer than 16 patches",
+    "training-patient": "the model was trained or chosen on this patient",
+    "class-unknown": "a label that the model does not know",
+    "not-predicted": "nothing of what the model reads",
+}
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One reason to doubt one prediction.
+
+    Attributes:
+        code: one of ``CODES``.
+        message: what was found, and what training had.
+    """
+
+    code: str
+    message: str
+
+
+def cautions_of(
+    trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str], columns: np.ndarray | None
+) -> dict[str, list[Caution]]:
+    """case_id -> why to doubt its prediction; patients without a reason have an empty list.
+
+    Args:
+        trained: the model.
+        cohort: the new patients.
+        case_ids: those asked for.
+        columns: (G,) the model's genes among the cohort's; None if it reads none here.
+    """
+    of_slides, of_genes = list(slide_cautions(trained, cohort)), []
+    if columns is not None:
+        of_genes = list(gene_cautions(trained, cohort, columns))
+    seen, found = _seen(trained, cohort), {}
+    for case in case_ids:
+        slides = trained.uses_slides and cohort.has_slides(case)
+        genes = trained.uses_genes and cohort.has_expression(case)
+        found[case] = _of_patient(trained, cohort, case, slides, genes)
+        found[case] += of_slides * slides + of_genes * genes
+        if case in seen:
+            found[case].append(Caution("training-patient", f"in the {seen[case]} part"))
+    if columns is not None:
+        with_rna = [case for case in case_ids if cohort.has_expression(case)]
+        for start in range(0, len(with_rna), _CHUNK):
+            cases = with_rna[start : start + _CHUNK]
+            values = cohort.expression(cases)[:, columns]
+            for case, more in zip(cases, expression_cautions(trained, values), strict=True):
+                found[case] += more
+    order = list(CODES)
+    return {case: sorted(some, key=lambda c: order.index(c.code)) for case, some in found.items()}
+
+
+def _of_patient(
+    trained: TrainedModel, cohort: Cohort, case: str, slides: bool, genes: bool
+) -> list[Caution]:
+    if not (slides or genes):
+        return [Caution("not-predicted", f"the model reads {trained.modalities}")]
+    found = []
+    if trained.uses_slides and not slides:
+        found.append(Caution("no-slide", "slides are missing"))
+    if trained.uses_genes and not genes:
+        found.append(Caution("no-rna", "RNA is missing"))
+    if slides and (count := cohort.bag(case).num_patches) < SMALL_BAG:
+        found.append(Caution("small-bag", f"{count} patches"))
+    if cohort.has_label(case):
+        label = cohort.classes[cohort.label(case)]
+        if label not in trained.classes:
+            known = ", ".join(trained.classes)
+            found.append(Caution("class-unknown", f"'{label}'; the model knows {known}"))
+    return found
+
+
+def slide_cautions(trained: TrainedModel, cohort: Cohort) -> Iterator[Caution]:
+    """How a cohort's patches differ from those of training."""
+    before = trained.trained_on
+    encoder = before.get("encoder")
+    if bool(encoder) != bool(cohort.encoder):
+        here, there = cohort.encoder or "not recorded", encoder or "not recorded"
+        yield Caution("encoder-unknown", f"{here}; training: {there}")
+    elif encoder != cohort.encoder:
+        yield Caution("encoder", f"{cohort.encoder}; training: {encoder}")
+    mpp = before.get("mpp")
+    if mpp and cohort.mpp and abs(cohort.mpp / mpp - 1) > MPP_TOLERANCE:
+        yield Caution("mpp", f"{cohort.mpp:g} µm a pixel; training: {mpp:g}")
+    side = before.get("patch_size")
+    if side and cohort.patch_size and side != cohort.patch_size:
+        yield Caution("patch-size", f"{cohort.patch_size} pixels; training: {side}")
+    order = before.get("patch_order")
+    if order != cohort.patch_order:
+        yield Caution("patch-order", f"{cohort.patch_order}; training: {order}")
+
+
+def gene_cautions(trained: TrainedModel, cohort: Cohort, columns: np.ndarray) -> Iterator[Caution]:
+    """How a cohort's expression was made differently from that of training."""
+    before = trained.trained_on
+    transform = before.get("expression_transform")
+    if transform != cohort.expression_transform:
+        yield Caution("transform", f"{cohort.expression_transform}; training: {transform}")
+    units = [f.get("column") for f in (cohort.expression_facts, before.get("expression", {}))]
+    if all(units) and units[0] != units[1]:
+        yield Caution("expression-unit", f"{units[0]}; training: {units[1]}")
+    missing = frozenset(cohort.missing_genes)
+    count = sum(cohort.gene_ids[column] in missing for column in columns)
+    if count:
+        yield Caution("genes-missing", f"{count} of {len(columns)} genes")
+
+
+def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[Caution]]:
+    """Whether patients' expression is in the range that training saw.
+
+    Args:
+        trained: a model whose scaling was fitted; of one without there is nothing to compare with.
+        values: (n, G) in the order of the model's genes, not scaled; NaN where not measured.
+
+    Returns:
+        Of each patient.
+    """
+    mean, std = trained.scaler.mean, trained.scaler.std
+    if not mean.any():
+        return [[] for _ in values]
+    measured = ~np.isnan(values)
+    counts = np.maximum(measured.sum(1), 1)
+    with np.errstate(invalid="ignore"):
+        share = (np.abs((values - mean) / std) > FAR).sum(1) / counts
+    scales = _scale_mix_ups(np.where(measured, values, 0.0), np.where(measured, mean, 0.0).sum(1))
+    found = []
+    for far, scale in zip(share, scales, strict=True):
+        some = [Caution("expression-scale", scale)] if scale else []
+        if far > FAR_SHARE:
+            text = f"{far:.0%} of the genes beyond {FAR:g} standard deviations"
+            some.append(Caution("expression-range", text))
+        found.append(some)
+    return found
+
+
+def _scale_mix_ups(values: np.ndarray, expected: np.ndarray) -> list[str]:
+    """What a patient's values look like, where their sum is far off and a logarithm mends it.
+
+    Args:
+        values: (n, G).
+        expected: (n,) sums of the training means of the genes that each patient has.
+    """
+    positive = np.clip(values, 0, None).astype(np.float64)
+    total, logged = positive.sum(1), np.log2(positive + 1).sum(1)
+    raised = (np.exp2(np.minimum(positive, 64)) - 1).sum(1)
+    found = []
+    for here, log, power, usual in zip(total, logged, raised, expected, strict=True):
+        looks = ""
+        if usual > 0 and here > 3 * usual and 0.5 < log / usual < 2:
+            looks = "linear"
+        elif usual > 0 and 3 * here < usual and 0.2 < power / usual < 5:
+            looks = "like log2"
+        level = here / usual if looks else 0.0
+        found.append(f"looks {looks}: {level:.2g} times the level of training" if looks else "")
+    return found
+
+
+def _seen(trained: TrainedModel, cohort: Cohort) -> Mapping[str, str]:
+    """case_id -> part, of the patients of training and validation, if this is their cohort."""
+    before = trained.trained_on
+    if before.get("fingerprint") != cohort.fingerprint:
+        return {}
+    split: dict[str, Any] = cohort.split(before["split"])
+    return {case: part for part in ("train", "val") for case in split[part]}
+
+
+def merged(all_found: Sequence[dict[str, list[Caution]]]) -> dict[str, tuple[Caution, ...]]:
+    """The cautions of several models about the same patients, each once."""
+    return {
+        case: tuple(dict.fromkeys(c for found in all_found for c in found[case]))
+        for case in all_found[0]
+    }
+
+
+def codes_of(cautions: Sequence[Caution]) -> str:
+    """Codes, each once, separated by semicolons."""
+    return ";".join(dict.fromkeys(caution.code for caution in cautions))
+
+
+def counts(cautions: Mapping[str, Sequence[Caution]]) -> dict[str, int]:
+    """Code -> patients, the commonest first."""
+    codes = (code for some in cautions.values() for code in {c.code for c in some})
+    return dict(Counter(codes).most_common())
+
+
+def table_text(cautions: Mapping[str, Sequence[Caution]]) -> str:
+    """Counts by code, with what was found in one of the patients."""
+    examples = {c.code: c.message for some in cautions.values() for c in some}
+    rows = [
+        (code, f"{n}/{len(cautions)}", f"{CODES[code]} ({examples[code]})")
+        for code, n in counts(cautions).items()
+    ]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows)

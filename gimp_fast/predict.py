@@ -1,0 +1,152 @@
+"""``python -m gimp_fast.predict``: a trained model on new patients, and as a folder of its own.
+
+python -m gimp_fast.predict --run runs/first --data new_patients --out predictions.csv
+python -m gimp_fast.predict --run runs/first --data cohort --part test --out test.csv
+python -m gimp_fast.predict --run runs/fold_0 --run runs/fold_1 --data new_patients --out mean.csv
+python -m gimp_fast.predict --run runs/first --export model
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gimp_fast.cli import command
+from gimp_fast.errors import GimpError
+
+if TYPE_CHECKING:
+    from gimp_fast.data import Cohort
+    from gimp_fast.inference import TrainedModel
+    from gimp_fast.inference.predict import Predictions
+
+# Written out, not imported: --help must not wait for torch. A test holds them together.
+PARTS = ("train", "val", "test")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gimp_fast.predict",
+        description="Predict the classes of patients with a trained model, and say where "
+        "they are not like those of training; or export the model as a folder of its own.",
+        epilog="New patients become a cohort with `gimp-fast prepare --slides … --rna … --genes-of "
+        "RUN --out COHORT`; labels are not needed. predictions.csv has case_id, slide_ids, "
+        "prediction, a probability for each class, the label where known, and codes of warnings; "
+        "predictions.warnings.json says what they are about.",
+    )
+    add = parser.add_argument
+    add(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="run folder, of which the chosen model is taken, or an exported model; if repeated, "
+        "probabilities are the mean over all",
+    )
+    add("--data", type=Path, metavar="COHORT", help="cohort folder that `prepare` wrote")
+    add("--out", type=Path, metavar="CSV", help="where predictions go; with --data")
+    add("--export", type=Path, metavar="DIR", help="write the model to this folder; new or empty")
+    add("--overwrite", action="store_true", help="replace an export that is there")
+    group = parser.add_argument_group("patients (default: all)").add_argument
+    group(
+        "--cases",
+        nargs="+",
+        default=(),
+        metavar="ID_OR_FILE",
+        help="ids, or files of ids: one a line, or a table with a column case_id",
+    )
+    group("--split", metavar="NAME", help="those of a split; default: the only one")
+    group("--part", choices=PARTS, help="those of one part of the split")
+    group = parser.add_argument_group("computing").add_argument
+    group("--device", default="auto", help="default: a GPU if there is one")
+    group("--precision", choices=PRECISIONS, help="default: as in training")
+    group("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
+    group("--batch-size", type=int, default=16, help="patients of a batch (default: 16)")
+    group(
+        "--max-patches",
+        type=int,
+        default=100_000,
+        help="patches of a batch; a larger slide is a batch alone (default: 100000)",
+    )
+    group("--workers", type=int, default=0, help="processes that read ahead (default: none)")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+@command
+def main(argv: Sequence[str]) -> int | None:
+    args = build_parser().parse_args(argv)
+    _check_request(args)
+    # After parsing, so that --help and a wrong option do not wait for torch.
+    from gimp_fast.inference import load
+    from gimp_fast.inference.export import export_model
+
+    models = [
+        load(run, args.device, precision=args.precision, backend=args.backend) for run in args.run
+    ]
+    for model in models:
+        print(f"{model.source}: {model}")
+    if any(model.synthetic for model in models):
+        print("SYNTHETIC: trained on generated patients; predictions say nothing about real ones.")
+    if args.export:
+        export_model(models[0], args.export, overwrite=args.overwrite)
+        print(f"model exported to {args.export}")
+    if args.data:
+        _predict(args, models)
+    return 0
+
+
+def _check_request(args: argparse.Namespace) -> None:
+    if args.data is None and args.export is None:
+        raise GimpError("give --data and --out to predict, or --export to export")
+    if (args.data is None) != (args.out is None):
+        raise GimpError("--data and --out belong together: the cohort, and where predictions go")
+    if args.export and len(args.run) > 1:
+        raise GimpError(f"--export writes one model; found {len(args.run)} of --run")
+
+
+def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
+    from gimp_fast.data import open_cohort
+    from gimp_fast.inference.cases import chosen_cases
+    from gimp_fast.inference.predict import PredictOptions, predict_cohort
+
+    cohort = open_cohort(args.data)
+    cases = chosen_cases(cohort, args.cases, args.split, args.part)
+    options = PredictOptions(args.batch_size, args.max_patches, args.workers, progress=True)
+    predictions = predict_cohort(models, cohort, cases, options)
+    metrics = predictions.metrics()
+    facts = {
+        "models": [str(model.source) for model in models],
+        "cohort": {"name": cohort.name, "fingerprint": cohort.fingerprint},
+        "synthetic": cohort.synthetic or any(model.synthetic for model in models),
+        "metrics": metrics,
+    }
+    beside = predictions.write(args.out, facts)
+    print("\n".join(summary(predictions, cohort, metrics)))
+    print(f"predictions written to {args.out}, warnings to {beside}")
+
+
+def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:
+    """Counts, metrics where labels are known, and warnings."""
+    from gimp_fast.inference.warnings import table_text
+    from gimp_fast.training.results import metrics_text
+
+    called = predictions.table["prediction"].value_counts()
+    counted = ", ".join(f"{called.get(name, 0)} {name}" for name in predictions.classes)
+    kind = "SYNTHETIC cohort" if cohort.synthetic else "cohort"
+    lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}': {counted}"]
+    if "new" in metrics:
+        lines.append(f"labels known: {metrics_text(metrics['new'])}")
+    if "seen" in metrics:
+        lines.append(
+            f"patients of training and validation, no evidence: {metrics_text(metrics['seen'])}"
+        )
+    warnings = table_text(predictions.cautions)
+    return [*lines, f"warnings (code, patients):\n{warnings}" if warnings else "no warnings"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
