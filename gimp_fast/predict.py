@@ -72,6 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="patches of a batch; a larger slide is a batch alone (default: 100000)",
     )
     group("--workers", type=int, default=0, help="processes that read ahead (default: none)")
+    group(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        help="resamples of the confidence intervals, where labels are known (default: 1000)",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -104,6 +110,8 @@ def _check_request(args: argparse.Namespace) -> None:
         raise GimpError("give --data and --out to predict, or --export to export")
     if (args.data is None) != (args.out is None):
         raise GimpError("--data and --out belong together: the cohort, and where predictions go")
+    if args.bootstrap < 1:
+        raise GimpError(f"--bootstrap: found {args.bootstrap}; expected 1 or more")
     if args.export and len(args.run) > 1:
         raise GimpError(f"--export writes one model; found {len(args.run)} of --run")
 
@@ -117,7 +125,7 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
     cases = chosen_cases(cohort, args.cases, args.split, args.part)
     options = PredictOptions(args.batch_size, args.max_patches, args.workers, progress=True)
     predictions = predict_cohort(models, cohort, cases, options)
-    metrics = predictions.metrics()
+    metrics = predictions.metrics(args.bootstrap)
     facts = {
         "models": [str(model.source) for model in models],
         "cohort": {"name": cohort.name, "fingerprint": cohort.fingerprint},

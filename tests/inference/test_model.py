@@ -1,0 +1,192 @@
+"""Trained models from runs: what they know, and what they do with arrays and tables in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import gimp_fast
+from gimp_fast.errors import GimpError
+from gimp_fast.inference.model import PRECISIONS
+from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+def bags_and_genes(cohort, cases):
+    return [cohort.bag(case).read() for case in cases], cohort.expression(cases)
+
+
+def test_importing_the_name_gives_the_function():
+    from gimp_fast.inference import TrainedModel, load
+
+    assert gimp_fast.load is load
+    assert gimp_fast.TrainedModel is TrainedModel
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = gimp_fast.lode
+
+
+def test_it_knows_what_it_was_trained_on(gimp_run, cohort):
+    trained = gimp_fast.load(gimp_run)
+    assert trained.classes == cohort.classes
+    assert trained.gene_ids == cohort.gene_ids
+    assert trained.feature_dim == 8
+    assert trained.synthetic
+    assert not trained.model.training
+    assert trained.facts["metrics"]["test"]["n"] == 6
+    assert trained.facts["training"] == {
+        "gimp_fast": gimp_fast.__version__,
+        "seed": 0,
+        "precision": "fp32",
+        "batch_size": 16,
+    }
+    text = repr(trained)
+    assert "gimp: slides (synthetic) and 60 genes -> SYN-A, SYN-B" in text
+    assert "SYNTHETIC patients of 'synthetic'" in text
+
+
+def test_arrays_and_tables_give_what_the_cohort_gives(any_run, cohort):
+    trained, cases = gimp_fast.load(any_run), cohort.case_ids[:5]
+    bags, genes = bags_and_genes(cohort, cases)
+    columns = [f"prob_{name}" for name in trained.classes]
+    expected = trained.predict_cohort(cohort, cases)[columns].to_numpy()
+    # Columns that a slide-only model has no use for are not looked at.
+    table = pd.DataFrame(genes, columns=cohort.gene_ids)
+    shuffled = table[table.columns[::-1]].assign(another=1.0)
+    wanted = genes if trained.uses_genes else None
+    for given in (wanted, shuffled):
+        found = trained.predict(bags if trained.uses_slides else None, given)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert trained.represent(bags, genes if trained.uses_genes else None).shape[0] == 5
+    tensors = [torch.from_numpy(bag) for bag in bags]
+    np.testing.assert_array_equal(trained.predict(tensors, wanted), trained.predict(bags, wanted))
+
+
+def test_a_patient_may_lack_either_modality(gimp_run, cohort):
+    trained, cases = gimp_fast.load(gimp_run), cohort.case_ids[:3]
+    bags, genes = bags_and_genes(cohort, cases)
+    both = trained.predict(bags, genes)
+    np.testing.assert_allclose(trained.predict(bags), trained.predict(bags, genes * np.nan))
+    np.testing.assert_allclose(
+        trained.predict(None, genes), trained.predict([None, None, bags[0][:0]], genes)
+    )
+    genes[1] = np.nan
+    mixed = trained.predict([bags[0], bags[1], None], genes)
+    np.testing.assert_allclose(mixed[0], both[0], atol=1e-6)
+    np.testing.assert_allclose(mixed[1], trained.predict(bags[1:2])[0], atol=1e-6)
+    np.testing.assert_allclose(mixed[2], trained.predict(None, genes[2:])[0], atol=1e-6)
+
+
+def test_a_gene_that_was_not_measured_is_at_the_training_mean(gimp_run, cohort):
+    trained = gimp_fast.load(gimp_run)
+    _, genes = bags_and_genes(cohort, cohort.case_ids[:2])
+    filled = genes.copy()
+    filled[:, 7] = trained.scaler.mean[7]
+    genes[:, 7] = np.nan
+    np.testing.assert_array_equal(trained.predict(None, genes), trained.predict(None, filled))
+
+
+@pytest.mark.parametrize(
+    ("patches", "genes", "message"),
+    [
+        ([np.zeros((3, 9))], None, r"found shape \(3, 9\); expected \(patches, 8\)"),
+        ([np.zeros(8)], None, r"found shape \(8,\)"),
+        ([np.full((3, 8), np.nan)], None, "patient 0: found NaN"),
+        (None, np.zeros((2, 59)), r"found shape \(2, 59\); expected \(patients, 60\)"),
+        (None, np.full((2, 60), np.inf), "infinite"),
+        (None, pd.DataFrame(np.zeros((1, 2)), columns=["a", "b"]), "0 of the model's 60 genes"),
+        ([np.zeros((3, 8))], np.zeros((2, 60)), "found 1 bags of patches and 2 rows"),
+        (None, None, "found no patient"),
+        ([], None, "found no patient"),
+        ([None, np.zeros((3, 8))], None, "patients 0: found nothing"),
+        (None, np.full((2, 60), np.nan), "patients 0, 1: found nothing"),
+    ],
+)
+def test_inputs_that_do_not_fit(gimp_run, patches, genes, message):
+    with pytest.raises(GimpError, match=message):
+        gimp_fast.load(gimp_run).predict(patches, genes)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precision_is_asked_for_or_that_of_training(gimp_run, cohort, precision):
+    trained = gimp_fast.load(gimp_run, precision=precision)
+    bags, genes = bags_and_genes(cohort, cohort.case_ids[:4])
+    expected = gimp_fast.load(gimp_run).predict(bags, genes)
+    np.testing.assert_allclose(trained.predict(bags, genes), expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"precision": "fp8"}, "found 'fp8'; expected one of fp32"),
+    ],
+)
+def test_devices_and_precisions_that_are_not_there(gimp_run, options, message):
+    with pytest.raises(GimpError, match=message):
+        gimp_fast.load(gimp_run, **options)
+
+
+def changed(file, change) -> None:
+    tensors, state = load_checkpoint(file)
+    change(tensors, state)
+    save_checkpoint(file, tensors, state)
+
+
+CHANGES = {
+    "another-method": (lambda t, s: s.update(method="oracle"), "the method 'oracle'; this version"),
+    "unknown-setting": (lambda t, s: s["model"].update(colour=1), "cannot build.*colour"),
+    "another-size": (lambda t, s: s["model"].update(dim=32), "cannot build.*size mismatch"),
+    "lost-weight": (lambda t, s: t.pop("model.head.0.weight"), "cannot build.*Missing key"),
+    "no-classes": (lambda t, s: s["cohort"].pop("classes"), "another version.*classes"),
+    "no-cohort": (lambda t, s: s.pop("cohort"), "another version.*cohort"),
+    "no-scaler": (lambda t, s: t.pop("scaler.mean"), "another version.*scaler.mean"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_checkpoints_of_another_version(gimp_run, tmp_path, name):
+    change, message = CHANGES[name]
+    run = shutil.copytree(gimp_run, tmp_path / "run")
+    changed(run / "checkpoints" / "finetune.safetensors", change)
+    with pytest.raises(GimpError, match=message) as caught:
+        gimp_fast.load(run)
+    assert str(run) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (["metrics.json"], "stopped in the stage 'finetune' after epoch 1"),
+        (["checkpoints/finetune.safetensors"], "expected one that has finished fine-tuning"),
+        (["checkpoints"], "holds no checkpoint yet"),
+        (["environment.json"], "environment.json: cannot be read"),
+        (["config.yaml", "checkpoints"], "found a folder without config.yaml"),
+        ([""], "found no such folder"),
+    ],
+)
+def test_runs_that_are_not_whole(gimp_run, tmp_path, missing, message):
+    run = shutil.copytree(gimp_run, tmp_path / "run")
+    for name in missing:
+        path = run / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(GimpError, match=message):
+        gimp_fast.load(run)
+
+
+def test_a_damaged_checkpoint_is_named(gimp_run, tmp_path):
+    run = shutil.copytree(gimp_run, tmp_path / "run")
+    file = run / "checkpoints" / "finetune.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(GimpError, match="damaged: it does not match its checksum"):
+        gimp_fast.load(run)
+    (run / "metrics.json").write_text(json.dumps([1]))
+    shutil.copy(gimp_run / "checkpoints" / "finetune.safetensors", file)
+    with pytest.raises(GimpError, match=r"metrics.json: found list; expected a mapping"):
+        gimp_fast.load(run)
