@@ -11,6 +11,9 @@ from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
 from gimp_fast.models.mean_pool import MeanPool
+from gimp_fast.models.pathomic_fusion import PathomicFusion
+from gimp_fast.models.porpoise import PORPOISE
+from gimp_fast.models.snn import SNN
 from gimp_fast.models.transmil import TransMIL
 
 _MODELS: dict[str, type[PatientModel]] = {
@@ -20,6 +23,9 @@ _MODELS: dict[str, type[PatientModel]] = {
     "clam_sb": CLAMSB,
     "clam_mb": CLAMMB,
     "transmil": TransMIL,
+    "snn": SNN,
+    "porpoise": PORPOISE,
+    "pathomic_fusion": PathomicFusion,
     "gimp": GiMP,
 }
 

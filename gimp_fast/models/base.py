@@ -160,8 +160,10 @@ def fill_absent(rows: Tensor | None, present: Tensor | None, token: Tensor) -> T
     return filled
 
 
-def present_rows(genes: Tensor, has_genes: Tensor | None) -> Tensor | None:
+def present_rows(genes: Tensor | None, has_genes: Tensor | None) -> Tensor | None:
     """Rows of the patients who have RNA, (present, G); None if nobody has."""
+    if genes is None:
+        return None
     rows = genes if has_genes is None else genes[has_genes]
     return rows if len(rows) else None
 

@@ -22,6 +22,9 @@ from gimp_fast.models.base import (
     present_rows,
 )
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
+from gimp_fast.nn.snn import SNNEncoder
+
+_SNN_WIDTHS = (256, 256, 256, 256)
 
 
 class GiMPSettings(ModelSettings):
@@ -38,6 +41,8 @@ class GiMPSettings(ModelSettings):
         patch_dropout: on the embedded patches.
         checkpoint_layers: of the patch aggregator, compute the Nyström layers again in the backward
             pass instead of keeping what it needs: less memory, more time, the same gradients.
+        gene_encoder: ``"group_msa"``, or ``"snn"``, a self-normalising network of four blocks of
+            256 and a linear map (an ablation); of the settings below, its dropout alone is used.
         gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or a fragment to
             every ten genes of a small panel.
         gene_groups: N_gr; ``"auto"`` is 8, or N_f if that is less.
@@ -57,6 +62,7 @@ class GiMPSettings(ModelSettings):
     dropout: float = Field(0.1, ge=0, lt=1)
     patch_dropout: float = Field(0.0, ge=0, lt=1)
     checkpoint_layers: bool = False
+    gene_encoder: Literal["group_msa", "snn"] = "group_msa"
     gene_fragments: int | Literal["auto"] = "auto"
     gene_groups: int | Literal["auto"] = "auto"
     gene_dropout: float = Field(0.1, ge=0, lt=1)
@@ -130,17 +136,7 @@ class GiMP(PatientModel):
             self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
             self.absent_slide = absent_token(config.dim)
         if config.modalities != "slide":
-            fragments, groups = config.resolved_gene_groups()
-            self.gene_encoder = GroupMSA(
-                config.num_genes,
-                dim=config.dim,
-                heads=config.heads,
-                num_fragments=fragments,
-                num_groups=groups,
-                mlp_ratio=config.gene_mlp_ratio,
-                dropout=config.gene_dropout,
-                gene_sets=config.gene_sets,
-            )
+            self.gene_encoder = _gene_encoder(config)
             self.absent_genes = absent_token(config.dim)
         width = config.dim * (2 if config.modalities == "both" else 1)
         self.head = nn.Sequential(
@@ -253,10 +249,28 @@ class GiMP(PatientModel):
         return PretrainLosses(reconstruction, triplet)
 
 
+def _gene_encoder(config: GiMPConfig) -> nn.Module:
+    """(B, G) -> (B, d)."""
+    if config.gene_encoder == "snn":
+        blocks = SNNEncoder(config.num_genes, _SNN_WIDTHS, config.gene_dropout)
+        return nn.Sequential(blocks, nn.Linear(_SNN_WIDTHS[-1], config.dim))
+    fragments, groups = config.resolved_gene_groups()
+    return GroupMSA(
+        config.num_genes,
+        dim=config.dim,
+        heads=config.heads,
+        num_fragments=fragments,
+        num_groups=groups,
+        mlp_ratio=config.gene_mlp_ratio,
+        dropout=config.gene_dropout,
+        gene_sets=config.gene_sets,
+    )
+
+
 class GeneClassifier(nn.Module):
     """Supervised training of the gene encoder alone: softmax(W CLS_ge + b) (GiMP section 2.3)."""
 
-    def __init__(self, encoder: GroupMSA, dim: int, num_classes: int):
+    def __init__(self, encoder: nn.Module, dim: int, num_classes: int):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(dim, num_classes)

@@ -1,0 +1,107 @@
+"""What PORPOISE and Pathomic Fusion share: attention pooling, an SNN, and all products of both."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import (
+    ModelSettings,
+    PatientModel,
+    Sizes,
+    absent_token,
+    fill_absent,
+    has_bags,
+    present_rows,
+)
+from gimp_fast.nn.bags import AttentionPooling
+from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
+from gimp_fast.nn.snn import SNNEncoder
+
+Width = Annotated[int, Field(ge=1)]
+
+
+class KroneckerSettings(ModelSettings):
+    """Architecture of a model that fuses by products.
+
+    Attributes:
+        dim: width of the embedded patches.
+        attention_dim: width of the gated attention.
+        slide_dim: width of the slide's representation.
+        gene_widths: of the SNN's blocks; the last is that of the genes' representation.
+        reduced_dim: width of both, gated, before their products.
+        fusion_dim: width after.
+        gate: what gates a representation: a linear map of both, or their products.
+        skip: whether both representations go around the products too.
+        dropout: everywhere.
+    """
+
+    dim: int = Field(512, ge=1)
+    attention_dim: int = Field(256, ge=1)
+    slide_dim: int = Field(256, ge=1)
+    gene_widths: tuple[Width, ...] = Field((256, 256), min_length=1)
+    reduced_dim: int = Field(32, ge=1)
+    fusion_dim: int = Field(256, ge=1)
+    gate: Gate = "linear"
+    skip: bool = True
+    dropout: float = Field(0.25, ge=0, lt=1)
+
+
+class KroneckerConfig(KroneckerSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class KroneckerModel(PatientModel):
+    """Slides and RNA -> class: h_p = ReLU(W Σ a_i h_i), h_g = SNN(X_G), Kronecker fusion, linear.
+
+    A modality that a patient lacks is replaced with a learned token for h_p or h_g.
+    """
+
+    reads = ("both",)
+
+    def __init__(self, config: KroneckerConfig, backend: str = "auto"):
+        super().__init__(config)
+        self.embed = nn.Sequential(
+            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.pool = AttentionPooling(config.dim, config.attention_dim, dropout=config.dropout)
+        self.project = nn.Sequential(
+            nn.Linear(config.dim, config.slide_dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.gene_encoder = SNNEncoder(config.num_genes, config.gene_widths, config.dropout)
+        gene_dim = config.gene_widths[-1]
+        self.absent_slide = absent_token(config.slide_dim)
+        self.absent_genes = absent_token(gene_dim)
+        self.fusion = BilinearFusion(
+            (config.slide_dim, gene_dim),
+            config.reduced_dim,
+            config.fusion_dim,
+            gate=config.gate,
+            skip=config.skip,
+            dropout=config.dropout,
+        )
+        self.head = nn.Linear(config.fusion_dim, config.num_classes)
+
+    def represent(
+        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
+    ):
+        """(B, fusion_dim): both modalities, fused."""
+        slide = rna = None
+        if has_bags(patches, cu_seqlens):
+            slide = self.project(self.pool(self.embed(patches), cu_seqlens)[0][:, 0])
+        rows = present_rows(genes, has_genes)
+        if rows is not None:
+            rna = self.gene_encoder(rows)
+        return self.fusion(
+            fill_absent(slide, has_slide, self.absent_slide),
+            fill_absent(rna, has_genes, self.absent_genes),
+        )
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)
+
+    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """(T, 1) of each patch; sums to one over a bag."""
+        return self.pool(self.embed(patches), cu_seqlens)[1]

@@ -1,0 +1,60 @@
+"""SNN: a self-normalising network of the expression profile."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.nn.snn import SNNEncoder
+
+
+class SNNSettings(ModelSettings):
+    """Architecture of the SNN.
+
+    Attributes:
+        hidden: width of the blocks.
+        num_blocks: how many there are.
+        dropout: probability of AlphaDropout after each.
+    """
+
+    hidden: int = Field(256, ge=1)
+    num_blocks: int = Field(4, ge=1)
+    dropout: float = Field(0.25, ge=0, lt=1)
+
+
+class SNNConfig(SNNSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class SNN(PatientModel):
+    """RNA -> class (Klambauer et al., NeurIPS 2017, https://arxiv.org/abs/1706.02515).
+
+    hˡ⁺¹ = AlphaDropout(ELU(Wˡ hˡ + bˡ)),  h⁰ = X_G,  P̂ = softmax(W h + b)
+
+    It reads nothing else, so that it has no answer for a patient without RNA.
+    """
+
+    settings_class, config_class, reads = SNNSettings, SNNConfig, ("rna",)
+
+    def __init__(self, config: SNNConfig, backend: str = "auto"):
+        super().__init__(config)
+        widths = [config.hidden] * config.num_blocks
+        self.gene_encoder = SNNEncoder(config.num_genes, widths, config.dropout)
+        self.head = nn.Linear(config.hidden, config.num_classes)
+
+    def represent(
+        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
+    ):
+        """(B, hidden): the last block.
+
+        Raises:
+            ValueError: patients without RNA.
+        """
+        if genes is None or (has_genes is not None and not has_genes.all()):
+            lacking = "no patient has" if genes is None else f"{int((~has_genes).sum())} lack"
+            raise ValueError(f"snn reads RNA alone, which {lacking}; leave such patients out")
+        return self.gene_encoder(genes)
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)

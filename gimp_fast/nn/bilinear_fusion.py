@@ -1,0 +1,95 @@
+"""Gated bilinear (Kronecker) fusion of two representations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Gate = Literal["linear", "bilinear"]
+
+
+class GatedReduction(nn.Module):
+    """o = ReLU(W_o (σ(gate) ⊙ ReLU(W_h v))): a representation, gated by itself and the other.
+
+    Args:
+        dim: of v.
+        gate_dim: of what the gate reads.
+        reduced: of o.
+        dropout: probability on o.
+    """
+
+    def __init__(self, dim: int, gate_dim: int, reduced: int, dropout: float):
+        super().__init__()
+        self.hidden = nn.Linear(dim, reduced)
+        self.gate = nn.Linear(gate_dim, reduced)
+        self.out = nn.Linear(reduced, reduced)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vector: Tensor, gate: Tensor) -> Tensor:
+        """(B, dim) and (B, gate_dim) -> (B, reduced)."""
+        gated = self.gate(gate).sigmoid() * self.hidden(vector).relu()
+        return self.dropout(self.out(gated).relu())
+
+
+class BilinearFusion(nn.Module):
+    """All products of the features of two gated representations, and the features themselves.
+
+        o_i = ReLU(W_i (σ(g_i) ⊙ ReLU(V_i v_i))),   k = [o_1; 1] ⊗ [o_2; 1]
+        z = ReLU(W_k k),   out = ReLU(W [z; v_1; v_2]), or ReLU(W z) without the skip connection
+
+    The gates are g_i = U_i [v_1; v_2] (``"linear"``) or v_1ᵀ U_i v_2 (``"bilinear"``), biases left
+    out here. (Chen et al., IEEE TMI 2020, https://arxiv.org/abs/1912.08937, eq. 4 to 6.)
+
+    Args:
+        dims: of v_1 and v_2.
+        reduced: of o_1 and o_2.
+        hidden: of z and of the result.
+        gate: what the gates read.
+        skip: whether v_1 and v_2 go around the products.
+        dropout: probability after each layer, and on the products.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, int],
+        reduced: int,
+        hidden: int,
+        *,
+        gate: Gate = "linear",
+        skip: bool = False,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        first, second = dims
+        gate_dim = first + second if gate == "linear" else first * second
+        self.gate, self.skip = gate, skip
+        self.first = GatedReduction(first, gate_dim, reduced, dropout)
+        self.second = GatedReduction(second, gate_dim, reduced, dropout)
+        self.products = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear((reduced + 1) ** 2, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.out = nn.Sequential(
+            nn.Linear(hidden + (first + second if skip else 0), hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """(B, dims[0]) and (B, dims[1]) -> (B, hidden)."""
+        both = torch.cat([first, second], 1)
+        gate = both if self.gate == "linear" else _outer(first, second)
+        first, second = self.first(first, gate), self.second(second, gate)
+        # With a one beside them, the products hold the features of each alone too.
+        fused = self.products(_outer(F.pad(first, (0, 1), value=1), F.pad(second, (0, 1), value=1)))
+        return self.out(torch.cat([fused, both], 1) if self.skip else fused)
+
+
+def _outer(first: Tensor, second: Tensor) -> Tensor:
+    """(B, m), (B, n) -> (B, m · n)."""
+    return (first[:, :, None] * second[:, None, :]).flatten(1)

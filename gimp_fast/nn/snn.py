@@ -1,0 +1,45 @@
+"""Self-normalising network: an encoder of expression profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class SNNEncoder(nn.Module):
+    """x ← AlphaDropout(ELU(W x + b)), a block a width (Klambauer et al., NeurIPS 2017).
+
+    https://arxiv.org/abs/1706.02515. Weights begin as N(0, 1 / fan-in) and biases as zero, so that
+    inputs of zero mean and unit variance keep both through the blocks; AlphaDropout leaves them so.
+
+    Args:
+        num_genes: G.
+        widths: of the blocks, the last is that of the result.
+        dropout: probability of AlphaDropout.
+
+    Raises:
+        ValueError: no gene, or no block.
+    """
+
+    def __init__(self, num_genes: int, widths: Sequence[int], dropout: float = 0.25):
+        super().__init__()
+        if num_genes < 1 or not widths:
+            raise ValueError(
+                f"SNNEncoder needs a gene and a width or more, got {num_genes} genes, "
+                f"widths {list(widths)}"
+            )
+        fan_ins = [num_genes, *widths[:-1]]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(nn.Linear(fan_in, width), nn.ELU(), nn.AlphaDropout(dropout))
+                for fan_in, width in zip(fan_ins, widths, strict=True)
+            )
+        )
+        for linear, _, _ in self.blocks:
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, genes: Tensor) -> Tensor:
+        """(B, G) scaled expression -> (B, last width)."""
+        return self.blocks(genes)

@@ -1,0 +1,94 @@
+"""PORPOISE: patient by patient in plain formulas, whoever lacks what; it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gimp_fast import models
+
+CHANNELS = 12
+
+SMALL = {"feature_dim": CHANNELS, "dim": 10, "attention_dim": 6, "slide_dim": 5,
+         "gene_widths": (4, 3), "reduced_dim": 4, "fusion_dim": 8}  # fmt: skip
+
+
+def make(num_genes=7, num_classes=3, **changes):
+    torch.manual_seed(0)
+    sizes = {"num_classes": num_classes, "num_genes": num_genes}
+    return models.build("porpoise", SMALL | sizes | changes).eval().double()
+
+
+def by_hand(model, bag, genes):
+    """Logits of one patient; None stands for what it lacks."""
+    slide, rna = model.absent_slide, model.absent_genes
+    if bag is not None:
+        rows = model.embed[0](bag).clamp(min=0)
+        s = model.pool.scores
+        scores = s.score(torch.tanh(s.value(rows)) * torch.sigmoid(s.gate(rows)))
+        weights = scores.exp() / scores.exp().sum()
+        slide = model.project[0]((weights * rows).sum(0)).clamp(min=0)
+    if genes is not None:
+        rna = genes
+        for linear, _, _ in model.gene_encoder.blocks:
+            rna = linear(rna)
+            rna = torch.where(rna > 0, rna, rna.exp() - 1)
+    both = torch.cat([slide, rna])
+    outs = []
+    for branch, own in ((model.fusion.first, slide), (model.fusion.second, rna)):
+        gated = torch.sigmoid(branch.gate(both)) * branch.hidden(own).clamp(min=0)
+        outs.append(torch.cat([branch.out(gated).clamp(min=0), torch.ones(1).double()]))
+    fused = model.fusion.products[1](torch.outer(*outs).flatten()).clamp(min=0)
+    fused = model.fusion.out[0](torch.cat([fused, both])).clamp(min=0)
+    return model.head(fused)
+
+
+@pytest.mark.parametrize(("genes", "classes"), [(1, 2), (7, 5)], ids=["G1-2", "G7-5"])
+def test_each_patient_equals_the_formulas(pattern, batch_of, genes, classes):
+    model, batch = make(genes, classes), batch_of(*pattern, genes)
+    logits = model(**batch)
+    bags = iter(batch["patches"].split(batch["cu_seqlens"].diff().tolist()))
+    for i, (has_slide, has_genes) in enumerate(zip(*pattern, strict=True)):
+        bag = next(bags) if has_slide else None
+        expected = by_hand(model, bag, batch["genes"][i] if has_genes else None)
+        torch.testing.assert_close(logits[i], expected)
+
+
+def test_gradients_of_inputs_are_those_of_finite_differences():
+    model, bounds = make(), torch.tensor([0, 1, 4]).int()
+    inputs = (torch.randn(4, CHANNELS).double(), torch.randn(2, 7).double())
+    assert torch.autograd.gradcheck(
+        lambda patches, genes: model(patches, bounds, genes),
+        tuple(x.requires_grad_() for x in inputs),
+    )
+
+
+def test_attention_sums_to_one_over_each_bag(batch_of):
+    batch = batch_of([True] * 3, [True] * 3, 7)
+    attention = make().attention(batch["patches"], batch["cu_seqlens"])
+    for part in attention.split(batch["cu_seqlens"].diff().tolist()):
+        torch.testing.assert_close(part.sum(0), torch.ones(1).double())
+
+
+def test_sizes_of_the_paper():
+    model = models.build("porpoise", {"num_classes": 2, "num_genes": 20})
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() == 2}
+    assert shapes["embed.0.weight"] == (512, 1024)
+    assert shapes["pool.scores.value.weight"] == (256, 512)
+    assert shapes["fusion.first.gate.weight"] == (32, 512)
+    assert shapes["fusion.products.1.weight"] == (256, 33 * 33)
+    assert shapes["fusion.out.0.weight"] == (256, 256 + 512)
+    assert shapes["head.weight"] == (2, 256)
+
+
+def test_nothing_at_all_is_an_error():
+    with pytest.raises(ValueError, match="none marked absent"):
+        make()(torch.randn(3, CHANNELS).double(), torch.tensor([0, 3]))
+
+
+def test_it_learns_eight_patients_by_heart(steps_until_learned):
+    torch.manual_seed(0)
+    model = models.build("porpoise", SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
+    losses = steps_until_learned(model, 7, 300)
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.02

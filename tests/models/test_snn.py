@@ -1,0 +1,131 @@
+"""SNN: its blocks by hand, how they begin, who it cannot answer for, GiMP with it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gimp_fast import models
+from gimp_fast.nn.snn import SNNEncoder
+
+SIZES = {"feature_dim": 12, "num_genes": 7}
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return models.build("snn", SIZES | {"num_classes": 3, "hidden": 6} | changes).eval().double()
+
+
+@pytest.mark.parametrize("genes", [1, 7])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_logits_equal_the_blocks_written_out(genes, classes):
+    model = make(num_genes=genes, num_classes=classes)
+    x = torch.randn(4, genes, dtype=torch.float64)
+    logits = model(genes=x)
+    for row, found in zip(x, logits, strict=True):
+        hidden = row
+        for linear, _, _ in model.gene_encoder.blocks:
+            hidden = linear.weight @ hidden + linear.bias
+            hidden = torch.where(hidden > 0, hidden, hidden.exp() - 1)
+        torch.testing.assert_close(found, model.head.weight @ hidden + model.head.bias)
+    assert len(model.gene_encoder.blocks) == 4
+
+
+def test_gradients_are_those_of_finite_differences():
+    model = make()
+    assert torch.autograd.gradcheck(
+        lambda genes: model(genes=genes), torch.randn(2, 7).double().requires_grad_()
+    )
+
+
+def test_weights_begin_with_variance_one_over_fan_in_and_biases_with_zero():
+    torch.manual_seed(0)
+    encoder = SNNEncoder(400, (300, 200))
+    for linear, _, _ in encoder.blocks:
+        assert not linear.bias.any()
+        variance = linear.weight.var().item() * linear.in_features
+        assert variance == pytest.approx(1, abs=0.05)
+        assert linear.weight.mean().abs() < 0.005
+
+
+def test_depth_and_dropout_leave_mean_and_variance():
+    """ELU is not SELU: they are kept roughly, as in the public models; nothing explodes."""
+    torch.manual_seed(0)
+    encoder = SNNEncoder(1000, [256] * 4).train()
+    hidden = encoder(torch.randn(500, 1000))
+    assert hidden.mean().abs() < 0.5
+    assert 0.2 < hidden.std() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"genes": torch.ones(3, 7), "has_genes": torch.tensor([True, False, False])}, "2 lack"),
+        ({"genes": None, "has_genes": torch.tensor([False])}, "no patient has"),
+        ({}, "no patient has"),
+    ],
+    ids=["some", "nobody", "nothing"],
+)
+def test_it_says_that_it_cannot_do_without_rna(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        make()(**inputs)
+
+
+@pytest.mark.parametrize(("genes", "widths"), [(0, (4,)), (3, ())])
+def test_an_encoder_of_nothing_is_refused(genes, widths):
+    with pytest.raises(ValueError, match="a gene and a width or more"):
+        SNNEncoder(genes, widths)
+
+
+def test_patients_without_slides_are_no_trouble():
+    model, x = make(), torch.randn(2, 7, dtype=torch.float64)
+    nobody = torch.tensor([False, False])
+    assert torch.equal(
+        model(torch.empty(0, 12), torch.zeros(1).int(), x, has_slide=nobody), model(genes=x)
+    )
+
+
+def test_it_learns_eight_patients_by_heart():
+    torch.manual_seed(0)
+    model = models.build("snn", SIZES | {"num_classes": 2, "hidden": 16, "dropout": 0.0})
+    genes, labels = torch.randn(8, 7), torch.arange(8) % 2
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = model.loss(labels, genes=genes).loss.mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.01
+
+
+GIMP = {"num_classes": 2, "feature_dim": 12, "dim": 16, "heads": 4, "num_landmarks": 8}
+
+
+@pytest.mark.parametrize("genes", [1, 7])
+@pytest.mark.parametrize("modalities", ["both", "rna"])
+def test_gimp_encodes_genes_with_an_snn(genes, modalities):
+    torch.manual_seed(0)
+    config = GIMP | {"num_genes": genes, "gene_encoder": "snn", "modalities": modalities}
+    model = models.build("gimp", config).eval()
+    x = torch.randn(3, genes)
+    blocks, linear = model.gene_encoder
+    assert [block[0].out_features for block in blocks.blocks] == [256] * 4
+    assert blocks.blocks[0][2].p == model.config.gene_dropout
+    cls_ge = model.represent(
+        torch.randn(3, 12), torch.arange(4), genes=x, has_slide=torch.ones(3, dtype=bool)
+    )[:, -16:]
+    torch.testing.assert_close(cls_ge, linear(blocks(x)))
+    classifier = models.GeneClassifier(model.gene_encoder, 16, 2)
+    assert classifier(x).shape == (3, 2)
+
+
+def test_gimp_with_an_snn_reads_no_gene_sets_and_leaves_them_be():
+    config = GIMP | {"num_genes": 7, "gene_sets": ((0, 1), (3,)), "gene_encoder": "snn"}
+    model = models.build("gimp", config)
+    assert model.gene_encoder(torch.randn(2, 7)).shape == (2, 16)
+
+
+def test_gimp_has_no_other_gene_encoder():
+    with pytest.raises(ValidationError, match="group_msa"):
+        models.build("gimp", GIMP | {"num_genes": 7, "gene_encoder": "mlp"})
