@@ -1,0 +1,70 @@
+"""Slides that OpenSlide reads: Aperio, Hamamatsu, Leica, MIRAX, Ventana, DICOM, tiled TIFF …"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from gimp_fast.data.slides.base import one_line
+from gimp_fast.errors import FaultError
+from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
+
+_ERRORS = (openslide.OpenSlideError, OSError, ValueError, KeyError, MemoryError)
+
+
+def recognises(path: Path) -> bool:
+    """Whether OpenSlide knows the format of the file; damage may show only later."""
+    with _openslide_errors(path):
+        return openslide.OpenSlide.detect_format(path) is not None
+
+
+class OpenSlideFile(WholeSlide):
+    """An open slide; see ``open_wsi``."""
+
+    def __init__(self, path: Path):
+        with contextlib.ExitStack() as undo, _openslide_errors(path):
+            self._slide = undo.enter_context(openslide.OpenSlide(path))
+            super().__init__(_facts(path, self._slide))
+            undo.pop_all()
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
+        with _openslide_errors(self.facts.path):
+            region = self._slide.read_region((x, y), level, (width, height))
+        return over_white(np.asarray(region))
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+    """(h, w, 4) uint8 with straight alpha over white, (h, w, 3): nobody scanned what is clear."""
+    if rgba[..., 3].min(initial=255) == 255:
+        return np.ascontiguousarray(rgba[..., :3])
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    return (rgba[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+
+
+def _facts(path: Path, slide: openslide.OpenSlide) -> SlideFacts:
+    sizes, downsamples = slide.level_dimensions, slide.level_downsamples
+    levels = (Level(*size, float(scale)) for size, scale in zip(sizes, downsamples, strict=True))
+    said = slide.properties
+    mpp = (
+        number(said.get(openslide.PROPERTY_NAME_MPP_X)),
+        number(said.get(openslide.PROPERTY_NAME_MPP_Y)),
+    )
+    power = number(said.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    vendor = said.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    return SlideFacts(path, f"openslide {vendor}", tuple(levels), *checked_resolution(mpp, power))
+
+
+@contextlib.contextmanager
+def _openslide_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        expected = "a whole, undamaged slide"
+        raise FaultError.of("unreadable-slide", path, one_line(error), expected) from error

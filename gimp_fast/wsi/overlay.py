@@ -1,0 +1,72 @@
+"""A picture of what was taken: the slide, its tissue outlined, its patches in squares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from gimp_fast.wsi.grid import PatchPlan
+from gimp_fast.wsi.slide import SlideFacts
+from gimp_fast.wsi.writer import complete_or_absent
+
+_OUTLINE = (0, 110, 60)
+_GRID = (30, 90, 200)
+_LEFT_OUT = 0.45  # of the brightness and colour of what no patch covers
+_LEAST_SIDE = 1000
+
+
+def draw_overlay(
+    rgb: np.ndarray, mask: np.ndarray | None, facts: SlideFacts, plan: PatchPlan, coords: np.ndarray
+) -> np.ndarray:
+    """Draw patches and tissue over a picture of the slide.
+
+    Args:
+        rgb: (h, w, 3) uint8, the whole slide.
+        mask: (h', w') bool of tissue, the whole slide too; None if the patches were given.
+        facts: the slide's.
+        plan: gives the side of the patches.
+        coords: (N, 2) of the patches, in pixels of level 0.
+
+    Returns:
+        (H, W, 3) uint8, at least about 1000 pixels long.
+    """
+    enlarge = max(1, round(_LEAST_SIDE / max(rgb.shape)))
+    picture = np.repeat(np.repeat(rgb, enlarge, 0), enlarge, 1)
+    height, width = picture.shape[:2]
+    scale = np.array([width / facts.width, height / facts.height])
+    boxes = _boxes(coords, plan.size_level0, scale, np.array([width, height]))
+    covered, lines = np.zeros((2, height, width), bool)
+    for left, top, right, bottom in boxes:
+        covered[top:bottom, left:right] = True
+        for edge in (np.s_[top, left:right], np.s_[top:bottom, left]):
+            lines[edge] = True
+        for edge in (np.s_[bottom - 1, left:right], np.s_[top:bottom, right - 1]):
+            lines[edge] = True
+    pale = picture[~covered].mean(-1, keepdims=True)
+    picture[~covered] = 255 - _LEFT_OUT * (255 - pale)
+    picture[lines] = (0.4 * picture[lines] + 0.6 * np.array(_GRID)).astype(np.uint8)
+    if mask is not None:
+        picture[_outline(mask, width, height)] = _OUTLINE
+    return picture
+
+
+def write_overlay(path: Path, picture: np.ndarray) -> None:
+    """Write a PNG; it gets its name when it is complete."""
+    with complete_or_absent(path) as partial, partial.open("wb") as file:
+        Image.fromarray(picture).save(file, format="png")
+
+
+def _boxes(coords: np.ndarray, size: int, scale: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """(N, 4) left, top, right, bottom in pixels of the picture; inside it, and none is empty."""
+    first = np.minimum(np.rint(coords * scale).astype(np.int64), limit - 1)
+    last = np.rint((coords + size) * scale).astype(np.int64)
+    return np.concatenate([first, np.clip(last, first + 1, limit)], -1)
+
+
+def _outline(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    large = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    large = np.asarray(large)
+    return large & ~ndimage.binary_erosion(large, np.ones((5, 5), bool), border_value=1)

@@ -1,0 +1,169 @@
+"""TIFFs that OpenSlide does not know (in strips, OME-TIFF), or all where it is not installed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from gimp_fast.data.slides.base import one_line
+from gimp_fast.errors import FaultError
+from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
+
+_ERRORS = (
+    tifffile.TiffFileError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+CACHE_BYTES = 64 << 20  # of decoded tiles; one that is larger is held alone
+# What it prints of damaged files is in the error that it raises, or does not matter.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+_MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: inch, centimetre
+
+
+class TiffSlide(WholeSlide):
+    """An open slide; see ``open_wsi``."""
+
+    def __init__(self, path: Path):
+        with contextlib.ExitStack() as undo, _tiff_errors(path):
+            self._file = undo.enter_context(tifffile.TiffFile(path))
+            self._pages = _pages(path, self._file)
+            self._decoded: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+            self._held = 0
+            self._lock, self._file_lock = threading.Lock(), threading.Lock()
+            super().__init__(_facts(path, self._file, self._pages))
+            undo.pop_all()
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
+        page, scale = self._pages[level], self.facts.levels[level].downsample
+        left, top = round(x / scale), round(y / scale)
+        out = np.full((height, width, 3), 255, np.uint8)
+        tall, wide = page.chunks[0], page.chunks[1]
+        x_end, y_end = min(left + width, page.shape[1]), min(top + height, page.shape[0])
+        across = -(-page.shape[1] // wide)
+        with _tiff_errors(self.facts.path):
+            for row in range(max(top, 0) // tall, -(-y_end // tall)):
+                for column in range(max(left, 0) // wide, -(-x_end // wide)):
+                    tile = self._tile(level, row * across + column)
+                    _paste(out, tile, column * wide - left, row * tall - top)
+        return out
+
+    def _tile(self, level: int, index: int) -> np.ndarray:
+        """(h, w, 3) uint8, decoded or remembered; parts beyond the edge of the image are cut."""
+        key = (level, index)
+        with self._lock:
+            if key in self._decoded:
+                self._decoded.move_to_end(key)
+                return self._decoded[key]
+        tile = self._decode(self._pages[level], index)
+        with self._lock:
+            if key not in self._decoded:
+                self._held += tile.nbytes
+            self._decoded[key] = tile
+            while self._held > CACHE_BYTES and len(self._decoded) > 1:
+                self._held -= self._decoded.popitem(last=False)[1].nbytes
+        return tile
+
+    def _decode(self, page: tifffile.TiffPage, index: int) -> np.ndarray:
+        size, handle = page.databytecounts[index], self._file.filehandle
+        with self._file_lock:
+            handle.seek(page.dataoffsets[index])
+            data = handle.read(size)
+        if len(data) < size:
+            raise EOFError(f"tile {index} has {len(data)} of {size} bytes")
+        segment, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
+        if segment is None:  # a tile that was never scanned
+            return np.full((shape[1], shape[2], 3), 255, np.uint8)
+        return np.ascontiguousarray(segment[0, : shape[1], : shape[2], :3])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _paste(out: np.ndarray, tile: np.ndarray, x: int, y: int) -> None:
+    """Copy the part of the tile, whose corner is at (x, y), that lies in the picture."""
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + tile.shape[1], out.shape[1]), min(y + tile.shape[0], out.shape[0])
+    if left < right and top < bottom:
+        out[top:bottom, left:right] = tile[top - y : bottom - y, left - x : right - x]
+
+
+def _pages(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages of the pyramid, the finest first; FaultError unless they are RGB of 8 bits."""
+    if not file.series:
+        raise FaultError.of("unreadable-slide", path, "no image", "a whole, undamaged TIFF")
+    pages = [level.pages[0].aspage() for level in file.series[0].levels]
+    for page in pages:
+        colour = len(page.shape) == 3 and page.shape[2] in (3, 4) and page.planarconfig == 1
+        if page.dtype != np.uint8 or not colour:
+            found = f"an image of shape {page.shape}, {page.dtype}, {page.photometric.name}"
+            raise FaultError.of("pixel-format", path, found, "RGB of 8 bits, (height, width, 3)")
+    return pages
+
+
+def _facts(path: Path, file: tifffile.TiffFile, pages: list[tifffile.TiffPage]) -> SlideFacts:
+    height, width = pages[0].shape[:2]
+    levels = tuple(
+        Level(page.shape[1], page.shape[0], (width / page.shape[1] + height / page.shape[0]) / 2)
+        for page in pages
+    )
+    text = pages[0].description or ""
+    aperio = number(_after("MPP", text)), number(_after("AppMag", text))
+    mpp = _ome_mpp(file) or ((aperio[0],) * 2 if aperio[0] else _tag_mpp(pages[0]))
+    return SlideFacts(path, "tifffile", levels, *checked_resolution(mpp, aperio[1]))
+
+
+def _after(name: str, description: str) -> str:
+    found = re.search(rf"\b{name}\s*=\s*([0-9.]+)", description)
+    return found[1] if found else ""
+
+
+def _ome_mpp(file: tifffile.TiffFile) -> tuple[float, float] | None:
+    if not file.is_ome:
+        return None
+    text = file.ome_metadata or ""
+    # The unit is micrometre unless another is named; others are left to --mpp-override.
+    if re.search(r'PhysicalSize[XY]Unit="(?!(µm|um|&#181;m)")', text):
+        return None
+    sides = [number(found) for found in re.findall(r'PhysicalSize[XY]="([^"]+)"', text)[:2]]
+    return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
+
+
+def _tag_mpp(page: tifffile.TiffPage) -> tuple[float | None, float | None]:
+    unit = page.tags.get("ResolutionUnit")
+    sides = [page.tags.get(name) for name in ("XResolution", "YResolution")]
+    micrometres = _MICROMETRES.get(int(unit.value)) if unit else None
+    if micrometres is None or None in sides or not all(side.value[0] for side in sides):
+        return None, None
+    across, down = (micrometres * side.value[1] / side.value[0] for side in sides)
+    return across, down
+
+
+@contextlib.contextmanager
+def _tiff_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        text, expected = one_line(error), "a whole, undamaged TIFF"
+        if "imagecodecs" in text:
+            expected = "its codec: pip install imagecodecs, or openslide-bin"
+        raise FaultError.of("unreadable-slide", path, text, expected) from error
