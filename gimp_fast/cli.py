@@ -13,9 +13,11 @@ from gimp_fast import __version__
 from gimp_fast.errors import GimpError, StoppedError
 
 COMMANDS = {
+    "extract": "find tissue in whole-slide images and encode its patches: feature files",
     "prepare": "check slides, RNA and labels and join them into a cohort folder",
     "train": "train GiMP on a cohort: genes, pretrain, finetune, evaluate",
     "predict": "apply a trained model to new patients, or export it",
+    "heatmap": "draw what a trained model looks at, on slides and among genes",
     "doctor": "show what was built, what can run here, and why not",
 }
 EXIT_BAD_INPUT = 2

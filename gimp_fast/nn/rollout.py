@@ -1,6 +1,10 @@
-"""What the CLS token of a patch aggregator attends to: one layer of it, and through all layers."""
+"""What the CLS token of Nyström layers attends to: in one layer, and through all of them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,80 @@ from torch import Tensor, nn
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.patch_aggregator import PatchAggregator
 from gimp_fast.ops.nystrom_attention_row import nystrom_attention_left, nystrom_attention_row
+
+
+@dataclass
+class LayerInputs:
+    """What a stack of Nyström layers was given in one forward pass.
+
+    Attributes:
+        layers: the layers, in the order in which they run.
+        tokens: input of each, CLS tokens included: (B, N + 1, d), or packed (1, T + B, d).
+        bounds: (B + 1,) bounds of the packed tokens; None if they are not packed.
+    """
+
+    layers: Sequence[NystromAttention]
+    tokens: list[Tensor] = field(default_factory=list)
+    bounds: Tensor | None = None
+
+    @torch.no_grad()
+    def rollout(self) -> Tensor:
+        """Weight of every patch in CLS through all layers; see :func:`attention_rollout`.
+
+        Returns:
+            (B, N), or (T,) packed: the tokens of each bag without its first.
+        """
+        is_cls = _cls_positions(self.tokens[0], self.bounds)
+        compute = torch.promote_types(self.tokens[0].dtype, torch.float32)
+        row = is_cls.to(compute).expand(len(self.tokens[0]), -1)  # (B, N + 1), packed (1, T + B)
+        for layer, x in zip(reversed(self.layers), reversed(self.tokens), strict=True):
+            q, k = _queries_and_keys(layer, x)
+            weights = row[:, None].expand(q.shape[:3])
+            left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bounds)
+            row = 0.5 * (row + left.mean(1))
+        return _patches(row, is_cls, self.bounds)
+
+    @torch.no_grad()
+    def cls_attention(self, layer: int = -1) -> Tensor:
+        """Attention of CLS over the patches in one layer; see :func:`cls_attention`.
+
+        Returns:
+            (B, H, N), or (H, T) packed.
+
+        Raises:
+            ValueError: no such layer.
+        """
+        count = len(self.layers)
+        if not -count <= layer < count:
+            raise ValueError(f"layer {layer} is outside the {count} layers of the aggregator")
+        x, module = self.tokens[layer], self.layers[layer]
+        q, k = _queries_and_keys(module, x)
+        rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=self.bounds)
+        return _patches(rows, _cls_positions(x, self.bounds), self.bounds)
+
+
+@contextmanager
+def layer_inputs(layers: Sequence[NystromAttention]) -> Iterator[LayerInputs]:
+    """Keep what the layers are given while the block runs one forward pass.
+
+    The pass itself is left as it is, so that its output can be used too: a slide is read once for
+    its prediction and its map.
+
+    Args:
+        layers: those of one model, each called once, tokens of a bag beginning with its CLS.
+    """
+    found = LayerInputs(layers)
+
+    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor | None]) -> None:
+        found.tokens.append(args[0].detach())
+        found.bounds = kwargs["cu_seqlens"]
+
+    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
@@ -37,16 +115,9 @@ def attention_rollout(
     Raises:
         ValueError: shapes or bounds that do not fit.
     """
-    inputs, bounds = _layer_inputs(aggregator, patches, cu_seqlens)
-    is_cls = _cls_positions(inputs[0], bounds)
-    compute = torch.promote_types(inputs[0].dtype, torch.float32)
-    row = is_cls.to(compute).expand(len(inputs[0]), -1)  # (B, N + 1), packed (1, T + B)
-    for layer, x in zip(reversed(aggregator.layers), reversed(inputs), strict=True):
-        q, k = _queries_and_keys(layer, x)
-        weights = row[:, None].expand(q.shape[:3])
-        left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=bounds)
-        row = 0.5 * (row + left.mean(1))
-    return _patches(row, is_cls, bounds)
+    with layer_inputs(aggregator.layers) as inputs:
+        aggregator(patches, cu_seqlens=cu_seqlens)
+    return inputs.rollout()
 
 
 @torch.no_grad()
@@ -74,34 +145,9 @@ def cls_attention(
     Raises:
         ValueError: shapes or bounds that do not fit; no such layer.
     """
-    count = len(aggregator.layers)
-    if not -count <= layer < count:
-        raise ValueError(f"layer {layer} is outside the {count} layers of the aggregator")
-    inputs, bounds = _layer_inputs(aggregator, patches, cu_seqlens)
-    x, module = inputs[layer], aggregator.layers[layer]
-    q, k = _queries_and_keys(module, x)
-    rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=bounds)
-    return _patches(rows, _cls_positions(x, bounds), bounds)
-
-
-def _layer_inputs(
-    aggregator: PatchAggregator, patches: Tensor, cu_seqlens: Tensor | None
-) -> tuple[list[Tensor], Tensor | None]:
-    """What each layer is given, CLS tokens included: (B, N + 1, d) or (1, T + B, d), and bounds."""
-    inputs: list[Tensor] = []
-    bounds: list[Tensor | None] = []
-
-    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor | None]) -> None:
-        inputs.append(args[0])
-        bounds.append(kwargs["cu_seqlens"])
-
-    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in aggregator.layers]
-    try:
+    with layer_inputs(aggregator.layers) as inputs:
         aggregator(patches, cu_seqlens=cu_seqlens)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return inputs, bounds[0]
+    return inputs.cls_attention(layer)
 
 
 def _queries_and_keys(layer: NystromAttention, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,169 @@
+"""What a model's answer on one patient rests on: weights of patches, gene fragments and genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gimp_fast.errors import GimpError
+from gimp_fast.inference.model import TrainedModel
+from gimp_fast.models import PatientModel
+from gimp_fast.nn import (
+    GeneAttention,
+    GeneAttentionProbe,
+    GroupMSA,
+    NystromAttention,
+    PatchAggregator,
+    layer_inputs,
+)
+
+ROLLOUT, LAST_LAYER, GRADIENT = "rollout", "attention-of-last-layer", "gradient"
+ATTRIBUTIONS = (ROLLOUT, LAST_LAYER, GRADIENT)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Of one patient.
+
+    Attributes:
+        probabilities: (classes,).
+        patches: (T,) float32 weight of each patch of the patient's bag, in its order; None without
+            a slide. What the weights are is told by :func:`describe`.
+        genes: attention within the gene encoder; None where there is no GroupMSA or no RNA.
+        gene_gradients: (G,) gradient × input of the scaled expression; None without RNA.
+    """
+
+    probabilities: np.ndarray
+    patches: np.ndarray | None
+    genes: GeneAttention | None
+    gene_gradients: np.ndarray | None
+
+
+def describe(trained: TrainedModel, how: str) -> str:
+    """The attribution in words; GimpError if the model has none of that kind.
+
+    Args:
+        trained: the model.
+        how: one of ``ATTRIBUTIONS``.
+    """
+    if how == GRADIENT:
+        return "gradient × input of the predicted class against the others"
+    if nystrom_layers(trained.model):
+        if how == ROLLOUT:
+            return "attention of CLS rolled out through the Nyström layers"
+        return "attention of CLS in the last Nyström layer, mean of its heads"
+    if hasattr(trained.model, "attention"):
+        return "attention pooling"
+    raise GimpError(
+        f"--attribution {how}: the method '{trained.method}' has no attention over patches; "
+        f"expected a model that has, or --attribution {GRADIENT}"
+    )
+
+
+def attribute(
+    trained: TrainedModel, inputs: Mapping[str, Tensor | None], how: str = ROLLOUT
+) -> Attribution:
+    """Weights of everything that one patient's prediction read, in one pass of the model.
+
+    The prediction's forward pass is the one whose attention is read. Everything is fp32.
+
+    Args:
+        trained: the model.
+        inputs: of its ``forward`` for one patient, on its device; see
+            :class:`gimp_fast.models.PatientModel`.
+        how: one of ``ATTRIBUTIONS``. ``"rollout"`` and ``"attention-of-last-layer"`` are the
+            pooling's attention for a model that pools.
+
+    Raises:
+        GimpError: the model has no such attribution.
+    """
+    describe(trained, how)
+    inputs, model = dict(inputs), trained.model
+    patches, genes = inputs.get("patches"), inputs.get("genes")
+    has_slide = patches is not None and len(patches) > 0
+    has_genes = genes is not None and bool(inputs["has_genes"].any())
+    sources: dict[str, Tensor] = {}
+    if has_genes:
+        sources["genes"] = inputs["genes"] = genes.detach().requires_grad_()
+    if has_slide and how == GRADIENT:
+        sources["patches"] = inputs["patches"] = patches.detach().requires_grad_()
+    with ExitStack() as stack:
+        layers = nystrom_layers(model) if has_slide and how != GRADIENT else []
+        tokens = stack.enter_context(layer_inputs(layers))
+        encoder = only_module(model, GroupMSA) if has_genes else None
+        probe = stack.enter_context(GeneAttentionProbe(encoder)) if encoder else None
+        stack.enter_context(torch.set_grad_enabled(bool(sources)))
+        logits = model(**inputs)[0].float()
+        saliency = _gradient_times_input(logits, sources)
+    weights = saliency.get("patches")
+    if has_slide and how != GRADIENT:
+        if layers:
+            weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
+            weights = _fold(weights, len(patches))
+        else:
+            weights = _pooling(model, patches, inputs["cu_seqlens"], int(logits.argmax()))
+    return Attribution(
+        probabilities=_numpy(logits.detach().softmax(-1)),
+        patches=None if weights is None else _numpy(weights),
+        genes=probe and probe.attention(),
+        gene_gradients=_numpy(saliency["genes"][0]) if has_genes else None,
+    )
+
+
+def nystrom_layers(model: PatientModel) -> Sequence[NystromAttention]:
+    """The stack whose CLS token stands for the slide; empty for a model without one."""
+    aggregator = only_module(model, PatchAggregator)
+    if aggregator is not None:
+        return list(aggregator.layers)
+    return [module for module in model.modules() if isinstance(module, NystromAttention)]
+
+
+def only_module(model: nn.Module, kind: type) -> Any:
+    """The one module of a kind; None if there is none, or more than one to choose from."""
+    found = [module for module in model.modules() if isinstance(module, kind)]
+    return found[0] if len(found) == 1 else None
+
+
+def _fold(weights: Tensor, length: int) -> Tensor:
+    """Weights of a bag whose first patches were repeated at its end (TransMIL), (T,)."""
+    folded = weights[:length].clone()
+    repeated = weights[length:]
+    folded[: len(repeated)] += repeated
+    return folded
+
+
+@torch.no_grad()
+def _pooling(model: PatientModel, patches: Tensor, cu_seqlens: Tensor, predicted: int) -> Tensor:
+    """Attention pooling, (T,); that of the predicted class where each class has its own."""
+    attention = model.attention(patches, cu_seqlens)
+    return attention[:, predicted if attention.shape[1] > 1 else 0]
+
+
+def _gradient_times_input(logits: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
+    """x · ∂(z_c − mean of the other z) / ∂x, summed over the channels of a patch.
+
+    The contrast of the predicted class c with the others leaves out what moves all logits alike,
+    which no probability depends on.
+    """
+    if not sources:
+        return {}
+    chosen = int(logits.argmax())
+    others = (logits.sum() - logits[chosen]) / (len(logits) - 1)
+    gradients = torch.autograd.grad(
+        logits[chosen] - others, list(sources.values()), allow_unused=True
+    )
+    found = {}
+    for (name, x), gradient in zip(sources.items(), gradients, strict=True):
+        product = torch.zeros_like(x) if gradient is None else gradient.mul_(x.detach())
+        found[name] = (product.sum(-1) if name == "patches" else product).detach()
+    return found
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()

@@ -1,0 +1,133 @@
+"""Slide images behind a heatmap: found by slide id, read at the size that is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from gimp_fast.errors import GimpError
+
+if TYPE_CHECKING:
+    from gimp_fast.wsi import WholeSlide
+
+PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class SlideImage(Protocol):
+    """An open image.
+
+    Attributes:
+        size: width and height of level 0.
+        mpp: micrometres per pixel of level 0; None where not recorded.
+    """
+
+    size: tuple[int, int]
+    mpp: float | None
+
+    def thumbnail(self, longest: int) -> np.ndarray:
+        """(h, w, 3) uint8, the whole slide, its longest side at most ``longest``."""
+
+    def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
+        """(pixels, pixels, 3) uint8 of a square of level 0; white beyond the slide."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class SlideImages:
+    """The images of a folder, by slide id.
+
+    Args:
+        folder: searched with its subfolders.
+
+    Raises:
+        GimpError: no such folder, or no image in it.
+    """
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise GimpError(f"{folder}: found no such folder; expected one of slide images")
+        from gimp_fast.wsi import SUFFIXES
+
+        suffixes = (*SUFFIXES, *PLAIN_SUFFIXES)
+        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
+        if not files:
+            raise GimpError(f"{folder}: found no slide image; expected {', '.join(suffixes)}")
+        self.folder = folder
+        self._files: dict[str, Path] = {}
+        for file in files:
+            self._files.setdefault(file.stem, file)
+            # GDC appends a UUID to the barcode of a slide, which feature files may have lost.
+            self._files.setdefault(file.name.split(".")[0], file)
+
+    def open(self, slide_id: str) -> SlideImage | None:
+        """The slide's image; None if the folder has none.
+
+        Raises:
+            GimpError: it cannot be read, or what reads it is not installed.
+        """
+        file = self._files.get(slide_id) or self._files.get(slide_id.split(".")[0])
+        if file is None:
+            return None
+        if file.suffix.lower() not in PLAIN_SUFFIXES:
+            from gimp_fast.wsi import open_wsi
+
+            return _Slide(open_wsi(file))
+        try:
+            return _PlainImage(file)
+        except (OSError, ValueError) as error:
+            raise GimpError(f"{file}: cannot be read as a picture ({error})") from error
+
+
+class _PlainImage:
+    """A picture whose own pixels are level 0."""
+
+    def __init__(self, file: Path):
+        from PIL import Image
+
+        self._image = Image.open(file)
+        self.size, self.mpp = self._image.size, None
+
+    def thumbnail(self, longest: int) -> np.ndarray:
+        image = self._image.convert("RGB")
+        image.thumbnail((longest, longest))
+        return np.asarray(image)
+
+    def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
+        from PIL import Image
+
+        # What a crop adds beyond the picture is clear, and shows the white below it.
+        part = self._image.convert("RGBA").crop([round(v) for v in (x, y, x + side, y + side)])
+        ground = Image.new("RGBA", part.size, "white")
+        part = Image.alpha_composite(ground, part).convert("RGB")
+        return np.asarray(part.resize((pixels, pixels)))
+
+    def close(self) -> None:
+        self._image.close()
+
+
+class _Slide:
+    """A whole-slide image."""
+
+    def __init__(self, slide: WholeSlide):
+        self._slide, facts = slide, slide.facts
+        self.size, self.mpp = (facts.width, facts.height), facts.mpp
+
+    def thumbnail(self, longest: int) -> np.ndarray:
+        from gimp_fast.wsi.overview import read_overview
+
+        return read_overview(self._slide, 1.0, max(1.0, max(self.size) / longest))[0]
+
+    def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
+        from PIL import Image
+
+        facts = self._slide.facts
+        level = facts.level_for(max(1.0, side / pixels))
+        read = max(1, round(side / facts.levels[level].downsample))
+        part = self._slide.read(round(x), round(y), level, read, read)
+        return np.asarray(Image.fromarray(part).resize((pixels, pixels)))
+
+    def close(self) -> None:
+        self._slide.close()
