@@ -173,7 +173,7 @@ class _Maker:
         if bag is None and not reads_genes:
             raise GimpError(f"patient '{case}' has nothing of what the model reads")
         inputs = self._inputs(case)
-        found = attribute(self.trained, inputs, self.options.attribution)
+        found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
         expression = None if inputs["genes"] is None else inputs["genes"][0].cpu().numpy()
         del inputs  # up to hundreds of megabytes, which drawing does not need
         maps = PatientMaps(self.trained, self.cohort, bag, case, found, self.attribution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -111,15 +112,16 @@ class PatchAggregator(nn.Module):
             bounds = bag_bounds(cu_seqlens, len(patches))
             cu_seqlens = cu_seqlens + torch.arange(len(bounds) + 1, device=cu_seqlens.device)
         masked = None if masked is None else masked.flatten()
-        hidden = self._embed(patches.reshape(-1, self.feature_dim), bounds, masked)  # (T + B, d)
+        # No name for the embedded tokens, (T + B, d): it would keep them while the layers run.
+        embed = partial(self._embed, patches.reshape(-1, self.feature_dim), bounds, masked)
         if cu_seqlens is None:
-            hidden = self._layers(hidden.unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
+            hidden = self._layers(embed().unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
             if keep == "all":
                 hidden = self.norm(hidden)
                 return hidden[:, 0], hidden[:, 1:]
             hidden = hidden.flatten(0, 1)
         else:
-            hidden = self._layers(hidden[None], cu_seqlens)[0]
+            hidden = self._layers(embed()[None], cu_seqlens)[0]
         rows = place_cls(bounds, hidden.device)
         if keep == "none":
             return self.norm(take_rows(hidden, rows)), None
