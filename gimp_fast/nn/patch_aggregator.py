@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import torch
@@ -112,8 +111,10 @@ class PatchAggregator(nn.Module):
             bounds = bag_bounds(cu_seqlens, len(patches))
             cu_seqlens = cu_seqlens + torch.arange(len(bounds) + 1, device=cu_seqlens.device)
         masked = None if masked is None else masked.flatten()
-        # No name for the embedded tokens, (T + B, d): it would keep them while the layers run.
-        embed = partial(self._embed, patches.reshape(-1, self.feature_dim), bounds, masked)
+
+        def embed() -> Tensor:  # (T + B, d); a name for it would keep it while the layers run
+            return self._embed(patches.reshape(-1, self.feature_dim), bounds, masked)
+
         if cu_seqlens is None:
             hidden = self._layers(embed().unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
             if keep == "all":

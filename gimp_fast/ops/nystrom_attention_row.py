@@ -180,8 +180,12 @@ def _from_landmarks(weights: Tensor, q_marks: Tensor, k: Tensor) -> Tensor:
     # A chunk's own softmax, times its share of the whole sum: e^(scores − lse) in two fast steps.
     chunk_lse = torch.stack([scores.logsumexp(-1) for scores in _scores(q_marks, k)])
     shares = weights * (chunk_lse - chunk_lse.logsumexp(0)).exp()  # (chunks, H, M)
-    attended = zip(shares, _scores(q_marks, k), strict=True)
-    return torch.cat([w[:, None] @ scores.softmax(-1) for w, scores in attended], dim=-1)[:, 0]
+    # Into one tensor: small results between large temporaries would leave a heap of holes.
+    out = q_marks.new_empty(k.shape[:2])
+    parts = zip(out.split(CHUNK, 1), shares, _scores(q_marks, k), strict=True)
+    for part, w, scores in parts:
+        part.copy_((w[:, None] @ scores.softmax(-1))[:, 0])
+    return out
 
 
 def _scores(q_marks: Tensor, k: Tensor) -> Iterator[Tensor]:
