@@ -89,11 +89,12 @@ def attribute(
     Raises:
         GimpError: the model has no such attribution.
     """
-    describe(trained, how)
     inputs, model = dict(inputs), trained.model
     patches, genes = inputs.get("patches"), inputs.get("genes")
     length = 0 if patches is None else len(patches)
     has_slide = length > 0
+    if has_slide:
+        describe(trained, how)  # for its error
     has_genes = genes is not None and bool(inputs["has_genes"].any())
     sources: dict[str, Tensor] = {}
     if has_genes:
