@@ -85,7 +85,7 @@ def blend(ground: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.nda
         (h, w, 3) float in 0 … 1.
     """
     shown = np.isfinite(values)
-    steps = np.clip(np.nan_to_num(values) * 2.55, 0, 255).astype(np.uint8)
+    steps = np.clip(np.nan_to_num(values) * 2.55, 0, 255).round().astype(np.uint8)
     picked = colours[steps]  # (h, w, 4)
     opacity = picked[..., 3:] * shown[..., None]
     return ground * (1 - opacity) + picked[..., :3] * opacity

@@ -7,13 +7,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gimp_fast import __version__
 from gimp_fast.report import panels, style
+from gimp_fast.report.calibration import calibration_panel
+from gimp_fast.report.cases import attribution_of, cases_of, pictures_of, probability_titles
 from gimp_fast.report.panels import Panel
 from gimp_fast.report.run_folder import Estimate, RunFolder, SplitMetrics, read_run_folder
 
@@ -23,6 +26,12 @@ METRIC_TITLES = {
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "Macro F1",
 }
+METHODS = {
+    "gimp": "GiMP", "abmil": "ABMIL", "dsmil": "DSMIL", "clam_sb": "CLAM-SB", "clam_mb": "CLAM-MB",
+    "transmil": "TransMIL", "mean_pool": "Mean pooling", "snn": "SNN", "porpoise": "PORPOISE",
+    "pathomic_fusion": "Pathomic Fusion", "mcat": "MCAT", "mgca": "MGCA", "biovil": "BioViL",
+    "refers": "REFERS",
+}  # fmt: skip
 MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only"}
 
 
@@ -41,7 +50,8 @@ def write_report(run_dir: Path | str) -> Path:
 
     Args:
         run_dir: a run folder; config.yaml, environment.json, metrics.jsonl, metrics.json,
-            predictions.csv and embeddings.npz are read from it, and nothing else.
+            predictions.csv and embeddings.npz are read from it, and, where it has heatmaps,
+            heatmaps/heatmaps.json and the first pictures that it names.
 
     Returns:
         Path of ``report.html``.
@@ -59,7 +69,11 @@ def write_report(run_dir: Path | str) -> Path:
         }
         test = [
             _written(panel, folder)
-            for panel in (panels.confusion_panel(run), panels.roc_panel(run))
+            for panel in (
+                panels.confusion_panel(run),
+                panels.roc_panel(run),
+                calibration_panel(run),
+            )
         ]
         embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
     environment = Environment(
@@ -72,14 +86,14 @@ def write_report(run_dir: Path | str) -> Path:
     page = environment.get_template("report.html.j2").render(
         version=__version__,
         metrics=run.metrics,
-        modalities=MODALITIES[run.metrics.modalities],
+        method=METHODS.get(run.metrics.method, run.metrics.method),
+        about=_about(run),
         tiles=_tiles(run.metrics.test),
         rows=_metric_rows(run),
         test_figures=test,
         curves=curves,
         embeddings=embeddings,
-        errors=_misclassified(run),
-        num_test=len(run.predicted("test")),
+        **_cases(run),
         config=run.config_text,
         environment=_flat(run.environment),
     )
@@ -100,10 +114,10 @@ def _written(panel: Panel, folder: Path) -> Figure:
     style.save(panel.figure, stem)
     svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
     wide = panel.figure.get_figwidth() > 1.4 * style.WIDTH
-    return Figure(panel.title, panel.caption, _inline(svg, panel.name, panel.alt), wide)
+    return Figure(panel.title, panel.caption, inline_svg(svg, panel.name, panel.alt), wide)
 
 
-def _inline(svg: str, name: str, alt: str) -> Markup:
+def inline_svg(svg: str, name: str, alt: str) -> Markup:
     """An SVG file's root element, fit to stand beside others in a page and to take its colours."""
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
@@ -144,15 +158,44 @@ def _metric_rows(run: RunFolder) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _misclassified(run: RunFolder) -> pd.DataFrame:
-    """Test cases that got the wrong class, the most confident mistakes first."""
-    table = run.predicted("test")
-    table = table[table["label"] != table["prediction"]]
-    errors = table[["case_id", "label", "prediction"]].assign(
-        of_label=[row[f"prob_{row['label']}"] for _, row in table.iterrows()],
-        of_prediction=[row[f"prob_{row['prediction']}"] for _, row in table.iterrows()],
+def _cases(run: RunFolder) -> dict[str, Any]:
+    """What the table of cases and the heatmaps of the page need."""
+    cases = cases_of(run)
+    test = [case for case in cases if case.part == "test"]
+    return {
+        "cases": cases,
+        "parts": sorted({case.part for case in cases}),
+        "num_test": len(test),
+        "num_wrong": sum(not case.right for case in test),
+        "any_maps": any(case.maps for case in cases),
+        "probability_titles": probability_titles(run),
+        "pictures": pictures_of(run, cases),
+        "attribution": attribution_of(run),
+    }
+
+
+def _about(run: RunFolder) -> list[tuple[str, str]]:
+    """What was trained on what, and how, as titles and texts."""
+    metrics, config = run.metrics, yaml.safe_load(run.config_text)
+    counts = ", ".join(f"{count} {part}" for part, count in metrics.cohort.n.items())
+    stages = "; ".join(
+        f"{panels.STAGES[name][0].lower()} {len(epochs)}"
+        for name, epochs in run.epochs.items()
+        if name in panels.STAGES
     )
-    return errors.sort_values(["of_prediction", "case_id"], ascending=[False, True])
+    facts = [
+        ("Method", METHODS.get(metrics.method, metrics.method)),
+        ("Reads", MODALITIES[metrics.modalities]),
+        ("Classes", ", ".join(metrics.cohort.classes)),
+        ("Patients", f"{counts} (split {metrics.cohort.split})"),
+        ("Epochs", stages),
+        ("Weights of epoch", "" if metrics.best_epoch is None else str(metrics.best_epoch)),
+        ("Seed", str(metrics.seed)),
+        ("Precision", str(config.get("precision") or "")),
+        ("Trained on", str(run.environment.get("gpu") or "CPU")),
+        ("gimp_fast", str(run.environment.get("gimp_fast") or "")),
+    ]
+    return [(title, text) for title, text in facts if text]
 
 
 def _flat(data: dict, prefix: str = "") -> list[tuple[str, str]]:

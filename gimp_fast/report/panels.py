@@ -55,10 +55,12 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def curve_panels(run: RunFolder) -> dict[str, list[Panel]]:
-    """Stage title -> its curves."""
+    """Stage title -> its curves; other methods than GiMP need not have all of its stages."""
     sections = {}
     for stage, (title, quantities) in STAGES.items():
         epochs = run.epochs.get(stage)
+        if not epochs and run.metrics.method != "gimp":
+            continue
         if not epochs:
             reason = "This run has no such stage: metrics.jsonl holds none of its epochs."
             sections[title] = [Panel(stage, "Left out", reason)]
@@ -87,7 +89,7 @@ def _curve(
         return None
     name, label = QUANTITIES[quantity]
     if stage == "pretrain" and quantity == "loss":
-        label = "Loss (embedding units)"
+        label = "Loss"
     ends = "; ".join(
         f"{split} ends at {values[-1]:.3g} in epoch {numbers[split][-1]}"
         for split, values in series.items()
@@ -161,8 +163,10 @@ def _binary_legend(run: RunFolder, area: float) -> str:
 
 
 def tsne_panels(run: RunFolder) -> list[Panel]:
-    """CLS_pat after each stage that stored it."""
+    """What the model classifies, CLS_pat in GiMP, after each stage that stored it."""
     titles = {"pretrain": "After pre-training", "finetune": "After fine-tuning"}
+    if run.metrics.method != "gimp" and "pretrain" not in run.embeddings.stages:
+        del titles["pretrain"]
     return [_tsne(run, stage, title) for stage, title in titles.items()]
 
 
@@ -193,5 +197,5 @@ def _tsne(run: RunFolder, stage: str, title: str) -> Panel:
         f"{n} patients, perplexity {perplexity:.3g}, seed {TSNE_SEED}. Only neighbourhoods mean "
         "something: distances between groups and their sizes do not."
     )
-    alt = f"t-SNE of CLS_pat {title.lower()}: {n} patients, coloured by {len(classes)} classes"
+    alt = f"t-SNE of patients {title.lower()}: {n} patients, coloured by {len(classes)} classes"
     return Panel(name, title, caption, alt, drawing)

@@ -56,6 +56,7 @@ class Metrics(_Record):
     """``metrics.json``."""
 
     cohort: CohortSummary
+    method: str = "gimp"
     modalities: Literal["both", "slide", "rna"]
     seed: int
     best_epoch: int | None = None

@@ -15,7 +15,7 @@ from gimp_fast.report import write_report
 
 ALL_FIGURES = {
     "genes_loss", "genes_accuracy", "genes_auc", "pretrain_reconstruction", "pretrain_triplet",
-    "finetune_loss", "finetune_accuracy", "finetune_auc", "confusion", "roc",
+    "finetune_loss", "finetune_accuracy", "finetune_auc", "confusion", "roc", "calibration",
     "tsne_pretrain", "tsne_finetune",
 }  # fmt: skip
 
@@ -65,7 +65,10 @@ def test_page_is_self_contained_and_has_alt_texts(make_run):
     ]
     assert targets
     assert [target for target in targets if not target.startswith(("#", "data:"))] == []
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
+    policy = next(a["content"] for tag, a in page.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(drawings) == len(ALL_FIGURES)
     assert all(len(attributes["aria-label"]) > 20 for attributes in drawings)
@@ -96,7 +99,7 @@ def test_banner_stands_on_synthetic_cohorts_only(make_run, synthetic):
 def test_names_from_the_data_are_escaped(make_run):
     classes = ("a<b>", "$x$ & _y", "_z --> 'q'")
     html = write_report(make_run(classes=classes, name="<script>x</script>")).read_text("utf-8")
-    assert "<script" not in html
+    assert "<script>x" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
     assert "a&lt;b&gt;" in html
@@ -117,9 +120,12 @@ def _pages_figures(run) -> set[str]:
 def test_a_stage_that_was_not_run_is_explained(make_run, stages):
     run = make_run(stages=stages, modalities="slide")
     page = _page(run)
-    assert {name.split("_")[0] for name in _drawn(run)} - {"confusion", "roc", "tsne"} == set(
-        stages
-    )
+    assert {name.split("_")[0] for name in _drawn(run)} - {
+        "confusion",
+        "roc",
+        "calibration",
+        "tsne",
+    } == set(stages)
     assert "This run has no such stage" in page.text
     assert "embeddings.npz has no embeddings of this stage" in page.text
 
@@ -127,7 +133,7 @@ def test_a_stage_that_was_not_run_is_explained(make_run, stages):
 def test_few_patients_have_no_tsne_and_no_test_figures(make_run):
     run = make_run(patients=8, epochs=1)
     page = _page(run)
-    assert not {"tsne_pretrain", "tsne_finetune", "confusion", "roc"} & _drawn(run)
+    assert not {"tsne_pretrain", "tsne_finetune", "confusion", "roc", "calibration"} & _drawn(run)
     assert "t-SNE of 8 patients shows nothing" in page.text
     assert "predictions.csv holds no test case" in page.text
 
@@ -174,13 +180,48 @@ def test_same_run_gives_the_same_page(make_run):
     assert write_report(run).read_bytes() == first
 
 
-def test_misclassified_cases_come_most_confident_first(make_run):
+def _rows(html: str) -> list[tuple[str, str]]:
+    """Markup before and after the case id of every row of the table of cases."""
+    return re.findall(
+        r'<tr( class=wrong)?><th scope="row">MADE-UP-\d+</th>(.*?)</tr>', html, flags=re.S
+    )
+
+
+def test_misclassified_cases_come_first_most_confident_on_top(make_run):
     run = make_run(classes=("a", "b", "c"), patients=150)
-    html = write_report(run).read_text(encoding="utf-8")
-    rows = re.findall(r'<tr><th scope="row">(MADE-UP-\d+)</th>(.*?)</tr>', html, flags=re.S)
-    confidence = [float(re.findall(r'class="number">([\d.]+)', row)[1]) for _, row in rows]
-    assert len(rows) >= 2
-    assert confidence == sorted(confidence, reverse=True)
+    rows = _rows(write_report(run).read_text(encoding="utf-8"))
+    tests = [(bool(wrong), row) for wrong, row in rows if "<td>test</td>" in row]
+    wrong = [is_wrong for is_wrong, _ in tests]
+    assert sum(wrong) >= 2
+    assert wrong == sorted(wrong, reverse=True)
+    confidence = [max(map(float, re.findall(r">([\d.]+)<", row))) for is_wrong, row in tests]
+    assert confidence[: sum(wrong)] == sorted(confidence[: sum(wrong)], reverse=True)
+    table = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == len(table) - 1
+
+
+def test_the_table_needs_no_script(make_run):
+    page = _page(make_run())
+    form = next(attributes for tag, attributes in page.tags if tag == "form")
+    assert "hidden" in form
+    assert page.text.count("MADE-UP-") >= 20
+
+
+def test_many_classes_have_two_columns_of_probabilities(make_run):
+    page = _page(make_run(classes=tuple("abcdef"), epochs=2, patients=90))
+    assert "P(true class)" in page.text
+    assert "P(a)" not in page.text
+
+
+def test_other_methods_are_called_by_name_and_need_no_stages(make_run):
+    run = make_run(stages=("finetune",), modalities="slide")
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    (run / "metrics.json").write_text(json.dumps(metrics | {"method": "clam_sb"}), "utf-8")
+    page = _page(run)
+    assert "CLAM-SB on made-up cohort" in page.text
+    assert "This run has no such stage" not in page.text
+    assert "After pre-training" not in page.text
+    assert "CLSpat" not in page.text
 
 
 RUN_FILES = (
