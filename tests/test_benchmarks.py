@@ -124,3 +124,13 @@ def test_mil_sets_are_cross_validated_beside_published_figures(tmp_path):
         for row in models.values():
             assert len(row["runs"]) == 2
             assert 0 <= row["last"]["mean"] <= row["best"]["mean"] <= 1
+
+
+def test_heatmap_writes_its_results(tmp_path):
+    printed = run("heatmap.py", "--smoke", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-heatmap.json").read_text())
+    assert [row["patches"] for row in results["results"]] == [50, 400]
+    for row in results["results"]:
+        assert row["command_s"] > row["attribute_s"] > 0
+        assert row["peak_mib"] > 0
+    assert "400 patches" in printed
