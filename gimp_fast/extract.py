@@ -111,7 +111,7 @@ def _add_tissue(group: argparse._ArgumentGroup) -> None:
     add("--segmentation-mpp", type=float, help="resolution of the search (default: 16)")
     add("--median", type=int, help="side of the median filter in its pixels (default: 3)")
     add("--close", type=int, help="gaps of so many of its pixels are closed (default: 4)")
-    add("--min-part", type=float, metavar="MM2", help="smaller parts are dropped (default: 0.26)")
+    add("--min-part", type=float, metavar="MM2", help="smaller parts are dropped (default: 0.066)")
     add("--min-hole", type=float, metavar="MM2", help="smaller holes are filled (default: 0.066)")
 
 

@@ -48,7 +48,7 @@ def open_wsi(path: str | Path) -> WholeSlide:
     if "tifffile" in installed and _is_tiff(path):
         from gimp_fast.wsi.tiff_file import TiffSlide
 
-        return TiffSlide(path)
+        return TiffSlide(path, refused_by_openslide="openslide" in installed)
     raise FaultError.of(
         "unknown-format",
         path,

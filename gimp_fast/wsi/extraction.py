@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -263,9 +264,10 @@ def _draw(path: Path, slide: WholeSlide, chosen: _Patches) -> None:
 def _nothing_found(chosen: _Patches, options: ExtractOptions) -> tuple[str, str]:
     if chosen.tissue is None:
         return "no coordinates", "one patch or more"
-    found = f"tissue on {chosen.tissue.fraction:.2%} of the slide"
-    found += f" (saturation above {chosen.tissue.threshold:g})"
-    least = options.grid.min_tissue
+    tissue, least = chosen.tissue, options.grid.min_tissue
+    found = f"tissue on {tissue.fraction:.2%} of the slide (saturation above {tissue.threshold:g})"
+    if tissue.dropped:
+        found += f", and {tissue.dropped:.2%} in parts below --min-part"
     return found, f"a patch with {least:.0%} of tissue or more; see the overlay, --saturation"
 
 
@@ -285,10 +287,14 @@ def _write_features(
         batches = read_batches(
             slide, chosen.plan, chosen.coords, options.batch_size, options.workers
         )
-        for patches in batches:
-            features = encoder(patches)
-            if not np.isfinite(features).all():
-                expected = f"finite features; try --precision fp32 instead of {encoder.precision}"
-                raise FaultError.of("features-not-finite", slide.facts.path, "NaN or ∞", expected)
-            out.append(features)
-            on_batch(len(patches))
+        # Closed here, whatever happens: its threads must have ended before the slide is closed.
+        with contextlib.closing(batches):
+            for patches in batches:
+                features = encoder(patches)
+                if not np.isfinite(features).all():
+                    found = f"NaN or ∞ from a network in {encoder.precision}"
+                    expected = "finite features; fp16 ends at 65,504, bf16 and fp32 do not"
+                    path = slide.facts.path
+                    raise FaultError.of("features-not-finite", path, found, expected)
+                out.append(features)
+                on_batch(len(patches))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+from PIL import Image
 
 from gimp_fast.data.slides.base import one_line
 from gimp_fast.errors import FaultError
@@ -34,16 +35,17 @@ class OpenSlideFile(WholeSlide):
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         with _openslide_errors(self.facts.path):
             region = self._slide.read_region((x, y), level, (width, height))
-        return over_white(np.asarray(region))
+        return over_white(region)
 
     def close(self) -> None:
         self._slide.close()
 
 
-def over_white(rgba: np.ndarray) -> np.ndarray:
-    """(h, w, 4) uint8 with straight alpha over white, (h, w, 3): nobody scanned what is clear."""
+def over_white(region: Image.Image) -> np.ndarray:
+    """RGBA with straight alpha over white, (h, w, 3) uint8: nobody scanned what is clear."""
+    rgba = np.asarray(region)
     if rgba[..., 3].min(initial=255) == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        return np.asarray(region.convert("RGB"))
     alpha = rgba[..., 3:].astype(np.float32) / 255
     return (rgba[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -30,7 +30,7 @@ def read_patch(slide: WholeSlide, plan: PatchPlan, x: int, y: int) -> np.ndarray
 
 def read_batches(
     slide: WholeSlide, plan: PatchPlan, coords: np.ndarray, batch_size: int, workers: int
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Patches in the order of the coordinates.
 
     Args:
@@ -41,7 +41,8 @@ def read_batches(
         workers: threads.
 
     Yields:
-        (B, P, P, 3) uint8. Three batches exist at a time, however many patches there are.
+        (B, P, P, 3) uint8. Three batches exist at a time, however many patches there are. Close
+        the generator before the slide.
     """
     side = plan.patch_size
     pending: deque[tuple[np.ndarray, list[Future]]] = deque()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from tqdm import tqdm
 
@@ -41,47 +41,65 @@ def run_and_report(
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
     if encoder is not None and encoder.name.startswith("RANDOM"):
         print("WARNING: random weights. Use these features for trials only.")
-    outcomes = []
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with (
-            (options.out / f"slides{ending}.csv").open("w", newline="", encoding="utf-8") as done,
-            (options.out / f"failures{ending}.csv").open("w", newline="", encoding="utf-8") as bad,
-            tqdm(total=len(slides), unit="slide", disable=None) as bar,
-        ):
-            tables = _Tables(done, bad)
-            patches = Counter()
+    tables = _Tables(options.out, ending)
+    outcomes, patches = [], Counter()
+    with tables, tqdm(total=len(slides), unit="slide", disable=None) as bar:
 
-            def on_batch(number: int) -> None:
-                patches["all"] += number
-                elapsed = bar.format_dict["elapsed"] or 1
-                bar.set_postfix_str(f"{patches['all']} patches, {patches['all'] / elapsed:.0f}/s")
+        def on_batch(number: int) -> None:
+            patches["all"] += number
+            elapsed = bar.format_dict["elapsed"] or 1
+            bar.set_postfix_str(f"{patches['all']} patches, {patches['all'] / elapsed:.0f}/s")
 
-            for outcome in extract(slides, options, encoder, on_batch):
-                outcomes.append(outcome)
-                tables.write(outcome)
-                tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
-                bar.update()
-    except OSError as error:
-        raise GimpError(f"{options.out}: cannot be written ({one_line(error)})") from error
+        for outcome in extract(slides, options, encoder, on_batch):
+            outcomes.append(outcome)
+            tables.write(outcome)
+            tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
+            bar.update()
     print(summary(outcomes, options.out / f"failures{ending}.csv"))
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
 class _Tables:
-    def __init__(self, done: TextIO, failed: TextIO):
-        self._files = (done, failed)
-        self._done, self._failed = csv.writer(done), csv.writer(failed)
-        self._done.writerow(OUTCOME_COLUMNS)
-        self._failed.writerow(FAILURE_COLUMNS)
+    """``slides.csv`` and ``failures.csv``, open; GimpError where they cannot be written."""
+
+    def __init__(self, folder: Path, ending: str):
+        self._folder = folder
+        with _disk_errors(folder), contextlib.ExitStack() as undo:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._files = [
+                undo.enter_context(
+                    (folder / f"{name}{ending}.csv").open("w", newline="", encoding="utf-8")
+                )
+                for name in ("slides", "failures")
+            ]
+            self._done, self._failed = map(csv.writer, self._files)
+            self._done.writerow(OUTCOME_COLUMNS)
+            self._failed.writerow(FAILURE_COLUMNS)
+            undo.pop_all()
 
     def write(self, outcome: Outcome) -> None:
-        self._done.writerow(row_of(outcome))
-        for fault in outcome.faults:
-            cells = (outcome.slide_id, outcome.path, fault.kind, fault.found, fault.expected)
-            self._failed.writerow(cells)
+        with _disk_errors(self._folder):
+            self._done.writerow(row_of(outcome))
+            for fault in outcome.faults:
+                cells = (outcome.slide_id, outcome.path, fault.kind, fault.found, fault.expected)
+                self._failed.writerow(cells)
+            for file in self._files:
+                file.flush()
+
+    def __enter__(self) -> _Tables:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         for file in self._files:
-            file.flush()
+            file.close()
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GimpError(f"{folder}: cannot be written ({one_line(error)})") from error
 
 
 def row_of(outcome: Outcome) -> list[object]:

@@ -41,10 +41,16 @@ _MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: i
 
 
 class TiffSlide(WholeSlide):
-    """An open slide; see ``open_wsi``."""
+    """An open slide; see ``open_wsi``.
 
-    def __init__(self, path: Path):
-        with contextlib.ExitStack() as undo, _tiff_errors(path):
+    Args:
+        path: the file.
+        refused_by_openslide: whether OpenSlide was asked first; errors then say so.
+    """
+
+    def __init__(self, path: Path, refused_by_openslide: bool = False):
+        self._refused = refused_by_openslide
+        with contextlib.ExitStack() as undo, _tiff_errors(path, self._refused):
             self._file = undo.enter_context(tifffile.TiffFile(path))
             self._pages = _pages(path, self._file)
             self._decoded: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -60,15 +66,17 @@ class TiffSlide(WholeSlide):
         tall, wide = page.chunks[0], page.chunks[1]
         x_end, y_end = min(left + width, page.shape[1]), min(top + height, page.shape[0])
         across = -(-page.shape[1] // wide)
-        with _tiff_errors(self.facts.path):
+        with _tiff_errors(self.facts.path, self._refused):
             for row in range(max(top, 0) // tall, -(-y_end // tall)):
                 for column in range(max(left, 0) // wide, -(-x_end // wide)):
                     tile = self._tile(level, row * across + column)
+                    # Tiles at the edge are whole; what they have beyond it is no picture.
+                    tile = tile[: page.shape[0] - row * tall, : page.shape[1] - column * wide]
                     _paste(out, tile, column * wide - left, row * tall - top)
         return out
 
     def _tile(self, level: int, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, decoded or remembered; parts beyond the edge of the image are cut."""
+        """(h, w, 3) uint8, decoded or remembered."""
         key = (level, index)
         with self._lock:
             if key in self._decoded:
@@ -159,11 +167,15 @@ def _tag_mpp(page: tifffile.TiffPage) -> tuple[float | None, float | None]:
 
 
 @contextlib.contextmanager
-def _tiff_errors(path: Path) -> Iterator[None]:
+def _tiff_errors(path: Path, refused: bool) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
         text, expected = one_line(error), "a whole, undamaged TIFF"
         if "imagecodecs" in text:
-            expected = "its codec: pip install imagecodecs, or openslide-bin"
+            text = "pixels in a codec that needs the package imagecodecs"
+            expected = "that package, or openslide-bin"
+        if refused:
+            text += "; OpenSlide does not know the file either"
+            expected += "; a slide of a scanner is damaged if OpenSlide does not know it"
         raise FaultError.of("unreadable-slide", path, text, expected) from error

@@ -2,8 +2,9 @@
 
 GiMP section 3.1 discards the background with CLAM's preprocessing. Stained tissue is coloured and
 glass is grey: the saturation of HSV is blurred by a median, cut by a threshold, gaps are closed,
-small parts dropped and small holes filled. The defaults for areas are those of CLAM's settings for
-TCGA, where its unit, 512 pixels at 40x, is the 128 µm of a patch of 256 pixels at 20x.
+small parts dropped and small holes filled. Areas are told in square micrometres, and by default in
+patches of 256 pixels at 20x, which are 128 µm: CLAM's unit, 512 pixels, at 40x. Its settings for
+TCGA keep holes of 4 and more, as here, and parts of 16 and more, which would lose small biopsies.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class TissueOptions:
     mpp: float = 16.0
     median: int = 3
     close: int = 4
-    min_part_um2: float = 16 * PATCH_AREA_UM2
+    min_part_um2: float = 4 * PATCH_AREA_UM2
     min_hole_um2: float = 4 * PATCH_AREA_UM2
 
 
@@ -52,10 +53,12 @@ class Tissue:
     Attributes:
         mask: (h, w) bool over the whole slide.
         threshold: of saturation, that was used.
+        dropped: fraction of the slide that was coloured, in parts that are too small.
     """
 
     mask: np.ndarray
     threshold: float
+    dropped: float = 0.0
 
     @property
     def fraction(self) -> float:
@@ -76,8 +79,11 @@ def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
         threshold = min(max(otsu(saturation), options.lowest), options.highest)
     mask = _majority(saturation > threshold, options.median)
     mask = _close(mask, options.close)
+    coloured = mask.mean()
     mask = _drop_small(mask, options.min_part_um2 / mpp**2)
-    return Tissue(_fill_small_holes(mask, options.min_hole_um2 / mpp**2), float(threshold))
+    dropped = float(coloured - mask.mean())
+    mask = _fill_small_holes(mask, options.min_hole_um2 / mpp**2)
+    return Tissue(mask, float(threshold), dropped)
 
 
 def saturation_of(rgb: np.ndarray, darkest: int = 0) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -99,7 +100,9 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
                 return load_file(path)
             except SafetensorError as error:
                 raise ValueError(str(error)) from error
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         expected = "a state dict, .safetensors or .pth"
         raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
