@@ -98,6 +98,21 @@ def test_reading_writes_every_reader_and_the_index(tmp_path):
     assert results["index"]["slides"] == 5
 
 
+def test_extract_is_timed_and_its_memory_measured(tmp_path):
+    pytest.importorskip("openslide")
+    pytest.importorskip("tifffile")
+    small = ("--patches", "20", "--sizes", "30", "--repeats", "1", "--batch", "1")
+    run("extract.py", *small, "--folder", tmp_path, "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-extract.json").read_text())
+    assert len(results["reading"]) >= 3
+    for row in results["reading"]:
+        assert set(row["patches_per_s"]) > {"plain loop", "gimp_fast, 1 threads"}
+        assert min(row["patches_per_s"].values()) > 0
+    assert results["memory"][0]["patches"] == 30
+    assert results["memory"][0]["peak_mib"] > 0
+    assert set(results["encoding"]["patches_per_s"]) == {"fp32", "bf16"}
+
+
 def test_prepare_is_timed_as_a_command(tmp_path):
     run("prepare.py", "--files", "20", "--genes", "50", "--folder", tmp_path, "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-prepare.json").read_text())

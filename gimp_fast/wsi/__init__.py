@@ -14,9 +14,9 @@ from gimp_fast.wsi.slide import WholeSlide
 
 __all__ = ["SUFFIXES", "WholeSlide", "open_wsi"]
 
+# Of files that are a slide each; a slide in DICOM is many, of which the user names one.
 SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm",
-    ".czi",
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide",
 )  # fmt: skip
 _TIFF_SIGNS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

@@ -152,7 +152,8 @@ def foreground(
     top, bottom = _to_mask(y, size, facts.height, mask.shape[0])
     # Sum of the mask over any rectangle, from the sums over those that begin at the corner.
     total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
-    mask.cumsum(0, dtype=np.int32).cumsum(1, out=total[1:, 1:])
+    np.cumsum(mask, 0, out=total[1:, 1:])
+    np.cumsum(total, 1, out=total)
     tissue = total[bottom][:, right] - total[bottom][:, left]
     tissue -= total[top][:, right] - total[top][:, left]
     whole = mask.shape[1] / facts.width, mask.shape[0] / facts.height

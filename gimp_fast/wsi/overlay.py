@@ -34,20 +34,18 @@ def draw_overlay(
         (H, W, 3) uint8, at least about 1000 pixels long.
     """
     enlarge = max(1, round(_LEAST_SIDE / max(rgb.shape)))
-    picture = np.repeat(np.repeat(rgb, enlarge, 0), enlarge, 1)
+    picture = rgb.copy() if enlarge == 1 else rgb.repeat(enlarge, 0).repeat(enlarge, 1)
     height, width = picture.shape[:2]
     scale = np.array([width / facts.width, height / facts.height])
     boxes = _boxes(coords, plan.size_level0, scale, np.array([width, height]))
     covered, lines = np.zeros((2, height, width), bool)
     for left, top, right, bottom in boxes:
         covered[top:bottom, left:right] = True
-        for edge in (np.s_[top, left:right], np.s_[top:bottom, left]):
-            lines[edge] = True
-        for edge in (np.s_[bottom - 1, left:right], np.s_[top:bottom, right - 1]):
-            lines[edge] = True
-    pale = picture[~covered].mean(-1, keepdims=True)
-    picture[~covered] = 255 - _LEFT_OUT * (255 - pale)
-    picture[lines] = (0.4 * picture[lines] + 0.6 * np.array(_GRID)).astype(np.uint8)
+        lines[[top, bottom - 1], left:right] = True
+        lines[top:bottom, [left, right - 1]] = True
+    for row, taken, line in zip(picture, covered, lines, strict=True):  # row by row: small copies
+        row[~taken] = 255 - _LEFT_OUT * (255 - row[~taken].mean(-1, keepdims=True))
+        row[line] = 0.4 * row[line] + 0.6 * np.array(_GRID)
     if mask is not None:
         picture[_outline(mask, width, height)] = _OUTLINE
     return picture

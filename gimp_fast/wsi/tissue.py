@@ -9,12 +9,14 @@ TCGA keep holes of 4 and more, as here, and parts of 16 and more, which would lo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 PATCH_AREA_UM2 = 128.0**2
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,12 @@ def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
 
 def saturation_of(rgb: np.ndarray, darkest: int = 0) -> np.ndarray:
     """HSV saturation, (h, w) uint8: 255 · (max − min) / max; 0 where max is below ``darkest``."""
-    largest, smallest = rgb.max(-1), rgb.min(-1)
-    spread = (largest - smallest).astype(np.float32)
-    saturation = np.rint(255 * spread / np.maximum(largest, 1)).astype(np.uint8)
-    saturation[largest < max(darkest, 1)] = 0
+    saturation = np.empty(rgb.shape[:2], np.uint8)
+    for rows in _blocks(len(rgb)):
+        largest, smallest = rgb[rows].max(-1), rgb[rows].min(-1)
+        spread = (largest - smallest).astype(np.float32)
+        spread[largest < max(darkest, 1)] = 0
+        saturation[rows] = np.rint(255 * spread / np.maximum(largest, 1))
     return saturation
 
 
@@ -100,7 +104,7 @@ def otsu(values: np.ndarray) -> int:
 
     Maximises the variance between the two classes (Otsu, IEEE TSMC 1979). 0 if all are equal.
     """
-    count = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    count = _count(values, 256).astype(np.float64)
     below = count.cumsum()
     mass = (count * np.arange(256)).cumsum()
     above = below[-1] - below
@@ -112,11 +116,25 @@ def otsu(values: np.ndarray) -> int:
     return int(best[len(best) // 2])
 
 
+def _blocks(rows: int) -> Iterator[slice]:
+    """Some rows at a time: of a large slide, what is in between would be larger than it."""
+    return (slice(top, top + _ROWS) for top in range(0, rows, _ROWS))
+
+
+def _count(values: np.ndarray, number: int) -> np.ndarray:
+    """How often each of 0 … number − 1 is in an image, (number,) int64."""
+    total = np.zeros(number, np.int64)
+    for rows in _blocks(len(values)):
+        total += np.bincount(values[rows].ravel(), minlength=number)
+    return total
+
+
 def _majority(mask: np.ndarray, side: int) -> np.ndarray:
     """Median filter of the saturation, done after the threshold, with which it commutes."""
     if side <= 1:
         return mask
-    share = ndimage.uniform_filter(mask.astype(np.float32), side, mode="nearest")
+    share = mask.astype(np.float32)
+    ndimage.uniform_filter(share, side, output=share, mode="nearest")
     return share > 0.5
 
 
@@ -131,7 +149,7 @@ def _close(mask: np.ndarray, side: int) -> np.ndarray:
 
 def _drop_small(mask: np.ndarray, pixels: float) -> np.ndarray:
     labels, count = ndimage.label(mask, np.ones((3, 3), bool))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes = _count(labels, count + 1)
     keep = sizes >= pixels
     keep[0] = False
     return keep[labels]
@@ -140,7 +158,7 @@ def _drop_small(mask: np.ndarray, pixels: float) -> np.ndarray:
 def _fill_small_holes(mask: np.ndarray, pixels: float) -> np.ndarray:
     """A hole is glass that tissue encloses; glass that reaches the edge is none."""
     labels, count = ndimage.label(~mask)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes = _count(labels, count + 1)
     fill = sizes < pixels
     fill[0] = False
     edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])

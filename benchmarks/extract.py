@@ -1,0 +1,227 @@
+"""Extraction: how fast patches are read and encoded, and that the memory stays flat.
+
+python benchmarks/extract.py [--slides FOLDER] [--patches 600] [--sizes 1000 10000 50000]
+
+Reading, without the network: synthetic pyramids (JPEG where imagecodecs is installed, else deflate)
+and the slides of FOLDER (default: $GIMP_FAST_REALDATA/slides), patches of 256 pixels at 0.5 µm, by
+gimp_fast in 1, 2 and 4 threads, beside the loop that everybody writes: read_region, convert,
+reduce. Equal pixels first. Two threads that hash tell how much of the machine was free.
+Memory: `extract` from slide to file, in a fresh process, with an encoder that costs nothing, on
+slides of ever more patches; they have 64 pixels of 2 µm, so that slide, mask and overlay have the
+size that they would have with 256 pixels of 0.5 µm. Writes results/<device>-extract.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import importlib.util
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openslide
+from _common import RESULTS, peak_memory_mib, time_interleaved, write_results
+
+from gimp_fast.wsi import open_wsi
+from gimp_fast.wsi.extraction import ExtractOptions, extract
+from gimp_fast.wsi.grid import GridOptions, PatchPlan, foreground, plan_patches
+from gimp_fast.wsi.inputs import find_slides, read_overrides
+from gimp_fast.wsi.overview import read_overview, reduce
+from gimp_fast.wsi.patches import read_batches
+from gimp_fast.wsi.synthetic import write_synthetic_slide
+from gimp_fast.wsi.tissue import TissueOptions, find_tissue
+from gimp_fast.wsi.weights import load_encoder
+
+THREADS = (1, 2, 4)
+CHANNELS = 1024
+_BYTES = bytes(20 << 20)
+OVERRIDES = read_overrides("0.25", None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slides", type=Path, help="real slides to read as well")
+    parser.add_argument("--patches", type=int, default=600, help="of each synthetic slide")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 50_000])
+    parser.add_argument("--batch", type=int, default=16, help="patches the network is given")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the network")
+    parser.add_argument("--no-write", action="store_true", help="only print")
+    arguments = parser.parse_args()
+    real = arguments.slides
+    if real is None and "GIMP_FAST_REALDATA" in os.environ:
+        real = Path(os.environ["GIMP_FAST_REALDATA"]) / "slides"
+    folder = Path(tempfile.mkdtemp(prefix="gimp-fast-extract-", dir=arguments.folder))
+    try:
+        slides = synthetic_slides(folder, arguments.patches)
+        slides |= {path.stem: path for path in find_slides([real])} if real else {}
+        reading = [
+            time_reading(name, path, arguments.patches, arguments.repeats)
+            for name, path in slides.items()
+        ]
+        memory = [measure_extract(folder, number) for number in arguments.sizes]
+    finally:
+        shutil.rmtree(folder)
+    encoding = time_encoder(arguments.device, arguments.batch, arguments.repeats)
+    if not arguments.no_write:
+        facts = {"cores": len(os.sched_getaffinity(0)), "reading": reading, "memory": memory}
+        facts |= {"encoding": encoding}
+        print(f"wrote {write_results('extract', arguments.device, facts, arguments.results)}")
+
+
+def synthetic_slides(folder: Path, patches: int) -> dict[str, Path]:
+    """Slides as scanners write them: tiles of 256 pixels and of 240, at 20x and at 40x."""
+    compression = "jpeg" if importlib.util.find_spec("imagecodecs") else "deflate"
+    columns = math.ceil(math.sqrt(2 * patches))
+    size = columns * 256, math.ceil(patches / columns) * 256
+    slides = {}
+    for name, tile, mpp in (("20x", 256, 0.5), ("20x", 240, 0.5), ("40x", 240, 0.25)):
+        width, height = (round(side * 0.5 / mpp) for side in size)
+        label = f"synthetic {name}, {compression}, tiles of {tile}"
+        slides[label] = write_synthetic_slide(
+            folder / f"{name}-{tile}.tif", (width, height), [(0, 0, width, height)],
+            mpp=mpp, tile=tile, compression=compression,
+        )  # fmt: skip
+    return slides
+
+
+def time_reading(name: str, path: Path, patches: int, repeats: int) -> dict[str, object]:
+    """Patches a second of every reader, after a check that all see the same pixels."""
+    plan, coords = chosen(path, patches)
+    readers: dict[str, Callable[[], float]] = {
+        "plain loop": functools.partial(plain, path, plan, coords)
+    }
+    for threads in THREADS:
+        readers[f"gimp_fast, {threads} threads"] = functools.partial(
+            ours, path, plan, coords, threads
+        )
+    sums = {reader: read() for reader, read in readers.items()}
+    if len(set(sums.values())) > 1:
+        raise SystemExit(f"{name}: the readers see other pixels: {sums}")
+    control = {
+        f"control, {threads} threads": functools.partial(hashing, threads) for threads in (1, 2)
+    }
+    timed = time_interleaved(readers | control, device="cpu", repeats=repeats, warmup=0)
+    rates = {reader: len(coords) / (timed[reader]["median_ms"] / 1e3) for reader in readers}
+    one, two = (timed[name]["median_ms"] for name in control)
+    print(f"{name}: {len(coords)} patches, {plan.read_size} pixels of level {plan.level}")
+    for reader, rate in rates.items():
+        print(f"  {reader:<22} {rate:7.0f} patches/s")
+    print(
+        f"  two threads that hash are {one / two:.2f} times as fast as one: so busy is the machine"
+    )
+    return {
+        "slide": name,
+        "patches": len(coords),
+        "read_size": plan.read_size,
+        "level": plan.level,
+        "patches_per_s": rates,
+        "control_speedup_of_2_threads": one / two,
+        "timed": timed,
+    }
+
+
+def chosen(path: Path, patches: int) -> tuple[PatchPlan, np.ndarray]:
+    """The patches of a slide, as `extract` chooses them; those wholly inside it."""
+    with open_wsi(path) as slide:
+        facts = slide.facts
+        plan = plan_patches(facts, GridOptions(), OVERRIDES.of(path))
+        picture, finer = read_overview(slide, plan.level0_mpp, 16.0)
+    mask = find_tissue(reduce(picture, finer), 16.0, TissueOptions()).mask
+    coords = foreground(facts, plan, mask, 0.25)
+    inside = (coords + plan.size_level0 <= [facts.width, facts.height]).all(-1)
+    return plan, coords[inside][:patches]
+
+
+def plain(path: Path, plan: PatchPlan, coords: np.ndarray) -> float:
+    """One after the other; returns the sum of all pixels."""
+    total, side = 0, (plan.read_size, plan.read_size)
+    with openslide.OpenSlide(path) as slide:
+        for x, y in coords.tolist():
+            region = slide.read_region((x, y), plan.level, side).convert("RGB")
+            if plan.read_size != plan.patch_size:
+                region = region.reduce(plan.read_size // plan.patch_size)
+            total += int(np.asarray(region)[::16].sum())
+    return total
+
+
+def ours(path: Path, plan: PatchPlan, coords: np.ndarray, threads: int) -> float:
+    with open_wsi(path) as slide:
+        batches = read_batches(slide, plan, coords, 64, threads)
+        return sum(int(batch[:, ::16].sum()) for batch in batches)
+
+
+def hashing(threads: int) -> None:
+    """Work that scales with the cores that are free, and with nothing else."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda _: hashlib.sha256(_BYTES).digest(), range(8)))
+
+
+def time_encoder(device: str, batch: int, repeats: int) -> dict[str, object]:
+    """Patches a second of the cut ResNet50, random weights, in every precision of the device."""
+    patches = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), np.uint8)
+    precisions = ("fp32", "bf16", "fp16") if device == "cuda" else ("fp32", "bf16")
+    calls = {
+        precision: functools.partial(
+            load_encoder(None, random_seed=0, device=device, precision=precision), patches
+        )
+        for precision in precisions
+    }
+    timed = time_interleaved(calls, device=device, repeats=repeats)
+    rates = {name: batch / (row["median_ms"] / 1e3) for name, row in timed.items()}
+    for precision, rate in rates.items():
+        print(f"network in {precision}: {rate:.1f} patches/s")
+    return {"batch": batch, "patches_per_s": rates, "timed": timed}
+
+
+class StandIn:
+    """As many channels as the real encoder, at no cost."""
+
+    name, dim, weights, precision = "stand-in", CHANNELS, "none", "fp32"
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        return np.repeat(patches[:, :1, 0, 0].astype(np.float32), CHANNELS, 1)
+
+
+def measure_extract(folder: Path, patches: int) -> dict[str, float]:
+    """Peak memory and time from slide to file, in a fresh process."""
+    columns = math.ceil(math.sqrt(patches))
+    size = columns * 64, math.ceil(patches / columns) * 64
+    path = folder / f"{patches}.tif"
+    write_synthetic_slide(path, size, [(0, 0, *size)], mpp=2.0, tile=256)
+    start = time.perf_counter()
+    peak = peak_memory_mib(prepare_extract, path, folder / "out", device="cpu")
+    seconds = time.perf_counter() - start
+    path.unlink()
+    with (folder / "out" / "found.txt").open(encoding="utf-8") as file:
+        found = int(file.read())
+    print(f"{found} patches: {peak:.0f} MiB, {seconds:.1f} s with the start of the process")
+    return {"patches": found, "peak_mib": peak, "seconds": seconds}
+
+
+def prepare_extract(path: Path, out: Path) -> Callable[[], None]:
+    """Importable by the measured process."""
+    grid = GridOptions(target_mpp=2.0, patch_size=64)
+    options = ExtractOptions(out, grid=grid, batch_size=64, workers=2)
+
+    def call() -> None:
+        (outcome,) = extract([path], options, StandIn())
+        if outcome.status != "done":
+            raise RuntimeError(str(outcome.faults))
+        (out / "found.txt").write_text(str(outcome.patches), encoding="utf-8")
+
+    return call
+
+
+if __name__ == "__main__":
+    main()
