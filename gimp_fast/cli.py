@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train GiMP on a cohort: genes, pretrain, finetune, evaluate",
     "predict": "apply a trained model to new patients, or export it",
     "heatmap": "draw what a trained model looks at, on slides and among genes",
+    "experiments": "reproduce the paper's tables and figures on a cohort",
     "doctor": "show what was built, what can run here, and why not",
 }
 EXIT_BAD_INPUT = 2

@@ -1,0 +1,160 @@
+"""The command: ``python -m gimp_fast.experiments table1 --data cohort --out results``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from gimp_fast.cli import command
+from gimp_fast.experiments.plan import (
+    DELTAS,
+    EXPERIMENTS,
+    chosen_rows,
+    chosen_splits,
+    experiment,
+)
+
+EXIT_SOME_FAILED = 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gimp_fast.experiments",
+        description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
+        "train every row on every split, and write tables, figures and a page.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The same command goes on after an interruption; runs that are there are not "
+        "trained again,\nnor are those that another table with the same --out has trained.\n"
+        "OUT/<table>/ holds report.html, table.md, table.csv, table.tex, results.json, figures/.\n"
+        "Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 stopped by a signal.",
+    )
+    add = parser.add_argument
+    add(
+        "experiments",
+        nargs="+",
+        choices=EXPERIMENTS,
+        metavar="TABLE",
+        help=f"what to reproduce, one or more of {', '.join(EXPERIMENTS)}",
+    )
+    add("--data", type=Path, required=True, metavar="COHORT", help="cohort folder")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of results and runs")
+    add(
+        "--splits",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="splits of the cohort, by name or pattern, e.g. 'random_*'; default: all of them. "
+        "Splits that differ by their number alone are reported together",
+    )
+    add("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N − 1; default: 1")
+    add("--preset", default="paper", metavar="NAME", help="paper (default), small or demo")
+    add("--config", type=Path, metavar="YAML", help="fields to change, over the preset")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one field of all runs to change, e.g. --set finetune.lr=3e-4; may be repeated",
+    )
+    add("--only", nargs="+", default=[], metavar="ROW", help="these rows alone; see --dry-run")
+    add(
+        "--deltas",
+        nargs="+",
+        type=_not_negative,
+        default=list(DELTAS),
+        metavar="D",
+        help=f"margins of `delta`; default: {' '.join(map(str, DELTAS))}",
+    )
+    add(
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="runs at a time; default: one for each GPU, or without one for each core, and then "
+        "each has one thread",
+    )
+    add(
+        "--resamples",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="bootstrap resamples of the intervals; default: 2000",
+    )
+    add("--keep-checkpoints", action="store_true", help="keep the weights of every run")
+    add("--dry-run", action="store_true", help="print rows and runs; train and write nothing")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; expected 1 or more")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text}; expected a number of 0 or more")
+    return value
+
+
+@command
+def main(argv: Sequence[str]) -> int | None:
+    args = build_parser().parse_args(argv)
+
+    # After parsing, so that --help and a wrong option do not wait for torch.
+    from gimp_fast.data import open_cohort
+    from gimp_fast.errors import GimpError
+    from gimp_fast.experiments.execute import default_jobs, execute, show_plan
+    from gimp_fast.experiments.outputs import Session, write_outputs
+    from gimp_fast.experiments.runner import lock
+    from gimp_fast.experiments.runs import Shared, make_plan
+    from gimp_fast.training import TrainConfig
+    from gimp_fast.training.run_folder import environment
+
+    cohort = open_cohort(args.data)
+    tables = [experiment(name, args.deltas) for name in dict.fromkeys(args.experiments)]
+    rows = chosen_rows(tables, args.only)
+    splits = chosen_splits(cohort.split_names, args.splits)
+    if not splits:
+        raise GimpError(f"{args.data}: the cohort has no splits; `prepare` makes them")
+    shared = Shared.of(args.preset, args.config, args.set)
+    jobs, gpus = default_jobs(args.jobs)
+    seeds = range(args.seeds)
+    threads = 1 if jobs > 1 else None
+    plan = make_plan(tables, cohort, shared, rows=rows, splits=splits, seeds=seeds, threads=threads)
+    if args.dry_run:
+        print("\n".join(show_plan(tables, plan, args.out / "runs", splits, seeds)))
+        return 0
+    if not plan.runs:
+        reasons = "; ".join(f"{key}: {why}" for (_, key), why in plan.skipped.items())
+        raise GimpError(f"no row of {', '.join(args.experiments)} can be made: {reasons}")
+    if cohort.synthetic:
+        print("SYNTHETIC patients: these results say nothing about real ones.")
+    for (table, key), reason in plan.skipped.items():
+        print(f"{table}: row {key} is left out: {reason}")
+    began = time.perf_counter()
+    with lock(args.out / "runs"):
+        finished, errors = execute(
+            plan, cohort, args.out / "runs", jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
+        )
+        facts = environment(TrainConfig())
+        facts = {k: v for k, v in facts.items() if k not in ("config_sha256", "command", "ranks")}
+        words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
+        session = Session(
+            cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words, facts,
+            args.resamples,
+        )  # fmt: skip
+        for table in tables:
+            page = write_outputs(table, plan, finished, errors, session, args.out / table.name)
+            print(f"{table.title}: {page}")
+    print(f"{len(finished)} of {len(plan.runs)} runs in {time.perf_counter() - began:.0f} s")
+    if errors:
+        print(f"{len(errors)} runs failed; the same command tries them again", file=sys.stderr)
+        return EXIT_SOME_FAILED
+    return 0

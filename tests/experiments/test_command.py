@@ -1,0 +1,250 @@
+"""The command from a cohort to pages: what is written, kept, told, and survived."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gimp_fast
+from gimp_fast.data import open_cohort
+from gimp_fast.experiments import main, runner
+from gimp_fast.experiments.plan import experiment
+from gimp_fast.experiments.runs import Shared, make_plan
+from gimp_fast.experiments.worker import Task
+
+QUICK_ROWS = ["mean_pool", "lr_slide", "gimp_scratch", "gimp"]
+
+
+@pytest.fixture(scope="module")
+def made(cohort_folder, tiny, tmp_path_factory):
+    """Two folds, one seed, four rows, trained once for all tests that only look."""
+    out = tmp_path_factory.mktemp("out")
+    arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
+    assert main([*arguments, "--only", *QUICK_ROWS]) == 0
+    return out
+
+
+def results(out: Path, table: str = "table1") -> dict:
+    return json.loads((out / table / "results.json").read_text(encoding="utf-8"))
+
+
+def test_a_table_has_all_its_files(made):
+    folder = made / "table1"
+    for name in ("table.md", "table.csv", "table.tex", "results.json", "report.html"):
+        assert (folder / name).stat().st_size > 200
+    drawn = {path.name for path in (folder / "figures").iterdir()}
+    assert {
+        "accuracy_fold.png",
+        "accuracy_fold.svg",
+        "roc_fold.png",
+        "reliability_fold.svg",
+    } <= drawn
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org/", "")
+    assert "Synthetic patients." in page
+    assert "made up &amp; &lt;small&gt;" in page
+    assert "Synthetic patients" in (folder / "table.md").read_text(encoding="utf-8")
+    assert "Synthetic patients" in (folder / "table.tex").read_text(encoding="utf-8")
+
+
+def test_numbers_are_those_of_the_predictions(made):
+    found = results(made)
+    assert found["cohort"]["synthetic"] is True
+    assert found["num_runs"] == 8
+    row = next(row for row in found["rows"] if row["key"] == "gimp")
+    test = row["groups"]["fold"]["test"]
+    hits = total = 0
+    for folder in (made / "runs").glob("gimp-*"):
+        with (folder / "predictions.csv").open(newline="") as stream:
+            lines = [line for line in csv.DictReader(stream) if line["split"] == "test"]
+        hits += sum(line["label"] == line["prediction"] for line in lines)
+        total += len(lines)
+    assert (test["accuracy"]["k"], test["accuracy"]["n"]) == (hits, total)
+    assert test["accuracy"]["low"] <= test["accuracy"]["value"] <= test["accuracy"]["high"]
+    assert row["groups"]["fold"]["versus"] is None
+    other = next(row for row in found["rows"] if row["key"] == "mean_pool")
+    versus = other["groups"]["fold"]["versus"]
+    assert versus["mcnemar"]["p"] <= 1  # the folds have no test patient in common
+    difference = other["groups"]["fold"]["test"]["accuracy"]["value"] - test["accuracy"]["value"]
+    assert versus["value"] == pytest.approx(difference)
+
+
+def test_run_folders_keep_results_and_no_weights(made):
+    for folder in (made / "runs").glob("*-fold_*"):
+        names = {path.name for path in folder.iterdir()}
+        assert {"predictions.csv", "metrics.json", "config.yaml", "environment.json"} <= names
+        assert not names & {"checkpoints", "tensorboard", "error.txt"}
+
+
+def test_nothing_is_trained_twice(made, cohort_folder, tiny, capsys, monkeypatch):
+    def refuse(*arguments, **more):
+        raise AssertionError("a run was started again")
+
+    monkeypatch.setattr("gimp_fast.experiments.execute.run_all", refuse)
+    before = results(made)
+    arguments = ["--data", str(cohort_folder), "--out", str(made), *tiny]
+    assert main(["table1", *arguments, "--only", *QUICK_ROWS]) == 0
+    assert "8 of 8 runs are there already" in capsys.readouterr().out
+    assert results(made)["rows"] == before["rows"]
+    # Table 2 has two rows that Table 1 has trained.
+    assert main(["table2", *arguments, "--only", "gimp", "gimp_scratch"]) == 0
+    assert results(made, "table2")["num_runs"] == 4
+
+
+def test_fig2_and_delta_have_figures_of_their_own(made, cohort_folder, tiny):
+    arguments = ["--data", str(cohort_folder), "--out", str(made), *tiny, "--splits", "fold_0"]
+    rows = ["gimp", "gimp_without_genes", "gimp_delta_0.2", "gimp_delta_0.8"]
+    assert main(["fig2", "delta", *arguments, "--only", *rows, "--deltas", "0.2", "0.8"]) == 0
+    drawn = {path.name for path in made.glob("*/figures/*.png")}
+    assert {"tsne_fold.png", "delta.png"} <= drawn
+    separation = results(made, "fig2")["rows"][1]["separation"]["fold"]
+    assert -1 <= separation["train"]["mean"] <= 1
+    assert separation["neighbours"]["n"] == 8
+    # CLS_img alone is half of CLS_pat.
+    folder = next((made / "runs").glob("gimp_without_genes-*"))
+    with np.load(folder / "embeddings.npz") as archive:
+        assert archive["pretrain"].shape[1] == 16
+
+
+def test_a_dry_run_writes_nothing(cohort_folder, tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
+    assert main([*arguments, "--dry-run", "--seeds", "3", "--only", "abmil", "lr_rna"]) == 0
+    said = capsys.readouterr().out
+    assert "abmil" in said
+    assert "2 splits (fold_0, fold_1), 3 seeds: 8 runs, 8 to train" in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--splits", "random_*"], "--splits: found 'random_*'; the cohort has fold_0, fold_1"),
+        (["--only", "abmill"], "--only: found abmill"),
+        (["--set", "seed=4"], "the table decides the seed"),
+        (["--set", "finetune.lr=fast"], "finetune.lr"),
+        (["--preset", "huge"], "'huge'"),
+    ],
+)
+def test_bad_requests_exit_with_two_and_one_message(
+    arguments, message, cohort_folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert main(["table1", "--data", str(cohort_folder), "--out", str(out), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not out.exists()
+
+
+def test_no_cohort_no_rows_and_a_busy_folder(
+    cohort_folder, cohort_without_rna, tiny, tmp_path, capsys
+):
+    out = str(tmp_path / "out")
+    assert main(["table1", "--data", str(tmp_path), "--out", out]) == 2
+    assert "not a cohort folder" in capsys.readouterr().err
+    arguments = ["--data", str(cohort_without_rna), "--out", out, *tiny]
+    assert main(["table1", *arguments, "--only", "snn"]) == 2
+    assert "needs RNA, of which the cohort has none" in capsys.readouterr().err
+    with runner.lock(Path(out) / "runs"):
+        assert main(["table1", *arguments, "--only", "lr_slide"]) == 2
+    assert "another command is at work there" in capsys.readouterr().err
+    assert main(["table1", *arguments, "--only", "lr_slide", "snn", "gimp"]) == 0
+    assert "left out" in (Path(out) / "table1" / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(cohort_folder, tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
+    arguments += ["--only", "mean_pool", "lr_slide", "--set", "finetune.lr=1e30"]
+    assert main([*arguments, "--set", "finetune.epochs=3"]) == 1
+    captured = capsys.readouterr()
+    assert "mean_pool fold_0 seed 0: FAILED" in captured.out
+    assert "2 runs failed" in captured.err
+    found = results(out)
+    assert set(found["failed"]) == {"mean_pool fold_0 seed 0", "mean_pool fold_1 seed 0"}
+    rows = {row["key"]: row["groups"]["fold"] for row in found["rows"]}
+    assert (rows["lr_slide"]["runs"], rows["mean_pool"]["runs"]) == (2, 0)
+    assert "0 of 2 runs" in (out / "table1" / "table.md").read_text(encoding="utf-8")
+    assert "Runs that failed" in (out / "table1" / "report.html").read_text(encoding="utf-8")
+
+
+def crash(task: Task) -> None:
+    """In place of a worker: memory runs out in one run, another ends with an exception."""
+    task.folder.mkdir(parents=True)
+    if task.run.split == "fold_0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    (task.folder / "log.txt").write_text("epoch 1\nRuntimeError: no luck\n")
+    raise SystemExit(1)
+
+
+def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "work", crash)
+    cohort = open_cohort(cohort_folder)
+    plan = make_plan(
+        [experiment("table1")], cohort, Shared("small"), rows=frozenset(["lr_slide"]),
+        splits=["fold_0", "fold_1"], seeds=[0], threads=1,
+    )  # fmt: skip
+    tasks = [Task(run, cohort_folder, tmp_path / run.name) for run in plan.runs]
+    outcomes = []
+    runner.run_all(tasks, 2, outcomes.append)
+    errors = {outcome.run.split: outcome.error for outcome in outcomes}
+    assert errors["fold_0"].startswith("ended by SIGKILL; perhaps memory ran out")
+    assert errors["fold_1"].startswith("RuntimeError: no luck; see ")
+
+
+def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:
+    """Exit code of the command after a signal, sent when its last run has finished an epoch."""
+    package = str(Path(gimp_fast.__file__).parents[1])  # the one that is tested
+    command = subprocess.Popen(
+        [sys.executable, "-m", "gimp_fast.experiments", *arguments],
+        cwd=out.parent, env=os.environ | {"PYTHONPATH": package}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(out.glob("runs/abmil-*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    command.send_signal(number)
+    return command.wait(timeout=120)
+
+
+def long_arguments(cohort_folder: Path, out: Path, tiny: list[str]) -> list[str]:
+    arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
+    arguments += ["--only", "lr_slide", "abmil", "--jobs", "1", "--splits", "fold_0"]
+    return [*arguments, "--set", "finetune.epochs=60"]
+
+
+def test_a_command_that_is_stopped_goes_on(cohort_folder, tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = long_arguments(cohort_folder, out, tiny)
+    assert stopped_in_the_middle(arguments, out, signal.SIGTERM) == 75
+    assert len(list(out.glob("runs/lr_slide-*/run.json"))) == 1
+    unfinished = next(out.glob("runs/abmil-*"))
+    assert (unfinished / "checkpoints").is_dir()
+    assert "stopped by SIGTERM in finetune" in (unfinished / "log.txt").read_text()
+
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "2 runs, 1 to train" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "resuming after finetune epoch" in (unfinished / "log.txt").read_text()
+    epochs = [json.loads(line)["epoch"] for line in (unfinished / "metrics.jsonl").open()]
+    assert epochs == list(range(1, 61))
+    assert results(out)["num_runs"] == 2
+
+
+def test_ctrl_c_stops_the_runs_too(cohort_folder, tiny, tmp_path):
+    out = tmp_path / "out"
+    assert (
+        stopped_in_the_middle(long_arguments(cohort_folder, out, tiny), out, signal.SIGINT) == 130
+    )
+    log = next(out.glob("runs/abmil-*/log.txt"))
+    assert "stopped by SIGTERM in finetune" in log.read_text()

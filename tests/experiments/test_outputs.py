@@ -1,0 +1,143 @@
+"""Tables and pages of made-up predictions: three classes, several seeds, patients in two folds."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from gimp_fast.errors import GimpError
+from gimp_fast.experiments.collect import Finished, read_run
+from gimp_fast.experiments.outputs import Session, write_outputs
+from gimp_fast.experiments.plan import experiment
+from gimp_fast.experiments.runs import Plan, Run
+
+CLASSES = ("A & B", "C_1", "<D>")
+PATIENTS = [f"P{number:02d}" for number in range(30)]
+SPLITS = ("random_0", "random_1", "site_0")
+SEEDS = (0, 1)
+
+
+def made_run(row, split, seed, skill, tmp_path):
+    rng = np.random.default_rng([len(row), SPLITS.index(split), seed])
+    cases = PATIENTS if split == "site_0" else PATIENTS[:20]  # in both random folds
+    rows = {"val": [], "test": []}
+    for part in rows:
+        for case in cases:
+            label = int(case[1:]) % 3
+            scores = np.exp(rng.normal(size=3) + skill * np.eye(3)[label])
+            probabilities = (scores / scores.sum()).tolist()
+            rows[part].append((case, label, int(np.argmax(probabilities)), probabilities))
+    run = Run(row, split, seed, SimpleNamespace(method=row), f"{row}-{split}-{seed}")
+    record = {"best_epoch": 3, "seconds": 1.0}
+    return run, Finished(run, tmp_path / run.digest, record, rows)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Folder and results of table 1 with two rows, one run of which has failed."""
+    table = experiment("table1")
+    made = [
+        made_run(row, split, seed, skill, tmp_path)
+        for row, skill in (("abmil", 0.5), ("gimp", 1.5))
+        for seed in SEEDS
+        for split in SPLITS
+    ]
+    plan = Plan(
+        {
+            ("table1", row): tuple(run for run, _ in made if run.row == row)
+            for row in ("abmil", "gimp")
+        },
+        {("table1", "snn"): "needs RNA"},
+    )
+    finished = {run.digest: one for run, one in made}
+    failed = made[0][0]
+    del finished[failed.digest]
+    cohort = SimpleNamespace(
+        name="three", synthetic=False, fingerprint="f" * 64, classes=CLASSES,
+        __len__=lambda self: 30,
+    )  # fmt: skip
+    cohort = type("C", (), vars(cohort))()
+    session = Session(
+        cohort, SPLITS, SEEDS, "small", (), "python -m ...", {"gimp_fast": "0"}, resamples=200
+    )
+    errors = {failed.digest: "ValueError: <no> luck"}
+    out = tmp_path / "out"
+    page = write_outputs(table, plan, finished, errors, session, out)
+    return SimpleNamespace(
+        out=out,
+        page=page.read_text(encoding="utf-8"),
+        results=json.loads((out / "results.json").read_text(encoding="utf-8")),
+        made=made,
+    )
+
+
+def row_of(written, key, group):
+    row = next(row for row in written.results["rows"] if row["key"] == key)
+    return row["groups"][group]
+
+
+def test_each_group_counts_its_own_runs(written):
+    abmil = row_of(written, "abmil", "random")
+    assert (abmil["runs"], abmil["of"]) == (3, 4)
+    assert abmil["failed"] == {"abmil random_0 seed 0": "ValueError: <no> luck"}
+    assert abmil["test"]["accuracy"]["n"] == 60
+    assert abmil["test"]["patients"] == 20
+    assert row_of(written, "gimp", "site")["test"]["accuracy"]["n"] == 60
+    assert written.results["failed"] == abmil["failed"]
+
+
+def test_the_area_is_that_of_scikit_learn_for_three_classes(written):
+    areas = []
+    for run, one in written.made:
+        if run.row == "gimp" and run.split != "site_0":
+            labels = [label for _, label, _, _ in one.rows["test"]]
+            probabilities = np.array([p for *_, p in one.rows["test"]])
+            areas.append(roc_auc_score(labels, probabilities, multi_class="ovr"))
+    found = row_of(written, "gimp", "random")["test"]["auc"]
+    assert found["value"] == pytest.approx(np.mean(areas))
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_patients_of_several_folds_are_compared_by_the_bootstrap(written):
+    versus = row_of(written, "abmil", "random")["versus"]
+    assert versus["mcnemar"] is None
+    assert versus["value"] < 0
+    assert 0 < versus["p"] <= versus["p_holm"] <= 1
+    spread = row_of(written, "gimp", "random")["test"]["accuracy_of_runs"]
+    assert len(spread["values"]) == 4
+    assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
+
+
+def test_the_page_names_what_is_missing_and_escapes_names(written):
+    assert "1 of 12 runs failed" in written.page.replace("</strong>", "").replace("\n", " ")
+    assert "ValueError: &lt;no&gt; luck" in written.page
+    assert "&lt;D&gt;" in written.page
+    assert "<D>" not in written.page
+    assert "Synthetic" not in written.page
+    assert "needs RNA" in written.page
+    assert "3 of 4 runs" in (written.out / "table.md").read_text(encoding="utf-8")
+    drawn = {path.stem for path in (written.out / "figures").glob("*.svg")}
+    assert drawn == {
+        f"{kind}_{group}" for kind in ("accuracy", "roc", "reliability")
+        for group in ("random", "site")
+    }  # fmt: skip
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    run = Run("abmil", "random_0", 0, None, "a" * 64)
+    record = tmp_path / "run.json"
+    record.write_text("{")
+    with pytest.raises(GimpError, match=r"run\.json: cannot be read"):
+        read_run(run, tmp_path, CLASSES)
+    record.write_text(json.dumps({"digest": "b" * 64}))
+    with pytest.raises(GimpError, match="another run"):
+        read_run(run, tmp_path, CLASSES)
+    record.write_text(json.dumps({"digest": "a" * 64}))
+    header = "case_id,split,label,prediction," + ",".join(f"prob_{name}" for name in CLASSES)
+    (tmp_path / "predictions.csv").write_text(f"{header}\nP1,test,C_1,E,0.1,0.2,0.7\n")
+    with pytest.raises(GimpError, match=r"predictions\.csv: cannot be read \(KeyError: 'E'\)"):
+        read_run(run, tmp_path, CLASSES)

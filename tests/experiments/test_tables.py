@@ -1,0 +1,145 @@
+"""Cells, and the same grid as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from gimp_fast.experiments.formats import csv_text, latex, markdown, tex
+from gimp_fast.experiments.plan import experiment
+from gimp_fast.experiments.tables import (
+    Column,
+    Grid,
+    GridRow,
+    detail_grid,
+    main_grid,
+    p_text,
+)
+
+TABLE = experiment("table1")
+
+
+def estimate(value, **more):
+    return {"value": value, "low": value - 0.05, "high": value + 0.02, **more}
+
+
+def numbers(k=45, n=50, runs=5, of=5, versus=None, auc=0.95):
+    return {
+        "runs": runs, "of": of, "failed": {}, "versus": versus,
+        "val": {"accuracy": {"value": 0.875, "k": 35, "n": 40}},
+        "test": {
+            "predictions": n, "patients": n,
+            "accuracy": estimate(k / n, k=k, n=n),
+            "accuracy_of_runs": {"mean": k / n, "sd": 0.031, "values": [k / n]},
+            "auc": None if auc is None else estimate(auc),
+            "balanced_accuracy": estimate(0.89), "f1_macro": estimate(0.88),
+            "calibration_error": 0.041, "brier": 0.081,
+        },
+    }  # fmt: skip
+
+
+def row(key="abmil", paper=None, skipped=None, **groups):
+    return {
+        "key": key, "section": "Slides & more", "title": "A_method", "method": "abmil",
+        "modalities": "slide", "overrides": ["model.gated=false"], "ours": key == "gimp",
+        "paper": paper, "skipped": skipped, "groups": groups,
+    }  # fmt: skip
+
+
+VERSUS = {
+    "value": -0.0213, "low": -0.04, "high": 0.0001, "p": 0.03, "p_holm": 0.06, "patients": 50,
+    "mcnemar": {"only_this": 1, "only_reference": 8, "p": 0.0391, "p_holm": 0.0782},
+}  # fmt: skip
+PAPER = {"accuracy": 0.7737, "printed": "0.7737", "counts": "147/190"}
+
+
+def test_main_cells_say_counts_interval_and_p():
+    rows = [row(random=numbers(versus=VERSUS), paper=PAPER), row("gimp", random=numbers(k=46))]
+    first, second = main_grid(TABLE, rows, ["random"]).rows
+    assert first.cells == (
+        "0.900\n45/50 (0.850 to 0.920)", "0.900 ± 0.031", "0.950\n(0.900 to 0.970)",
+        "−0.021\n(−0.040 to 0.000), p = 0.078", "0.7737\n(147/190)",
+    )  # fmt: skip
+    assert second.cells[3:] == ("reference", "–")
+    assert (first.strong, second.strong) == (False, True)
+
+
+def test_cells_of_rows_that_are_not_whole():
+    skipped = row(skipped="needs RNA", random=numbers() | {"test": None, "val": None})
+    failed = row(random=numbers(runs=0) | {"test": None, "val": None})
+    partial = row(random=numbers(runs=3, auc=None))
+    cells = [line.cells for line in main_grid(TABLE, [skipped, failed, partial], ["random"]).rows]
+    assert cells[0][0] == "left out\nneeds RNA"
+    assert cells[1][0] == "failed\n0 of 5 runs"
+    assert cells[2][0].endswith("; 3 of 5 runs")
+    assert cells[2][2:] == ("–", "–")
+    details = [line.cells for line in detail_grid([failed, partial], ["random"]).rows]
+    assert details[0] == ("–", "–", "–", "–", "–", "0 of 5")
+    assert details[1] == (
+        "0.890\n(0.840 to 0.910)", "0.880\n(0.830 to 0.900)", "0.041", "0.081", "0.875\n35/40",
+        "3 of 5",
+    )  # fmt: skip
+
+
+def test_groups_of_splits_are_groups_of_columns():
+    rows = [row(random=numbers(), site=numbers(k=40))]
+    grid = main_grid(TABLE, rows, ["random", "site"])
+    assert grid.groups == [("random splits", 4), ("site splits", 4)]
+    assert main_grid(TABLE, [row(split=numbers())], ["split"]).groups == [("all splits", 4)]
+    text = markdown(grid)
+    assert "| random splits: Accuracy |" in text
+    assert "| site splits: AUC |" in text
+    assert r"\multicolumn{4}{c}{random splits}" in latex(grid, "c", "l")
+    assert r"\cmidrule(lr){6-9}" in latex(grid, "c", "l")
+
+
+def test_what_markdown_and_latex_read_as_signs_is_escaped():
+    grid = Grid(
+        (Column("", "P|Q"),),
+        (GridRow("S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", ("p < 0.001\n(1 − δ)",), strong=True),),
+    )
+    text = markdown(grid)
+    assert text.splitlines() == [
+        r"| Method | P\|Q |",
+        "| --- | --- |",
+        r"| *S\_1 & \*2\** |  |",
+        r"| **50 % of $x$ #1 {a} ~^\\** | p \< 0.001 (1 − δ) |",
+    ]
+    lines = latex(grid, "100 % & more", "tab:x")
+    assert r"\caption{100 \% \& more}" in lines
+    assert r"\emph{S\_1 \& *2*}" in lines
+    assert r"p $<$ 0.001 (1 $-$ $\delta$) \\" in lines
+    assert tex("{a} ~^\\") == r"\{a\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
+
+
+def test_latex_is_balanced_and_every_line_has_all_cells():
+    rows = [row(random=numbers(versus=VERSUS), paper=PAPER), row("gimp", random=numbers(k=46))]
+    lines = latex(main_grid(TABLE, rows, ["random"]), "caption", "label").splitlines()
+    text = "\n".join(lines)
+    assert text.count("{") == text.count("}")
+    body = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {line.count(" & ") for line in body} == {5}
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}}", r"\end{table}"):
+        assert rule in lines
+
+
+def test_csv_has_every_number_and_empty_fields_for_none():
+    rows = [row(random=numbers(versus=VERSUS, auc=None), site=numbers(k=40), paper=PAPER)]
+    found = list(csv.DictReader(io.StringIO(csv_text(TABLE, rows))))
+    assert [line["splits"] for line in found] == ["random", "site"]
+    assert found[0]["correct"] == "45"
+    assert found[0]["predictions"] == "50"
+    assert (found[0]["val_correct"], found[0]["val_predictions"]) == ("35", "40")
+    assert float(found[0]["difference"]) == -0.0213
+    assert found[0]["mcnemar_only_reference"] == "8"
+    assert found[0]["auc"] == found[1]["p"] == ""
+    assert found[0]["paper_counts"] == "147/190"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0004, "p < 0.001"), (0.0512, "p = 0.051"), (1, "p = 1.000")]
+)
+def test_p(p, text):
+    assert p_text(p) == text
