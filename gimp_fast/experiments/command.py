@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> int | None:
     if not splits:
         raise GimpError(f"{args.data}: the cohort has no splits; `prepare` makes them")
     shared = Shared.of(args.preset, args.config, args.set)
-    jobs, gpus = default_jobs(args.jobs)
+    jobs, gpus = default_jobs(args.jobs, shared.on_cpu)
     seeds = range(args.seeds)
     threads = 1 if jobs > 1 else None
     plan = make_plan(tables, cohort, shared, rows=rows, splits=splits, seeds=seeds, threads=threads)

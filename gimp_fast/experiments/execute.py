@@ -18,11 +18,11 @@ from gimp_fast.experiments.runs import Plan, find_folder, is_done
 from gimp_fast.experiments.worker import Task
 
 
-def default_jobs(asked: int | None) -> tuple[int, int]:
-    """(runs at a time, GPUs)."""
+def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
+    """(runs at a time, GPUs that they share)."""
     import torch
 
-    gpus = torch.cuda.device_count()
+    gpus = 0 if on_cpu else torch.cuda.device_count()
     return asked or gpus or available_cores(), gpus
 
 

@@ -93,11 +93,21 @@ class Shared:
         overrides = [*first, *kept, *row.overrides, *fixed, split_override]
         return load_config(self.preset, overrides=overrides)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether all runs stay off the GPUs that there may be."""
+        devices = [text for text in self.overrides if _concerns_device(text)]
+        return load_config(self.preset, overrides=devices).device == "cpu"
+
     def check(self) -> None:
         """GimpError for an architecture setting that no method has."""
         for text in self.overrides:
             if not any(_concerns(text, method) for method in available()):
                 raise GimpError(f"--set {text}: no method has such a setting")
+
+
+def _concerns_device(override: str) -> bool:
+    return override.partition("=")[0].strip() == "device"
 
 
 def _concerns(override: str, method: str) -> bool:

@@ -150,6 +150,8 @@ def test_settings_of_an_architecture_reach_the_methods_that_have_them(cohort, tm
     assert plan.of_row["table1", "abmil"][0].settings.finetune.epochs == 3
     with pytest.raises(GimpError, match="num_landmark=4"):
         plan_of(cohort, "table1", shared=Shared("small", ("model.num_landmark=4",)))
+    assert not shared.on_cpu
+    assert Shared("small", ("device=cuda", "device=cpu")).on_cpu
     file = tmp_path / "settings.yaml"
     file.write_text("finetune: {epochs: 4, lr: 1.0e-3}\n")
     settings = Shared.of("small", file, ["finetune.epochs=5"]).overrides
