@@ -107,7 +107,7 @@ def test_extract_is_timed_and_its_memory_measured(tmp_path):
     assert len(results["reading"]) >= 3
     for row in results["reading"]:
         assert set(row["patches_per_s"]) > {"plain loop", "gimp_fast, 1 threads"}
-        assert min(row["patches_per_s"].values()) > 0
+        assert all(rate["median"] > 0 for rate in row["patches_per_s"].values())
     assert results["memory"][0]["patches"] == 30
     assert results["memory"][0]["peak_mib"] > 0
     assert set(results["encoding"]["patches_per_s"]) == {"fp32", "bf16"}

@@ -28,7 +28,7 @@ from gimp_fast.wsi.inputs import Overrides, slide_id_of
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
-from gimp_fast.wsi.slide import WholeSlide
+from gimp_fast.wsi.slide import WholeSlide, number
 from gimp_fast.wsi.tissue import Tissue, TissueOptions, find_tissue
 from gimp_fast.wsi.writer import (
     FeatureFile,
@@ -232,19 +232,12 @@ def _given_patches(
 ) -> _Patches:
     """Patches of a coordinate file of CLAM, TRIDENT, or this command; in the order of the file."""
     coords, said = read_coords(path)
-    size = said.get("patch_size_level0")
-    if size is None and "patch_size" in said:  # CLAM counts in pixels of a level
-        level = int(said.get("patch_level", 0))
-        if level >= len(slide.facts.levels):
-            found = f"patch_level {level}"
-            expected = f"one of the {len(slide.facts.levels)} levels of {slide.facts.path.name}"
-            raise FaultError.of("coords", path, found, expected)
-        size = round(float(said["patch_size"]) * slide.facts.levels[level].downsample)
-    if size is None or int(size) < 1:
-        expected = "'patch_size_level0', or 'patch_size' and 'patch_level'"
-        raise FaultError.of("coords", path, f"attributes {sorted(said)}", expected)
-    facts = slide.facts
-    plan = plan_of_size(facts, int(size), options.grid.patch_size, *level0_mpp(facts, override))
+    facts, wanted = slide.facts, options.grid.patch_size
+    size = _given_size(path, said, slide)
+    if size < wanted:
+        expected = f"--patch-size {size} or less: pixels are not invented"
+        raise FaultError.of("resolution-too-low", path, f"{size} pixels of level 0", expected)
+    plan = plan_of_size(facts, size, wanted, *level0_mpp(facts, override))
     outside = ((coords < 0) | (coords >= [facts.width, facts.height])).any(-1)
     if outside.any():
         row = int(outside.argmax())
@@ -253,6 +246,21 @@ def _given_patches(
         raise FaultError.of("coords", path, found, expected)
     picture = read_overview(slide, plan.level0_mpp, options.tissue.mpp)[0]
     return _Patches(plan, coords, "file", None, picture if options.overlay else None)
+
+
+def _given_size(path: Path, said: dict[str, object], slide: WholeSlide) -> int:
+    """Side of the patches of a coordinate file in pixels of level 0."""
+    size = number(said.get("patch_size_level0"))
+    if size is None and (size := number(said.get("patch_size"))):  # CLAM: in pixels of a level
+        level, levels = int(number(said.get("patch_level")) or 0), slide.facts.levels
+        if not 0 <= level < len(levels):
+            expected = f"one of the {len(levels)} levels of {slide.facts.path.name}"
+            raise FaultError.of("coords", path, f"patch_level {level}", expected)
+        size *= levels[level].downsample
+    if not size or size < 1:
+        expected = "'patch_size_level0', or 'patch_size' and 'patch_level'"
+        raise FaultError.of("coords", path, f"attributes {sorted(said)}", expected)
+    return round(size)
 
 
 def _draw(path: Path, slide: WholeSlide, chosen: _Patches) -> None:

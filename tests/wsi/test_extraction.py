@@ -208,6 +208,8 @@ def test_coordinates_of_clam(slide_file, options, mean_colour, tmp_path):
     ("coords", "attributes", "said"),
     [
         ([[0, 0]], {}, "attributes"),
+        ([[0, 0]], {"patch_size": "None"}, "attributes"),
+        ([[0, 0]], {"patch_size_level0": 224}, "224 pixels of level 0"),
         ([[0, 0]], {"patch_size": 256, "patch_level": 7}, "patch_level 7"),
         ([[0, 0], [9000, 0]], {"patch_size_level0": 256}, "row 1 at"),
         ([[-1, 0]], {"patch_size_level0": 256}, "row 0 at"),
