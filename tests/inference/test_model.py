@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import gimp_fast
+from gimp_fast import models
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.model import PRECISIONS
 from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
@@ -66,8 +67,12 @@ def test_arrays_and_tables_give_what_the_cohort_gives(any_run, cohort):
     np.testing.assert_array_equal(trained.predict(tensors, wanted), trained.predict(bags, wanted))
 
 
-def test_a_patient_may_lack_either_modality(gimp_run, cohort):
-    trained, cases = gimp_fast.load(gimp_run), cohort.case_ids[:3]
+OF_BOTH = [name for name in models.available() if "both" in models.model_class(name).reads]
+
+
+@pytest.mark.parametrize("method", OF_BOTH)
+def test_a_patient_may_lack_either_modality(method, run_of, cohort):
+    trained, cases = gimp_fast.load(run_of(method, "both")), cohort.case_ids[:3]
     bags, genes = bags_and_genes(cohort, cases)
     both = trained.predict(bags, genes)
     np.testing.assert_allclose(trained.predict(bags), trained.predict(bags, genes * np.nan))
