@@ -18,7 +18,7 @@ from gimp_fast.experiments.worker import ERROR, LOG, Task, work
 from gimp_fast.training.stops import StopRequests
 
 GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
