@@ -36,7 +36,12 @@ def _pipes(cells: Iterable[str]) -> str:
 def _md(text: str) -> str:
     for sign in "\\`*_[]<>|":
         text = text.replace(sign, "\\" + sign)
-    return " ".join(text.split())
+    return one_line(text)
+
+
+def one_line(cell: str) -> str:
+    """The two lines of a cell behind each other."""
+    return " ".join(cell.replace("\n(", " (").replace("\n", ", ").split())
 
 
 _LATEX = {
@@ -48,7 +53,7 @@ _LATEX = {
 
 def tex(text: str) -> str:
     """Text as LaTeX sets it, in any encoding of the document."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(_LATEX.get(sign, sign) for sign in one_line(text))
 
 
 def latex(grid: Grid, caption: str, label: str, first: str = "Method") -> str:

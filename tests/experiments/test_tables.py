@@ -93,6 +93,7 @@ def test_groups_of_splits_are_groups_of_columns():
     assert "| site splits: AUC |" in text
     assert r"\multicolumn{4}{c}{random splits}" in latex(grid, "c", "l")
     assert r"\cmidrule(lr){6-9}" in latex(grid, "c", "l")
+    assert "| 0.900, 45/50 (0.850 to 0.920) |" in text
 
 
 def test_what_markdown_and_latex_read_as_signs_is_escaped():
