@@ -44,6 +44,7 @@ class LayerInputs:
             weights = row[:, None].expand(q.shape[:3])
             left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bounds)
             row = 0.5 * (row + left.mean(1))
+            del q, k  # before the next layer's exist
         return _patches(row, is_cls, self.bounds)
 
     @torch.no_grad()

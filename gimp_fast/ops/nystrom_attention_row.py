@@ -178,9 +178,11 @@ def _sum_of_rows(queries: Tensor, weights: Tensor, keys: Tensor) -> Tensor:
 def _from_landmarks(weights: Tensor, q_marks: Tensor, k: Tensor) -> Tensor:
     """weightsᵀ softmax(Q̃ Kᵀ), over all keys: (H, M), (H, M, D), (H, N, D) -> (H, N)."""
     # A chunk's own softmax, times its share of the whole sum: e^(scores − lse) in two fast steps.
-    chunk_lse = torch.stack([scores.logsumexp(-1) for scores in _scores(q_marks, k)])
+    # Into tensors made before: small results between large temporaries leave a heap of holes.
+    chunk_lse = q_marks.new_empty(-(-k.shape[1] // CHUNK), *q_marks.shape[:2])  # (chunks, H, M)
+    for lse, scores in zip(chunk_lse, _scores(q_marks, k), strict=True):
+        lse.copy_(scores.logsumexp(-1))
     shares = weights * (chunk_lse - chunk_lse.logsumexp(0)).exp()  # (chunks, H, M)
-    # Into one tensor: small results between large temporaries would leave a heap of holes.
     out = q_marks.new_empty(k.shape[:2])
     parts = zip(out.split(CHUNK, 1), shares, _scores(q_marks, k), strict=True)
     for part, w, scores in parts:
