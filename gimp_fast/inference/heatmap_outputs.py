@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.bags import Bag, SlideEntry
@@ -83,7 +83,7 @@ class PatientMaps:
     def percentiles(self) -> np.ndarray:
         """(T,) in 0 … 100 among all patches of the patient; equal weights have equal ones."""
         weights = self.found.patches
-        return 100 * (rankdata(weights) - 0.5) / len(weights)
+        return 100 * (pd.Series(weights).rank().to_numpy() - 0.5) / len(weights)
 
     def table(self, slide: SlideEntry, places: PatchPlaces) -> PatchTable:
         """The patches of one slide."""
