@@ -1,4 +1,4 @@
-"""Losses that work on patient representations."""
+"""Losses that work on representations of patients, or of their tokens."""
 
 from __future__ import annotations
 
@@ -64,3 +64,88 @@ def triplet_loss(
         violations = F.relu(gaps[valid])
         return violations.sum() / (violations > 0).sum().clamp(min=1)
     raise ValueError(f"triplet_loss: mining must be 'hard' or 'all', got {mining!r}")
+
+
+def info_nce_loss(
+    first: Tensor, second: Tensor, temperature: float, first_weight: float = 0.5
+) -> Tensor:
+    """Of N pairs, which second belongs to which first, and the other way round (InfoNCE).
+
+        s_ij = cos(a_i, b_j) / τ
+        L = −1/N Σ_i [w log softmax_j(s_ij)_i + (1 − w) log softmax_j(s_ji)_i]
+
+    Oord et al. 2018, https://arxiv.org/abs/1807.03748. Half precisions compute in fp32.
+
+    Args:
+        first, second: (..., N, d) rows, of which the i-th belong together.
+        temperature: τ.
+        first_weight: w, of the direction that looks for the second of a first.
+
+    Returns:
+        (...); zero, with zero gradient, for a single pair.
+    """
+    with _full_precision(first):
+        similarity = unit_rows(first) @ unit_rows(second).transpose(-1, -2) / temperature
+    to_second = similarity.log_softmax(-1).diagonal(dim1=-2, dim2=-1)  # (..., N)
+    to_first = similarity.log_softmax(-2).diagonal(dim1=-2, dim2=-1)
+    return -(first_weight * to_second + (1 - first_weight) * to_first).mean(-1)
+
+
+@torch.no_grad()
+def sinkhorn_codes(scores: Tensor, *, epsilon: float = 0.05, steps: int = 3) -> Tensor:
+    """Soft assignments of rows to columns that use all columns alike (Sinkhorn–Knopp).
+
+    exp(scores / ε), whose columns and then rows are scaled to equal sums, again and again (Caron et
+    al., NeurIPS 2020, https://arxiv.org/abs/2006.09882).
+
+    Args:
+        scores: (B, K).
+        epsilon: ε.
+        steps: how often.
+
+    Returns:
+        (B, K); rows sum to one, columns to about B / K.
+    """
+    logs = scores / epsilon
+    for _ in range(steps):
+        logs = logs - logs.logsumexp(0, keepdim=True)
+        logs = logs - logs.logsumexp(1, keepdim=True)
+    return logs.exp()
+
+
+def swapped_prediction_loss(
+    first: Tensor,
+    second: Tensor,
+    *,
+    temperature: float = 0.2,
+    epsilon: float = 0.05,
+    steps: int = 3,
+) -> Tensor:
+    """Each of two views predicts the prototypes to which the other is assigned.
+
+        L = −1/2B Σ_i [q(b_i) · log softmax(a_i / τ) + q(a_i) · log softmax(b_i / τ)]
+
+    with q of :func:`sinkhorn_codes` (Caron et al., NeurIPS 2020, eq. 1 and 2).
+
+    Args:
+        first, second: (B, K) scores of the same patients with the prototypes, in two views.
+        temperature: τ.
+        epsilon, steps: of the assignments.
+
+    Returns:
+        Scalar; zero for a single prototype.
+    """
+    of_second = (sinkhorn_codes(second, epsilon=epsilon, steps=steps), first)
+    of_first = (sinkhorn_codes(first, epsilon=epsilon, steps=steps), second)
+    losses = [(q * (s / temperature).log_softmax(-1)).sum(-1) for q, s in (of_second, of_first)]
+    return -0.5 * (losses[0] + losses[1]).mean()
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows scaled to unit length, in at least fp32."""
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=-1)
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    """Products as they are, also where autocast would round them."""
+    return torch.autocast(tensor.device.type, enabled=False)

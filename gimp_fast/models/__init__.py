@@ -7,12 +7,15 @@ from typing import Any
 
 from gimp_fast.models.abmil import ABMIL
 from gimp_fast.models.base import Modalities, ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.models.biovil import BioViL
 from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
 from gimp_fast.models.mean_pool import MeanPool
+from gimp_fast.models.mgca import MGCA
 from gimp_fast.models.pathomic_fusion import PathomicFusion
 from gimp_fast.models.porpoise import PORPOISE
+from gimp_fast.models.refers import REFERS
 from gimp_fast.models.snn import SNN
 from gimp_fast.models.transmil import TransMIL
 
@@ -26,6 +29,9 @@ _MODELS: dict[str, type[PatientModel]] = {
     "snn": SNN,
     "porpoise": PORPOISE,
     "pathomic_fusion": PathomicFusion,
+    "mgca": MGCA,
+    "biovil": BioViL,
+    "refers": REFERS,
     "gimp": GiMP,
 }
 

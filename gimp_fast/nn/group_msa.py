@@ -149,6 +149,19 @@ class GroupMSA(nn.Module):
             mask = slots <= torch.tensor(fragments)[:, None]  # (Ngr, size + 1), True = in use
         self.register_buffer("slot_mask", mask, persistent=False)
 
+    @property
+    def gene_mask(self) -> Tensor:
+        """(slots, fragment size) bool: True = a gene, False = padding, where :meth:`cut` has zero.
+
+        Slots are numbered group after group; one without any gene stands for no fragment.
+        """
+        size = self.fragment_size
+        columns = self.gene_index
+        if columns is None:
+            slots = self.num_groups * self.group_size
+            columns = torch.arange(slots * size, device=self.cls_token.device)
+        return (columns < self.num_genes).unflatten(0, (-1, size))
+
     def forward(self, genes: Tensor) -> Tensor:
         """CLS_ge of each patient.
 
@@ -161,21 +174,46 @@ class GroupMSA(nn.Module):
         Raises:
             ValueError: another number of genes than the encoder was built for.
         """
+        return self.encode(genes)[0]
+
+    def encode(
+        self, genes: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """CLS_ge, and the fragments as the attention within their groups leaves them.
+
+        Args:
+            genes: (B, G) scaled expression.
+            masked: (B, slots) bool, True = masked: what the fragment says is replaced, which one it
+                is is not.
+            mask_token: (d,) in place of a masked fragment.
+
+        Returns:
+            CLS_ge (B, d), and (B, slots, d) without a last norm; :attr:`gene_mask` tells which
+            slots hold genes.
+
+        Raises:
+            ValueError: another number of genes than the encoder was built for, or one of ``masked``
+                and ``mask_token`` without the other.
+        """
         if genes.dim() != 2 or genes.shape[1] != self.num_genes:
             raise ValueError(f"genes must be (B, {self.num_genes}), got {tuple(genes.shape)}")
+        if (masked is None) != (mask_token is None):
+            raise ValueError("masked and mask_token go together; only one was given")
         batch = genes.shape[0]
-        fragments = self.project(self._fragments(genes))  # (B, slots, d)
+        fragments = self.project(self.cut(genes))  # (B, slots, d)
+        if masked is not None:
+            fragments = torch.where(masked[..., None], mask_token.to(fragments.dtype), fragments)
         fragments = self.dropout(fragments + self.fragment_embedding)
         groups = fragments.unflatten(1, (self.num_groups, self.group_size))  # (B, Ngr, size, d)
         tokens = self.group_tokens.expand(batch, -1, -1, -1)  # (B, Ngr, 1, d)
         groups = torch.cat([tokens, groups], dim=2).flatten(0, 1)  # (B * Ngr, size + 1, d)
         mask = None if self.slot_mask is None else self.slot_mask.repeat(batch, 1)
-        tokens = self.intra(groups, mask)[:, 0]
-        tokens = tokens.unflatten(0, (batch, self.num_groups))  # (B, Ngr, d)
+        groups = self.intra(groups, mask).unflatten(0, (batch, self.num_groups))
+        tokens, fragments = groups[:, :, 0], groups[:, :, 1:]  # (B, Ngr, d), (B, Ngr, size, d)
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1), tokens], dim=1)
-        return self.norm(self.inter(tokens)[:, 0])  # (B, d)
+        return self.norm(self.inter(tokens)[:, 0]), fragments.flatten(1, 2)
 
-    def _fragments(self, genes: Tensor) -> Tensor:
+    def cut(self, genes: Tensor) -> Tensor:
         """(B, G) -> (B, slots, fragment size), padded with zeros."""
         slots = self.num_groups * self.group_size
         if self.gene_index is None:

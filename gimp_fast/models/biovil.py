@@ -1,0 +1,94 @@
+"""BioViL: slides contrasted with genes, and masked gene fragments filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.alignment import AlignedModel, AlignedSettings, Gather
+from gimp_fast.models.base import absent_token
+from gimp_fast.models.gimp import GiMPConfig
+from gimp_fast.nn.fragment_decoder import FragmentDecoder, fragment_l1
+
+
+class BioViLSettings(AlignedSettings):
+    """Architecture of GiMP's encoders and head, and constants of BioViL.
+
+    Attributes:
+        mask_ratio: part of the gene fragments that is masked; always at least one.
+        reconstruction_weight: λ of their reconstruction.
+    """
+
+    mask_ratio: float = Field(0.15, gt=0, le=1)
+    reconstruction_weight: float = Field(1.0, ge=0)
+
+
+class BioViLConfig(BioViLSettings, GiMPConfig):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class BioViL(AlignedModel):
+    """Contrast and masked language modelling (Boecking et al., ECCV 2022).
+
+    https://arxiv.org/abs/2204.09817, here of slides with genes. With v, t the projections of
+    CLS_img and CLS_ge, x_j the expression of the fragments, and M those that are masked:
+
+        L = InfoNCE(v, t) + λ mean_{j ∈ M} |x_j − x̂_j|
+
+    Words of a vocabulary become expression, and their cross-entropy the mean absolute error. The
+    contrast sees the whole profile, the reconstruction a second pass over the masked one. The
+    pre-training of its language model on text alone has no counterpart.
+    """
+
+    settings_class, config_class = BioViLSettings, BioViLConfig
+
+    def __init__(self, config: BioViLConfig, backend: str = "auto"):
+        super().__init__(config, backend)
+        self.masked_genes = MaskedGenes(config.dim, self.gene_encoder.fragment_size)
+
+    def aligned_modules(self) -> Iterator[nn.Module]:
+        yield from super().aligned_modules()
+        yield self.masked_genes
+
+    def alignment_terms(self, windows: Tensor, genes: Tensor, gather: Gather) -> dict[str, Tensor]:
+        cls_img, cls_ge = self.encode_windows(windows)[:, 0], self.gene_encoder(genes)
+        chosen = self._choose(len(genes))
+        return {
+            "contrast": self.contrast(cls_img, cls_ge, gather),
+            "reconstruction": self.config.reconstruction_weight * self._fill_in(genes, chosen),
+        }
+
+    def _choose(self, patients: int) -> Tensor:
+        """(b, masked) of the words, other ones for each patient."""
+        words = len(self.words)
+        count = max(1, round(self.config.mask_ratio * words))
+        return torch.rand(patients, words, device=self.words.device).argsort(1)[:, :count]
+
+    def _fill_in(self, genes: Tensor, chosen: Tensor) -> Tensor:
+        """Error (b,) of the chosen words (b, masked), which the encoder does not see."""
+        slots, encoder = self.words[chosen], self.gene_encoder
+        target = encoder.cut(genes)  # (b, slots, fragment size)
+        masked = torch.zeros(target.shape[:2], dtype=torch.bool, device=genes.device)
+        masked = masked.scatter(1, slots, True)
+        mask_token = self.masked_genes.mask_token
+        _, fragments = encoder.encode(genes, masked=masked, mask_token=mask_token)
+        rows = torch.arange(len(genes), device=genes.device)[:, None]
+        prediction = self.masked_genes.decoder(fragments[rows, slots])
+        return fragment_l1(prediction, target[rows, slots], self.word_genes[chosen])
+
+
+class MaskedGenes(nn.Module):
+    """What stands for a masked fragment, and what reads its expression from its token.
+
+    Args:
+        dim: d.
+        fragment_size: genes of a fragment.
+    """
+
+    def __init__(self, dim: int, fragment_size: int):
+        super().__init__()
+        self.mask_token = absent_token(dim)
+        self.decoder = FragmentDecoder(dim, fragment_size)

@@ -1,0 +1,39 @@
+"""From tokens back to the expression of gene fragments."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class FragmentDecoder(nn.Module):
+    """x̂ = W₂ LN(GELU(W₁ z)): the expression of a fragment from its token.
+
+    Args:
+        dim: d.
+        fragment_size: genes of a fragment.
+    """
+
+    def __init__(self, dim: int, fragment_size: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, fragment_size)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., d) -> (..., fragment size)."""
+        return self.layers(tokens)
+
+
+def fragment_l1(prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Mean absolute error of each patient over its counted genes.
+
+    Args:
+        prediction, target: (B, F, fragment size).
+        counted: (B or 1, F, fragment size) bool, False = padding; at least one True a patient.
+
+    Returns:
+        (B,), in at least the precision of the target.
+    """
+    counted = counted.to(target.dtype)
+    errors = (prediction.to(target.dtype) - target).abs() * counted
+    return errors.sum((1, 2)) / counted.sum((1, 2))
