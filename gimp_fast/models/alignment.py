@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from gimp_fast.losses import info_nce_loss
+from gimp_fast.losses import info_nce_loss, unit_rows
 from gimp_fast.models.gimp import GiMP, GiMPConfig, GiMPSettings
 
 Gather = Callable[[Tensor], Tensor]
@@ -103,8 +103,8 @@ class AlignedModel(GiMP):
             gather: as in :meth:`alignment_terms`.
             first_weight: of the direction from slide to genes.
         """
-        slide = gather(self.project_slide(cls_img).float())
-        rna = gather(self.project_genes(cls_ge).float())
+        slide = gather(unit_rows(self.project_slide(cls_img)))
+        rna = gather(unit_rows(self.project_genes(cls_ge)))
         return info_nce_loss(slide, rna, self.config.temperature, first_weight)
 
 

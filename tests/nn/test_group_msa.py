@@ -186,3 +186,70 @@ def test_what_is_saved_has_no_index():
 def test_bad_input_names_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_encoding_shows_the_fragments_after_their_groups_attention():
+    """A slot's token is the residual stream of the first block, slot after slot."""
+    encoder = with_sets()
+    x = torch.randn(10, dtype=torch.float64)
+    cls, fragments = encoder.encode(x[None])
+    assert torch.equal(cls, encoder(x[None]))
+    assert fragments.shape == (1, 9, 16)
+    rows = encoder.project(torch.stack([x[[0, 3]], x[[4, 7]], x[9] * torch.tensor([1.0, 0.0])]))
+    rows = torch.cat([encoder.group_tokens[0], rows + encoder.fragment_embedding[:3]])
+    for slot in range(3):
+        # The block's first row is what `attend` writes out: each fragment's turn to be it.
+        turned = torch.cat([rows[slot + 1 :], rows[: slot + 1]])
+        torch.testing.assert_close(fragments[0, slot], attend(encoder.intra, turned)[0])
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=["-".join(map(str, c)) for c in COUNTS])
+def test_the_gene_mask_tells_genes_from_padding(counts):
+    genes, fragments, groups = counts
+    encoder = GroupMSA(genes, dim=16, heads=4, num_fragments=fragments, num_groups=groups)
+    mask = encoder.gene_mask
+    assert mask.shape == (encoder.num_groups * encoder.group_size, encoder.fragment_size)
+    assert mask.sum() == genes
+    assert mask.any(1).sum() == encoder.num_fragments
+    x = torch.randn(2, genes)
+    cut = encoder.cut(x)
+    assert torch.equal(cut[:, mask], x)
+    assert not cut[:, ~mask].any()
+
+
+def test_the_gene_mask_of_gene_sets():
+    mask = with_sets().gene_mask
+    assert mask.tolist() == [
+        *([True, True], [True, True], [True, False]),
+        *([True, True], [False, False], [False, False]),
+        *([True, False], [False, False], [False, False]),
+    ]
+
+
+def test_a_masked_fragment_is_not_read_but_known_by_its_place():
+    torch.manual_seed(0)
+    encoder = GroupMSA(12, dim=16, heads=4, num_fragments=4, num_groups=2).double()
+    token = torch.randn(16, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 12, dtype=torch.float64)
+    masked = torch.tensor([[False, True, False, False], [False, False, False, True]])
+    other = x.clone()
+    other[0, 3:6], other[1, 9:] = float("inf"), 7.0
+    cls, fragments = encoder.encode(x, masked=masked, mask_token=token)
+    unseen = encoder.encode(other, masked=masked, mask_token=token)
+    assert torch.equal(unseen[0], cls)
+    assert torch.equal(unseen[1], fragments)
+    assert not torch.allclose(fragments[0, 1], fragments[1, 3])
+    nothing = torch.zeros_like(masked)
+    for found, plain in zip(
+        encoder.encode(x, masked=nothing, mask_token=token), encoder.encode(x), strict=True
+    ):
+        assert torch.equal(found, plain)
+    (cls * torch.randn(2, 16)).sum().backward()
+    assert token.grad.any()
+
+
+@pytest.mark.parametrize("given", [{"masked": torch.ones(2, 4) > 0}, {"mask_token": torch.ones(8)}])
+def test_a_mask_needs_a_token_and_a_token_a_mask(given):
+    encoder = GroupMSA(10, dim=8, heads=2, num_fragments=4, num_groups=2)
+    with pytest.raises(ValueError, match="go together"):
+        encoder.encode(torch.ones(2, 10), **given)
