@@ -11,6 +11,7 @@ from gimp_fast.models.biovil import BioViL
 from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
+from gimp_fast.models.mcat import MCAT
 from gimp_fast.models.mean_pool import MeanPool
 from gimp_fast.models.mgca import MGCA
 from gimp_fast.models.pathomic_fusion import PathomicFusion
@@ -29,6 +30,7 @@ _MODELS: dict[str, type[PatientModel]] = {
     "snn": SNN,
     "porpoise": PORPOISE,
     "pathomic_fusion": PathomicFusion,
+    "mcat": MCAT,
     "mgca": MGCA,
     "biovil": BioViL,
     "refers": REFERS,

@@ -72,8 +72,7 @@ class REFERS(AlignedModel):
 
     def fuse(self, cls: Tensor) -> Tensor:
         """CLS_img of the views (b, V, d) -> their weighted mean (b, d)."""
-        weights = self.view_scores(cls).float().softmax(1)  # (b, V, 1)
-        return (weights.to(cls.dtype) * cls).sum(1)
+        return self.view_scores.pool(cls)
 
 
 class GeneGenerator(nn.Module):

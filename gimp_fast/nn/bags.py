@@ -76,11 +76,17 @@ class AttentionScores(nn.Module):
         self.score = nn.Linear(hidden, heads)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """(T, C) -> (T, K)."""
+        """(..., C) -> (..., K)."""
         hidden = self.dropout(self.value(rows).tanh())
         if self.gate is not None:
             hidden = hidden * self.dropout(self.gate(rows).sigmoid())
         return self.score(hidden)
+
+    def pool(self, rows: Tensor) -> Tensor:
+        """Means of bags of one length, weighted by one head's softmax: (B, N, C) -> (B, C)."""
+        scores = self.forward(rows)  # (B, N, 1)
+        weights = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        return (weights.to(rows.dtype) * rows).sum(1)
 
 
 class AttentionPooling(nn.Module):

@@ -1,0 +1,200 @@
+"""MCAT: groups of genes attend over the patches, then both are read as short sequences."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gimp_fast.models.base import (
+    ModelSettings,
+    PatientModel,
+    Sizes,
+    absent_token,
+    fill_absent,
+    has_bags,
+    present_rows,
+)
+from gimp_fast.nn.bags import AttentionScores
+from gimp_fast.nn.co_attention import CoAttention
+from gimp_fast.nn.snn import SNNEncoder
+
+
+class MCATSettings(ModelSettings):
+    """Architecture of MCAT.
+
+    Attributes:
+        dim: d of patches and groups of genes.
+        groups: of consecutive genes, at most as many as genes; not used with gene sets.
+        heads: of the Transformers.
+        num_layers: of each Transformer.
+        ffn_dim: hidden width of their feed-forward networks.
+        attention_dim: width of the gated attention that pools them.
+        dropout: everywhere.
+    """
+
+    dim: int = Field(256, ge=1)
+    groups: int = Field(6, ge=1)
+    heads: int = Field(8, ge=1)
+    num_layers: int = Field(2, ge=1)
+    ffn_dim: int = Field(512, ge=1)
+    attention_dim: int = Field(256, ge=1)
+    dropout: float = Field(0.25, ge=0, lt=1)
+
+
+class MCATConfig(MCATSettings, Sizes):
+    """Architecture and the sizes that the cohort gives."""
+
+
+class GeneGroups(nn.Module):
+    """A self-normalising network for each group of genes: g_k = SNN_k(X_G[group k]).
+
+    Args:
+        gene_sets: columns of the genes of each group.
+        dim: d; each network has two blocks of this width.
+        dropout: of the networks.
+    """
+
+    def __init__(self, gene_sets: list[Tensor], dim: int, dropout: float):
+        super().__init__()
+        self.lengths = [len(genes) for genes in gene_sets]
+        self.register_buffer("gene_index", torch.cat(gene_sets), persistent=False)
+        self.encoders = nn.ModuleList(SNNEncoder(n, (dim, dim), dropout) for n in self.lengths)
+
+    def forward(self, genes: Tensor) -> Tensor:
+        """(B, G) scaled expression -> (B, K, d)."""
+        groups = genes[:, self.gene_index].split(self.lengths, 1)
+        encoded = [encode(group) for encode, group in zip(self.encoders, groups, strict=True)]
+        return torch.stack(encoded, 1)
+
+
+class SequencePooling(nn.Module):
+    """ReLU(W Σ a_k x_k) of a short sequence behind a Transformer, a its gated attention."""
+
+    def __init__(self, config: MCATConfig):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            config.dim, config.heads, config.ffn_dim, config.dropout, batch_first=True
+        )
+        self.transformer = nn.TransformerEncoder(
+            layer, config.num_layers, enable_nested_tensor=False
+        )
+        self.scores = AttentionScores(config.dim, config.attention_dim, dropout=config.dropout)
+        self.project = nn.Sequential(
+            nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, K, d) -> (B, d)."""
+        tokens = self.transformer(tokens)
+        return self.project(self.scores.pool(tokens))
+
+
+class MCAT(PatientModel):
+    """Slides and RNA -> class (Chen et al., ICCV 2021, Multimodal Co-Attention Transformer).
+
+    https://openaccess.thecvf.com/content/ICCV2021/html/Chen_Multimodal_Co-Attention_Transformer_for_Survival_Prediction_in_Gigapixel_Whole_Slide_ICCV_2021_paper.html
+
+        h = ReLU(W x),   g_k = SNN_k(genes of group k),   ĥ_k = CoAttention(g_k; h)
+        z = MLP([Pool(Transformer(ĥ)); Pool(Transformer(g))]),   P̂ = softmax(W′ z)
+
+    Groups are the cohort's gene sets, in place of its six functional signatures, or else
+    consecutive genes. Its survival likelihood is replaced with cross-entropy. For a patient without
+    RNA learned tokens stand for g, which go on to ask the slide; for one without slides, learned
+    tokens stand for ĥ.
+
+    Raises:
+        ValueError: heads that do not divide the width, or no genes.
+    """
+
+    settings_class, config_class, reads = MCATSettings, MCATConfig, ("both",)
+
+    def __init__(self, config: MCATConfig, backend: str = "auto"):
+        super().__init__(config)
+        if config.dim % config.heads:
+            raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
+        self.embed = nn.Sequential(
+            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        gene_sets = _gene_sets(config)
+        self.gene_groups = GeneGroups(gene_sets, config.dim, config.dropout)
+        self.absent_genes = absent_token(len(gene_sets) * config.dim)
+        self.absent_slide = absent_token(len(gene_sets) * config.dim)
+        self.co_attention = CoAttention(config.dim)
+        self.pool_slide = SequencePooling(config)
+        self.pool_genes = SequencePooling(config)
+        self.fusion = nn.Sequential(
+            nn.Linear(2 * config.dim, config.dim),
+            nn.ReLU(),
+            nn.Linear(config.dim, config.dim),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(config.dim, config.num_classes)
+
+    def represent(
+        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
+    ):
+        """(B, d): both modalities, fused."""
+        groups = self._groups(genes, has_genes)  # (B, K, d)
+        attended = None
+        if has_bags(patches, cu_seqlens):
+            queries = groups if has_slide is None else groups[has_slide]
+            attended, _ = self.co_attention(queries, self.embed(patches), cu_seqlens)
+            attended = attended.flatten(1)
+        attended = fill_absent(attended, has_slide, self.absent_slide).unflatten(1, (-1, self._dim))
+        pooled = [self.pool_slide(attended), self.pool_genes(groups)]
+        return self.fusion(torch.cat(pooled, 1))
+
+    @property
+    def _dim(self) -> int:
+        return self.config.dim
+
+    def _groups(self, genes: Tensor | None, has_genes: Tensor | None) -> Tensor:
+        """(B, K, d), with learned ones for patients without RNA."""
+        rows = present_rows(genes, has_genes)
+        encoded = None if rows is None else self.gene_groups(rows).flatten(1)
+        return fill_absent(encoded, has_genes, self.absent_genes).unflatten(1, (-1, self._dim))
+
+    def classify(self, representation: Tensor) -> Tensor:
+        return self.head(representation)
+
+    def co_attend(
+        self,
+        patches: Tensor,
+        cu_seqlens: Tensor,
+        genes: Tensor | None = None,
+        has_genes: Tensor | None = None,
+    ) -> Tensor:
+        """What each group of genes attends to.
+
+        Args:
+            patches, cu_seqlens: of patients who all have slides.
+            genes: (B, G); without them, the groups of patients without RNA ask.
+            has_genes: (B,) bool, True = present.
+
+        Returns:
+            (T, K), columns sum to one over a bag.
+        """
+        if genes is None:
+            has_genes = torch.zeros(len(cu_seqlens) - 1, dtype=torch.bool, device=patches.device)
+        groups = self._groups(genes, has_genes)
+        return self.co_attention(groups, self.embed(patches), cu_seqlens)[1]
+
+    def attention(
+        self,
+        patches: Tensor,
+        cu_seqlens: Tensor,
+        genes: Tensor | None = None,
+        has_genes: Tensor | None = None,
+    ) -> Tensor:
+        """(T, 1) of each patch: the mean of :meth:`co_attend` over the groups."""
+        return self.co_attend(patches, cu_seqlens, genes, has_genes).mean(1, keepdim=True)
+
+
+def _gene_sets(config: MCATConfig) -> list[Tensor]:
+    """Columns of the genes of each group; sizes of consecutive ones differ by at most one."""
+    if config.gene_sets is not None:
+        return [torch.tensor(genes) for genes in config.gene_sets]
+    if config.num_genes < 1:
+        raise ValueError("mcat needs a gene or more; num_genes is 0")
+    return list(torch.arange(config.num_genes).tensor_split(min(config.groups, config.num_genes)))
