@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -51,6 +52,9 @@ class GiMPSettings(ModelSettings):
         decoder_hidden: hidden width of the reconstruction decoder; 0 is one linear map.
         head_hidden: hidden width of the fusion head.
         head_dropout: in the fusion head.
+        fusion: ``"head"`` is the MLP head alone; ``"validated"`` mixes its logits with those of the
+            genes stage's classifier, by a weight that the validation patients choose. The gene
+            encoder then has to stay frozen in fine-tuning.
     """
 
     dim: int = Field(512, ge=1)
@@ -70,6 +74,7 @@ class GiMPSettings(ModelSettings):
     decoder_hidden: int = Field(0, ge=0)
     head_hidden: int = Field(256, ge=1)
     head_dropout: float = Field(0.25, ge=0, lt=1)
+    fusion: Literal["head", "validated"] = "head"
 
 
 class GiMPConfig(GiMPSettings, Sizes):
@@ -111,6 +116,10 @@ class GiMP(PatientModel):
 
     A modality that one patient lacks is replaced with a learned token in CLS_pat. A model built for
     one modality has CLS_pat ∈ ℝ^d.
+
+    With ``fusion="validated"`` the logits of a patient with RNA are (1 − w)(W CLS_ge + b) +
+    w MLP(CLS_pat), W and b being the genes stage's: where slides mislead on patients of other
+    hospitals than the training ones, w → 0 leaves what the genes say.
     """
 
     settings_class, config_class, reads = GiMPSettings, GiMPConfig, ("both", "slide", "rna")
@@ -145,6 +154,10 @@ class GiMP(PatientModel):
             nn.Dropout(config.head_dropout),
             nn.Linear(config.head_hidden, config.num_classes),
         )
+        self.gene_head = None
+        if config.fusion == "validated" and config.modalities == "both" and self.supervised_genes:
+            self.gene_head = nn.Linear(config.dim, config.num_classes)
+            self.register_buffer("fusion_weight", torch.ones(()))
 
     def represent(
         self,
@@ -172,7 +185,23 @@ class GiMP(PatientModel):
         return None if rows is None else self.gene_encoder(rows)
 
     def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+        fused = self.head(representation)
+        if self.gene_head is None or self.head.training:
+            return fused
+        cls_ge = representation[:, self.config.dim :]
+        # The token of absent genes may have been rounded to half precision on its way.
+        absent = torch.isclose(cls_ge.float(), self.absent_genes.float(), rtol=1e-2, atol=1e-4)
+        weight = torch.where(absent.all(-1, keepdim=True), 1.0, self.fusion_weight)
+        return torch.lerp(self.gene_head(cls_ge).float(), fused.float(), weight)
+
+    @torch.no_grad()
+    def fit_fusion(self, representations: Tensor, labels: Tensor) -> None:
+        """Choose w of 0, 0.1 … 1 by the cross-entropy of validation patients, (B, 2d) and (B,)."""
+        losses = []
+        for step in range(11):
+            self.fusion_weight.fill_(step / 10)
+            losses.append(F.cross_entropy(self.classify(representations), labels).item())
+        self.fusion_weight.fill_(losses.index(min(losses)) / 10)
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         yield self.head

@@ -58,10 +58,15 @@ class StageSettings(_Strict):
 
 
 class GenesStage(StageSettings):
-    """Supervised training of the gene encoder (section 2.3); keeps the best validation epoch."""
+    """Supervised training of the gene encoder (section 2.3); keeps the best validation epoch.
+
+    Attributes:
+        noise: SD of Gaussian noise on the scaled expression of training patients.
+    """
 
     epochs: int = Field(70, ge=0)
     batch_size: int = Field(32, ge=1)
+    noise: float = Field(0.0, ge=0)
 
 
 class PretrainStage(StageSettings):
@@ -199,6 +204,16 @@ class TrainConfig(_Strict):
         if method is not None and modalities not in (reads := model_class(method).reads):
             raise ValueError(f"{' or '.join(reads)}, which is what {method} reads")
         return modalities
+
+    @model_validator(mode="after")
+    def _fusion_fits(self) -> TrainConfig:
+        validated = getattr(self.model, "fusion", "head") == "validated"
+        if validated and self.model_class.supervised_genes and not self.finetune.freeze_genes:
+            raise ValueError(
+                "finetune.freeze_genes=true with model.fusion=validated, which mixes in the "
+                "classifier of the genes stage"
+            )
+        return self
 
     @property
     def model_class(self) -> type[PatientModel]:

@@ -145,8 +145,11 @@ class GenesStage(Stage):
         super().__init__(context)
         model = context.model
         classifier = GeneClassifier(model.gene_encoder, model.config.dim, model.config.num_classes)
+        if getattr(model, "gene_head", None) is None:
+            self.extra = classifier.head
+        else:
+            classifier.head = model.gene_head
         self.classifier = classifier.to(context.device)
-        self.extra = self.classifier.head
 
     def can_use(self, case_id: str) -> bool:
         return self.context.reader.cohort.has_expression(case_id)
@@ -158,8 +161,11 @@ class GenesStage(Stage):
         return GeneFetcher(self.context.reader)
 
     def losses(self, batch: GeneBatch, share: Share) -> dict[str, Tensor]:
+        genes = batch.genes
+        if self.settings.noise:
+            genes = genes + self.settings.noise * torch.randn_like(genes)
         with self.autocast():
-            logits = self.classifier(batch.genes).float()
+            logits = self.classifier(genes).float()
         loss = F.cross_entropy(logits, batch.labels, reduction="none")
         return _shares(logits, loss, batch.labels, share)
 
@@ -313,9 +319,15 @@ class FinetuneStage(Stage):
         return _shares(outcome.logits, outcome.loss, batch.labels, share)
 
     def validate(self) -> Scores:
-        probabilities, _ = self.context.predict(self.val_cases)
-        labels = self.context.reader.labels(self.val_cases).numpy()
-        return classification_scores(probabilities, labels)
+        model = self.context.model
+        probabilities, representations = self.context.predict(self.val_cases)
+        labels = self.context.reader.labels(self.val_cases)
+        if getattr(model, "gene_head", None) is not None:
+            rows = torch.from_numpy(representations).to(self.context.device)
+            model.fit_fusion(rows, labels.to(self.context.device))
+            with torch.no_grad():
+                probabilities = model.classify(rows).float().softmax(-1).cpu().numpy()
+        return classification_scores(probabilities, labels.numpy())
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
         if self.settings.select == "loss":
