@@ -107,6 +107,8 @@ class FinetuneStage(StageSettings):
             stage always train it.
         modality_dropout: probability to hide one of a training patient's two modalities, so that
             the model learns to do without it.
+        noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
+            gene encoder is trained here; a frozen one has had that of the genes stage.
         select: what chooses the best validation epoch; ties go to the lower validation loss.
     """
 
@@ -114,6 +116,7 @@ class FinetuneStage(StageSettings):
     batch_size: int = Field(16, ge=1)
     freeze_genes: bool = True
     modality_dropout: float = Field(0.0, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0)
     select: Literal["accuracy", "auc", "loss"] = "accuracy"
 
 

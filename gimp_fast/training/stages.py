@@ -163,7 +163,7 @@ class GenesStage(Stage):
     def losses(self, batch: GeneBatch, share: Share) -> dict[str, Tensor]:
         genes = batch.genes
         if self.settings.noise:
-            genes = genes + self.settings.noise * torch.randn_like(genes)
+            genes = _with_noise(genes, self.settings.noise)
         with self.autocast():
             logits = self.classifier(genes).float()
         loss = F.cross_entropy(logits, batch.labels, reduction="none")
@@ -314,8 +314,11 @@ class FinetuneStage(Stage):
         return PatientFetcher(self.context.reader, self.settings.modality_dropout)
 
     def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
+        inputs = batch.inputs()
+        if self._trains_genes and self.settings.noise:
+            inputs["genes"] = _with_noise(inputs["genes"], self.settings.noise)
         with self.autocast():
-            outcome = self.context.model.loss(batch.labels, **batch.inputs())
+            outcome = self.context.model.loss(batch.labels, **inputs)
         return _shares(outcome.logits, outcome.loss, batch.labels, share)
 
     def validate(self) -> Scores:
@@ -329,10 +332,19 @@ class FinetuneStage(Stage):
                 probabilities = model.classify(rows).float().softmax(-1).cpu().numpy()
         return classification_scores(probabilities, labels.numpy())
 
+    @property
+    def _trains_genes(self) -> bool:
+        frozen = self.context.model.supervised_genes and self.settings.freeze_genes
+        return self.context.reader.uses_genes and not frozen
+
     def rank(self, scores: Scores) -> tuple[float, ...]:
         if self.settings.select == "loss":
             return super().rank(scores)
         return (scores.get(self.settings.select, 0.0), -scores["loss"])
+
+
+def _with_noise(genes: Tensor, sd: float) -> Tensor:
+    return genes + sd * torch.randn_like(genes)
 
 
 def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:

@@ -133,6 +133,16 @@ def test_a_presets_architecture_is_for_gimp_and_its_relatives():
     assert load_config("small", overrides=["method=abmil"]).finetune.lr == 3e-4
 
 
+@pytest.mark.parametrize(("method", "differs"), [("snn", True), ("gimp", False)])
+def test_noise_is_for_gene_encoders_that_are_trained(method, differs, cohort_folder, tmp_path):
+    losses = []
+    for noise in (0.0, 2.0):
+        config = config_of(method, f"finetune.noise={noise}", "pretrain.epochs=0")
+        train(config, cohort_folder, tmp_path / str(noise), log=silent)
+        losses.append([r["train"]["loss"] for r in rows_of(tmp_path / str(noise))])
+    assert (losses[0] != losses[1]) is differs
+
+
 def test_memory_is_predicted_for_gimp_alone(cohort_folder):
     with pytest.raises(GimpError, match="for gimp only; found 'abmil'"):
         memory_report(config_of("abmil"), open_cohort(cohort_folder))
