@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
@@ -15,6 +14,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.inference.inputs import model_inputs
 from gimp_fast.models import PatientModel, available, build, model_class
 from gimp_fast.training.checkpoint import under_prefix
+from gimp_fast.training.devices import choose_device
 from gimp_fast.training.evaluation import outputs_of
 from gimp_fast.training.scaling import GeneScaler
 
@@ -189,19 +189,6 @@ class TrainedModel:
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``"auto"`` is a GPU if there is one. GimpError if there is none."""
-    asked = name
-    if name == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(asked)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise GimpError(f"device '{name}' cannot be used: {error}") from error
-    return device
 
 
 def _built(

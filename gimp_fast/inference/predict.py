@@ -21,9 +21,9 @@ from gimp_fast.inference.inputs import cohort_columns
 from gimp_fast.inference.warnings import CODES, Caution, cautions_of, codes_of, counts, merged
 from gimp_fast.training.checkpoint import write_atomically
 from gimp_fast.training.evaluation import metrics_with_intervals
+from gimp_fast.training.fetchers import PatientFetcher
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.stages import PatientFetcher
 
 if TYPE_CHECKING:
     from gimp_fast.inference.model import TrainedModel

@@ -14,6 +14,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.models import build
 from gimp_fast.training.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.training.config import TrainConfig, model_config_of
+from gimp_fast.training.devices import choose_device
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.run_folder import RunFolder
@@ -64,7 +65,7 @@ def train(
     cohort = data if isinstance(data, Cohort) else open_cohort(data)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    kind = _device(config).type
+    kind = choose_device(config.device).type
     with ranks_of_environment(kind, config.rank_timeout_minutes) as ranks, StopRequests() as stops:
         return _train(config, cohort, Path(out), ranks, stops, resume, stages, log)
 
@@ -85,7 +86,7 @@ def _train(
         raise GimpError(f"stages: found {', '.join(unknown)}; this run has {', '.join(names)}")
     wanted = names if stages is None else [name for name in names if name in stages]
     log = log if ranks.writes else _silent
-    device = _device(config)
+    device = choose_device(config.device)
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", ranks.local)
         torch.cuda.set_device(device)
@@ -108,18 +109,6 @@ def _train(
 
 def _silent(text: str) -> None:
     """The log of ranks that do not write."""
-
-
-def _device(config: TrainConfig) -> torch.device:
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise GimpError(f"device '{config.device}' cannot be used: {error}") from error
-    return device
 
 
 def _split(cohort: Cohort, config: TrainConfig) -> tuple[str, dict[str, list[str]]]:

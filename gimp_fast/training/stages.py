@@ -17,6 +17,7 @@ from gimp_fast.models import GeneClassifier, PatientModel
 from gimp_fast.training.config import StageSettings, TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
+from gimp_fast.training.fetchers import GeneFetcher, PatientFetcher, ViewFetcher, WindowFetcher
 from gimp_fast.training.loader import StepPlan, plan_epoch
 from gimp_fast.training.sampling import (
     GeneBatch,
@@ -350,56 +351,6 @@ def _with_noise(genes: Tensor, sd: float) -> Tensor:
 def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
     hits = (logits.argmax(-1) == labels).float()
     return {"loss": share.mean(loss), "accuracy": share.mean(hits.detach())}
-
-
-@dataclass(frozen=True)
-class GeneFetcher:
-    """Reads the RNA of patients."""
-
-    reader: PatientReader
-
-    def __call__(self, plan: StepPlan) -> GeneBatch:
-        genes, _ = self.reader.genes(plan.case_ids)
-        return GeneBatch(plan.case_ids, self.reader.labels(plan.case_ids), genes)
-
-
-@dataclass(frozen=True)
-class WindowFetcher:
-    """Reads masked windows of ``length`` patches."""
-
-    reader: PatientReader
-    length: int
-    mask_ratio: float
-
-    def __call__(self, plan: StepPlan) -> WindowBatch:
-        return self.reader.windows(plan.case_ids, self.length, self.mask_ratio, plan.rngs())
-
-
-@dataclass(frozen=True)
-class ViewFetcher:
-    """Reads ``count`` windows of ``length`` patches of each patient."""
-
-    reader: PatientReader
-    length: int
-    count: int
-
-    def __call__(self, plan: StepPlan) -> ViewBatch:
-        return self.reader.views(plan.case_ids, self.length, self.count, plan.rngs())
-
-
-@dataclass(frozen=True)
-class PatientFetcher:
-    """Reads whole patients, of whom some hide one of two modalities."""
-
-    reader: PatientReader
-    modality_dropout: float = 0.0
-
-    def __call__(self, plan: StepPlan) -> PatientBatch:
-        hide, chance = None, self.modality_dropout
-        if chance:
-            shares = [1 - chance, chance / 2, chance / 2]
-            hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
-        return self.reader.batch(plan.case_ids, hide)
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:

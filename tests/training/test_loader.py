@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.training.fetchers import PatientFetcher, WindowFetcher
 from gimp_fast.training.loader import BatchLoader, StepPlan, num_batches, plan_epoch
 from gimp_fast.training.sampling import PatientReader, WindowBatch
 from gimp_fast.training.scaling import GeneScaler
-from gimp_fast.training.stages import PatientFetcher, WindowFetcher
 
 CASES = [f"case-{n}" for n in range(17)]
 
