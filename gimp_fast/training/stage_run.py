@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.training.checkpoint import RecentCheckpoints, save_checkpoint
-from gimp_fast.training.config import StageSettings
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.loader import (
     BatchLoader,
@@ -24,6 +23,7 @@ from gimp_fast.training.loader import (
     plan_epoch,
 )
 from gimp_fast.training.run_folder import RunFolder, memory_text
+from gimp_fast.training.stage_settings import StageSettings
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
 from gimp_fast.training.stages import Scores, Stage, StageModule
 from gimp_fast.training.step_times import StepTimes

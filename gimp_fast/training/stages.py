@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GeneClassifier, PatientModel
-from gimp_fast.training.config import StageSettings, TrainConfig
+from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
 from gimp_fast.training.fetchers import GeneFetcher, PatientFetcher, ViewFetcher, WindowFetcher
@@ -26,6 +26,7 @@ from gimp_fast.training.sampling import (
     ViewBatch,
     WindowBatch,
 )
+from gimp_fast.training.stage_settings import StageSettings
 
 Scores = dict[str, float]
 

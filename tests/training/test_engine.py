@@ -21,8 +21,8 @@ import yaml
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.training import load_config, train
 from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
-from gimp_fast.training.config import PretrainStage
 from gimp_fast.training.stage_run import StageRun, learning_rate
+from gimp_fast.training.stage_settings import PretrainStage
 
 # Trains on the small cohort in seconds.
 TINY = [
