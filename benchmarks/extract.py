@@ -185,7 +185,7 @@ def time_encoder(device: str, batch: int, repeats: int) -> dict[str, object]:
         )
         for precision in precisions
     }
-    timed = time_interleaved(calls, device=device, repeats=repeats)
+    timed = time_interleaved(calls, device=device, repeats=repeats, budget_s=30)
     rates = {name: batch / (row["median_ms"] / 1e3) for name, row in timed.items()}
     for precision, rate in rates.items():
         print(f"network in {precision}: {rate:.1f} patches/s")
