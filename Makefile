@@ -36,7 +36,7 @@ LINTERS := $(VENV)/.linters
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-gpu bench format lint clean
+.PHONY: help demo test test-gpu bench gpu-day format lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,13 @@ bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmar
 	@set -e; for script in $(BENCHMARKS); do \
 		echo "$$script"; $(BIN)/python "$$script" $(BENCH_ARGS); \
 	done
+
+# The card is capped at 24 GB, the memory of an RTX 3090, where memory is what is asked.
+gpu-day: test-gpu ## all that only a GPU can show: its tests, and its benchmarks beside every peer
+	$(BIN)/python benchmarks/masked_l1.py --device cuda
+	$(BIN)/python benchmarks/nystrom_attention.py --device cuda
+	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op --no-write
+	$(BIN)/python benchmarks/training.py --device cuda --dtype bf16 --cap-gb 24 --largest-batch
 
 format: $(LINTERS) ## format Python, C++ and CUDA sources in place
 	$(BIN)/ruff check --fix .

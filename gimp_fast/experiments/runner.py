@@ -118,6 +118,8 @@ class _Active:
             name = signal.Signals(-code).name
             memory = "; perhaps memory ran out: fewer --jobs need less" if name == "SIGKILL" else ""
             return f"ended by {name}{memory}"
+        if not (folder / LOG).is_file():
+            return f"ended with exit code {code} before it began"
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
         return f"{last.strip()}; see {folder / LOG}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -179,28 +180,40 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(cohort_folder, tiny, tmp_
     assert "Runs that failed" in (out / "table1" / "report.html").read_text(encoding="utf-8")
 
 
-def crash(task: Task) -> None:
-    """In place of a worker: memory runs out in one run, another ends with an exception."""
+# In place of a worker: memory runs out in one run, another ends with an exception, and a third
+# before it has a folder. A module of its own, since other processes cannot import a test.
+CRASHING = """
+import os
+import signal
+
+
+def crash(task):
+    if task.run.seed:
+        raise SystemExit(1)
     task.folder.mkdir(parents=True)
     if task.run.split == "fold_0":
         os.kill(os.getpid(), signal.SIGKILL)
-    (task.folder / "log.txt").write_text("epoch 1\nRuntimeError: no luck\n")
+    (task.folder / "log.txt").write_text("epoch 1\\nRuntimeError: no luck\\n")
     raise SystemExit(1)
+"""
 
 
 def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "work", crash)
+    (tmp_path / "crashing_worker.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(runner, "work", importlib.import_module("crashing_worker").crash)
     cohort = open_cohort(cohort_folder)
     plan = make_plan(
-        [experiment("table1")], cohort, Shared("small"), rows=frozenset(["lr_slide"]),
-        splits=["fold_0", "fold_1"], seeds=[0], threads=1,
+        [experiment("table1")], cohort, Shared("small"), rows=frozenset(["mean_pool"]),
+        splits=["fold_0", "fold_1"], seeds=[0, 1], threads=1,
     )  # fmt: skip
     tasks = [Task(run, cohort_folder, tmp_path / run.name) for run in plan.runs]
     outcomes = []
     runner.run_all(tasks, 2, outcomes.append)
-    errors = {outcome.run.split: outcome.error for outcome in outcomes}
-    assert errors["fold_0"].startswith("ended by SIGKILL; perhaps memory ran out")
-    assert errors["fold_1"].startswith("RuntimeError: no luck; see ")
+    errors = {(outcome.run.split, outcome.run.seed): outcome.error for outcome in outcomes}
+    assert errors["fold_0", 0].startswith("ended by SIGKILL; perhaps memory ran out")
+    assert errors["fold_1", 0].startswith("RuntimeError: no luck; see ")
+    assert errors["fold_0", 1] == "ended with exit code 1 before it began"
 
 
 def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:

@@ -72,8 +72,10 @@ def rows_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").open()]
 
 
-def assert_close(run: Path, expected: Path) -> None:
-    for name in ("genes", "pretrain", "finetune"):
+def assert_close(
+    run: Path, expected: Path, stages: tuple[str, ...] = ("genes", "pretrain", "finetune")
+) -> None:
+    for name in stages:
         a, b = (load_checkpoint(x / "checkpoints" / f"{name}.safetensors") for x in (run, expected))
         assert a[1]["epoch"] == b[1]["epoch"]
         for key in b[0]:
@@ -96,6 +98,16 @@ def test_ranks_train_what_one_process_trains(alone, cohort_folder, tmp_path, ran
     assert environment["ranks"] == ranks
     assert "test: accuracy" in printed[0]
     assert all("test: accuracy" not in text for text in printed[1:])
+
+
+@pytest.mark.slow
+def test_ranks_align_slides_with_the_genes_of_all_patients(cohort_folder, tmp_path):
+    """What is contrasted comes from the whole batch, whoever holds it."""
+    settings = load_config("paper", overrides=[*SETTINGS, "method=mgca"])
+    train(settings, cohort_folder, tmp_path / "alone", log=lambda text: None)
+    codes, printed = finish(start(cohort_folder, tmp_path / "run", 2, "method=mgca"))
+    assert codes == [0, 0], printed
+    assert_close(tmp_path / "run", tmp_path / "alone", ("pretrain", "finetune"))
 
 
 def wait_for_rows(run: Path, rows: int, processes: list[subprocess.Popen]) -> None:

@@ -100,6 +100,15 @@ def test_a_stopped_comparator_goes_on_to_the_same_weights(
     assert all(torch.equal(quiet[name], stopped[name]) for name in quiet)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", available())
+def test_every_method_trains_on_a_gpu(method, precision, cohort_folder, tmp_path):
+    config = config_of(method, "device=cuda", f"precision={precision}")
+    metrics = train(config, cohort_folder, tmp_path / "run", log=silent)
+    assert metrics["test"]["n"] == 8
+
+
 def test_triplets_of_slides_alone_leave_genes_out(cohort_folder, tmp_path):
     """The same windows: only what the triplets are mined of differs."""
     rows = {}
