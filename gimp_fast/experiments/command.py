@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
     from gimp_fast.experiments.execute import default_jobs, execute, show_plan
-    from gimp_fast.experiments.outputs import Session, write_outputs
+    from gimp_fast.experiments.outputs import Call, write_outputs
     from gimp_fast.experiments.runner import lock
     from gimp_fast.experiments.runs import Shared, make_plan
     from gimp_fast.training import TrainConfig
@@ -146,12 +146,12 @@ def main(argv: Sequence[str]) -> int | None:
         facts = environment(TrainConfig())
         facts = {k: v for k, v in facts.items() if k not in ("config_sha256", "command", "ranks")}
         words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
-        session = Session(
+        call = Call(
             cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words, facts,
             args.resamples,
         )  # fmt: skip
         for table in tables:
-            page = write_outputs(table, plan, finished, errors, session, args.out / table.name)
+            page = write_outputs(table, plan, finished, errors, call, args.out / table.name)
             print(f"{table.title}: {page}")
     print(f"{len(finished)} of {len(plan.runs)} runs in {time.perf_counter() - began:.0f} s")
     if errors:

@@ -25,7 +25,7 @@ from gimp_fast.experiments.vectors import NEIGHBOURS, separation, separation_gri
 
 
 @dataclass(frozen=True)
-class Session:
+class Call:
     """What one call of the command was, for the record.
 
     Attributes:
@@ -51,13 +51,13 @@ def write_outputs(
     plan: Plan,
     finished: dict[str, Finished],
     errors: dict[str, str],
-    session: Session,
+    call: Call,
     out: Path,
 ) -> Path:
     """Tables, figures, ``results.json`` and ``report.html``; returns the path of the latter."""
     out.mkdir(parents=True, exist_ok=True)
     rows, groups = summarise(
-        experiment, plan, finished, errors, splits=session.splits, resamples=session.resamples
+        experiment, plan, finished, errors, splits=call.splits, resamples=call.resamples
     )
     of_row = {
         row["key"]: [
@@ -69,15 +69,15 @@ def write_outputs(
     }
     if experiment.name == "fig2":
         for row in rows:
-            row["separation"] = separation(of_row[row["key"]], session.splits)
-    results = _results(experiment, plan, errors, session, rows, of_row)
+            row["separation"] = separation(of_row[row["key"]], call.splits)
+    results = _results(experiment, plan, errors, call, rows, of_row)
     names = [group.name for group in groups]
     grids = _grids(experiment, rows, names)
-    notes = _notes(experiment, rows, session)
+    notes = _notes(experiment, rows, call)
     _write(out / "results.json", json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
     _write(out / "table.csv", csv_text(experiment, rows))
-    _write(out / "table.md", _markdown(experiment, grids, notes, session))
-    _write(out / "table.tex", _latex(experiment, grids, session))
+    _write(out / "table.md", _markdown(experiment, grids, notes, call))
+    _write(out / "table.tex", _latex(experiment, grids, call))
     return write_page(Contents(experiment, results, grids, notes, groups, of_row), out)
 
 
@@ -96,11 +96,11 @@ def _results(
     experiment: Experiment,
     plan: Plan,
     errors: dict[str, str],
-    session: Session,
+    call: Call,
     rows: list[dict],
     of_row: dict[str, list[Finished]],
 ) -> dict[str, Any]:
-    cohort = session.cohort
+    cohort = call.cohort
     wanted = {
         run.digest: run
         for (table, _), runs in plan.of_row.items()
@@ -122,14 +122,14 @@ def _results(
             "classes": list(cohort.classes),
         },
         "groups": [
-            {"name": name, "splits": names} for name, names in split_groups(session.splits).items()
+            {"name": name, "splits": names} for name, names in split_groups(call.splits).items()
         ],
-        "seeds": list(session.seeds),
-        "preset": session.preset,
-        "overrides": list(session.overrides),
-        "command": session.command,
-        "environment": session.environment,
-        "resamples": session.resamples,
+        "seeds": list(call.seeds),
+        "preset": call.preset,
+        "overrides": list(call.overrides),
+        "command": call.command,
+        "environment": call.environment,
+        "resamples": call.resamples,
         "seconds_of_training": round(sum(run["seconds"] for run in runs), 1),
         "rows": rows,
         "runs": runs,
@@ -151,7 +151,7 @@ def _run_facts(one: Finished) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _notes(experiment: Experiment, rows: Sequence[dict], session: Session) -> list[str]:
+def _notes(experiment: Experiment, rows: Sequence[dict], call: Call) -> list[str]:
     reference = experiment.reference_row.title
     exact = any(
         numbers["versus"] and numbers["versus"]["mcnemar"]
@@ -159,14 +159,14 @@ def _notes(experiment: Experiment, rows: Sequence[dict], session: Session) -> li
         for numbers in row["groups"].values()
     )
     notes = [
-        f"Each row is trained anew on every split, with {len(session.seeds)} seed"
-        f"{'s' if len(session.seeds) > 1 else ''} (logistic regression, which has no randomness, "
+        f"Each row is trained anew on every split, with {len(call.seeds)} seed"
+        f"{'s' if len(call.seeds) > 1 else ''} (logistic regression, which has no randomness, "
         "with one), under one configuration. The epoch is chosen on the validation patients; "
         "test patients are looked at once, by the chosen model.",
         "Accuracy is right calls over all calls on test patients, with both numbers. Mean ± SD is "
         "over single runs. AUC is the mean over runs, as scores of different models share no "
         "scale; of more than two classes, the mean of each against the rest.",
-        f"Intervals are 95 % percentile intervals of {session.resamples} bootstrap resamples of "
+        f"Intervals are 95 % percentile intervals of {call.resamples} bootstrap resamples of "
         "patients: with a patient come all predictions of them, of every fold and seed. They say "
         "how much depends on the patients who were tested, not how much on training anew.",
         f"The difference to {reference} is paired: each patient is compared with themselves. "
@@ -197,24 +197,24 @@ def _notes(experiment: Experiment, rows: Sequence[dict], session: Session) -> li
 
 
 def _markdown(
-    experiment: Experiment, grids: dict[str, Grid], notes: Sequence[str], session: Session
+    experiment: Experiment, grids: dict[str, Grid], notes: Sequence[str], call: Call
 ) -> str:
-    parts = [f"# {experiment.title}\n", f"{_called(session)}\n", f"{experiment.about}\n"]
+    parts = [f"# {experiment.title}\n", f"{_called(call)}\n", f"{experiment.about}\n"]
     for title, grid in grids.items():
         parts += [f"## {title}\n", markdown(grid)]
     parts += ["## How the numbers are made\n", "\n\n".join(notes) + "\n"]
     return "\n".join(parts)
 
 
-def _called(session: Session) -> str:
-    cohort = session.cohort
+def _called(call: Call) -> str:
+    cohort = call.cohort
     synthetic = " **Synthetic patients: the numbers say nothing about any disease.**"
     facts = f"{cohort.name}, {len(cohort)} patients, {', '.join(cohort.classes)}."
     return facts + (synthetic if cohort.synthetic else "")
 
 
-def _latex(experiment: Experiment, grids: dict[str, Grid], session: Session) -> str:
-    cohort = session.cohort
+def _latex(experiment: Experiment, grids: dict[str, Grid], call: Call) -> str:
+    cohort = call.cohort
     text = []
     for number, (title, grid) in enumerate(grids.items(), start=1):
         kind = "Synthetic patients: " if cohort.synthetic else ""
