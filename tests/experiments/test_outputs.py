@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.collect import Finished, read_run
-from gimp_fast.experiments.outputs import Session, write_outputs
+from gimp_fast.experiments.outputs import Call, write_outputs
 from gimp_fast.experiments.plan import experiment
 from gimp_fast.experiments.runs import Plan, Run
 
@@ -61,12 +61,12 @@ def written(tmp_path):
         __len__=lambda self: 30,
     )  # fmt: skip
     cohort = type("C", (), vars(cohort))()
-    session = Session(
+    call = Call(
         cohort, SPLITS, SEEDS, "small", (), "python -m ...", {"gimp_fast": "0"}, resamples=200
     )
     errors = {failed.digest: "ValueError: <no> luck"}
     out = tmp_path / "out"
-    page = write_outputs(table, plan, finished, errors, session, out)
+    page = write_outputs(table, plan, finished, errors, call, out)
     return SimpleNamespace(
         out=out,
         page=page.read_text(encoding="utf-8"),
