@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import socket
-import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,25 +11,13 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data.slides.base import one_line
+from gimp_fast.data.slides.pt import UNPICKLING_ERRORS
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.wsi.encoder import NAME, Encoder, TruncatedResNet50, digest_of, random_network
 
 # torchvision's first ImageNet weights, those of the paper's time; its name ends with its checksum.
 URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 _SECONDS = 30.0
-_LOAD_ERRORS = (
-    pickle.UnpicklingError,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-)
 HOW = (
     f"get weights where there is a network, with\n  curl -LO {URL}\n"
     "or timm's model.safetensors of resnet50.tv_in1k from Hugging Face, and name the file with "
@@ -103,7 +89,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except _LOAD_ERRORS as error:
+    except UNPICKLING_ERRORS as error:
         expected = "a state dict, .safetensors or .pth"
         raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
     if not isinstance(state, Mapping):
@@ -142,7 +128,7 @@ def download() -> Mapping[str, Tensor]:
         return torch.hub.load_state_dict_from_url(
             URL, map_location="cpu", check_hash=True, weights_only=True
         )
-    except _LOAD_ERRORS as error:
+    except UNPICKLING_ERRORS as error:
         raise GimpError(f"{URL} could not be had ({one_line(error)}); {HOW}") from error
     finally:
         socket.setdefaulttimeout(before)

@@ -23,7 +23,7 @@ from gimp_fast.errors import FaultError
 # What the restricted unpickler says of a pickle that names code outside its short list.
 _UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
 # What the restricted unpickler raises on arbitrary bytes.
-_PT_ERRORS = (
+UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
     struct.error,
     OSError,
@@ -72,7 +72,7 @@ class PtSlide(SlideFile):
         try:
             with zipfile.ZipFile(path) as archive:
                 bad = archive.testzip()
-        except (*_PT_ERRORS, zipfile.BadZipFile) as error:
+        except (*UNPICKLING_ERRORS, zipfile.BadZipFile) as error:
             raise FaultError.of("checksum", path, one_line(error), "an intact archive") from error
         if bad is not None:
             found = f"content of '{bad}' that does not match its checksum"
@@ -101,7 +101,7 @@ def _load(path: Path, zipped: bool) -> object:
             warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
             # Files written before torch 1.6 are no zip archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except _PT_ERRORS as error:
+    except UNPICKLING_ERRORS as error:
         text = one_line(error)
         if any(sign in str(error) for sign in _UNSAFE_SIGNS):
             found = "a pickle that asks to run code; it was not run"
