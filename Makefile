@@ -62,7 +62,7 @@ bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmar
 gpu-day: test-gpu ## all that only a GPU can show: its tests, and its benchmarks beside every peer
 	$(BIN)/python benchmarks/masked_l1.py --device cuda
 	$(BIN)/python benchmarks/nystrom_attention.py --device cuda
-	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op --no-write
+	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op
 	$(BIN)/python benchmarks/training.py --device cuda --dtype bf16 --cap-gb 24 --largest-batch
 
 format: $(LINTERS) ## format Python, C++ and CUDA sources in place

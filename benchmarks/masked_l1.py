@@ -1,6 +1,10 @@
 """Masked L1, forward and backward, against what people write today.
 
 python benchmarks/masked_l1.py [--device cuda] [--repeats 15] [--shape 8 6000 1024]
+
+Floor: the bytes that have to move, at the rate of a copy of the prediction, which takes its turns
+beside the peers. Counted rows of both tensors are read, two bits for each of their elements are
+written and read again, and the gradient of all rows is written.
 """
 
 from __future__ import annotations
@@ -8,16 +12,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from _common import peak_memory_mib, time_interleaved, write_results
+from _common import RESULTS, peak_memory_mib, time_interleaved, write_results
 from torch import Tensor
 
 from gimp_fast.ops import available_backends, masked_l1_loss
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MASK_RATIO = 0.5
+COPY = "copy"
 
 
 def indexed(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -66,6 +72,13 @@ def prepare_step(name: str, shape: list[int], dtype: str, device: str) -> Callab
     return lambda: step(PEERS[name], inputs)
 
 
+def least_bytes(prediction: Tensor, mask: Tensor) -> int:
+    """The module's docstring says of what."""
+    counted = int(mask.sum()) * prediction.shape[-1]
+    gradient = prediction.numel() * prediction.element_size()
+    return 2 * counted * prediction.element_size() + 2 * counted // 4 + gradient
+
+
 def assert_correct(dtype: str, device: str) -> None:
     """A peer that is wrong is not timed: value and gradient against fp64."""
     prediction, target, mask = make_inputs([2, 301, 1024], dtype, device)
@@ -84,10 +97,16 @@ def assert_correct(dtype: str, device: str) -> None:
 def measure(dtype: str, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     assert_correct(dtype, arguments.device)
     inputs = make_inputs(arguments.shape, dtype, arguments.device)
-    calls = {name: partial(step, peer, inputs) for name, peer in PEERS.items()}
+    source = inputs[0].detach()
+    needed, moved = least_bytes(source, inputs[2]), 2 * source.numel() * source.element_size()
+    calls = {COPY: partial(torch.empty_like(source).copy_, source)}
+    calls |= {name: partial(step, peer, inputs) for name, peer in PEERS.items()}
     rows = time_interleaved(calls, device=arguments.device, repeats=arguments.repeats)
-    del inputs, calls
+    rate = moved / rows.pop(COPY)["median_ms"]  # bytes a millisecond
+    del inputs, calls, source
     for name, row in rows.items():
+        row["floor_ms"] = needed / rate
+        row["copy_gb_per_s"] = rate / 1e6
         row["peak_mib"] = peak_memory_mib(
             prepare_step, name, arguments.shape, dtype, arguments.device, device=arguments.device
         )
@@ -101,6 +120,7 @@ def main() -> None:
         "--shape", type=int, nargs=3, default=[8, 6000, 1024], metavar=("B", "N", "C")
     )
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args()
     needed = "cuda" if arguments.device == "cuda" else "native"
@@ -111,14 +131,19 @@ def main() -> None:
     for dtype, rows in results.items():
         print(f"\n{tuple(arguments.shape)} {dtype}, {MASK_RATIO:.0%} counted, forward + backward")
         for name, row in rows.items():
-            print(f"  {name:<42} {row['median_ms']:9.2f} ms  peak {row['peak_mib']:7.1f} MiB")
+            part = row["floor_ms"] / row["median_ms"]
+            print(
+                f"  {name:<42} {row['median_ms']:9.2f} ms  {part:4.0%}"
+                f" of {row['copy_gb_per_s']:,.0f} GB/s  peak {row['peak_mib']:7.1f} MiB"
+            )
     if not arguments.no_write:
         settings = {
             "shape": arguments.shape,
             "mask_ratio": MASK_RATIO,
             "repeats": arguments.repeats,
         }
-        path = write_results("masked_l1", arguments.device, settings | {"results": results})
+        results = settings | {"results": results}
+        path = write_results("masked_l1", arguments.device, results, arguments.results)
         print(f"\nwrote {path}")
 
 

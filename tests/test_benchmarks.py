@@ -62,6 +62,17 @@ def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16():
     assert "wrote" not in printed
 
 
+def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(tmp_path):
+    run("masked_l1.py", "--shape", "2", "40", "24", "--repeats", "2", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-masked_l1.json").read_text())["results"]
+    assert set(results) == {"float32", "bfloat16"}
+    for rows in results.values():
+        assert len(rows) == 4
+        assert all(row["floor_ms"] > 0 and row["copy_gb_per_s"] > 0 for row in rows.values())
+        # The floor is of the work, not of the peer.
+        assert len({row["floor_ms"] for row in rows.values()}) == 1
+
+
 def test_training_writes_its_results_and_a_picture(tmp_path):
     run("training.py", "--smoke", "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-training.json").read_text())
