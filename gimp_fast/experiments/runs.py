@@ -17,7 +17,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.code_version import code_digest
-from gimp_fast.experiments.plan import LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.experiments.plan import BOTH, LOGISTIC_REGRESSION, Experiment, Row
 from gimp_fast.models import available, model_class
 from gimp_fast.training import TrainConfig, load_config
 from gimp_fast.training.config import read_yaml
@@ -202,6 +202,8 @@ def _run(
         # A stage that is not run cannot matter, whatever its settings.
         for stage in {"genes", "pretrain"} - {kind.name for kind in stages_of(settings)}:
             del values[stage]
+        if row.modalities != BOTH:  # there is nothing to hide one of
+            values["finetune"]["modality_dropout"] = 0.0
         code = code_digest(model_class(row.method).__module__)
     content = json.dumps([values, cohort.fingerprint, code], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()

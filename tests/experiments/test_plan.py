@@ -121,9 +121,9 @@ def test_tables_share_runs_of_one_configuration(cohort):
 
 
 def test_what_makes_a_run_another_one(cohort):
-    def digest(*overrides, threads=1):
+    def digest(*overrides, threads=1, row="abmil"):
         plan = plan_of(
-            cohort, "table1", rows=["abmil"], shared=Shared("small", overrides), threads=threads
+            cohort, "table1", rows=[row], shared=Shared("small", overrides), threads=threads
         )
         return plan.runs[0].digest
 
@@ -133,6 +133,8 @@ def test_what_makes_a_run_another_one(cohort):
     assert digest(threads=None) == same
     assert digest("bootstrap=5", "save_minutes=1") == same
     assert digest("pretrain.margin=0.3", "genes.epochs=1") == same  # stages that it does not have
+    assert digest("finetune.modality_dropout=0.1") == same  # it has one modality
+    assert digest("finetune.modality_dropout=0.1", row="mcat") != digest(row="mcat")
 
 
 def test_logistic_regression_has_one_seed_and_others_have_all(cohort):
