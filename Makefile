@@ -10,11 +10,14 @@ BENCH_ARGS ?=
 # torch and what building needs; wheels of packages that it lacks are taken from the folder WHEELS.
 OFFLINE ?=
 WHEELS ?=
+CONSTRAINTS ?= constraints.txt
+# The oldest torch and triton that are supported, and what they can stand beside.
+OLDEST := torch==2.11.0 triton==3.6.0 numpy==2.3.5 setuptools==81.0.0
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ifeq ($(OFFLINE),)
-PIP_INSTALL := $(PIP) install -c constraints.txt
+PIP_INSTALL := $(PIP) install -c $(CONSTRAINTS)
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
 else
 PIP_INSTALL := $(PIP) install --no-index --no-deps
@@ -36,10 +39,10 @@ LINTERS := $(VENV)/.linters
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-gpu bench gpu-day format lint clean
+.PHONY: help demo test test-oldest test-gpu bench gpu-day format lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/demo
 	rm -rf runs/demo
@@ -48,6 +51,13 @@ demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/
 # One thread a worker: workers that all start a thread a core spend the time waiting for each other.
 test: $(INSTALLED_ALL) ## install, and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+test-oldest: ## the same under the oldest torch, in .venv-oldest; fetches gigabytes of CUDA libraries
+	mkdir -p build
+	grep -vE '$(subst $() ,|,$(foreach pin,$(OLDEST),^$(firstword $(subst ==, ,$(pin)))==))' \
+		constraints.txt > build/constraints-oldest.txt
+	printf '%s\n' $(OLDEST) >> build/constraints-oldest.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=build/constraints-oldest.txt
 
 test-gpu: $(INSTALLED_ALL) ## install, run what needs a CUDA GPU or is compiled for one, and compute-sanitizer
 	$(BIN)/pytest -m "gpu or triton" $(PYTEST_ARGS)
