@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
@@ -18,6 +19,18 @@ import torch
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
 MIN_TURNS = 2
+
+
+def add_shared_options(parser: argparse.ArgumentParser, device: str | None = None) -> None:
+    """What ``make bench BENCH_ARGS=…`` may give to every script.
+
+    Args:
+        parser: of the script.
+        device: what the device is of, or that it makes no difference.
+    """
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=device)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--no-write", action="store_true", help="only print")
 
 
 def synchronise(device: str) -> None:

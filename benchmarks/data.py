@@ -23,7 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from _common import write_results
+from _common import add_shared_options, write_results
 
 from gimp_fast.data.join_slides import slide_row
 from gimp_fast.data.slides import open_slide
@@ -47,9 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="warm rounds; cold ones are 3")
     parser.add_argument("--index-slides", type=int, default=2000)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--results", type=Path, help="default: benchmarks/results")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="no difference")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser, device="no difference")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gimp-fast-data-", dir=arguments.folder))
     try:
@@ -62,8 +60,7 @@ def main() -> None:
         sizes = ("slides", "patches", "channels", "window", "reads", "rounds")
         facts = {name: getattr(arguments, name) for name in sizes}
         facts |= {"file_system": file_system(arguments.folder), "windows": rates, "index": index}
-        folder = {"folder": arguments.results} if arguments.results else {}
-        print(f"\nwrote {write_results('data', 'cpu', facts, **folder)}")
+        print(f"\nwrote {write_results('data', 'cpu', facts, arguments.results)}")
 
 
 def measure_windows(folder: Path, arguments: argparse.Namespace) -> dict[str, dict]:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-from _common import RESULTS, peak_memory_mib, time_interleaved, write_results
+from _common import add_shared_options, peak_memory_mib, time_interleaved, write_results
 
 from gimp_fast.wsi import open_wsi
 from gimp_fast.wsi.extraction import ExtractOptions, extract
@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="patches the network is given")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the network")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser, device="of the network")
     arguments = parser.parse_args()
     real = arguments.slides
     if real is None and "GIMP_FAST_REALDATA" in os.environ:

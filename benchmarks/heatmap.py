@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from _common import MIB, RESULTS, _proc_mib, write_results
+from _common import MIB, _proc_mib, add_shared_options, write_results
 
 from gimp_fast.data import open_cohort
 from gimp_fast.inference import TrainedModel
@@ -39,9 +39,8 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=1024)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--smoke", action="store_true", help="sizes at which nothing is measured")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_shared_options(parser)
     args = parser.parse_args()
     if args.smoke:
         args.patches, args.channels, args.dim, args.repeats = [50, 400], 16, 32, 1
@@ -54,7 +53,8 @@ def main() -> int:
         "channels": args.channels,
         "results": rows,
     }
-    print(f"wrote {write_results('heatmap', args.device, facts, args.results)}")
+    if not args.no_write:
+        print(f"wrote {write_results('heatmap', args.device, facts, args.results)}")
     return 0
 
 

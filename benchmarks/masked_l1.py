@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from _common import RESULTS, peak_memory_mib, time_interleaved, write_results
+from _common import add_shared_options, peak_memory_mib, time_interleaved, write_results
 from torch import Tensor
 
 from gimp_fast.ops import available_backends, masked_l1_loss
@@ -115,13 +114,11 @@ def measure(dtype: str, arguments: argparse.Namespace) -> dict[str, dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
         "--shape", type=int, nargs=3, default=[8, 6000, 1024], metavar=("B", "N", "C")
     )
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser)
     arguments = parser.parse_args()
     needed = "cuda" if arguments.device == "cuda" else "native"
     if (status := available_backends()[needed]) != "available":

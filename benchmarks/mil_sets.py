@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import write_results
+from _common import add_shared_options, write_results
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
@@ -147,8 +147,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=Protocol.epochs)
     parser.add_argument("--bags-a-step", type=int, default=Protocol.bags_a_step)
     parser.add_argument("--lr", type=float, default=Protocol.lr)
-    parser.add_argument("--no-write", action="store_true", help="print only")
-    parser.add_argument("--results", type=Path, help="folder of the results")
+    add_shared_options(parser, device="no difference: the models are small")
     args = parser.parse_args()
     folder = args.data
     if folder is None and "GIMP_FAST_REALDATA" in os.environ:
@@ -168,8 +167,7 @@ def main() -> int:
     }
     if not args.no_write:
         facts = {"protocol": asdict(protocol), "seeds": args.seeds, "results": results}
-        where = {} if args.results is None else {"folder": args.results}
-        print(f"wrote {write_results('mil_sets', 'cpu', facts, **where)}")
+        print(f"wrote {write_results('mil_sets', 'cpu', facts, args.results)}")
     return 0
 
 

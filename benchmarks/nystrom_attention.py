@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from _common import (
-    RESULTS,
+    add_shared_options,
     free_memory_mib,
     origin,
     peak_memory_mib,
@@ -181,7 +181,6 @@ def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--level", choices=["module", "op"], default="module")
     parser.add_argument("--n", type=int, nargs="+", default=LENGTHS, help="lengths of a bag")
     parser.add_argument("--batch", type=int, nargs="+", help="1 8 on a GPU, 1 on the CPU")
@@ -195,8 +194,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile on the CPU too")
     parser.add_argument("--cap-gb", type=float, help="let torch have this much of the GPU")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser)
     options = parser.parse_args(argv)
     try:
         options.peer_version = version("nystrom-attention")

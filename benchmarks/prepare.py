@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import write_results
+from _common import add_shared_options, write_results
 
 HEADER = (
     "# gene-model: GENCODE v36\n"
@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--genes", type=int, default=60_660)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--results", type=Path, help="default: benchmarks/results")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="no difference")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser, device="no difference")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gimp-fast-prepare-", dir=arguments.folder))
     try:
@@ -50,8 +48,7 @@ def main() -> None:
     print(f"{measured['seconds']:.0f} s, {measured['peak_mib']:.0f} MiB in all processes together")
     if not arguments.no_write:
         facts = {"files": arguments.files, "genes": arguments.genes} | measured
-        where = {"folder": arguments.results} if arguments.results else {}
-        print(f"wrote {write_results('prepare', 'cpu', facts, **where)}")
+        print(f"wrote {write_results('prepare', 'cpu', facts, arguments.results)}")
 
 
 def write_inputs(folder: Path, files: int, genes: int) -> int:

@@ -23,12 +23,11 @@ import argparse
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 from _common import (
-    RESULTS,
+    add_shared_options,
     free_memory_mib,
     origin,
     peak_memory_mib,
@@ -223,7 +222,6 @@ def run(
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", nargs="+", choices=["fp32", "bf16"], help="fp32 bf16, or fp32")
     parser.add_argument("--batch", type=int, nargs="+", help="pre-training; 1 2 4, or 16 64")
     parser.add_argument("--window", type=int, default=6000, help="patches of a window")
@@ -239,8 +237,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cap-gb", type=float, help="let torch have this much of the GPU")
     parser.add_argument("--largest-batch", action="store_true", help="search it, on a GPU")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    add_shared_options(parser)
     options = parser.parse_args(argv)
     try:
         options.peer_version = version("nystrom-attention")

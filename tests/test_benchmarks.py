@@ -32,6 +32,14 @@ def run(script: str, *options: str | Path) -> str:
     return done.stdout
 
 
+def test_every_benchmark_takes_the_options_of_make_bench():
+    scripts = sorted(BENCHMARKS.glob("[a-z]*.py"))
+    assert len(scripts) >= 8
+    for script in scripts:
+        options = run(script.name, "--help")
+        assert all(name in options for name in ("--device {cpu,cuda}", "--no-write", "--results"))
+
+
 PEERS = ("gimp_fast", "nystrom-attention", "two SDPA calls + pinv", "exact SDPA")
 
 
