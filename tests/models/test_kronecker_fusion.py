@@ -1,4 +1,4 @@
-"""PORPOISE: patient by patient in plain formulas, whoever lacks what; it learns."""
+"""PORPOISE and Pathomic Fusion: patient by patient in plain formulas, whoever lacks what."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ CHANNELS = 12
 
 SMALL = {"feature_dim": CHANNELS, "dim": 10, "attention_dim": 6, "slide_dim": 5,
          "gene_widths": (4, 3), "reduced_dim": 4, "fusion_dim": 8}  # fmt: skip
+both_methods = pytest.mark.parametrize("method", ["porpoise", "pathomic_fusion"])
 
 
-def make(num_genes=7, num_classes=3, **changes):
+def make(method, num_genes=7, num_classes=3, **changes):
     torch.manual_seed(0)
     sizes = {"num_classes": num_classes, "num_genes": num_genes}
-    return models.build("porpoise", SMALL | sizes | changes).eval().double()
+    return models.build(method, SMALL | sizes | changes).eval().double()
 
 
-def by_hand(model, bag, genes):
-    """Logits of one patient; None stands for what it lacks."""
+def by_hand(method, model, bag, genes):
+    """Logits of one patient; None stands for what it lacks.
+
+    PORPOISE gates by both vectors side by side and hands them on to the end; Pathomic Fusion gates
+    by their outer product.
+    """
     slide, rna = model.absent_slide, model.absent_genes
     if bag is not None:
         rows = model.embed[0](bag).clamp(min=0)
@@ -34,28 +39,33 @@ def by_hand(model, bag, genes):
             rna = linear(rna)
             rna = torch.where(rna > 0, rna, rna.exp() - 1)
     both = torch.cat([slide, rna])
+    gates = both if method == "porpoise" else torch.outer(slide, rna).flatten()
     outs = []
     for branch, own in ((model.fusion.first, slide), (model.fusion.second, rna)):
-        gated = torch.sigmoid(branch.gate(both)) * branch.hidden(own).clamp(min=0)
+        gated = torch.sigmoid(branch.gate(gates)) * branch.hidden(own).clamp(min=0)
         outs.append(torch.cat([branch.out(gated).clamp(min=0), torch.ones(1).double()]))
     fused = model.fusion.products[1](torch.outer(*outs).flatten()).clamp(min=0)
-    fused = model.fusion.out[0](torch.cat([fused, both])).clamp(min=0)
+    if method == "porpoise":
+        fused = torch.cat([fused, both])
+    fused = model.fusion.out[0](fused).clamp(min=0)
     return model.head(fused)
 
 
+@both_methods
 @pytest.mark.parametrize(("genes", "classes"), [(1, 2), (7, 5)], ids=["G1-2", "G7-5"])
-def test_each_patient_equals_the_formulas(pattern, batch_of, genes, classes):
-    model, batch = make(genes, classes), batch_of(*pattern, genes)
+def test_each_patient_equals_the_formulas(method, pattern, batch_of, genes, classes):
+    model, batch = make(method, genes, classes), batch_of(*pattern, genes)
     logits = model(**batch)
     bags = iter(batch["patches"].split(batch["cu_seqlens"].diff().tolist()))
     for i, (has_slide, has_genes) in enumerate(zip(*pattern, strict=True)):
         bag = next(bags) if has_slide else None
-        expected = by_hand(model, bag, batch["genes"][i] if has_genes else None)
+        expected = by_hand(method, model, bag, batch["genes"][i] if has_genes else None)
         torch.testing.assert_close(logits[i], expected)
 
 
-def test_gradients_of_inputs_are_those_of_finite_differences():
-    model, bounds = make(), torch.tensor([0, 1, 4]).int()
+@both_methods
+def test_gradients_of_inputs_are_those_of_finite_differences(method):
+    model, bounds = make(method), torch.tensor([0, 1, 4]).int()
     inputs = (torch.randn(4, CHANNELS).double(), torch.randn(2, 7).double())
     assert torch.autograd.gradcheck(
         lambda patches, genes: model(patches, bounds, genes),
@@ -65,14 +75,18 @@ def test_gradients_of_inputs_are_those_of_finite_differences():
 
 def test_attention_sums_to_one_over_each_bag(batch_of):
     batch = batch_of([True] * 3, [True] * 3, 7)
-    attention = make().attention(batch["patches"], batch["cu_seqlens"])
+    attention = make("porpoise").attention(batch["patches"], batch["cu_seqlens"])
     for part in attention.split(batch["cu_seqlens"].diff().tolist()):
         torch.testing.assert_close(part.sum(0), torch.ones(1).double())
 
 
-def test_sizes_of_the_paper():
-    model = models.build("porpoise", {"num_classes": 2, "num_genes": 20})
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() == 2}
+def shapes_of_the_paper(method):
+    model = models.build(method, {"num_classes": 2, "num_genes": 20})
+    return {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() == 2}
+
+
+def test_porpoise_has_the_sizes_of_the_paper():
+    shapes = shapes_of_the_paper("porpoise")
     assert shapes["embed.0.weight"] == (512, 1024)
     assert shapes["pool.scores.value.weight"] == (256, 512)
     assert shapes["fusion.first.gate.weight"] == (32, 512)
@@ -81,14 +95,28 @@ def test_sizes_of_the_paper():
     assert shapes["head.weight"] == (2, 256)
 
 
-def test_nothing_at_all_is_an_error():
+def test_pathomic_fusion_has_the_sizes_of_the_paper():
+    shapes = shapes_of_the_paper("pathomic_fusion")
+    model = models.build("pathomic_fusion", {"num_classes": 2, "num_genes": 20})
+    widths = [block[0].out_features for block in model.gene_encoder.blocks]
+    assert widths == [64, 48, 32, 32]
+    assert shapes["project.0.weight"] == (32, 512)
+    assert shapes["fusion.first.gate.weight"] == (32, 32 * 32)
+    assert shapes["fusion.products.1.weight"] == (64, 33 * 33)
+    assert shapes["fusion.out.0.weight"] == (64, 64)
+    assert shapes["head.weight"] == (2, 64)
+
+
+@both_methods
+def test_nothing_at_all_is_an_error(method):
     with pytest.raises(ValueError, match="none marked absent"):
-        make()(torch.randn(3, CHANNELS).double(), torch.tensor([0, 3]))
+        make(method)(torch.randn(3, CHANNELS).double(), torch.tensor([0, 3]))
 
 
-def test_it_learns_eight_patients_by_heart(steps_until_learned):
+@both_methods
+def test_it_learns_eight_patients_by_heart(method, steps_until_learned):
     torch.manual_seed(0)
-    model = models.build("porpoise", SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
+    model = models.build(method, SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
     losses = steps_until_learned(model, 7, 300)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02
