@@ -1,8 +1,9 @@
-"""What the benchmarks share: interleaved timing, peak memory in a fresh process, results."""
+"""What the benchmarks share: options, interleaved timing, peak memory, results."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import platform
@@ -77,20 +78,29 @@ def time_interleaved(
 def peak_memory_mib(
     prepare: Callable[..., Callable[[], Any]], *arguments: Any, device: str
 ) -> float:
-    """Peak memory of one call above what was held before it, measured in a fresh process.
+    """Peak memory of one call above what was held before it.
+
+    On a GPU torch's allocator counts what is in use, whatever was there before. On the CPU it is
+    the resident set of a fresh process, which starts in seconds.
 
     Args:
         prepare: importable function; ``prepare(*arguments)`` allocates the inputs and returns the
             call.
-        device: ``"cuda"`` asks torch's allocator, ``"cpu"`` the resident set of the process.
+        device: ``"cuda"`` or ``"cpu"``.
 
     Raises:
         torch.OutOfMemoryError: the call did not fit on the GPU.
         RuntimeError: the process ended without an answer, as one that the system kills does.
     """
+    if device == "cuda":
+        try:
+            return _gpu_peak_mib(prepare(*arguments))
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_peak, args=(sender, prepare, arguments, device))
+    process = context.Process(target=_send_peak, args=(sender, prepare, arguments))
     process.start()
     sender.close()
     try:
@@ -100,32 +110,25 @@ def peak_memory_mib(
     process.join()
     if answer is None:
         raise RuntimeError(f"the measured process ended with code {process.exitcode}")
-    if isinstance(answer, str):
-        raise torch.OutOfMemoryError(answer)
     return answer
 
 
-def _measure_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple, device: str) -> None:
-    """Send the peak, or what torch said when the GPU's memory ran out."""
-    try:
-        sender.send(_peak_mib(prepare(*arguments), device))
-    except torch.OutOfMemoryError as error:
-        sender.send(str(error))
+def _gpu_peak_mib(call: Callable[[], Any]) -> float:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / MIB
 
 
-def _peak_mib(call: Callable[[], Any], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / MIB
+def _send_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple) -> None:
+    call = prepare(*arguments)
     # Resets the high-water mark, which otherwise starts at the peak of the process that started us.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _proc_mib("self/status", "VmHWM")
     call()
-    return _proc_mib("self/status", "VmHWM") - before
+    sender.send(_proc_mib("self/status", "VmHWM") - before)
 
 
 def _proc_mib(file: str, field: str) -> float:
@@ -133,6 +136,13 @@ def _proc_mib(file: str, field: str) -> float:
         if line.startswith(field + ":"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"/proc/{file} has no {field}")
+
+
+def limit_gpu_memory(cap_gb: float | None) -> None:
+    """Let torch's allocator have no more than ``cap_gb`` GiB of the GPU; all of it where None."""
+    if cap_gb is not None:
+        total = torch.cuda.get_device_properties("cuda").total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 2**30 / total))
 
 
 def free_memory_mib(device: str) -> float:

@@ -27,7 +27,6 @@ from gimp_fast.reference.nystrom_attention import nystrom_attention_reference, p
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 CONV_KERNEL = 33
 PINV_ITERATIONS = 6
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -291,16 +290,8 @@ def errors(name: str, setting: Setting) -> dict[str, float]:
     }
 
 
-def limit_memory(setting: Setting) -> None:
-    """Let torch's allocator have no more than ``cap_gb`` of the GPU."""
-    if setting.cap_gb is not None:
-        total = torch.cuda.get_device_properties(setting.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb * GIB / total))
-
-
 def prepare_step(name: str, setting: Setting, n: int, backward: bool) -> Callable[[], None]:
-    """For a fresh process: everything but one step is done."""
-    limit_memory(setting)
+    """Everything but one step is done, whose memory is to be measured."""
     layer = make_layer(name, setting)
     # Loads libraries and starts threads; a compiled layer is compiled for one N.
     first = n if PEERS[name].compiled else setting.landmarks + 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from _nystrom_peers import DTYPES, GIB, installed
+from _nystrom_peers import DTYPES, installed
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -192,16 +192,8 @@ def make_step(name: str, setting: Setting, stage: str, inputs: tuple) -> Callabl
     return step
 
 
-def limit_memory(setting: Setting) -> None:
-    """Let torch's allocator have no more than ``cap_gb`` of the GPU."""
-    if setting.cap_gb is not None:
-        total = torch.cuda.get_device_properties(setting.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, setting.cap_gb * GIB / total))
-
-
 def prepare_step(name: str, setting: Setting, stage: str, lengths: list[int]) -> Callable[[], None]:
-    """For a fresh process: everything but one step is done."""
-    limit_memory(setting)
+    """Everything but one step is done, whose memory is to be measured."""
     return make_step(name, setting, stage, make_inputs(setting, stage, lengths))
 
 

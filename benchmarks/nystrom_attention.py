@@ -4,8 +4,8 @@ python benchmarks/nystrom_attention.py [--device cuda] [--level op] [--n 6000 15
                                        [--dtype fp32 bf16] [--cap-gb 24] [--smoke] [--no-write]
 
 Every peer runs in the same process, in turns, after its output and gradient were compared with
-fp64. bf16 means autocast, with fp32 weights. Peak memory is that of one step in a fresh process,
-above the inputs. A peer that does not run is listed with the reason.
+fp64. bf16 means autocast, with fp32 weights. Peak memory is that of one step above
+the inputs, on the CPU in a fresh process. A peer that does not run is listed with the reason.
 
 Floor: the least time that the arithmetic takes at the rate of a large matrix product, which takes
 its turns beside the peers. Forward flop, with C = H D:
@@ -32,6 +32,7 @@ import torch
 from _common import (
     add_shared_options,
     free_memory_mib,
+    limit_gpu_memory,
     origin,
     peak_memory_mib,
     time_interleaved,
@@ -42,7 +43,6 @@ from _nystrom_peers import (
     PEERS,
     Setting,
     errors,
-    limit_memory,
     make_inputs,
     make_layer,
     prepare_step,
@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
             setting = Setting(
                 options.level, dtype, options.device, batch, cap_gb=options.cap_gb, **options.sizes
             )
-            limit_memory(setting)
+            limit_gpu_memory(options.cap_gb)
             result = run(setting, options)
             results["results"][f"{dtype}-batch{batch}"] = result
             results["seconds"] = round(time.perf_counter() - begin)

@@ -6,8 +6,8 @@ python benchmarks/training.py [--device cuda] [--dtype bf16] [--cap-gb 24] [--la
 The plain peer has the same weights, nystrom-attention's layers, padded batches, decodes every row,
 and multiplies the error by the mask. Both run in one process, in turns, after loss and gradient
 were compared where they must agree. A step is forward, backward and AdamW. bf16 is autocast, with
-fp32 weights. Peak memory is that of one step in a fresh process, above parameters, optimizer and
-inputs; beside ours stands what ``--dry-run`` predicts.
+fp32 weights. Peak memory is that of one step above parameters, optimizer and inputs, on the
+CPU in a fresh process; beside ours stands what ``--dry-run`` predicts.
 
 Floor, and what utilisation is of: the arithmetic that a step needs at the rate of a large matrix
 product, which takes its turns too. Flop, with T tokens, C channels, d = H D:
@@ -29,6 +29,7 @@ import torch
 from _common import (
     add_shared_options,
     free_memory_mib,
+    limit_gpu_memory,
     origin,
     peak_memory_mib,
     time_interleaved,
@@ -41,7 +42,6 @@ from _training_peers import (
     Setting,
     errors,
     flop,
-    limit_memory,
     make_inputs,
     make_step,
     prepare_step,
@@ -166,7 +166,7 @@ def time_steps(
 
 
 def largest_batch(name: str, setting: Setting, length: int, max_plain: int) -> int:
-    """Largest pre-training batch of which a step runs, each tried in a fresh process."""
+    """Largest pre-training batch of which a step runs."""
 
     def runs(batch: int) -> bool:
         found = peak_or_reason(name, setting, "pretrain", [length] * batch, max_plain)
@@ -271,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
             cap_gb=options.cap_gb,
             **options.sizes,
         )
-        limit_memory(setting)
+        limit_gpu_memory(options.cap_gb)
 
         def write(result: dict[str, Any], setting: Setting = setting) -> None:
             results["results"][setting.dtype] = result | {"setting": vars(setting)}
