@@ -27,6 +27,9 @@ from triton.runtime.driver import driver
 from gimp_fast.kernels import launch as launching
 from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_attention_fwd
 
+# What a multiprocessor has (CUDA C++ Programming Guide, technical specifications): warps, blocks,
+# and KiB of shared memory, of which each block takes one more than it asks for.
+MULTIPROCESSOR = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228)}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 MODULES = (
     "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
@@ -79,7 +82,10 @@ def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[
             "config": str(config),
             "packed": constants["PACKED"],
             "shared": compiled.metadata.shared,
-            **resources(compiled.asm["cubin"]),
+            **(needs := resources(compiled.asm["cubin"])),
+            "warps": resident_warps(
+                capability, config.num_warps, needs["registers"], compiled.metadata.shared
+            ),
         }
 
 
@@ -95,8 +101,23 @@ def resources(cubin: bytes) -> dict[str, int]:
     return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
 
 
+def resident_warps(capability: int, warps: int, registers: int, shared: int) -> int | None:
+    """Warps of such blocks that one multiprocessor runs at a time; None for an unknown GPU."""
+    if capability not in MULTIPROCESSOR:
+        return None
+    most_warps, most_blocks, kilobytes = MULTIPROCESSOR[capability]
+    registers_of_warp = -(-32 * registers // 256) * 256  # handed out in pieces of 256
+    blocks = min(
+        most_blocks,
+        most_warps // warps,
+        65536 // registers_of_warp // warps,
+        1024 * kilobytes // (shared + 1024),
+    )
+    return blocks * warps
+
+
 def write_table(path: Path) -> None:
-    """Registers and shared memory of every kernel, at their largest over its specialisations."""
+    """What every kernel needs, and the warps that run at a time; the worst specialisation."""
     table: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
     for capability in (80, 86, 90):
         for dtype in ("bfloat16", "float32"):
@@ -110,6 +131,7 @@ def write_table(path: Path) -> None:
                     kept = largest.setdefault(row["kernel"], {})
                     for key in ("registers", "shared", "stack"):
                         kept[key] = max(kept.get(key, 0), row[key])
+                    kept["warps"] = min(kept.get("warps", row["warps"]), row["warps"])
                 table["kernels"][f"sm_{capability} {dtype} D={head_dim}"] = largest
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 

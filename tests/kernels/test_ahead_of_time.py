@@ -50,6 +50,18 @@ def test_the_kernels_are_found():
     assert {"_landmarks_fwd_kernel", "_product_kernel"} <= KERNELS
 
 
+@pytest.mark.parametrize(
+    ("block", "warps"),
+    [((86, 4, 32, 0), 48), ((86, 4, 64, 0), 32), ((80, 8, 255, 0), 8), ((90, 4, 128, 65536), 12)],
+    ids=["warps", "registers", "registers-of-large-blocks", "shared-memory"],
+)
+def test_resident_warps_are_those_of_the_scarcest_resource(block, warps, monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    from ahead_of_time import resident_warps
+
+    assert resident_warps(*block) == warps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "dtype", "head_dim"), CASES, ids=[f"sm_{c}-{t}-D{d}" for c, t, d in CASES]
