@@ -11,7 +11,8 @@ BENCH_ARGS ?=
 OFFLINE ?=
 WHEELS ?=
 CONSTRAINTS ?= constraints.txt
-# The oldest torch and triton that are supported, and what they can stand beside.
+# The oldest torch and triton that are supported, and what they can stand beside: triton 3.6 interprets
+# kernels under NumPy below 2.5 only (compiled ones do not care), torch 2.11 refuses setuptools 82.
 OLDEST := torch==2.11.0 triton==3.6.0 numpy==2.3.5 setuptools==81.0.0
 
 BIN := $(VENV)/bin

@@ -219,10 +219,15 @@ def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
 def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:
     """Exit code of the command after a signal, sent when its last run has finished an epoch."""
     package = str(Path(gimp_fast.__file__).parents[1])  # the one that is tested
-    command = subprocess.Popen(
-        [sys.executable, "-m", "gimp_fast.experiments", *arguments],
-        cwd=out.parent, env=os.environ | {"PYTHONPATH": package}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    # A suite that was started in the background ignores Ctrl-C, and would pass that on.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "gimp_fast.experiments", *arguments],
+            cwd=out.parent, env=os.environ | {"PYTHONPATH": package}, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     deadline = time.monotonic() + 600  # of a machine with other work; a quiet one needs 10 s
     while not list(out.glob("runs/abmil-*/metrics.jsonl")):
         assert time.monotonic() < deadline, "the last run never finished an epoch"
