@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from gimp_fast.report.style import DPI, INK, colours, new_figure, rc
+from gimp_fast.pages.style import DPI, INK, colours, new_figure, rc
 
 MARKERS = "osD^vPX"
 # field -> title, unit, larger unit and how many of the smaller it holds

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from _common import add_shared_options, write_results
 
-from gimp_fast.data.join_slides import slide_row
+from gimp_fast.data.prepare.cohort_writer import CohortContents, write_cohort
+from gimp_fast.data.prepare.join_slides import slide_row
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.data.store import FeatureStore, PackedSlide, write_store
 from gimp_fast.data.tables import LabelRow
-from gimp_fast.data.writer import CohortContents, write_cohort
 
 MEMORY, MEMMAP = "memory copy", "numpy.memmap copy"
 FIRST = "store fp16, first read"

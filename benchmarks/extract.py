@@ -32,9 +32,9 @@ import openslide
 from _common import add_shared_options, peak_memory_mib, time_interleaved, write_results
 
 from gimp_fast.wsi import open_wsi
+from gimp_fast.wsi.choice import find_slides, read_overrides
 from gimp_fast.wsi.extraction import ExtractOptions, extract
 from gimp_fast.wsi.grid import GridOptions, PatchPlan, foreground, plan_patches
-from gimp_fast.wsi.inputs import find_slides, read_overrides
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.synthetic import write_synthetic_slide

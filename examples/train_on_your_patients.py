@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from gimp_fast.data import open_cohort
-from gimp_fast.data.assemble import PrepareOptions, prepare
-from gimp_fast.data.join_rna import RnaOptions
-from gimp_fast.data.synthetic import SyntheticConfig, write_synthetic_cohort
+from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
+from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.synthetic.patients import SyntheticConfig, write_synthetic_cohort
 from gimp_fast.training import load_config, train
 
 # Seconds on a laptop. `load_config("paper")`, without overrides, has the settings of the paper.

@@ -87,3 +87,9 @@ class Faults:
         """FaultError if there are any."""
         if self.items:
             raise FaultError(self.items, str(subject))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another library's exception, on one line and of bounded length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

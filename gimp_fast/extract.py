@@ -136,8 +136,8 @@ def main(argv: Sequence[str]) -> int | None:
     options = build_parser().parse_args(argv)
     _check_request(options)
     _check_installed()
-    from gimp_fast.wsi.inputs import find_slides, share
-    from gimp_fast.wsi.report import run_and_report
+    from gimp_fast.wsi.choice import find_slides, share
+    from gimp_fast.wsi.console import run_and_report
 
     slides = share(find_slides(options.slides, options.pattern, options.recursive), options.shard)
     wanted = _extract_options(options)
@@ -173,10 +173,10 @@ def _check_installed() -> None:
 
 
 def _extract_options(options: argparse.Namespace) -> ExtractOptions:
-    from gimp_fast.data.parallel import available_cores
+    from gimp_fast.files.parallel import available_cores
+    from gimp_fast.wsi.choice import read_overrides
     from gimp_fast.wsi.extraction import ExtractOptions
     from gimp_fast.wsi.grid import MPP_AT_1X, GridOptions
-    from gimp_fast.wsi.inputs import read_overrides
     from gimp_fast.wsi.tissue import TissueOptions
 
     areas = {"min_part_um2": options.min_part, "min_hole_um2": options.min_hole}

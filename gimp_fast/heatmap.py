@@ -86,9 +86,9 @@ def main(argv: Sequence[str]) -> int | None:
 
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
+    from gimp_fast.heatmaps.make import HeatmapOptions, make_heatmaps
     from gimp_fast.inference import load
-    from gimp_fast.inference.heatmap import HeatmapOptions, make_heatmaps
-    from gimp_fast.inference.heatmap_select import select_patients
+    from gimp_fast.inference.selection import select_patients
 
     is_run = (args.run / "config.yaml").is_file()
     if args.out is None and not is_run:

@@ -19,7 +19,7 @@ from gimp_fast.errors import GimpError
 if TYPE_CHECKING:
     from gimp_fast.data import Cohort
     from gimp_fast.inference import TrainedModel
-    from gimp_fast.inference.predict import Predictions
+    from gimp_fast.inference.predictions import Predictions
 
 # Written out, not imported: --help must not wait for torch. A test holds them together.
 PARTS = ("train", "val", "test")
@@ -119,7 +119,7 @@ def _check_request(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
     from gimp_fast.data import open_cohort
     from gimp_fast.inference.cases import chosen_cases
-    from gimp_fast.inference.predict import PredictOptions, predict_cohort
+    from gimp_fast.inference.predictions import PredictOptions, predict_cohort
 
     cohort = open_cohort(args.data)
     cases = chosen_cases(cohort, args.cases, args.split, args.part)
@@ -139,7 +139,7 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
 
 def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:
     """Counts, metrics where labels are known, and warnings."""
-    from gimp_fast.inference.warnings import table_text
+    from gimp_fast.inference.cautions import table_text
     from gimp_fast.training.results import metrics_text
 
     called = predictions.table["prediction"].value_counts()

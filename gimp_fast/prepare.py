@@ -19,9 +19,9 @@ from gimp_fast.cli import command
 from gimp_fast.errors import FaultError, GimpError
 
 if TYPE_CHECKING:
-    from gimp_fast.data.assemble import PrepareOptions
-    from gimp_fast.data.findings import Findings
-    from gimp_fast.data.writer import CohortContents
+    from gimp_fast.data.prepare.assemble import PrepareOptions
+    from gimp_fast.data.prepare.cohort_writer import CohortContents
+    from gimp_fast.data.prepare.findings import Findings
 
 # Written out, not imported: --help must not wait for numpy and pandas. Tests hold them together.
 RNA_COLUMNS = ("fpkm_unstranded", "fpkm_uq_unstranded", "tpm_unstranded", "unstranded")
@@ -197,8 +197,8 @@ def main(argv: Sequence[str]) -> int | None:
     if options.synthetic:
         return _synthetic(options)
     _check_request(options)
-    from gimp_fast.data.assemble import check
-    from gimp_fast.data.writer import write_cohort
+    from gimp_fast.data.prepare.assemble import check
+    from gimp_fast.data.prepare.cohort_writer import write_cohort
 
     contents, findings = check(_prepare_options(options))
     if options.report:
@@ -234,8 +234,8 @@ def _check_request(options: argparse.Namespace) -> None:
 
 
 def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
-    from gimp_fast.data.assemble import PrepareOptions
-    from gimp_fast.data.join_rna import RnaOptions
+    from gimp_fast.data.prepare.assemble import PrepareOptions
+    from gimp_fast.data.prepare.join_rna import RnaOptions
 
     rna = RnaOptions(
         paths=tuple(options.rna),
@@ -273,7 +273,7 @@ def _prepare_options(options: argparse.Namespace) -> PrepareOptions:
 
 
 def _synthetic(options: argparse.Namespace) -> int:
-    from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
+    from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
 
     given = [f"--{x}" for x in ("slides", "rna", "labels", "check") if getattr(options, x)]
     if given:
@@ -290,7 +290,7 @@ def _synthetic(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from gimp_fast.data.verify import verify_cohort
+    from gimp_fast.data.prepare.verify import verify_cohort
 
     verified = verify_cohort(options.verify, workers=options.workers, progress=True)
     print(f"{options.verify}: {verified} intact")
@@ -311,7 +311,7 @@ def summary(contents: CohortContents, findings: Findings | None = None) -> str:
     import statistics
     from collections import Counter
 
-    from gimp_fast.data.findings import Findings
+    from gimp_fast.data.prepare.findings import Findings
 
     findings = findings or Findings([], contents.dropped, contents.dropped_genes)
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]

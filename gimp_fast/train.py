@@ -104,16 +104,17 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.ops import available_backends
     from gimp_fast.report import write_report
+    from gimp_fast.runs.folder import RunFolder
     from gimp_fast.training import train
+    from gimp_fast.training.claim import check_folder
     from gimp_fast.training.distributed import is_first_rank
-    from gimp_fast.training.run_folder import RunFolder
 
     config = _configuration(args, out)
     if args.dry_run:
         return _dry_run(config, args.fit)
     if args.fit:
         config = _fitted(config, args.fit)
-    RunFolder(out).check(config, resume=args.resume)
+    check_folder(RunFolder(out), config, resume=args.resume)
     if config.data is None and "WORLD_SIZE" in os.environ:
         raise GimpError("under torchrun, give --data: one process makes the synthetic cohort")
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
@@ -128,16 +129,16 @@ def main(argv: Sequence[str]) -> int | None:
 
 
 def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
+    from gimp_fast.runs import layout
+    from gimp_fast.training.claim import saved_config
     from gimp_fast.training.config import load_config
-    from gimp_fast.training.run_folder import RunFolder
 
     names = ("method", "split", "modalities", "seed")
     shortcuts = {name: getattr(args, name) for name in names}
     overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    folder = RunFolder(out)
     asked = args.preset or args.config or args.set or overrides
-    if args.resume and not asked and folder.config_file.exists():
-        config = folder.saved_config()
+    if args.resume and not asked and (out / layout.CONFIG).exists():
+        config = saved_config(out)
     else:
         preset = args.preset or ("demo" if args.data is None else "paper")
         config = load_config(preset, args.config, [*args.set, *overrides])
@@ -187,7 +188,7 @@ def _with_pretrain_batch(config: TrainConfig, batch: int) -> TrainConfig:
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:
     """The embedded cohort, generated and prepared in the run folder, or found there."""
-    from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
+    from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
 
     print(
         "No --data was given: this run trains on SYNTHETIC patients, generated with seed "

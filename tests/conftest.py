@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.cohorts import synthetic_cohort
+
+from gimp_fast.data import Cohort, open_cohort
 
 # Before anything imports triton, which asks only then: without a GPU its kernels are interpreted.
 if not torch.cuda.is_available():
@@ -30,3 +33,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set GIMP_FAST_REALDATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cohort_folder(tmp_path_factory) -> Path:
+    """A cohort of 40 synthetic patients; not to be changed."""
+    return synthetic_cohort(tmp_path_factory.mktemp("synthetic"))
+
+
+@pytest.fixture
+def cohort(cohort_folder) -> Cohort:
+    return open_cohort(cohort_folder)

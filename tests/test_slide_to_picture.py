@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gimp_fast import extract, heatmap, predict, prepare
-from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
+from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
 from gimp_fast.training import load_config, train
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from gimp_fast.data.bags import Bag, FileRows, SlideEntry, SlideRows, StoreRows
+from gimp_fast.data.bag import Bag, FileRows, SlideEntry, SlideRows, StoreRows
 from gimp_fast.data.store import FeatureStore
 from gimp_fast.errors import GimpError
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.runs import DONE, PREDICTIONS, Run
-from gimp_fast.experiments.statistics import Predictions
+from gimp_fast.evaluation.comparison import Predictions
+from gimp_fast.experiments.plan import DONE, PREDICTIONS, Run
 
 PARTS = ("val", "test")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gimp_fast.cli import command
-from gimp_fast.experiments.plan import (
+from gimp_fast.experiments.paper import (
     DELTAS,
     EXPERIMENTS,
     chosen_rows,
@@ -112,10 +112,9 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.errors import GimpError
     from gimp_fast.experiments.execute import default_jobs, execute, show_plan
     from gimp_fast.experiments.outputs import Call, write_outputs
+    from gimp_fast.experiments.plan import Shared, make_plan
     from gimp_fast.experiments.runner import lock
-    from gimp_fast.experiments.runs import Shared, make_plan
-    from gimp_fast.training import TrainConfig
-    from gimp_fast.training.run_folder import environment
+    from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
     tables = [experiment(name, args.deltas) for name in dict.fromkeys(args.experiments)]
@@ -143,12 +142,10 @@ def main(argv: Sequence[str]) -> int | None:
         finished, errors = execute(
             plan, cohort, args.out / "runs", jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
         )
-        facts = environment(TrainConfig())
-        facts = {k: v for k, v in facts.items() if k not in ("config_sha256", "command", "ranks")}
         words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
         call = Call(
-            cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words, facts,
-            args.resamples,
+            cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words,
+            environment(), args.resamples,
         )  # fmt: skip
         for table in tables:
             page = write_outputs(table, plan, finished, errors, call, args.out / table.name)

@@ -9,13 +9,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
-from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.collect import Finished, read_run
-from gimp_fast.experiments.plan import Experiment
+from gimp_fast.experiments.paper import Experiment
+from gimp_fast.experiments.plan import Plan, find_folder, is_done
 from gimp_fast.experiments.runner import Outcome, run_all
-from gimp_fast.experiments.runs import Plan, find_folder, is_done
 from gimp_fast.experiments.worker import Task
+from gimp_fast.files.parallel import available_cores
 
 
 def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:

@@ -12,11 +12,11 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_curve
 
-from gimp_fast.experiments import statistics
+from gimp_fast.evaluation import comparison as statistics
+from gimp_fast.evaluation.comparison import Predictions
 from gimp_fast.experiments.collect import Vectors
-from gimp_fast.experiments.statistics import Predictions
 from gimp_fast.experiments.tables import group_heading
-from gimp_fast.report import style
+from gimp_fast.pages import style
 
 ROW_HEIGHT = 0.27  # inches
 GRID = np.linspace(0, 1, 201)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gimp_fast.experiments.plan import Experiment
+from gimp_fast.experiments.paper import Experiment
 from gimp_fast.experiments.tables import Grid
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,16 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.data import Cohort
+from gimp_fast.evaluation.comparison import BINS
 from gimp_fast.experiments.collect import Finished
 from gimp_fast.experiments.formats import csv_text, latex, markdown
 from gimp_fast.experiments.page import Contents, write_page
-from gimp_fast.experiments.plan import PAPER, Experiment, split_groups
+from gimp_fast.experiments.paper import PAPER, Experiment, split_groups
+from gimp_fast.experiments.plan import Plan
 from gimp_fast.experiments.results import summarise
-from gimp_fast.experiments.runs import Plan
-from gimp_fast.experiments.statistics import BINS
 from gimp_fast.experiments.tables import Grid, detail_grid, main_grid
 from gimp_fast.experiments.vectors import NEIGHBOURS, separation, separation_grid
+from gimp_fast.files.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,12 @@ def write_outputs(
     names = [group.name for group in groups]
     grids = _grids(experiment, rows, names)
     notes = _notes(experiment, rows, call)
-    _write(out / "results.json", json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
-    _write(out / "table.csv", csv_text(experiment, rows))
-    _write(out / "table.md", _markdown(experiment, grids, notes, call))
-    _write(out / "table.tex", _latex(experiment, grids, call))
+    write_text(
+        out / "results.json", json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n"
+    )
+    write_text(out / "table.csv", csv_text(experiment, rows))
+    write_text(out / "table.md", _markdown(experiment, grids, notes, call))
+    write_text(out / "table.tex", _latex(experiment, grids, call))
     return write_page(Contents(experiment, results, grids, notes, groups, of_row), out)
 
 
@@ -232,9 +234,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 from gimp_fast.experiments import figures
 from gimp_fast.experiments.collect import Finished
-from gimp_fast.experiments.plan import PAPER, Experiment
+from gimp_fast.experiments.paper import PAPER, Experiment
 from gimp_fast.experiments.results import Group
 from gimp_fast.experiments.tables import Grid, group_heading
 from gimp_fast.experiments.vectors import vectors_of
-from gimp_fast.report import style
-from gimp_fast.report.html import inline_svg
+from gimp_fast.files.atomic import write_text
+from gimp_fast.pages import style
+from gimp_fast.pages.svg import inline_svg
 
 MOST_CURVES = 5
 FEWEST_FOR_TSNE = 10
@@ -101,7 +102,7 @@ def write_page(contents: Contents, out: Path) -> Path:
         paper=PAPER,
     )
     report = out / "report.html"
-    report.write_text(page, encoding="utf-8")
+    write_text(report, page)
     return report
 
 

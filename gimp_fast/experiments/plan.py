@@ -1,268 +1,221 @@
-"""What each table consists of: rows, the settings that make them, and the paper's own figures."""
+"""The trained models that tables need: their configuration, their folder, and whether it is there.
+
+A run is known by a digest of its resolved configuration, its cohort, and the code that matters, so
+that tables share runs, and a kept result is never of other settings.
+"""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
+from gimp_fast.experiments.baselines import LogisticSettings
+from gimp_fast.experiments.code_version import code_digest
+from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.models import available, model_class
+from gimp_fast.training import TrainConfig, load_config
+from gimp_fast.training.config import read_yaml
+from gimp_fast.training.stages import stages_of
 
-LOGISTIC_REGRESSION = "logistic_regression"
-PAPER = "the paper's own TCGA lung cohort: 946 patients, 190 of them for testing"
-DELTAS = (0.2, 0.35, 0.5, 0.65, 0.8)
-NO_PRETRAINING = ("pretrain.epochs=0",)
-SLIDES, RNA, BOTH = "slide", "rna", "both"
+OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
+# They change how a run is carried out, or nothing but the intervals in its own metrics.json, which
+# tables do not use. Threads change a result by rounding alone.
+_WITHOUT_EFFECT = {
+    "data", "workers", "save_minutes", "keep_checkpoints", "profile", "wandb",
+    "rank_timeout_minutes", "cache_gb", "threads", "bootstrap",
+}  # fmt: skip
+# Tables make their own intervals, of all runs together.
+BOOTSTRAP_OF_A_RUN = "bootstrap=100"
+DONE, PREDICTIONS = "run.json", "predictions.csv"
 
 
 @dataclass(frozen=True)
-class PaperFigure:
-    """Accuracy as the paper prints it, and the counts that it is made of, where there are such.
+class Run:
+    """One model to train.
 
-    The paper mixes denominators: some rows are shares of 189 patients, as many as it validated on,
-    others of the 190 that it tested on.
+    Attributes:
+        row: key of the (first) row that wants it.
+        split, seed: of the run; a method without randomness has the first seed alone.
+        settings: what is trained.
+        digest: what makes it the same run.
     """
 
-    printed: str
-    counts: str | None = None
+    row: str
+    split: str
+    seed: int
+    settings: TrainConfig | LogisticSettings
+    digest: str
 
     @property
-    def value(self) -> float:
-        return float(self.printed)
+    def name(self) -> str:
+        return f"{self.row}-{self.split}-{self.seed}-{self.digest[:8]}"
 
     def __str__(self) -> str:
-        return f"{self.printed} ({self.counts})" if self.counts else self.printed
+        return f"{self.row} {self.split} seed {self.seed}"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a table, and how its models are trained.
+class Shared:
+    """What all rows of all tables are trained with.
 
     Attributes:
-        key: short name, for folders and ``--only``.
-        section: heading that it stands under.
-        title: what the table calls it.
-        method: of :func:`gimp_fast.models.available`, or ``LOGISTIC_REGRESSION``.
-        modalities: what it reads.
-        overrides: what is set over the configuration that all rows share.
-        paper: the paper's figure.
-        ours: whether it is GiMP, or a part of it.
+        preset: of :func:`gimp_fast.training.presets`.
+        overrides: ``key=value``, of a configuration file and of ``--set``.
     """
 
-    key: str
-    section: str
-    title: str
-    method: str
-    modalities: str
+    preset: str
     overrides: tuple[str, ...] = ()
-    paper: PaperFigure | None = None
-    ours: bool = False
 
+    @classmethod
+    def of(cls, preset: str, path: Path | None, overrides: Sequence[str]) -> Shared:
+        """Raises: GimpError for what a table decides itself."""
+        from_file = [] if path is None else list(_flat(read_yaml(path)))
+        for text in (*from_file, *overrides):
+            name = text.partition("=")[0].strip()
+            if name in OF_THE_TABLE:
+                raise GimpError(f"--set {text}: the table decides the {name} of each run")
+        return cls(preset, (*from_file, *overrides))
 
-@dataclass(frozen=True)
-class Experiment:
-    """A table or figure of the paper.
-
-    Attributes:
-        name: as the command has it.
-        title: its heading.
-        about: what it asks, in a paragraph for readers who do not have the paper at hand.
-        rows: in order.
-        reference: key of the row that the others are compared with.
-    """
-
-    name: str
-    title: str
-    about: str
-    rows: tuple[Row, ...]
-    reference: str = "gimp"
+    def config(self, row: Row, split: str, seed: int, threads: int | None) -> TrainConfig:
+        """Preset, what the user set, then what makes the row."""
+        kept = [text for text in self.overrides if _concerns(text, row.method)]
+        fixed = [f"method={row.method}", f"modalities={row.modalities}", f"seed={seed}"]
+        first = [BOOTSTRAP_OF_A_RUN] if threads is None else [
+            BOOTSTRAP_OF_A_RUN, f"threads={threads}",
+        ]  # fmt: skip
+        split_override = f"split={json.dumps(split)}"
+        overrides = [*first, *kept, *row.overrides, *fixed, split_override]
+        return load_config(self.preset, overrides=overrides)
 
     @property
-    def reference_row(self) -> Row:
-        return next(row for row in self.rows if row.key == self.reference)
+    def on_cpu(self) -> bool:
+        """Whether all runs stay off the GPUs that there may be."""
+        devices = [text for text in self.overrides if _concerns_device(text)]
+        return load_config(self.preset, overrides=devices).device == "cpu"
+
+    def check(self) -> None:
+        """GimpError for an architecture setting that no method has."""
+        for text in self.overrides:
+            if not any(_concerns(text, method) for method in available()):
+                raise GimpError(f"--set {text}: no method has such a setting")
 
 
-def _gimp(key: str, section: str, title: str, modalities: str = BOTH, *overrides: str, paper=None):
-    return Row(key, section, title, "gimp", modalities, overrides, paper, ours=True)
+def _concerns_device(override: str) -> bool:
+    return override.partition("=")[0].strip() == "device"
 
 
-def _table1() -> Experiment:
-    slides, genes = "Slides, no pre-training", "RNA"
-    both, pretrained = "Slides and RNA, no pre-training", "Slides and RNA, pre-trained"
-
-    def row(key, section, title, modalities, *overrides, method=None, paper=None):
-        return Row(key, section, title, method or key, modalities, overrides, paper)
-
-    regression = {"method": LOGISTIC_REGRESSION}
-    plain = {"method": "abmil"}
-    rows = (
-        row("mean_pool", slides, "Mean pooling", SLIDES),
-        row("lr_slide", slides, "Logistic regression (mean of bag)", SLIDES, **regression),
-        row(
-            "abmil", slides, "ABMIL", SLIDES, "model.gated=false",
-            paper=PaperFigure("0.7737", "147/190"), **plain,
-        ),
-        row("abmil_gated", slides, "ABMIL, gated", SLIDES, "model.gated=true", **plain),
-        row("dsmil", slides, "DSMIL", SLIDES, paper=PaperFigure("0.7566", "143/189")),
-        row("clam_sb", slides, "CLAM-SB", SLIDES, paper=PaperFigure("0.8519", "161/189")),
-        row("clam_mb", slides, "CLAM-MB", SLIDES, paper=PaperFigure("0.8889", "168/189")),
-        row("transmil", slides, "TransMIL", SLIDES, paper=PaperFigure("0.8836", "167/189")),
-        _gimp(
-            "gimp_slide_scratch", slides, "GiMP without GroupMSA", SLIDES, *NO_PRETRAINING,
-            paper=PaperFigure("0.8995", "170/189"),
-        ),
-        row("lr_rna", genes, "Logistic regression (RNA)", RNA, **regression),
-        row("snn", genes, "SNN", RNA),
-        _gimp("gimp_rna", genes, "GiMP, RNA only (GroupMSA)", RNA),
-        row("lr_both", both, "Logistic regression (concatenation)", BOTH, **regression),
-        row("porpoise", both, "PORPOISE", BOTH, paper=PaperFigure("0.9524", "180/189")),
-        row(
-            "pathomic_fusion", both, "Pathomic Fusion", BOTH,
-            paper=PaperFigure("0.9684", "184/190"),
-        ),
-        row("mcat", both, "MCAT", BOTH, paper=PaperFigure("0.9632", "183/190")),
-        _gimp(
-            "gimp_scratch", both, "GiMP, no pre-training", BOTH, *NO_PRETRAINING,
-            paper=PaperFigure("0.9737", "185/190"),
-        ),
-        row("mgca", pretrained, "MGCA", BOTH, paper=PaperFigure("0.9105", "173/190")),
-        row("biovil", pretrained, "BioViL", BOTH, paper=PaperFigure("0.9316", "177/190")),
-        row("refers", pretrained, "REFERS", BOTH, paper=PaperFigure("0.9368", "178/190")),
-        _gimp("gimp", pretrained, "GiMP", paper=PaperFigure("0.9947", "189/190")),
-    )  # fmt: skip
-    about = (
-        "Which model tells the classes apart best: on slides alone, on RNA alone, and on both, "
-        "trained from nothing or pre-trained first. Plain baselines that the paper does not have "
-        "(mean pooling, logistic regression) show how much a deep model adds."
-    )
-    return Experiment("table1", "Table 1: GiMP and other methods", about, rows)
+def _concerns(override: str, method: str) -> bool:
+    """Settings of an architecture are for the methods that have them, all others for everybody."""
+    section, _, name = override.partition("=")[0].strip().partition(".")
+    if section != "model" or not name:
+        return True
+    if method not in available():
+        return False
+    return name in model_class(method).settings_class.model_fields
 
 
-def _table2() -> Experiment:
-    scratch, pretrained = "No pre-training", "Pre-trained, then fine-tuned on slides and RNA"
-    rows = (
-        _gimp(
-            "gimp_snn_scratch", scratch, "Aggregator + SNN in place of GroupMSA", BOTH,
-            "model.gene_encoder=snn", *NO_PRETRAINING, paper=PaperFigure("0.9684", "184/190"),
-        ),
-        _gimp(
-            "gimp_scratch", scratch, "Aggregator + GroupMSA", BOTH, *NO_PRETRAINING,
-            paper=PaperFigure("0.9737", "185/190"),
-        ),
-        _gimp(
-            "gimp_mpm", pretrained, "Aggregator + MPM", BOTH, "pretrain.triplet_weight=0",
-            paper=PaperFigure("0.9579", "182/190"),
-        ),
-        _gimp(
-            "gimp_slide_triplet", pretrained, "Aggregator + Triplet", BOTH,
-            "pretrain.triplets=slide", "pretrain.reconstruction_weight=0",
-            paper=PaperFigure("0.9263", "176/190"),
-        ),
-        _gimp(
-            "gimp_triplet", pretrained, "Aggregator + GroupMSA + Triplet", BOTH,
-            "pretrain.reconstruction_weight=0", paper=PaperFigure("0.9526", "181/190"),
-        ),
-        _gimp(
-            "gimp", pretrained, "Aggregator + GroupMSA + Triplet + MPM (GiMP)",
-            paper=PaperFigure("0.9974"),
-        ),
-    )  # fmt: skip
-    about = (
-        "What each part of GiMP is worth. MPM is masked patch modelling: pre-training rebuilds "
-        "patches that were hidden. Triplet pulls patients of one class together: those of slides "
-        "alone, or of slides and RNA (with GroupMSA). The paper prints 0.9974 for the last row, "
-        "which no number of 189 or 190 patients gives; its Table 1 has 0.9947 (189/190)."
-    )
-    return Experiment("table2", "Table 2: ablation", about, rows)
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(value)}"  # JSON is YAML
 
 
-def _fig2() -> Experiment:
-    section = "Pre-trained on the training patients"
-    rows = (
-        _gimp("gimp", section, "(a) GiMP"),
-        _gimp(
-            "gimp_without_genes", section, "(b) GiMP without gene inducing", BOTH,
-            "pretrain.triplets=slide",
-        ),
-        Row("biovil", section, "(c) BioViL", "biovil", BOTH),
-        Row("mgca", section, "(d) MGCA", "mgca", BOTH),
-    )  # fmt: skip
-    about = (
-        "What patients look like to the model right after pre-training, before it is fine-tuned. "
-        "Each point is the vector of a patient (CLS_pat; in b of the slide alone, CLS_img), drawn "
-        "in the plane by t-SNE; classes that lie apart are easy to tell apart afterwards. As t-SNE "
-        "shows neighbourhoods only, the table has numbers of the vectors themselves."
-    )
-    return Experiment("fig2", "Figure 2: patients after pre-training", about, rows)
+def skip_reason(row: Row, cohort: Cohort) -> str | None:
+    """Why a row cannot be made from this cohort; None if it can."""
+    if row.method != LOGISTIC_REGRESSION and row.method not in available():
+        return f"this version has no method '{row.method}'"
+    if row.modalities != "slide" and not any(map(cohort.has_expression, cohort.case_ids)):
+        return "needs RNA, of which the cohort has none"
+    if row.modalities != "rna" and not any(map(cohort.has_slides, cohort.case_ids)):
+        return "needs slides, of which the cohort has none"
+    return None
 
 
-def _delta(deltas: Sequence[float]) -> Experiment:
-    rows = tuple(
-        _gimp(f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", BOTH, f"pretrain.margin={delta:g}")
-        for delta in deltas
-    )
-    about = (
-        "Whether δ matters, the margin of the triplet loss: by how much patients of another class "
-        "must be farther away than patients of the same. The paper reads from its curve, which "
-        "has no numbers, that accuracy hardly depends on δ between 0.2 and 0.8."
-    )
-    reference = min(deltas, key=lambda delta: abs(delta - 0.8))  # the paper's choice
-    title = "Supplement: the margin δ of the triplets"
-    return Experiment("delta", title, about, rows, f"gimp_delta_{reference:g}")
+@dataclass(frozen=True)
+class Plan:
+    """Attributes:
+    of_row: table name, row key -> its runs, the same objects where tables share them.
+    skipped: table name, row key -> why it has none.
+    """
+
+    of_row: dict[tuple[str, str], tuple[Run, ...]]
+    skipped: dict[tuple[str, str], str]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each once; a fold is finished before the next begins, so that early results compare."""
+        unique = {run.digest: run for runs in self.of_row.values() for run in runs}
+        order = {run.split: place for place, run in enumerate(unique.values())}
+        return sorted(unique.values(), key=lambda run: (run.seed, order[run.split]))
 
 
-def _fusion() -> Experiment:
-    rows = (
-        _gimp("gimp_slide", "GiMP", "Slides only", SLIDES),
-        _gimp("gimp_rna", "GiMP", "RNA only", RNA),
-        _gimp("gimp", "GiMP", "Slides and RNA"),
-    )
-    about = (
-        "Whether slides and RNA together are worth more than the better of the two alone, in the "
-        "same model with all the pre-training that the modality permits."
-    )
-    return Experiment("fusion", "Fusion: one modality and both", about, rows)
-
-
-EXPERIMENTS = ("table1", "table2", "fig2", "delta", "fusion")
-
-
-def experiment(name: str, deltas: Sequence[float] = DELTAS) -> Experiment:
-    """The table called `name`."""
-    if name == "delta":
-        return _delta(sorted(dict.fromkeys(deltas)))
-    return {"table1": _table1, "table2": _table2, "fig2": _fig2, "fusion": _fusion}[name]()
-
-
-def chosen_rows(experiments: Iterable[Experiment], only: Sequence[str]) -> frozenset[str]:
-    """Keys of the rows that ``--only`` names; all of them where it names none.
+def make_plan(
+    experiments: Sequence[Experiment],
+    cohort: Cohort,
+    shared: Shared,
+    *,
+    rows: frozenset[str],
+    splits: Sequence[str],
+    seeds: Sequence[int],
+    threads: int | None,
+) -> Plan:
+    """Everything that the tables need.
 
     Raises:
-        GimpError: a name that is no row of these tables.
+        GimpError: settings that do not validate.
     """
-    keys = list(dict.fromkeys(row.key for table in experiments for row in table.rows))
-    unknown = [name for name in only if name not in keys]
-    if unknown:
-        raise GimpError(f"--only: found {', '.join(unknown)}; the rows are {', '.join(keys)}")
-    return frozenset(only or keys)
+    wanted = [(table, row) for table in experiments for row in table.rows if row.key in rows]
+    shared.check()
+    of_row, skipped, known = {}, {}, {}
+    for table, row in wanted:
+        reason = skip_reason(row, cohort)
+        if reason:
+            skipped[table.name, row.key] = reason
+            continue
+        runs = []
+        for seed in seeds if row.method != LOGISTIC_REGRESSION else seeds[:1]:
+            for split in splits:
+                run = _run(row, split, seed, cohort, shared, threads)
+                runs.append(known.setdefault(run.digest, run))
+        of_row[table.name, row.key] = tuple(runs)
+    return Plan(of_row, skipped)
 
 
-def chosen_splits(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Splits of a cohort that a pattern matches, in the cohort's order; all without patterns.
+def _run(
+    row: Row, split: str, seed: int, cohort: Cohort, shared: Shared, threads: int | None
+) -> Run:
+    if row.method == LOGISTIC_REGRESSION:
+        settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split)
+        values = {"method": row.method, **asdict(settings)}
+        code = code_digest("gimp_fast.experiments.baselines")
+    else:
+        settings = shared.config(row, split, seed, threads)
+        values = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+        # A stage that is not run cannot matter, whatever its settings.
+        for stage in {"genes", "pretrain"} - {kind.name for kind in stages_of(settings)}:
+            del values[stage]
+        if row.modalities != BOTH:  # there is nothing to hide one of
+            values["finetune"]["modality_dropout"] = 0.0
+        code = code_digest(model_class(row.method).__module__)
+    content = json.dumps([values, cohort.fingerprint, code], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return Run(row.key, split, seed, settings, digest)
 
-    Raises:
-        GimpError: a pattern that matches none.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise GimpError(f"--splits: found '{pattern}'; the cohort has {', '.join(names)}")
-    return [n for n in names if not patterns or any(fnmatchcase(n, p) for p in patterns)]
+
+def find_folder(runs: Path, run: Run) -> Path:
+    """Where the run is or will be: under the name of another row if that made it first."""
+    found = sorted(runs.glob(f"*-{run.digest[:8]}"))
+    return found[0] if found else runs / run.name
 
 
-def split_groups(names: Iterable[str]) -> dict[str, list[str]]:
-    """``random_0, random_1, site_0`` -> ``{"random": [...], "site": [...]}``."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(re.sub(r"[_\-.]?\d+$", "", name) or name, []).append(name)
-    return groups
+def is_done(folder: Path) -> bool:
+    """Whether a run is finished; the record of it is written last."""
+    return (folder / DONE).is_file() and (folder / PREDICTIONS).is_file()

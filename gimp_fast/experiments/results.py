@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gimp_fast.experiments import statistics
+from gimp_fast.evaluation import comparison as statistics
+from gimp_fast.evaluation.comparison import Predictions
 from gimp_fast.experiments.collect import Finished, predictions_of
-from gimp_fast.experiments.plan import Experiment, Row, split_groups
-from gimp_fast.experiments.runs import Plan
-from gimp_fast.experiments.statistics import Predictions
+from gimp_fast.experiments.paper import Experiment, Row, split_groups
+from gimp_fast.experiments.plan import Plan
 
 RATES = ("accuracy", "balanced_accuracy", "f1_macro")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.runs import Run, is_done
+from gimp_fast.experiments.plan import Run, is_done
 from gimp_fast.experiments.worker import ERROR, LOG, Task, work
 from gimp_fast.training.stops import StopRequests
 

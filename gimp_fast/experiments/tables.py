@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gimp_fast.experiments.plan import Experiment
+from gimp_fast.experiments.paper import Experiment
 
 NONE = "–"
 SPREAD = "Mean ± SD"  # over runs

@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from gimp_fast.experiments import statistics
+from gimp_fast.evaluation import comparison as statistics
 from gimp_fast.experiments.collect import Finished, Vectors, pretrained_vectors
-from gimp_fast.experiments.plan import split_groups
+from gimp_fast.experiments.paper import split_groups
 from gimp_fast.experiments.tables import NONE, Column, Grid, GridRow, group_heading
 
 NEIGHBOURS = 5

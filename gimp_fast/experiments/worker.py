@@ -28,11 +28,13 @@ import yaml
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
-from gimp_fast.experiments.runs import DONE, PREDICTIONS, Run
+from gimp_fast.experiments.plan import DONE, PREDICTIONS, Run
+from gimp_fast.runs.environment import environment
+from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training import TrainConfig, train
-from gimp_fast.training.evaluation import metrics_with_intervals
-from gimp_fast.training.run_folder import RunFolder, environment
+from gimp_fast.training.claim import saved_config
 
 LOG, ERROR = "log.txt", "error.txt"
 _NOT_KEPT = ("checkpoints", "tensorboard", "profile")
@@ -102,7 +104,7 @@ def _train(config: TrainConfig, cohort: Cohort, task: Task) -> dict[str, Any]:
     folder = RunFolder(task.folder)
     if folder.config_file.exists():
         # It was begun with what gives the same result, perhaps on another number of threads.
-        config = folder.saved_config()
+        config = saved_config(task.folder)
     config = config.model_copy(update={"data": str(task.data)})
     return train(config, cohort, task.folder, resume=True)
 
@@ -135,9 +137,7 @@ def _fit(run: Run, settings: LogisticSettings, cohort: Cohort, out: Path) -> dic
     folder.write_text(
         "config.yaml", yaml.safe_dump({"method": "logistic_regression", **asdict(settings)})
     )
-    facts = environment(TrainConfig())
-    del facts["config_sha256"]
-    folder.write_text("environment.json", json.dumps(facts, indent=2) + "\n")
+    folder.write_text("environment.json", json.dumps(environment(), indent=2) + "\n")
     return metrics
 
 

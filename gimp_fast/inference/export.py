@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from gimp_fast import __version__
-from gimp_fast.data.writer import new_folder, write_table
+from gimp_fast.data.prepare.cohort_writer import write_table
 from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import new_folder
 from gimp_fast.inference.card import model_card
 from gimp_fast.inference.load import CHECKSUMS, EXPORT_VERSION, WEIGHTS, sha256
 from gimp_fast.inference.model import TrainedModel
-from gimp_fast.training.checkpoint import save_checkpoint, with_prefix
+from gimp_fast.runs.checkpoint import save_checkpoint, with_prefix
 
 CONFIG, GENES, CARD = "config.json", "genes.csv", "README.md"
 FILES = (WEIGHTS, CONFIG, GENES, CARD, CHECKSUMS)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.model import TrainedModel
-from gimp_fast.training.checkpoint import load_checkpoint
-from gimp_fast.training.run_folder import RunFolder
+from gimp_fast.runs.checkpoint import load_checkpoint
+from gimp_fast.runs.folder import RunFolder
+from gimp_fast.training.claim import saved_config
 
 EXPORT_VERSION = 1
 WEIGHTS, CHECKSUMS = "model.safetensors", "checksums.txt"
@@ -59,7 +60,7 @@ def read_run(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"fine-tuning. `gimp-fast train --out {path} --resume` goes on with it"
         )
     tensors, facts = load_checkpoint(file)
-    config = folder.saved_config()
+    config = saved_config(path)
     facts["metrics"] = _read_json(metrics)
     facts["training"] = {
         "gimp_fast": _read_json(path / "environment.json").get("gimp_fast"),

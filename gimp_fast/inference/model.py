@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.inputs import model_inputs
+from gimp_fast.inference.arrays import model_inputs
 from gimp_fast.models import PatientModel, available, build, model_class
-from gimp_fast.training.checkpoint import under_prefix
-from gimp_fast.training.devices import choose_device
-from gimp_fast.training.evaluation import outputs_of
+from gimp_fast.models.outputs import outputs_of
+from gimp_fast.ops.backends import choose_device
+from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.scaling import GeneScaler
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class TrainedModel:
         Args:
             cohort: an open cohort; its genes are aligned by id.
             case_ids: patients, in this order; None for all.
-            options: fields of :class:`gimp_fast.inference.predict.PredictOptions`.
+            options: fields of :class:`gimp_fast.inference.predictions.PredictOptions`.
 
         Returns:
             A row a patient, as in ``predictions.csv``.
@@ -173,7 +173,7 @@ class TrainedModel:
         Raises:
             GimpError: unknown patients, features of another width, or genes that are missing.
         """
-        from gimp_fast.inference.predict import PredictOptions, predict_cohort
+        from gimp_fast.inference.predictions import PredictOptions, predict_cohort
 
         return predict_cohort([self], cohort, case_ids, PredictOptions(**options)).table
 

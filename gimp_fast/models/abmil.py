@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
-from gimp_fast.nn.bags import AttentionPooling
+from gimp_fast.nn.pooling import AttentionPooling
 
 
 class ABMILSettings(ModelSettings):

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
-from gimp_fast.nn.bags import AttentionPooling
+from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.ops.packing import bag_bounds
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
-from gimp_fast.nn.bags import attention_of_bags, split_bags, weighted_sums
+from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 from gimp_fast.ops.packing import bag_bounds
 
 

@@ -16,8 +16,8 @@ from gimp_fast.models.base import (
     has_bags,
     present_rows,
 )
-from gimp_fast.nn.bags import AttentionPooling
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
+from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.nn.snn import SNNEncoder
 
 Width = Annotated[int, Field(ge=1)]

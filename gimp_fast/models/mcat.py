@@ -15,8 +15,8 @@ from gimp_fast.models.base import (
     has_bags,
     present_rows,
 )
-from gimp_fast.nn.bags import AttentionScores
 from gimp_fast.nn.co_attention import CoAttention
+from gimp_fast.nn.pooling import AttentionScores
 from gimp_fast.nn.snn import SNNEncoder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
-from gimp_fast.nn.bags import mean_of_bags
+from gimp_fast.nn.pooling import mean_of_bags
 
 
 class MeanPoolSettings(ModelSettings):

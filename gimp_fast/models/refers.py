@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gimp_fast.models.alignment import AlignedModel, AlignedSettings, Gather
 from gimp_fast.models.gimp import GiMPConfig
-from gimp_fast.nn.bags import AttentionScores
 from gimp_fast.nn.fragment_decoder import FragmentDecoder, fragment_l1
+from gimp_fast.nn.pooling import AttentionScores
 
 
 class REFERSSettings(AlignedSettings):

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
-from gimp_fast.nn.bags import split_bags
 from gimp_fast.nn.nystrom_attention import NystromAttention
+from gimp_fast.nn.pooling import split_bags
 
 
 class TransMILSettings(ModelSettings):

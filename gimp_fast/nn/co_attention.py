@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gimp_fast.nn.bags import attention_of_bags, split_bags, weighted_sums
+from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 
 
 class CoAttention(nn.Module):

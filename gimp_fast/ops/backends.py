@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from gimp_fast import native
+from gimp_fast.errors import GimpError
 from gimp_fast.native import AVAILABLE
 
 BACKENDS = ("reference", "torch", "native", "cuda", "triton")
@@ -113,3 +114,16 @@ def _triton_status() -> str:
     if not torch.cuda.is_available() and not _triton_interprets():
         return "no CUDA GPU is visible to torch; set TRITON_INTERPRET=1 to interpret on the CPU"
     return AVAILABLE
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; ``"auto"`` is a GPU if there is one. GimpError if there is none."""
+    asked = name
+    if name == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GimpError(f"device '{name}' cannot be used: {error}") from error
+    return device

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gimp_fast.report import style
+from gimp_fast.pages import style
 from gimp_fast.report.panels import Panel
-from gimp_fast.report.run_folder import RunFolder
+from gimp_fast.runs.records import RunFolder
 
 BINS = 10
 FEW = 100  # cases below which the page warns of chance

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gimp_fast.report.run_folder import RunFolder
+from gimp_fast.runs.records import RunFolder
 
 FOLDER, SUMMARY = "heatmaps", "heatmaps.json"
 EMBEDDED = 6  # maps that are shown in the page; all others are linked

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from gimp_fast.report import style
+from gimp_fast.pages import style
 
 SPLIT_MARKERS = {"train": "o", "val": "^", "test": "D"}
 RASTERIZE_ABOVE = 3000  # points; an SVG with more of them is slow to open

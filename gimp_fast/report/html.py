@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gimp_fast import __version__
-from gimp_fast.report import panels, style
+from gimp_fast.files.atomic import write_text
+from gimp_fast.pages import style
+from gimp_fast.pages.svg import inline_svg
+from gimp_fast.report import panels
 from gimp_fast.report.calibration import calibration_panel
 from gimp_fast.report.cases import attribution_of, cases_of, pictures_of, probability_titles
 from gimp_fast.report.panels import Panel
-from gimp_fast.report.run_folder import Estimate, RunFolder, SplitMetrics, read_run_folder
+from gimp_fast.runs.records import Estimate, RunFolder, SplitMetrics, read_run_folder
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -98,9 +99,7 @@ def write_report(run_dir: Path | str) -> Path:
         environment=_flat(run.environment),
     )
     report = run.path / "report.html"
-    partial = report.with_name(".report.html.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, report)
+    write_text(report, page)
     return report
 
 
@@ -115,27 +114,6 @@ def _written(panel: Panel, folder: Path) -> Figure:
     svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
     wide = panel.figure.get_figwidth() > 1.4 * style.WIDTH
     return Figure(panel.title, panel.caption, inline_svg(svg, panel.name, panel.alt), wide)
-
-
-def inline_svg(svg: str, name: str, alt: str) -> Markup:
-    """An SVG file's root element, fit to stand beside others in a page and to take its colours."""
-    svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
-    # Ids must be unique in the page; matplotlib's repeat in every figure.
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in (
-        (style.INK, "ink"),
-        (style.GRID, "grid"),
-        (style.SURFACE, "surface"),
-        (style.ACCENT, "blue"),
-    ):
-        svg = svg.replace(colour, f"var(--{variable})")
-    opening, body = svg.split(">", 1)
-    opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)
-    points = float(re.search(r'viewBox="0 0 ([\d.]+)', opening)[1])
-    label = Markup.escape(alt)
-    size = f"max-width: {1.8 * points:.0f}px"  # text no larger than the page's own
-    return Markup(f'{opening} role="img" aria-label="{label}" style="{size}">{body}')
 
 
 def _tiles(test: SplitMetrics | None) -> list[dict]:

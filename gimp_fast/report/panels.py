@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
-from gimp_fast.report import figures, style
-from gimp_fast.report.run_folder import Epoch, Estimate, RunFolder
+from gimp_fast.pages import style
+from gimp_fast.report import figures
+from gimp_fast.runs.records import Epoch, Estimate, RunFolder
 
 MIN_PATIENTS_FOR_TSNE = 10
 TSNE_SEED = 0

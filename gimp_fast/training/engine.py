@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.parallel import available_cores
 from gimp_fast.errors import GimpError
+from gimp_fast.files.parallel import available_cores
 from gimp_fast.models import build
-from gimp_fast.training.checkpoint import RecentCheckpoints, load_model
+from gimp_fast.ops.backends import choose_device
+from gimp_fast.runs.checkpoint import RecentCheckpoints, load_model
+from gimp_fast.runs.folder import RunFolder
+from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig, model_config_of
-from gimp_fast.training.devices import choose_device
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.results import evaluate_run
-from gimp_fast.training.run_folder import RunFolder
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage_run import StageRun
@@ -92,12 +93,12 @@ def _train(
         torch.cuda.set_device(device)
     split_name, split = _split(cohort, config)
     folder = RunFolder(out, wandb=config.wandb)
-    folder.check(config, resume=resume)
+    check_folder(folder, config, resume=resume)
     context, provenance = _prepare(config, cohort, split_name, split, device, ranks)
     # Only now: a request that cannot be carried out must not occupy the folder.
     ranks.sum([0.0])  # all have checked it before one writes
     if ranks.writes:
-        folder.begin(config, resume=resume, ranks=ranks)
+        claim_folder(folder, config, resume=resume, ranks=ranks)
     try:
         best = _run_stages(context, folder, provenance, stops, wanted, log)
         if "finetune" not in wanted:

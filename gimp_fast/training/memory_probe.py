@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gimp_fast.models import GeneClassifier, GiMP, GiMPConfig
-from gimp_fast.training.evaluation import autocast
+from gimp_fast.models.outputs import autocast
 
 # Patches, and bags, of a step that is measured as it is; larger ones are extended from smaller.
 DIRECT = 8192

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.data import Cohort
-from gimp_fast.training.checkpoint import load_model
-from gimp_fast.training.evaluation import metrics_with_intervals
-from gimp_fast.training.run_folder import RunFolder
+from gimp_fast.evaluation.rates import metrics_with_intervals
+from gimp_fast.runs.checkpoint import load_model
+from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.stages import StageContext, stages_of
 
 

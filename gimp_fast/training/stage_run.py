@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ import torch
 from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.training.checkpoint import RecentCheckpoints, save_checkpoint
+from gimp_fast.runs import layout
+from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
+from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.loader import (
     BatchLoader,
@@ -22,7 +26,6 @@ from gimp_fast.training.loader import (
     num_batches,
     plan_epoch,
 )
-from gimp_fast.training.run_folder import RunFolder, memory_text
 from gimp_fast.training.stage_settings import StageSettings
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
 from gimp_fast.training.stages import Scores, Stage, StageModule
@@ -288,7 +291,7 @@ class StageRun:
             return
         from torch.profiler import profile, schedule, tensorboard_trace_handler
 
-        target = str(self.folder.path / "profile" / self.stage.name)
+        target = str(self.folder.path / layout.PROFILE / self.stage.name)
         plan = schedule(wait=1, warmup=1, active=self.config.profile, repeat=1)
         with profile(
             schedule=plan, on_trace_ready=tensorboard_trace_handler(target), profile_memory=True
@@ -326,3 +329,14 @@ def adamw(stage: Stage) -> torch.optim.AdamW:
 
 def scores_text(scores: Scores) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+def memory_text(device: torch.device) -> str:
+    """Memory held now, for a progress line."""
+    if device.type == "cuda":
+        return f"{torch.cuda.memory_allocated(device) / 2**30:.1f} GiB on the GPU"
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return ""
+    return f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"

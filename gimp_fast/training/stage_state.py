@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gimp_fast.training.checkpoint import (
+from gimp_fast.runs.checkpoint import (
     pack_optimizer,
     under_prefix,
     unpack_optimizer,

@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.evaluation.rates import cross_entropy, rates
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GeneClassifier, PatientModel
+from gimp_fast.models.outputs import autocast
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
-from gimp_fast.training.evaluation import autocast, cross_entropy, predict, rates
 from gimp_fast.training.fetchers import GeneFetcher, PatientFetcher, ViewFetcher, WindowFetcher
 from gimp_fast.training.loader import StepPlan, plan_epoch
+from gimp_fast.training.predicting import predict
 from gimp_fast.training.sampling import (
     GeneBatch,
     PatientBatch,

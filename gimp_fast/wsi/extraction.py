@@ -14,7 +14,15 @@ import numpy as np
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import Fault, FaultError
+from gimp_fast.files.atomic import atomic_file
 from gimp_fast.wsi import open_wsi
+from gimp_fast.wsi.choice import Overrides, slide_id_of
+from gimp_fast.wsi.feature_file import (
+    FeatureFile,
+    read_coords,
+    settings_of,
+    write_coords,
+)
 from gimp_fast.wsi.grid import (
     GridOptions,
     Override,
@@ -24,19 +32,11 @@ from gimp_fast.wsi.grid import (
     plan_of_size,
     plan_patches,
 )
-from gimp_fast.wsi.inputs import Overrides, slide_id_of
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.slide import WholeSlide, number
 from gimp_fast.wsi.tissue import Tissue, TissueOptions, find_tissue
-from gimp_fast.wsi.writer import (
-    FeatureFile,
-    complete_or_absent,
-    read_coords,
-    settings_of,
-    write_coords,
-)
 
 
 class PatchEncoder(Protocol):
@@ -289,7 +289,7 @@ def _write_features(
     on_batch: Callable[[int], None],
 ) -> None:
     made = made | {"weights": encoder.weights, "precision": encoder.precision}
-    with complete_or_absent(target) as partial, h5py.File(partial, "w") as file:
+    with atomic_file(target) as partial, h5py.File(partial, "w") as file:
         out = FeatureFile(file, target, chosen.coords, encoder.dim)
         out.describe(slide.facts, chosen.plan, chosen.order, encoder.name, made)
         batches = read_batches(

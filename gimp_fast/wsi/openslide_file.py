@@ -10,8 +10,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from gimp_fast.data.slides.base import one_line
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, one_line
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
 
 _ERRORS = (openslide.OpenSlideError, OSError, ValueError, KeyError, MemoryError)

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from gimp_fast.files.atomic import atomic_file
 from gimp_fast.wsi.grid import PatchPlan
 from gimp_fast.wsi.slide import SlideFacts
-from gimp_fast.wsi.writer import complete_or_absent
 
 _OUTLINE = (0, 110, 60)
 _GRID = (30, 90, 200)
@@ -53,7 +53,7 @@ def draw_overlay(
 
 def write_overlay(path: Path, picture: np.ndarray) -> None:
     """Write a PNG; it gets its name when it is complete."""
-    with complete_or_absent(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         Image.fromarray(picture).save(file, format="png")
 
 

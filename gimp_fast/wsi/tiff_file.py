@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from gimp_fast.data.slides.base import one_line
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, one_line
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
 
 _ERRORS = (

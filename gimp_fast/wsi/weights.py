@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gimp_fast.data.slides.base import one_line
 from gimp_fast.data.slides.pt import UNPICKLING_ERRORS
-from gimp_fast.errors import FaultError, GimpError
+from gimp_fast.errors import FaultError, GimpError, one_line
 from gimp_fast.wsi.encoder import NAME, Encoder, TruncatedResNet50, digest_of, random_network
 
 # torchvision's first ImageNet weights, those of the paper's time; its name ends with its checksum.

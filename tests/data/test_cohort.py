@@ -19,10 +19,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gimp_fast.data import open_cohort
-from gimp_fast.data.assemble import PrepareOptions, prepare
-from gimp_fast.data.join_rna import RnaOptions
+from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
+from gimp_fast.data.prepare.join_rna import RnaOptions
 from gimp_fast.data.slides import open_slide
-from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic, write_synthetic_cohort
+from gimp_fast.data.synthetic.patients import (
+    SyntheticConfig,
+    prepare_synthetic,
+    write_synthetic_cohort,
+)
 from gimp_fast.errors import GimpError
 
 SMALL = SyntheticConfig(
@@ -106,7 +110,7 @@ def test_a_window_opens_only_the_slides_it_needs(cohort, monkeypatch):
         opened.append(path)
         return open_slide(path)
 
-    monkeypatch.setattr("gimp_fast.data.bags.open_slide", spy)
+    monkeypatch.setattr("gimp_fast.data.bag.open_slide", spy)
     bag.read(bag.lengths[0], bag.lengths[0] + 1)
     assert opened == [bag.slides[1].path]
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gimp_fast.data import isolated
 from gimp_fast.data.rna import (
     ExpressionSource,
     choose_samples,
@@ -20,6 +19,7 @@ from gimp_fast.data.rna import (
     open_expressions,
 )
 from gimp_fast.errors import FaultError, GimpError
+from gimp_fast.files import isolated
 
 ENSEMBL = ("ENSG00000000003.15", "ENSG00000000005.6", "ENSG00000000419.13")
 CASES = ("TCGA-00-0001", "TCGA-00-0002")

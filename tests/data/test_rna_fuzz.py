@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data import isolated
 from gimp_fast.data.rna import open_expression
 from gimp_fast.data.rna.genes import read_gene_list, read_gene_sets
 from gimp_fast.errors import FaultError
+from gimp_fast.files import isolated
 
 EXAMPLES = int(os.environ.get("GIMP_FAST_FUZZ", "30"))
 fuzzed = settings(

@@ -17,11 +17,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data import isolated
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.data.store import FeatureStore, PackedSlide, write_store
 from gimp_fast.errors import FaultError
+from gimp_fast.files import isolated
 
 FEATURES = np.random.default_rng(0).standard_normal((37, 5)).astype(np.float32)
 COORDS = np.arange(74).reshape(37, 2)

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.assemble import PrepareOptions, prepare
-from gimp_fast.data.join_rna import RnaOptions
-from gimp_fast.data.synthetic import SyntheticConfig, SyntheticPaths, write_synthetic_cohort
+from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
+from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.synthetic.patients import (
+    SyntheticConfig,
+    SyntheticPaths,
+    write_synthetic_cohort,
+)
 
 TINY = [
     *("--preset", "small", "--jobs", "2", "--resamples", "50"),

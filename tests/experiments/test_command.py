@@ -18,8 +18,8 @@ import pytest
 import gimp_fast
 from gimp_fast.data import open_cohort
 from gimp_fast.experiments import main, runner
-from gimp_fast.experiments.plan import experiment
-from gimp_fast.experiments.runs import Shared, make_plan
+from gimp_fast.experiments.paper import experiment
+from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.experiments.worker import Task
 
 QUICK_ROWS = ["mean_pool", "lr_slide", "gimp_scratch", "gimp"]

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.collect import Finished, read_run
 from gimp_fast.experiments.outputs import Call, write_outputs
-from gimp_fast.experiments.plan import experiment
-from gimp_fast.experiments.runs import Plan, Run
+from gimp_fast.experiments.paper import experiment
+from gimp_fast.experiments.plan import Plan, Run
 
 CLASSES = ("A & B", "C_1", "<D>")
 PATIENTS = [f"P{number:02d}" for number in range(30)]

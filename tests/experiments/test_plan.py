@@ -8,7 +8,7 @@ import pytest
 
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments import code_version
-from gimp_fast.experiments.plan import (
+from gimp_fast.experiments.paper import (
     DELTAS,
     EXPERIMENTS,
     LOGISTIC_REGRESSION,
@@ -17,7 +17,7 @@ from gimp_fast.experiments.plan import (
     experiment,
     split_groups,
 )
-from gimp_fast.experiments.runs import Shared, make_plan
+from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.models import available
 
 PAPERS_TABLE_1 = [

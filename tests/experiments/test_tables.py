@@ -8,7 +8,7 @@ import io
 import pytest
 
 from gimp_fast.experiments.formats import csv_text, latex, markdown, tex
-from gimp_fast.experiments.plan import experiment
+from gimp_fast.experiments.paper import experiment
 from gimp_fast.experiments.tables import (
     Column,
     Grid,

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders.cohorts import synthetic_cohort
 
 from gimp_fast import models
-from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
 from gimp_fast.training import load_config, train
 
 # Where a model has such a setting, it is small here.
@@ -35,17 +34,7 @@ def train_run(out: Path, cohort: Path, method: str, modalities: str, *overrides:
 
 @pytest.fixture(scope="session")
 def cohort_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("synthetic") / "out"
-    config = SyntheticConfig(
-        num_patients=30, feature_dim=8, num_genes=60, min_patches=5, median_patches=30
-    )
-    prepare_synthetic(folder, config)
-    return folder / "cohort"
-
-
-@pytest.fixture
-def cohort(cohort_folder) -> Cohort:
-    return open_cohort(cohort_folder)
+    return synthetic_cohort(tmp_path_factory.mktemp("synthetic"), num_patients=30)
 
 
 @pytest.fixture(scope="session")

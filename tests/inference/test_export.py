@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 
 import gimp_fast
-from gimp_fast.data.gene_reference import read_gene_reference
+from gimp_fast.data.prepare.gene_reference import read_gene_reference
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.export import FILES, export_model
 

@@ -14,7 +14,7 @@ import gimp_fast
 from gimp_fast import models
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.model import PRECISIONS
-from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
+from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
 def bags_and_genes(cohort, cases):

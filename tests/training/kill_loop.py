@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from gimp_fast.cli import EXIT_STOPPED
-from gimp_fast.data.synthetic import SyntheticConfig, prepare_synthetic
-from gimp_fast.training.checkpoint import load_checkpoint
+from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
+from gimp_fast.runs.checkpoint import load_checkpoint
 
 # Many short steps, and a checkpoint after each: every moment is one between two saves.
 SETTINGS = [

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
+from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.training import load_config, train
-from gimp_fast.training.checkpoint import load_checkpoint
 from gimp_fast.training.distributed import ALONE, Share
 
 # Without dropout, whose random numbers cannot be those of one process.

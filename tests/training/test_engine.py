@@ -19,8 +19,8 @@ import torch
 import yaml
 
 from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training import load_config, train
-from gimp_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training.stage_run import StageRun, learning_rate
 from gimp_fast.training.stage_settings import PretrainStage
 
@@ -150,7 +150,8 @@ def test_resume_after_a_stop_at_any_epoch_is_bitwise(
     rows, moment, finished, cohort_folder, tmp_path, monkeypatch
 ):
     """Stops once between each two files that an epoch writes."""
-    from gimp_fast.training import checkpoint, stage_run
+    from gimp_fast.runs import checkpoint
+    from gimp_fast.training import stage_run
 
     out, original = tmp_path / "run", checkpoint.save_checkpoint
 

@@ -12,8 +12,8 @@ import torch
 from gimp_fast.data import open_cohort
 from gimp_fast.errors import FaultError, GimpError, StoppedError
 from gimp_fast.models import available, build, model_class
+from gimp_fast.runs.checkpoint import load_checkpoint, under_prefix
 from gimp_fast.training import TrainConfig, load_config, train
-from gimp_fast.training.checkpoint import load_checkpoint, under_prefix
 from gimp_fast.training.memory_report import memory_report
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of

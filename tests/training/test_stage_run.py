@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gimp_fast.errors import GimpError
+from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.training import load_config, train
-from gimp_fast.training.checkpoint import load_checkpoint
 from gimp_fast.training.stages import FinetuneStage, PretrainStage
 from gimp_fast.training.stops import StopRequests
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gimp_fast.data.slides import open_slide
+from gimp_fast.wsi.choice import read_overrides
 from gimp_fast.wsi.extraction import ExtractOptions, Outcome, extract
 from gimp_fast.wsi.grid import GridOptions
-from gimp_fast.wsi.inputs import read_overrides
 
 pytest.importorskip("openslide")
 tifffile = pytest.importorskip("tifffile")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
+from gimp_fast.wsi.choice import find_slides, read_overrides
 from gimp_fast.wsi.extraction import ExtractOptions, extract
 from gimp_fast.wsi.grid import GridOptions
-from gimp_fast.wsi.inputs import find_slides, read_overrides
 
 CMU, TCGA = "cmu-1-small-region", "tcga-cr-7395-01a-01-ts1"
 OVERRIDES = read_overrides("0.25", None)
@@ -155,7 +155,7 @@ def test_tifffile_reads_the_same_pixels_where_it_has_the_codec(real_slides, slid
 
 
 def test_real_coordinates_of_clam_are_read(real_data):
-    from gimp_fast.wsi.writer import read_coords
+    from gimp_fast.wsi.feature_file import read_coords
 
     files = sorted((real_data / "clam_coords").glob("*.h5"))
     assert files

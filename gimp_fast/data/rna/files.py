@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gimp_fast.data.rna.text import decode, is_summary, number, read_bytes
 from gimp_fast.errors import FaultError
+from gimp_fast.files.number_text import decode, is_summary, number, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.parallel import parallel_map
 from gimp_fast.data.rna.files import STAR_SUFFIX, read_gdc_file, read_gene_rows
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import ExpressionSource, Loaded, drop_row, gene_faults
-from gimp_fast.data.rna.text import SUMMARY_REASON, decode, read_lines, split_cells
 from gimp_fast.errors import Fault, FaultError
+from gimp_fast.files.number_text import SUMMARY_REASON, decode, read_lines, split_cells
+from gimp_fast.files.parallel import parallel_map
 
 # Unit -> suffix of the two-column files that GDC gave out before 2022.
 RNA_COLUMNS = {

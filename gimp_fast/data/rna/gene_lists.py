@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gimp_fast.data.rna.text import decode, read_lines, split_cells
 from gimp_fast.errors import FaultError
+from gimp_fast.files.number_text import decode, read_lines, split_cells
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+(_PAR_Y)?")
 _LIST_COLUMNS = ("gene_id", "gene", "symbol", "gene_name", "gene_symbol", "hugo_symbol")

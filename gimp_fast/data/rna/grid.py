@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from gimp_fast.data.rna.text import decode, numbers, read_lines, split_cells
 from gimp_fast.errors import FaultError
+from gimp_fast.files.number_text import decode, numbers, read_lines, split_cells
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 

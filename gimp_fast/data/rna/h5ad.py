@@ -18,19 +18,19 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gimp_fast.data.isolated import run_isolated
 from gimp_fast.data.rna.files import gene_row
-from gimp_fast.data.rna.h5_checks import (
+from gimp_fast.data.rna.orientation import CASE_COLUMNS
+from gimp_fast.data.rna.samples import Sample, make_sample
+from gimp_fast.data.rna.source import ExpressionSource, GeneRows, Loaded, gene_faults
+from gimp_fast.errors import FaultError
+from gimp_fast.files.hdf5 import (
     INTEGERS,
     NUMBERS,
     check_all_stored,
     check_stored,
 )
-from gimp_fast.data.rna.orientation import CASE_COLUMNS
-from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import ExpressionSource, GeneRows, Loaded, gene_faults
-from gimp_fast.data.rna.text import need_library
-from gimp_fast.errors import FaultError
+from gimp_fast.files.isolated import run_isolated
+from gimp_fast.files.number_text import need_library
 
 _ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 _ERRORS = (*_ERRORS, MemoryError, OverflowError)

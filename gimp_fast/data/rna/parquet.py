@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.data.rna.grid import Block
-from gimp_fast.data.rna.text import need_library
 from gimp_fast.errors import FaultError
+from gimp_fast.files.number_text import need_library
 
 # How pyarrow speaks of damaged files, besides exceptions of its own.
 _ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, MemoryError, OverflowError)

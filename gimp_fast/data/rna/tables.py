@@ -23,8 +23,8 @@ from gimp_fast.data.rna.orientation import (
 )
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import ExpressionSource, Loaded, drop_row, gene_faults
-from gimp_fast.data.rna.text import SUMMARY_REASON, is_summary
 from gimp_fast.errors import Fault, FaultError
+from gimp_fast.files.number_text import SUMMARY_REASON, is_summary
 
 # Columns beside the first that describe genes, in lower case.
 _GENE_NAMES = ("gene_name", "gene_symbol", "hugo_symbol", "symbol")

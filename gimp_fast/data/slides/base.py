@@ -131,12 +131,6 @@ def check_range(start: int, stop: int | None, length: int) -> tuple[int, int]:
     return start, stop
 
 
-def one_line(error: BaseException) -> str:
-    """What a library said, fit for a message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
-
-
 def table_shape(where: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """(N, C) of a table stored as (N, C), (1, N, C), or (0,) for an empty slide."""
     if len(shape) == 3 and shape[0] == 1:

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from h5py import h5t
 
-from gimp_fast.data.slides.base import SlideFile, one_line
+from gimp_fast.data.slides.base import SlideFile
 from gimp_fast.data.slides.groups import as_float32, describe, find_features, rows_of
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, one_line
 
 _H5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError, AttributeError)
 # HDF5 describes a float by its bit fields. A damaged description is another float, read without a

@@ -15,10 +15,9 @@ from gimp_fast.data.slides.base import (
     SlideFile,
     SlideInfo,
     check_coords,
-    one_line,
     table_shape,
 )
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, one_line
 
 # What the restricted unpickler says of a pickle that names code outside its short list.
 _UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from gimp_fast.data.isolated import run_isolated
 from gimp_fast.data.slides import SlideFile, SlideInfo, open_slide
 from gimp_fast.errors import Fault, FaultError
+from gimp_fast.files.isolated import run_isolated
 
 SCAN_BYTES = 32 << 20  # of rows held at a time, as float32
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.slides.base import SlideFile, one_line
+from gimp_fast.data.slides.base import SlideFile
 from gimp_fast.data.slides.groups import as_float32, describe, find_features, rows_of
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, one_line
 
 _ZARR_ERRORS = (
     OSError,

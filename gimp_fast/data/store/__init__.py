@@ -1,7 +1,7 @@
 """The packed feature store: all slides of a cohort in one file, windows in one contiguous read."""
 
+from gimp_fast.data.store.packing import PackedSlide, range_fault, store_bytes, write_store
 from gimp_fast.data.store.reader import STORE_DTYPES, FeatureStore
-from gimp_fast.data.store.writer import PackedSlide, range_fault, store_bytes, write_store
 
 __all__ = [
     "STORE_DTYPES",

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.data.slides import SUFFIXES
-from gimp_fast.data.tables.table import Table, open_table
 from gimp_fast.errors import Fault, FaultError
+from gimp_fast.files.table import Table, open_table
 
 LABEL_COLUMN = "label"
 PATIENT_COLUMNS = ("case_id", "PATIENT")

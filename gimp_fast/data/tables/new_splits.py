@@ -9,8 +9,8 @@ import numpy as np
 
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.data.tables.labels import NO_LABEL, PATIENT_COLUMNS, TCGA_BARCODE, patient_of
-from gimp_fast.data.tables.table import open_table
 from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.files.table import open_table
 
 SITE_FOLDS = 5  # of which one is the test part and one the validation part of a single split
 

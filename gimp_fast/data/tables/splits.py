@@ -28,8 +28,8 @@ from gimp_fast.data.tables.labels import (
     strip_extension,
 )
 from gimp_fast.data.tables.new_splits import check_split
-from gimp_fast.data.tables.table import Table, open_table, read_text
 from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.files.table import Table, open_table, read_text
 
 PART_NAMES = {
     "train": "train", "training": "train",

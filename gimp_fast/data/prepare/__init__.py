@@ -1,0 +1,1 @@
+"""From files to a cohort folder: find, check, join and write."""

@@ -1,0 +1,215 @@
+"""Writes a cohort folder whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gimp_fast import __version__
+from gimp_fast.data.cohort import (
+    EXPRESSION,
+    FORMAT_VERSION,
+    ORDER,
+    STORE,
+    TABLES,
+    Rows,
+    checksum,
+    fingerprint,
+)
+from gimp_fast.data.slides import open_slide
+from gimp_fast.data.slides.order import patch_order
+from gimp_fast.data.store import FeatureStore, PackedSlide, store_bytes, write_store
+from gimp_fast.errors import FaultError
+from gimp_fast.files.atomic import new_folder
+
+DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
+DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
+
+
+@dataclass(frozen=True)
+class CohortContents:
+    """What goes into a cohort folder; tables are rows of text, see ``cohort.TABLES``.
+
+    Attributes:
+        name: name of the cohort.
+        synthetic: True for generated patients.
+        classes: class names, sorted.
+        feature_dim: channels C.
+        encoder, mpp, patch_size: how the patches were made, where known.
+        patch_order: order of the rows to write, see ``slides.order.PATCH_ORDERS``.
+        pack: type of the packed store, or None to leave the features where they are.
+        expression_info: source, column, transform … of the expression.
+        gene_sets: signature -> columns of ``expression``.
+        missing_genes: columns that are NaN throughout.
+        patients, slides, genes, dropped, dropped_genes: table rows.
+        splits: split name -> rows of case_id, split.
+        split_notes: split name -> what was done to make it, where that needs saying.
+        expression: (patients with RNA, G) float32, in the order of ``patients``.
+    """
+
+    name: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    feature_dim: int
+    encoder: str | None
+    mpp: float | None
+    patch_size: int | None
+    patch_order: str
+    pack: str | None
+    expression_info: dict[str, object]
+    gene_sets: dict[str, tuple[int, ...]]
+    missing_genes: tuple[str, ...]
+    patients: Rows
+    slides: Rows
+    genes: Rows
+    dropped: Rows
+    dropped_genes: Rows
+    splits: dict[str, Rows]
+    split_notes: dict[str, str] = field(default_factory=dict)
+    expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def check_free(out: Path) -> None:
+    """FaultError unless ``out`` is absent or an empty folder."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        found = "a folder with files in it" if out.is_dir() else "a file"
+        raise FaultError.of("output-exists", str(out), found, "a new or empty folder")
+
+
+def write_cohort(out: Path, contents: CohortContents, progress: bool = False) -> None:
+    """Write a cohort folder to a temporary sibling and rename it into place.
+
+    Args:
+        out: the folder; absent or empty.
+        contents: checked contents.
+        progress: show a bar while features are packed.
+
+    Raises:
+        GimpError: the folder cannot be written; nothing is left behind.
+    """
+    check_free(out)
+    with new_folder(out) as folder:
+        if contents.pack:
+            _check_space(out, contents)
+        manifest = _manifest(contents)
+        _write_expression(folder, contents, manifest)
+        _write_features(folder, contents, manifest, progress)
+        slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
+        tables = {
+            "patients.csv": contents.patients,
+            "slides.csv": slides,
+            "genes.csv": contents.genes,
+        }
+        for name, rows in tables.items():
+            write_table(folder / name, rows, tuple(rows[0]) if rows else TABLES[name])
+        (folder / "splits").mkdir()
+        for name, rows in contents.splits.items():
+            write_table(folder / "splits" / f"{name}.csv", rows, ("case_id", "split"))
+        write_table(folder / "dropped.csv", contents.dropped, DROPPED_COLUMNS)
+        write_table(folder / "dropped_genes.csv", contents.dropped_genes, DROPPED_GENE_COLUMNS)
+        manifest["fingerprint"] = fingerprint(tables, contents.splits, manifest)
+        # last, so that a folder without it is never taken for a cohort
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        (folder / "cohort.json").write_text(text, encoding="utf-8")
+
+
+def _write_expression(folder: Path, contents: CohortContents, manifest: dict) -> None:
+    values = np.ascontiguousarray(contents.expression, np.float32)
+    np.save(folder / EXPRESSION, values)
+    manifest["expression"]["checksum"] = checksum(values)
+
+
+def _write_features(folder: Path, contents: CohortContents, manifest: dict, progress: bool) -> None:
+    """The store, or the order of the rows in the files, or nothing."""
+    if contents.pack:
+        write_store(
+            folder / STORE,
+            packed_slides(contents.slides),
+            dtype=contents.pack,
+            feature_dim=contents.feature_dim,
+            order=contents.patch_order,
+            progress=progress,
+        )
+        index = FeatureStore(folder / STORE).index_checksum
+        manifest["store"] = {"dtype": contents.pack, "index_checksum": index}
+    elif contents.patch_order != "file":
+        orders = [np.empty(0, np.uint32)]
+        for row in contents.slides:
+            with open_slide(row["path"]) as slide:
+                orders.append(patch_order(slide.coords(), contents.patch_order))
+        order = np.concatenate(orders)
+        np.save(folder / ORDER, order)
+        manifest["patch_order_checksum"] = checksum(order)
+
+
+def packed_slides(rows: Rows) -> list[PackedSlide]:
+    """What ``write_store`` takes, from rows of ``slides.csv``."""
+    return [
+        PackedSlide(
+            row["slide_id"],
+            Path(row["path"]),
+            int(row["num_patches"]),
+            row["coords_dtype"],
+            row["checksum"],
+        )
+        for row in rows
+    ]
+
+
+def _check_space(out: Path, contents: CohortContents) -> None:
+    need = store_bytes(packed_slides(contents.slides), contents.pack, contents.feature_dim)
+    free = shutil.disk_usage(out.parent).free
+    if free < need:
+        found, expected = f"{free / 1e9:.1f} GB free", f"{need / 1e9:.1f} GB for the packed store"
+        raise FaultError.of("disk-space", str(out.parent), found, expected)
+
+
+def write_table(file: Path, rows: Rows, columns: tuple[str, ...] | None = None) -> None:
+    """Write rows of text as csv; the columns of the first row unless given."""
+    columns = columns or tuple(rows[0])
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _manifest(contents: CohortContents) -> dict:
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": contents.name,
+        "synthetic": contents.synthetic,
+        "classes": list(contents.classes),
+        "feature_dim": contents.feature_dim,
+        "encoder": contents.encoder,
+        "mpp": contents.mpp,
+        "patch_size": contents.patch_size,
+        "patch_order": contents.patch_order,
+        "store": None,
+        "expression": {
+            **contents.expression_info,
+            "gene_sets": {name: list(columns) for name, columns in contents.gene_sets.items()},
+            "missing_genes": list(contents.missing_genes),
+        },
+        "split_notes": contents.split_notes,
+        "counts": {
+            "patients": len(contents.patients),
+            "slides": len(contents.slides),
+            "patches": sum(int(row["num_patches"]) for row in contents.slides),
+            "genes": len(contents.genes),
+            "dropped": len(contents.dropped),
+            "dropped_genes": len(contents.dropped_genes),
+        },
+        "created_by": f"gimp_fast {__version__}",
+    }
+
+
+def _stored_path(path: str, out: Path) -> str:
+    full, folder = Path(path).resolve(), out.resolve()
+    return str(full.relative_to(folder) if full.is_relative_to(folder) else full)

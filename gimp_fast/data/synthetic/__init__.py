@@ -1,0 +1,1 @@
+"""Generated patients, in the formats of real ones; always called synthetic."""

@@ -1,0 +1,1 @@
+"""Every rate, area, calibration measure, interval and paired test, each defined once."""

@@ -1,0 +1,120 @@
+"""Runs a reader in a process of its own, which may crash or hang without harm.
+
+HDF5 believes what a file says of itself: one flipped bit can make it loop forever or end the whole
+process (both were met when readers were tested with damaged files).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from gimp_fast.errors import FaultError
+
+Result = TypeVar("Result")
+SECONDS = 60.0  # for any file, and then as long as the slowest of disks takes
+_BYTES_A_SECOND = 2 << 20
+_SERVE = "from gimp_fast.files.isolated import serve; serve()"
+
+
+def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> Result:
+    """``function(path, *args)`` in the other process, which is started once and then kept.
+
+    Args:
+        function: importable by name; arguments and result can be pickled.
+        path: the file it reads.
+
+    Raises:
+        FaultError: as the function raises it; or the process died, or did not end in time.
+    """
+    seconds = SECONDS + os.path.getsize(path) / _BYTES_A_SECOND
+    worker = _idle.pop() if _idle else _Worker()
+    try:
+        reply = worker.call((function, path, *args), seconds)
+    except _ReaderEnded as ended:
+        worker.close()
+        raise FaultError.of("unreadable-file", path, str(ended), "a file without damage") from ended
+    # Only one that has answered is used again: another's answer could still be on its way.
+    _idle.append(worker)
+    if isinstance(reply, FaultError):
+        raise reply
+    return reply
+
+
+class _ReaderEnded(Exception):
+    """The other process is gone."""
+
+
+class _Worker:
+    def __init__(self) -> None:
+        # Not multiprocessing: it would run the user's script a second time.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+
+    def call(self, request: tuple, seconds: float) -> object:
+        process, late = self._process, threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            pickle.dump(request, process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as error:
+            if late.is_set():
+                raise _ReaderEnded(f"no end of reading it after {seconds:.0f} s") from error
+            code = process.wait()
+            raise _ReaderEnded(f"a crash of the library that reads it (code {code})") from error
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # a request that it never took
+                stream.close()
+        self._process.kill()
+        self._process.wait()
+
+
+_idle: list[_Worker] = []
+
+
+@atexit.register
+def close_workers() -> None:
+    """End the processes that wait for work."""
+    while _idle:
+        _idle.pop().close()
+
+
+def serve() -> None:
+    """The other process: answers requests until its input ends."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not get between the replies
+    while True:
+        try:
+            function, *args = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            reply = function(*args)
+        except FaultError as error:
+            reply = error
+        pickle.dump(reply, replies, protocol=5)
+        replies.flush()

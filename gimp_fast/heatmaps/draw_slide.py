@@ -1,0 +1,203 @@
+"""The drawings of one slide's heatmap: arrays in, PNG files out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from gimp_fast.heatmaps.raster import Canvas, blend, rasterise, resample
+from gimp_fast.pages import style
+
+TISSUE = 0.80  # grey of a patch where there is no image of the slide
+THUMBNAIL = 360  # pixels of the longer side
+_DPI = 150
+_MAP_INCHES = 7.2
+
+
+@dataclass(frozen=True)
+class SlideView:
+    """What of a slide is behind its map.
+
+    Attributes:
+        pixels: (h, w, 3) uint8, the whole slide.
+        downsample: pixels of level 0 per pixel, along x and y.
+    """
+
+    pixels: np.ndarray
+    downsample: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """Weights of a slide's patches and where they lie.
+
+    Attributes:
+        slide_id: of the slide.
+        title: what was predicted, in a line.
+        attribution: what the weights are, in words.
+        coords: (N, 2) upper left corners.
+        size: side of a patch; ``unit`` of both: ``"px"`` of level 0 or ``"um"``.
+        percentile: (N,) in 0 … 100.
+        top: rows of the patches of most weight, the first first.
+        mpp: micrometres per pixel, where known.
+        view: the slide's image; None draws tissue in grey.
+        synthetic: whether model or patient are generated.
+    """
+
+    slide_id: str
+    title: str
+    attribution: str
+    coords: np.ndarray
+    size: float
+    unit: str
+    percentile: np.ndarray
+    top: np.ndarray
+    mpp: float | None = None
+    view: SlideView | None = None
+    synthetic: bool = False
+
+
+def colour_steps() -> np.ndarray:
+    """(256, 4) plasma, from nearly clear to nearly solid: where little is, the tissue shows."""
+    steps = np.linspace(0, 1, 256)
+    colours = matplotlib.colormaps["plasma"](steps)
+    colours[:, 3] = 0.08 + 0.77 * steps**3  # three quarters of the patches stay quiet
+    return colours
+
+
+def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
+    """Draw the map on the slide, or on its tissue in grey, with legend; and small, without one."""
+    canvas = Canvas.around(slide.coords, slide.size)
+    values = rasterise(canvas, slide.coords, slide.size, slide.percentile)
+    ground = _ground(slide, canvas, values)
+    picture = blend(ground, values, colour_steps())
+    with style.rc():
+        figure = _figure(slide, canvas, ground, picture)
+        figure.savefig(file, dpi=_DPI)
+    _save_small(picture, thumbnail)
+
+
+def _ground(slide: SlideMap, canvas: Canvas, values: np.ndarray) -> np.ndarray:
+    if slide.view is not None:
+        return resample(slide.view.pixels, canvas, slide.view.downsample)
+    grey = np.where(np.isfinite(values), TISSUE, 1.0)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray) -> Figure:
+    """The slide beside its map where there is an image of it, else the map alone."""
+    panels = [ground, picture] if slide.view is not None else [picture]
+    longest = max(canvas.width, canvas.height)
+    width, height = (_MAP_INCHES * side / longest for side in (canvas.width, canvas.height))
+    beside = canvas.height >= canvas.width or len(panels) == 1
+    columns, rows = (len(panels), 1) if beside else (1, len(panels))
+    figure = style.new_figure(max(columns * width, 4.2) + 0.9, rows * max(height, 1.8) + 1.0)
+    axes = np.atleast_1d(figure.subplots(rows, columns))
+    for place, pixels in zip(axes, panels, strict=True):
+        place.imshow(pixels, interpolation="nearest" if pixels is picture else "antialiased")
+        # Room for the scale below each, so that both stand at one height.
+        place.set_xlim(-0.5, canvas.width - 0.5)
+        place.set_ylim(canvas.height + 0.045 * longest, -0.5)
+        place.set_axis_off()
+    _outline(axes[-1], slide, canvas)
+    _scale_bar(axes[-1], slide, canvas)
+    _legend(figure, axes, slide)
+    return figure
+
+
+def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap) -> None:
+    colours = colour_steps()
+    # The bar shows a colour as it looks over tissue, which is what a reader compares it with.
+    opaque = colours[:, :3] * colours[:, 3:] + TISSUE * (1 - colours[:, 3:])
+    scale = ScalarMappable(Normalize(0, 100), ListedColormap(opaque))
+    bar = figure.colorbar(scale, ax=list(axes), fraction=0.035, pad=0.02, aspect=28, shrink=0.85)
+    bar.set_ticks([0, 25, 50, 75, 100])
+    bar.set_label("Percentile among the patient's patches")
+    bar.outline.set_visible(False)
+    made_up = "SYNTHETIC · " if slide.synthetic else ""
+    width = max(40, int(figure.get_figwidth() * 13))
+    heading = textwrap.fill(f"{made_up}{slide.slide_id}", width)
+    figure.suptitle(
+        style.plain(f"{heading}\n{textwrap.fill(slide.title, width)}"),
+        fontsize=9, x=0.02, ha="left",
+    )  # fmt: skip
+    shown = f"; boxes: the {len(slide.top)} highest" if len(slide.top) else ""
+    figure.supxlabel(
+        textwrap.fill(f"{len(slide.coords):,} patches; {slide.attribution}{shown}", width + 8),
+        fontsize=8, x=0.02, ha="left",
+    )  # fmt: skip
+
+
+def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
+    """Boxes around the highest patches, at least so large that they are seen."""
+    for x0, x1, y0, y1 in canvas.boxes(slide.coords[slide.top], slide.size):
+        grow = max(0.0, (0.008 * max(canvas.width, canvas.height) - (x1 - x0)) / 2)
+        axes.add_patch(
+            Rectangle(
+                (x0 - grow - 0.5, y0 - grow - 0.5),
+                x1 - x0 + 2 * grow,
+                y1 - y0 + 2 * grow,
+                fill=False,
+                edgecolor=style.INK,
+                linewidth=0.8,
+            )
+        )
+
+
+def _scale_bar(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
+    """A length of 1, 2 or 5 · 10ⁿ µm, or pixels, about a fifth of the picture."""
+    um_per_unit = 1.0 if slide.unit == "um" else slide.mpp
+    unit, factor = ("µm", um_per_unit) if um_per_unit else ("px", 1.0)
+    wanted = 0.2 * canvas.width / canvas.scale * factor
+    power = 10.0 ** np.floor(np.log10(wanted))
+    length = max(step * power for step in (1, 2, 5) if step * power <= wanted)
+    pixels = length / factor * canvas.scale
+    text = f"{length / 1000:g} mm" if unit == "µm" and length >= 1000 else f"{length:,.0f} {unit}"
+    left, low = 0.02 * canvas.width, canvas.height + 0.02 * max(canvas.width, canvas.height)
+    axes.plot([left, left + pixels], [low, low], color=style.INK, lw=2, clip_on=False)
+    axes.text(left + pixels * 1.04, low, text, va="center", fontsize=8, clip_on=False)
+
+
+def _save_small(picture: np.ndarray, file: Path) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    image.save(file, optimize=True)
+
+
+def write_montage(
+    tiles: Sequence[np.ndarray], captions: Sequence[str], title: str, file: Path
+) -> None:
+    """The patches of most weight, the first at the upper left.
+
+    Args:
+        tiles: (p, p, 3) uint8 each.
+        captions: a line under each.
+        title: above all.
+        file: PNG to write.
+    """
+    columns = min(4, len(tiles))
+    rows = -(-len(tiles) // columns)
+    with style.rc():
+        figure = style.new_figure(1.75 * columns + 0.2, 2.0 * rows + 0.5)
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for place in axes:
+            place.set_axis_off()
+        for place, tile, caption in zip(axes, tiles, captions, strict=False):
+            place.imshow(tile)
+            place.set_title(caption, fontsize=7.5)
+        figure.suptitle(
+            style.plain(textwrap.fill(title, 18 * columns)), fontsize=9, x=0.02, ha="left"
+        )
+        figure.savefig(file, dpi=_DPI)

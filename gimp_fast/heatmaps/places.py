@@ -1,0 +1,153 @@
+"""Where the patches of a bag lie: rows in the file, positions, unit and size, aligned to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gimp_fast.data import Cohort
+from gimp_fast.data.bag import FileRows, SlideEntry
+from gimp_fast.data.slides import SlideInfo, open_slide
+from gimp_fast.data.slides.order import patch_order
+from gimp_fast.errors import GimpError
+
+PIXELS, MICROMETRES = "px", "um"
+_FALLBACK_SIZE = 256.0
+
+
+@dataclass(frozen=True)
+class PatchPlaces:
+    """Row i of every array is row i of the slide in the cohort, which a model reads.
+
+    Attributes:
+        file_rows: (N,) row of each patch in its feature file; None where not known.
+        coords: (N, 2) float64 x, y of the upper left corner; None where not known.
+        size: side of a patch in the same unit.
+        unit: ``"px"``, pixels of level 0, or ``"um"``, micrometres.
+        mpp: micrometres per pixel of level 0, where known.
+        notes: what had to be assumed, in sentences.
+    """
+
+    file_rows: np.ndarray | None
+    coords: np.ndarray | None
+    size: float
+    unit: str = PIXELS
+    mpp: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def patch_places(
+    entry: SlideEntry,
+    cohort: Cohort,
+    *,
+    patch_size: float | None = None,
+    mpp: float | None = None,
+) -> PatchPlaces:
+    """Places of a slide's patches.
+
+    Args:
+        entry: the slide.
+        cohort: whose it is.
+        patch_size: side in pixels of level 0, where the user knows it better.
+        mpp: micrometres per pixel of the slide image, where it is at hand; micrometres (STAMP)
+            become pixels with it.
+
+    Raises:
+        GimpError: coordinates that are not finite or not as many as patches.
+    """
+    info, notes = _file_info(entry), []
+    coords = entry.rows.coords()
+    rows = _file_rows(entry, cohort, coords, info, notes)
+    if coords is None:
+        notes.append("The feature file has no coordinates: patches are listed, not drawn.")
+        return PatchPlaces(rows, None, 0.0, notes=tuple(notes))
+    coords = np.asarray(coords, np.float64)[:, :2]
+    if len(coords) != entry.num_patches or not np.isfinite(coords).all():
+        raise GimpError(
+            f"{entry.path}: found coordinates of {len(coords)} patches, or not finite ones; "
+            f"expected {entry.num_patches} finite positions"
+        )
+    unit = PIXELS
+    if info is not None and info.format.startswith("stamp"):
+        unit = MICROMETRES
+        if mpp:
+            coords, unit = coords / mpp, PIXELS
+    size = _patch_size(coords, info, unit, mpp, patch_size, notes)
+    if unit == MICROMETRES:
+        notes.append(
+            "Coordinates are in micrometres; the resolution of the slide, and so its pixels, are "
+            "known with --slide-images."
+        )
+    return PatchPlaces(rows, coords, size, unit, mpp, tuple(notes))
+
+
+def _file_info(entry: SlideEntry) -> SlideInfo | None:
+    """None where the file is no longer there, as it need not be for a packed cohort."""
+    if not entry.path.exists():
+        return None
+    with open_slide(entry.path) as file:
+        return file.info
+
+
+def _file_rows(
+    entry: SlideEntry,
+    cohort: Cohort,
+    coords: np.ndarray | None,
+    info: SlideInfo | None,
+    notes: list[str],
+) -> np.ndarray | None:
+    if isinstance(entry.rows, FileRows):
+        chosen = entry.rows.permutation
+        return np.arange(entry.num_patches) if chosen is None else chosen.astype(np.int64)
+    if cohort.patch_order == "file":
+        return np.arange(entry.num_patches)
+    # A packed store keeps the order, not the rows that it came from: the file tells them again.
+    if info is not None and coords is not None and info.num_patches == entry.num_patches:
+        with open_slide(entry.path) as file:
+            stored = file.coords()
+        if stored is not None:
+            rows = patch_order(stored, cohort.patch_order).astype(np.int64)
+            if np.array_equal(stored[rows, :2], np.asarray(coords)[:, :2]):
+                return rows
+    notes.append("Rows of the feature file are not known: it is gone, or changed since packing.")
+    return None
+
+
+def _patch_size(
+    coords: np.ndarray,
+    info: SlideInfo | None,
+    unit: str,
+    mpp: float | None,
+    asked: float | None,
+    notes: list[str],
+) -> float:
+    """Side of a patch in the unit of the coordinates: asked for, recorded, or their spacing."""
+    if asked is not None:
+        return float(asked) * (mpp or 1.0) if unit == MICROMETRES else float(asked)
+    if info is not None and info.format.startswith("stamp") and info.mpp and info.patch_size:
+        side = info.mpp * info.patch_size
+        return side if unit == MICROMETRES or not mpp else side / mpp
+    if info is not None and info.patch_size_level0:
+        return float(info.patch_size_level0)
+    spacing = grid_spacing(coords)
+    if spacing is None:
+        notes.append(f"The size of a patch is not recorded; {_FALLBACK_SIZE:.0f} pixels assumed.")
+        return _FALLBACK_SIZE
+    notes.append(f"The size of a patch is not recorded; it is taken as their spacing, {spacing:g}.")
+    return spacing
+
+
+def grid_spacing(coords: np.ndarray) -> float | None:
+    """The commonest distance between neighbours in a row or column; None if there are no two.
+
+    Tissue pieces may have grids of their own (CLAM's contours), but within one, neighbours stand
+    side by side at one distance.
+    """
+    gaps = []
+    for along, across in ((0, 1), (1, 0)):
+        order = np.lexsort((coords[:, along], coords[:, across]))
+        step = np.diff(coords[order], axis=0)
+        gaps.append(step[(step[:, across] == 0) & (step[:, along] > 0), along])
+    values, counts = np.unique(np.round(np.concatenate(gaps), 3), return_counts=True)
+    return float(values[counts.argmax()]) if len(values) else None

@@ -1,0 +1,136 @@
+"""Checkpoints: one safetensors file holds tensors and, as JSON in its header, everything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import atomic_file, link_over
+from gimp_fast.runs.layout import CHECKSUM_KEY, STATE_KEY, recent_file
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and JSON-able state; a reader sees the old file or the new one, whole."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    text = json.dumps(state)
+    metadata = {STATE_KEY: text, CHECKSUM_KEY: _checksum(tensors, text)}
+    with atomic_file(path) as partial:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:  # what it raises on a full disk
+            raise OSError(str(error)) from error
+        partial.chmod(0o644)  # it makes its files private
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a file that :func:`save_checkpoint` wrote.
+
+    Raises:
+        GimpError: the file is not there, damaged, or another kind of safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise GimpError(f"{path}: not a readable checkpoint: {error}") from error
+    if STATE_KEY not in metadata:
+        raise GimpError(f"{path}: found a safetensors file; expected a gimp_fast checkpoint")
+    if metadata.get(CHECKSUM_KEY) != _checksum(tensors, metadata[STATE_KEY]):
+        raise GimpError(f"{path}: damaged: it does not match its checksum")
+    return tensors, json.loads(metadata[STATE_KEY])
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    digest = xxhash.xxh3_64(text.encode("utf-8"))
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode("utf-8"))
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Give a model the weights of a checkpoint; returns the checkpoint's state."""
+    tensors, state = load_checkpoint(path)
+    model.load_state_dict(under_prefix("model", tensors))
+    return state
+
+
+class RecentCheckpoints:
+    """The last few states of a run: ``last``, and before it ``last-1``, ``last-2`` …
+
+    Args:
+        folder: where they are.
+        keep: how many.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self._folder = folder
+        self._files = [recent_file(folder, age) for age in range(keep)]
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write the newest; ``last`` is there at every moment, the old one or the new."""
+        for newer, older in zip(self._files[-2::-1], self._files[:0:-1], strict=True):
+            if newer.exists():
+                link_over(newer, older)
+        save_checkpoint(self._files[0], tensors, state)
+
+    def load(self, log: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest that is whole, saying which are not; None if there is none yet.
+
+        Raises:
+            GimpError: there are some, and all are damaged.
+        """
+        errors = []
+        for file in filter(Path.exists, self._files):
+            try:
+                found = load_checkpoint(file)
+            except GimpError as error:
+                errors.append(str(error))
+                continue
+            for error in errors:
+                log(f"warning: {error}; going on from {file.name} instead")
+            return found
+        if errors:
+            raise GimpError(f"no checkpoint to go on from: {'; '.join(errors)}")
+        return None
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    cut = len(prefix) + 1
+    return {k[cut:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict]]:
+    """Optimiser state as named tensors (``"<parameter>.<name>"``), and its JSON-able groups."""
+    packed = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in packed["state"].items()
+        for name, value in values.items()
+    }
+    return tensors, packed["param_groups"]
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict]
+) -> None:
+    """Restore what :func:`pack_optimizer` packed."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

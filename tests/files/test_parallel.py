@@ -1,0 +1,61 @@
+"""Reading many files at once: order, errors, and processes that are killed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import pytest
+
+from gimp_fast.errors import FaultError, GimpError
+from gimp_fast.files.parallel import FEWEST, parallel_map
+
+# Other processes import this by name, which they cannot do with a test module.
+FUNCTIONS = """
+import os, signal
+from gimp_fast.errors import Fault, FaultError
+
+def place(item):
+    return item, os.getpid()
+
+def fault(item):
+    if item == 70:
+        raise FaultError([Fault("a", "b", "c", "d"), Fault("e", "f", "g", "h")], "these")
+    return item
+
+def die(item):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def functions(tmp_path, monkeypatch):
+    (tmp_path / "functions_to_map.py").write_text(FUNCTIONS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "functions_to_map", raising=False)
+    return importlib.import_module("functions_to_map")
+
+
+def test_results_keep_the_order_of_the_items(functions):
+    found = list(parallel_map(functions.place, range(FEWEST + 9), workers=2))
+    assert [item for item, _ in found] == list(range(FEWEST + 9))
+    assert os.getpid() not in {process for _, process in found}
+
+
+@pytest.mark.parametrize(("items", "workers"), [(3, 4), (FEWEST, 1)])
+def test_few_items_stay_in_this_process(functions, items, workers):
+    found = list(parallel_map(functions.place, range(items), workers=workers))
+    assert {process for _, process in found} == {os.getpid()}
+
+
+def test_faults_arrive_whole(functions):
+    with pytest.raises(FaultError) as error:
+        list(parallel_map(functions.fault, range(FEWEST + 20), workers=2))
+    assert [fault.kind for fault in error.value.faults] == ["a", "e"]
+    assert error.value.subject == "these"
+
+
+def test_a_killed_process_is_told(functions):
+    with pytest.raises(GimpError, match="--workers 1"):
+        list(parallel_map(functions.die, range(FEWEST), workers=2))

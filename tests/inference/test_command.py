@@ -1,0 +1,122 @@
+"""The predict command: what it prints and writes, exports, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+import gimp_fast
+from gimp_fast import predict
+from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
+from gimp_fast.inference.model import PRECISIONS
+from gimp_fast.inference.predictions import PredictOptions
+from gimp_fast.training import load_config, train
+
+TINY = ["model.dim=8", "model.heads=2", "model.num_landmarks=8", "genes.epochs=0"]
+TINY += ["pretrain.epochs=0", "finetune.epochs=1", "bootstrap=10", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A cohort and a run on it; not to be changed."""
+    folder = tmp_path_factory.mktemp("synthetic") / "out"
+    prepare_synthetic(folder, SyntheticConfig(num_patients=30, feature_dim=8, num_genes=60))
+    train(load_config(overrides=TINY), folder / "cohort", folder / "run", log=lambda text: None)
+    return folder
+
+
+def run(*argv: object) -> int:
+    return predict.main([*(str(arg) for arg in argv), "--bootstrap", "20"])
+
+
+def test_choices_and_defaults_of_the_command_are_those_of_the_code():
+    assert predict.PARTS == PARTS
+    assert predict.PRECISIONS == PRECISIONS
+    args = predict.build_parser().parse_args(["--run", "x"])
+    options = PredictOptions()
+    assert (args.batch_size, args.max_patches) == (options.batch_size, options.max_patches)
+
+
+def test_from_a_run_to_predictions(folder, tmp_path, capsys):
+    out = tmp_path / "predictions.csv"
+    assert run("--run", folder / "run", "--data", folder / "cohort", "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "SYNTHETIC: trained on generated patients" in said
+    assert "30 patients of the SYNTHETIC cohort 'synthetic'" in said
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())["test"]["accuracy"]
+    assert f"labels known: accuracy {metrics['value']:.3f} ({metrics['k']}/6, 95 % CI" in said
+    assert "no evidence: accuracy" in said
+    assert "training-patient  24/30" in said
+    assert len(pd.read_csv(out)) == 30
+    summary = json.loads((tmp_path / "predictions.warnings.json").read_text(encoding="utf-8"))
+    assert summary["models"] == [str(folder / "run")]
+    assert summary["synthetic"] is True
+    assert summary["metrics"]["new"]["n"] == 6
+
+
+def test_exported_and_in_an_ensemble(folder, tmp_path, capsys):
+    model, data = tmp_path / "model", ["--data", folder / "cohort", "--part", "test"]
+    argv = ["--run", folder / "run", "--export", model, *data, "--out", tmp_path / "a.csv"]
+    assert run(*argv) == 0
+    assert f"model exported to {model}" in capsys.readouterr().out
+    assert run(*argv) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(*argv, "--overwrite") == 0
+    assert run("--run", model, *data, "--out", tmp_path / "b.csv") == 0
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    both = ["--run", model, "--run", folder / "run", *data, "--out", tmp_path / "c.csv"]
+    assert run(*both) == 0
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "c.csv").read_bytes()
+    assert list(pd.read_csv(tmp_path / "c.csv")["warnings"].isna()) == [True] * 6
+    assert "no warnings" in capsys.readouterr().out
+
+
+def test_some_patients_by_id_and_file(folder, tmp_path):
+    cohort = gimp_fast.load(folder / "run").facts["cohort"]
+    assert cohort["split"] == "split_0"
+    ids = tmp_path / "ids.csv"
+    ids.write_text("PATIENT;age\nSYNT-00-0003;60\nSYNT-00-0001;50\n", encoding="utf-8")
+    out, argv = tmp_path / "some.csv", ["--run", folder / "run", "--data", folder / "cohort"]
+    assert run(*argv, "--out", out, "--cases", "SYNT-00-0002", ids) == 0
+    expected = ["SYNT-00-0002", "SYNT-00-0003", "SYNT-00-0001"]
+    assert list(pd.read_csv(out)["case_id"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "give --data and --out to predict, or --export"),
+        (["--data", "COHORT"], "belong together"),
+        (["--out", "x.csv"], "give --data and --out"),
+        (["--export", "x", "--run", "RUN"], "--export writes one model; found 2"),
+        (["--data", "nowhere", "--out", "x.csv"], "nowhere: not a cohort folder"),
+        (["--data", "RUN", "--out", "x.csv"], "not a cohort folder"),
+        (["--data", "COHORT", "--out", "x.csv", "--run", "nowhere"], "nowhere: found no such"),
+        (["--data", "COHORT", "--out", "x.csv", "--cases", "A", "B"], "no patient A, B (2 of 2"),
+        (["--data", "COHORT", "--out", "x.csv", "--split", "other"], "no split 'other'"),
+        (["--data", "COHORT", "--out", "x.csv", "--device", "abacus"], "device 'abacus'"),
+        (["--data", "COHORT", "--out", "x.csv", "--batch-size", "0"], "batch_size: found 0"),
+        (["--data", "COHORT", "--out", "x.csv", "--backend", "magic"], "magic"),
+    ],
+)
+def test_bad_requests_exit_with_two_and_one_message(
+    folder, argv, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": folder / "run", "COHORT": folder / "cohort"}
+    assert run("--run", folder / "run", *(places.get(arg, arg) for arg in argv)) == 2
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_required(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("--data", "cohort")
+    assert stopped.value.code == 2
+    assert "--run" in capsys.readouterr().err
