@@ -149,7 +149,7 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
 
 def _dry_run(config: TrainConfig, budget: str | None) -> None:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory_report import fitted_batch, memory_report
+    from gimp_fast.training.memory import fitted_batch, memory_report
 
     with tempfile.TemporaryDirectory() as folder:
         data = config.data or _synthetic_cohort(Path(folder), config.seed)
@@ -163,7 +163,7 @@ def _dry_run(config: TrainConfig, budget: str | None) -> None:
 
 def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory_report import fitted_batch
+    from gimp_fast.training.memory import fitted_batch
 
     if config.data is None:
         raise GimpError("--fit needs --data, unless with --dry-run: the cohort to make room for")

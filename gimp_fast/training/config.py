@@ -29,7 +29,12 @@ from gimp_fast.models import (
     model_class,
 )
 from gimp_fast.training.scaling import GeneScaling
-from gimp_fast.training.stage_settings import FinetuneStage, GenesStage, PretrainStage, Strict
+from gimp_fast.training.stage_settings import (
+    FinetuneSettings,
+    GenesSettings,
+    PretrainSettings,
+    Strict,
+)
 
 
 class TrainConfig(Strict):
@@ -89,9 +94,9 @@ class TrainConfig(Strict):
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: SerializeAsAny[ModelSettings] = GiMPSettings()
-    genes: GenesStage = GenesStage()
-    pretrain: PretrainStage = PretrainStage()
-    finetune: FinetuneStage = FinetuneStage()
+    genes: GenesSettings = GenesSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
 
     @model_validator(mode="before")
     @classmethod

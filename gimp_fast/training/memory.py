@@ -1,4 +1,4 @@
-"""Will it fit? Parameters of a model, and the memory that training it will hold."""
+"""Will it fit? Parameters of a model, the memory that its stages hold, the batch that fits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.models import GiMPConfig
-from gimp_fast.training.memory_probe import ProbeSetting, StepProbe
+from gimp_fast.models import Sizes, build
+from gimp_fast.training.config import TrainConfig, model_config_of
+from gimp_fast.training.memory_probe import StepProbe
+from gimp_fast.training.stages import stages_of
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KiB": 2**10,
@@ -97,40 +101,23 @@ class MemoryPrediction:
 class MemoryPredictor:
     """Predicts the steps of one stage; what it measures for one prediction serves the next.
 
-    Small steps are made on the device and extended: what a step holds grows in straight lines with
-    patches and bags. On a GPU torch's allocator is asked, and its context (about half a GB) and the
-    gaps between its blocks come on top. On the CPU tensors are counted, and a constant is added.
+    Small steps of the real stage are made on the device and extrapolated: what a step holds grows
+    linearly with patches and bags. On a GPU torch's allocator is asked; its context (about half a
+    GB) and the gaps between its blocks come on top. On the CPU tensors are counted, and a constant
+    is added.
 
     Args:
-        model_config: sizes of the model.
-        stage: ``"genes"``, ``"pretrain"`` or ``"finetune"``.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        optimizer: count the moments of AdamW.
-        checkpoint_layers: instead of that of ``model_config``.
+        config: of the run.
+        sizes: of its model.
+        stage: name of one of its stages.
         device: where the steps are measured.
-        mask_ratio, freeze_genes, backend: as in the configuration.
+
+    Raises:
+        ValueError: no such stage, or sizes that do not fit each other.
     """
 
-    def __init__(
-        self,
-        model_config: GiMPConfig,
-        *,
-        stage: str,
-        precision: str = "fp32",
-        optimizer: bool = True,
-        checkpoint_layers: bool | None = None,
-        device: str = "cpu",
-        mask_ratio: float = 0.5,
-        freeze_genes: bool = True,
-        backend: str = "auto",
-    ):
-        if checkpoint_layers is not None:
-            update = {"checkpoint_layers": checkpoint_layers}
-            model_config = model_config.model_copy(update=update)
-        self.optimizer = optimizer
-        self.probe = StepProbe(
-            ProbeSetting(model_config, stage, precision, device, mask_ratio, freeze_genes, backend)
-        )
+    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str = "cpu"):
+        self.probe = StepProbe(config, sizes, stage, device)
 
     def __call__(self, batch_size: int, length: int | Sequence[int] = 0) -> MemoryPrediction:
         """Of a batch.
@@ -145,18 +132,18 @@ class MemoryPredictor:
                 f"batch_size {batch_size} with lengths {lengths}: expected one of each"
             )
         probe, patches = self.probe, sum(lengths)
-        if probe.setting.stage == "genes":
+        if not probe.reads_slides:
             patches = 0
         mean = patches // batch_size
         held, peak = probe.held(batch_size, mean)
         trained = sum(p.nbytes for p in probe.trained)
         return MemoryPrediction(
-            stage=probe.setting.stage,
+            stage=probe.stage.name,
             batch_size=batch_size,
             patches=patches,
             parameters=probe.parameter_bytes,
             gradients=trained,
-            optimizer=2 * trained if self.optimizer else 0,
+            optimizer=2 * trained,
             inputs=probe.input_bytes(batch_size, mean),
             activations=held,
             workspace=peak - held,
@@ -175,36 +162,6 @@ class MemoryPredictor:
             else:
                 too_large = middle
         return fits
-
-
-def predict_peak_memory(
-    model_config: GiMPConfig,
-    *,
-    stage: str,
-    batch_size: int,
-    length: int | Sequence[int] = 0,
-    precision: str = "fp32",
-    **options,
-) -> MemoryPrediction:
-    """Memory that a training step will hold; see :class:`MemoryPredictor`, which takes the options.
-
-    Args:
-        model_config: sizes of the model.
-        stage: ``"genes"``, ``"pretrain"`` or ``"finetune"``.
-        batch_size: patients.
-        length: patches of each, or of every one.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-    """
-    return MemoryPredictor(model_config, stage=stage, precision=precision, **options)(
-        batch_size, length
-    )
-
-
-def largest_batch(
-    budget_bytes: int, model_config: GiMPConfig, *, stage: str = "pretrain", length: int, **options
-) -> int:
-    """Largest batch whose predicted peak is within the budget; 0 if a batch of one is not."""
-    return MemoryPredictor(model_config, stage=stage, **options).largest_batch(budget_bytes, length)
 
 
 def parse_size(text: str) -> int:
@@ -228,3 +185,75 @@ def format_size(size: int) -> str:
             value = size / UNITS[unit]
             return f"{value:.{1 if value < 100 else 0}f} {unit}"
     return f"{size} B"
+
+
+def predictor_of(config: TrainConfig, sizes: Sizes, stage: str) -> MemoryPredictor:
+    """Of a stage of a run, on the run's device; GimpError for sizes that do not fit."""
+    cuda = config.device.startswith("cuda") or config.device == "auto"
+    try:
+        device = "cuda" if cuda and torch.cuda.is_available() else "cpu"
+        return MemoryPredictor(config, sizes, stage, device)
+    except ValueError as error:
+        raise GimpError(f"model: {error}") from error
+
+
+def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction]:
+    """The largest step of each stage of a run; fine-tuning's is on the cohort's longest bags."""
+    model_config = model_config_of(config, cohort)
+    bags = [cohort.bag(c).num_patches for c in cohort.case_ids if cohort.has_slides(c)]
+    longest = sorted(bags, reverse=True)
+    found = []
+    for stage in stages_of(config):
+        batch = min(getattr(config, stage.name).batch_size, len(cohort.case_ids))
+        length: int | list[int] = 0
+        if stage.name == "pretrain":
+            length = config.pretrain.window
+        elif stage.name == "finetune" and config.modalities != "rna":
+            length = (longest + [0] * batch)[:batch]
+        found.append(predictor_of(config, model_config, stage.name)(batch, length))
+    return found
+
+
+def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
+    """Lines of text: the parameters of a run's model, and what each of its stages will hold."""
+    predictions = predictions_of(config, cohort)  # finds out whether the model can be built
+    with torch.random.fork_rng(devices=[]):
+        table = parameter_table(build(config.method, model_config_of(config, cohort)))
+    width = max(len(row.name) for row in table)
+    lines = [f"{'parameters':<{width}}  {'count':>12}  {'size':>9}"]
+    lines += [
+        f"{row.name:<{width}}  {row.count:>12,}  {format_size(row.bytes):>9}" for row in table
+    ]
+    columns = ("parameters", "gradients", "optimizer", "inputs", "activations", "workspace")
+    head = "".join(f"{name:>12}" for name in (*columns, "overhead", "peak"))
+    lines += ["", f"{'predicted memory of a step':<34}{head}"]
+    for found in predictions:
+        what = f"{found.stage}, batch {found.batch_size}"
+        if found.patches:
+            what += f", {found.patches:,} patches"
+        sizes = [getattr(found, name) for name in (*columns, "overhead", "total")]
+        lines.append(f"{what:<34}" + "".join(f"{format_size(size):>12}" for size in sizes))
+    return lines
+
+
+def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> int:
+    """Largest pre-training batch whose predicted peak is within a size such as ``"24GB"``.
+
+    Raises:
+        GimpError: a size that is none, nothing to pre-train, or not even one patient fits.
+    """
+    size = parse_size(budget)
+    if "pretrain" not in [stage.name for stage in stages_of(config)]:
+        raise GimpError(
+            f"--fit: finds the batch of pre-training, which this run has not (modalities "
+            f"'{config.modalities}', pretrain.epochs {config.pretrain.epochs})"
+        )
+    predictor = predictor_of(config, model_config_of(config, cohort), "pretrain")
+    found = predictor.largest_batch(size, config.pretrain.window)
+    if not found:
+        needed = format_size(predictor(1, config.pretrain.window).total)
+        raise GimpError(
+            f"--fit: found {budget}; a batch of one window of {config.pretrain.window} patches "
+            f"needs {needed}. A shorter pretrain.window or model.checkpoint_layers=true needs less."
+        )
+    return found

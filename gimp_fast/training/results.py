@@ -35,7 +35,8 @@ def evaluate_run(
     for name in ("pretrain", "finetune"):
         if name in names:
             state = load_model(folder.checkpoint(name), context.model)
-            probabilities, arrays[name] = context.predict(cases)
+            outputs = context.predict(cases)
+            arrays[name] = outputs.vectors
     metrics: dict[str, Any] = {
         "cohort": {
             "name": cohort.name,
@@ -49,7 +50,7 @@ def evaluate_run(
         "seed": config.seed,
         "best_epoch": state["epoch"],
     }
-    rows = []
+    rows, probabilities = [], outputs.probabilities
     for part in ("val", "test"):
         chosen = parts == part
         metrics[part] = metrics_with_intervals(

@@ -18,6 +18,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.runs import layout
 from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.targets.classification import Scores
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.loader import (
     BatchLoader,
@@ -28,7 +29,7 @@ from gimp_fast.training.loader import (
 )
 from gimp_fast.training.stage_settings import StageSettings
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
-from gimp_fast.training.stages import Scores, Stage, StageModule
+from gimp_fast.training.stages import Stage, StageModule
 from gimp_fast.training.step_times import StepTimes
 from gimp_fast.training.stops import StopRequests
 

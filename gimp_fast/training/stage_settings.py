@@ -31,7 +31,7 @@ class StageSettings(Strict):
     clip_norm: float | None = Field(None, gt=0)
 
 
-class GenesStage(StageSettings):
+class GenesSettings(StageSettings):
     """Supervised training of the gene encoder (section 2.3); keeps the best validation epoch.
 
     Attributes:
@@ -43,7 +43,7 @@ class GenesStage(StageSettings):
     noise: float = Field(0.0, ge=0)
 
 
-class PretrainStage(StageSettings):
+class PretrainSettings(StageSettings):
     """Masked patch modelling and gene-induced triplets; the gene encoder is frozen; keeps the last.
 
     Of models that align slides with genes instead (MGCA, BioViL, REFERS), ``window`` alone matters.
@@ -73,7 +73,7 @@ class PretrainStage(StageSettings):
     normalize: bool = False
 
 
-class FinetuneStage(StageSettings):
+class FinetuneSettings(StageSettings):
     """Classification of whole slides and RNA with the MLP head.
 
     Attributes:

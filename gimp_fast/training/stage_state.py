@@ -14,7 +14,8 @@ from gimp_fast.runs.checkpoint import (
     unpack_optimizer,
     with_prefix,
 )
-from gimp_fast.training.stages import Scores, Stage
+from gimp_fast.targets.classification import Scores
+from gimp_fast.training.stages import Stage
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 

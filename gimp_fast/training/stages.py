@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gimp_fast.evaluation.rates import cross_entropy, rates
 from gimp_fast.losses import triplet_loss
-from gimp_fast.models import GeneClassifier, PatientModel
-from gimp_fast.models.outputs import autocast
+from gimp_fast.models import PatientModel
+from gimp_fast.models.outputs import Outputs, autocast
+from gimp_fast.targets import classification
+from gimp_fast.targets.classification import Scores
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
-from gimp_fast.training.fetchers import GeneFetcher, PatientFetcher, ViewFetcher, WindowFetcher
 from gimp_fast.training.loader import StepPlan, plan_epoch
 from gimp_fast.training.predicting import predict
 from gimp_fast.training.sampling import (
     GeneBatch,
+    GeneFetcher,
     PatientBatch,
+    PatientFetcher,
     PatientReader,
     ViewBatch,
+    ViewFetcher,
     WindowBatch,
+    WindowFetcher,
 )
 from gimp_fast.training.stage_settings import StageSettings
-
-Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class StageContext:
     device: torch.device
     ranks: Ranks = field(default=ALONE)
 
-    def predict(self, case_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and representations; ranks share patients, and all know the result."""
+    def predict(self, case_ids: Sequence[str]) -> Outputs:
+        """What the model makes of patients; ranks share them, and all know the result."""
         return predict(
             self.model,
             self.reader,
@@ -147,13 +147,9 @@ class GenesStage(Stage):
 
     def __init__(self, context: StageContext):
         super().__init__(context)
-        model = context.model
-        classifier = GeneClassifier(model.gene_encoder, model.config.dim, model.config.num_classes)
-        if getattr(model, "gene_head", None) is None:
-            self.extra = classifier.head
-        else:
-            classifier.head = model.gene_head
-        self.classifier = classifier.to(context.device)
+        self.classifier = context.model.gene_classifier().to(context.device)
+        if self.classifier.head not in set(context.model.modules()):
+            self.extra = self.classifier.head
 
     def can_use(self, case_id: str) -> bool:
         return self.context.reader.cohort.has_expression(case_id)
@@ -170,8 +166,7 @@ class GenesStage(Stage):
             genes = _with_noise(genes, self.settings.noise)
         with self.autocast():
             logits = self.classifier(genes).float()
-        loss = F.cross_entropy(logits, batch.labels, reduction="none")
-        return _shares(logits, loss, batch.labels, share)
+        return _shares(logits, classification.loss(logits, batch.labels), batch.labels, share)
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -180,7 +175,7 @@ class GenesStage(Stage):
         with self.autocast():
             logits = self.classifier(genes.to(self.context.device)).float()
         labels = self.context.reader.labels(self.val_cases).numpy()
-        return classification_scores(logits.softmax(-1).cpu().numpy(), labels)
+        return classification.scores(logits.softmax(-1).cpu().numpy(), labels)
 
 
 class PretrainStage(Stage):
@@ -203,10 +198,7 @@ class PretrainStage(Stage):
         settings = self.settings
         with self.autocast():
             reconstruction, cls_pat = self.context.model.pretrain_parts(
-                batch.patches,
-                batch.masked,
-                batch.genes,
-                has_genes=batch.has_genes,
+                batch.patches, batch.masked, batch.genes, batch.rna
             )
         if settings.triplets == "slide":
             cls_pat = cls_pat[:, : self.context.model.config.dim]  # CLS_img
@@ -263,8 +255,8 @@ class AlignmentStage(Stage):
             name: share.mean(term) if term.dim() else share.of_all(term)
             for name, term in terms.items()
         }
-        told = {name: term.detach() for name, term in shares.items()}
-        return {"loss": sum(shares.values()), **told}
+        detached = {name: term.detach() for name, term in shares.items()}
+        return {"loss": sum(shares.values()), **detached}
 
     def validate(self) -> Scores:
         """The same windows, and the same masks, after every epoch."""
@@ -318,23 +310,22 @@ class FinetuneStage(Stage):
         return PatientFetcher(self.context.reader, self.settings.modality_dropout)
 
     def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
-        inputs = batch.inputs()
+        inputs = batch.inputs
         if self._trains_genes and self.settings.noise:
-            inputs["genes"] = _with_noise(inputs["genes"], self.settings.noise)
+            inputs = replace(inputs, genes=_with_noise(inputs.genes, self.settings.noise))
         with self.autocast():
-            outcome = self.context.model.loss(batch.labels, **inputs)
+            outcome = self.context.model.loss(batch.labels, inputs)
         return _shares(outcome.logits, outcome.loss, batch.labels, share)
 
     def validate(self) -> Scores:
-        model = self.context.model
-        probabilities, representations = self.context.predict(self.val_cases)
+        model, device = self.context.model, self.context.device
+        outputs = self.context.predict(self.val_cases)
         labels = self.context.reader.labels(self.val_cases)
-        if getattr(model, "gene_head", None) is not None:
-            rows = torch.from_numpy(representations).to(self.context.device)
-            model.fit_fusion(rows, labels.to(self.context.device))
+        probabilities, representation = outputs.probabilities, outputs.representation(device)
+        if model.fit_to_validation(representation, labels.to(device)):
             with torch.no_grad():
-                probabilities = model.classify(rows).float().softmax(-1).cpu().numpy()
-        return classification_scores(probabilities, labels.numpy())
+                probabilities = model.classify(representation).float().softmax(-1).cpu().numpy()
+        return classification.scores(probabilities, labels.numpy())
 
     @property
     def _trains_genes(self) -> bool:
@@ -342,9 +333,7 @@ class FinetuneStage(Stage):
         return self.context.reader.uses_genes and not frozen
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
-        if self.settings.select == "loss":
-            return super().rank(scores)
-        return (scores.get(self.settings.select, 0.0), -scores["loss"])
+        return classification.rank(scores, self.settings.select)
 
 
 def _with_noise(genes: Tensor, sd: float) -> Tensor:
@@ -352,18 +341,7 @@ def _with_noise(genes: Tensor, sd: float) -> Tensor:
 
 
 def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
-    hits = (logits.argmax(-1) == labels).float()
-    return {"loss": share.mean(loss), "accuracy": share.mean(hits.detach())}
-
-
-def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-    if not np.isfinite(probabilities).all():
-        return {"loss": float("nan")}
-    found = rates(probabilities, labels)
-    scores = {"loss": cross_entropy(probabilities, labels), "accuracy": found["accuracy"]}
-    if found["auc"] is not None:
-        scores["auc"] = found["auc"]
-    return scores
+    return {"loss": share.mean(loss), "accuracy": share.mean(classification.hits(logits, labels))}
 
 
 _PRETRAINING: dict[str | None, type[Stage]] = {"gimp": PretrainStage, "alignment": AlignmentStage}
