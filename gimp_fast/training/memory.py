@@ -1,4 +1,4 @@
-"""Will it fit? Parameters of a model, the memory that its stages hold, the batch that fits."""
+"""Predicts what a run needs: parameters, the memory of each stage, the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "TiB": 2**40,
 }
 LARGEST_BATCH = 2**20
-# Resident memory of steps on the CPU exceeds their tensors by this, and small ones by less.
+# Resident memory of a step on the CPU exceeds its tensors by up to this much.
 OVERHEAD_CPU = 80 * 2**20
 
 
@@ -32,9 +32,9 @@ class ParameterRow:
     """A part of a model.
 
     Attributes:
-        name: of the module, or of the parameter that belongs to none of them.
-        count: numbers.
-        bytes: of them.
+        name: of the module, or of a parameter outside the listed modules.
+        count: parameters.
+        bytes: their size.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ParameterRow:
 
 
 def parameter_table(model: nn.Module) -> list[ParameterRow]:
-    """The parts of a model and their sizes; the last row is the sum.
+    """Parts of a model and their sizes; the last row is the sum.
 
     Parts are the children of the model, and the children of the patch aggregator.
     """
@@ -64,17 +64,17 @@ def parameter_table(model: nn.Module) -> list[ParameterRow]:
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Bytes that a training step holds at its peak.
+    """Bytes that a training step needs at its peak.
 
     Attributes:
-        stage, batch_size, patches: the step; patches of all patients together.
+        stage, batch_size, patches: the step; patches are those of all patients together.
         parameters: of the whole model.
         gradients: of the parameters that the stage trains.
-        optimizer: two moments of each of them.
+        optimizer: two moments for each of them.
         inputs: the batch, as float32.
-        activations: held from the forward pass for the backward pass.
-        workspace: what the peak adds to them.
-        overhead: on the CPU, what its allocator and libraries hold besides, as was measured.
+        activations: kept from the forward pass for the backward pass.
+        workspace: temporary memory at the peak.
+        overhead: on the CPU, memory of the allocator and of libraries, as measured.
     """
 
     stage: str
@@ -94,7 +94,7 @@ class MemoryPrediction:
 
     @property
     def step(self) -> int:
-        """Of a step alone, above what is held between steps and the batch."""
+        """Memory of the step itself, without parameters, optimizer and batch."""
         return self.activations + self.workspace + self.overhead
 
 
@@ -120,11 +120,11 @@ class MemoryPredictor:
         self.probe = StepProbe(config, sizes, stage, device)
 
     def __call__(self, batch_size: int, length: int | Sequence[int] = 0) -> MemoryPrediction:
-        """Of a batch.
+        """The prediction for a batch.
 
         Args:
             batch_size: patients.
-            length: patches of each, or of every one. Not read for the genes stage.
+            length: patches of each patient, or a list for all. Not used by the genes stage.
         """
         lengths = [length] * batch_size if isinstance(length, int) else list(length)
         if batch_size < 1 or len(lengths) != batch_size or min(lengths) < 0:
@@ -151,7 +151,7 @@ class MemoryPredictor:
         )
 
     def largest_batch(self, budget_bytes: int, length: int) -> int:
-        """Largest batch of patients with ``length`` patches each that fits; 0 if one does not."""
+        """Largest batch of patients with ``length`` patches each that fits; 0 if none does."""
         fits, too_large = 0, LARGEST_BATCH
         if self(too_large, length).total <= budget_bytes:
             return too_large
@@ -168,7 +168,7 @@ def parse_size(text: str) -> int:
     """``"24GB"``, ``"8 GiB"``, ``"1.5GiB"`` -> bytes.
 
     Raises:
-        GimpError: no such size, or zero.
+        GimpError: not a size, or zero.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     units = {unit.lower(): size for unit, size in UNITS.items()}
@@ -179,7 +179,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """In a decimal unit."""
+    """A size as text, in a decimal unit."""
     for unit in ("TB", "GB", "MB", "kB"):
         if size >= UNITS[unit]:
             value = size / UNITS[unit]
@@ -188,7 +188,7 @@ def format_size(size: int) -> str:
 
 
 def predictor_of(config: TrainConfig, sizes: Sizes, stage: str) -> MemoryPredictor:
-    """Of a stage of a run, on the run's device; GimpError for sizes that do not fit."""
+    """The predictor of a stage, on the run's device; GimpError if sizes do not fit."""
     cuda = config.device.startswith("cuda") or config.device == "auto"
     try:
         device = "cuda" if cuda and torch.cuda.is_available() else "cpu"
@@ -198,7 +198,7 @@ def predictor_of(config: TrainConfig, sizes: Sizes, stage: str) -> MemoryPredict
 
 
 def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction]:
-    """The largest step of each stage of a run; fine-tuning's is on the cohort's longest bags."""
+    """Predictions for the largest step of each stage; fine-tuning's has the longest bags."""
     model_config = model_config_of(config, cohort)
     bags = [cohort.bag(c).num_patches for c in cohort.case_ids if cohort.has_slides(c)]
     longest = sorted(bags, reverse=True)
@@ -215,7 +215,7 @@ def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction
 
 
 def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
-    """Lines of text: the parameters of a run's model, and what each of its stages will hold."""
+    """Lines of text: parameters of the run's model, and memory of each of its stages."""
     predictions = predictions_of(config, cohort)  # finds out whether the model can be built
     with torch.random.fork_rng(devices=[]):
         table = parameter_table(build(config.method, model_config_of(config, cohort)))
@@ -240,12 +240,12 @@ def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> int:
     """Largest pre-training batch whose predicted peak is within a size such as ``"24GB"``.
 
     Raises:
-        GimpError: a size that is none, nothing to pre-train, or not even one patient fits.
+        GimpError: not a size, no pre-training in this run, or not even one patient fits.
     """
     size = parse_size(budget)
     if "pretrain" not in [stage.name for stage in stages_of(config)]:
         raise GimpError(
-            f"--fit: finds the batch of pre-training, which this run has not (modalities "
+            f"--fit: sets the batch of pre-training, which this run does not have (modalities "
             f"'{config.modalities}', pretrain.epochs {config.pretrain.epochs})"
         )
     predictor = predictor_of(config, model_config_of(config, cohort), "pretrain")

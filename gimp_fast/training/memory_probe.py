@@ -1,4 +1,4 @@
-"""How much memory a training step holds: measured on small steps of the real stages."""
+"""Measures the memory of small steps of the real stages, and extrapolates to large ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from gimp_fast.training.distributed import ALONE, Share
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
-from gimp_fast.training.stages import StageContext, stages_of
+from gimp_fast.training.stage import StageContext
+from gimp_fast.training.stages import stages_of
 
 # Patches, and bags, of a step that is measured as it is; larger ones are extrapolated.
 DIRECT = 8192
@@ -110,10 +111,10 @@ class StepProbe:
         return getattr(self.model, "views", 1) if self.stage.name == "pretrain" else 1
 
     def held(self, batch: int, length: int) -> tuple[int, int]:
-        """Bytes (held between the passes, most at a time) of patients with bags of one length.
+        """Bytes (kept between the passes, at the peak) for patients with bags of one length.
 
-        Parameters, their gradients and the batch are not counted. Large steps are not made: what
-        they hold grows linearly with the patches and with the bags, and is extrapolated.
+        Parameters, their gradients and the batch are not counted. Large steps are not run: their
+        memory grows linearly with patches and bags, and is extrapolated.
         """
         direct = batch * length <= DIRECT and batch <= DIRECT_BAGS
         if not self.reads_slides or direct:
@@ -123,7 +124,7 @@ class StepProbe:
             return self._line(
                 self._measure(few, length), self._measure(2 * few, length), few, batch
             )
-        # Several bags are put together again after each layer, one is not: so two stand for many.
+        # Several bags are concatenated after each layer, one bag is not: two represent many.
         bags = min(batch, 2)
         low, high = self._measure(bags, LENGTH), self._measure(bags, 2 * LENGTH)
         held = self._line(low, high, bags * LENGTH, batch * length)
@@ -179,7 +180,7 @@ class StepProbe:
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """What other threads of Python allocate is not seen."""
+    """Use one thread, because allocations in other Python threads are not seen."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -214,7 +215,7 @@ def _watch_cpu() -> Iterator[_Memory]:
 
 @dataclass
 class _Storages(TorchDispatchMode):
-    """Bytes of the storages that operators return, while they live."""
+    """Counts the bytes of storages that operators return, while they live."""
 
     bytes: int = 0
     most: int = 0

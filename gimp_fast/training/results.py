@@ -12,7 +12,8 @@ from gimp_fast.data import Cohort
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.training.stages import StageContext, stages_of
+from gimp_fast.training.stage import StageContext
+from gimp_fast.training.stages import stages_of
 
 
 def evaluate_run(

@@ -1,4 +1,4 @@
-"""From a cohort to tensors: scaled genes, packed bags, masked windows; a batch for each stage."""
+"""Turns patients of a cohort into tensors: scaled genes, packed bags, masked windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gimp_fast.training.scaling import GeneScaler
 
 @dataclass(frozen=True)
 class _Batch:
-    """Tensors of one step. Patches travel in the type in which they are stored.
+    """Tensors of one step. Patches keep the dtype in which they are stored.
 
     Attributes:
         case_ids: B ids.
@@ -29,17 +29,17 @@ class _Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> _Batch:
-        """On a device; patches become float32 there, so that half as many bytes travel."""
+        """A copy on a device; patches become float32 there, which halves the bytes to copy."""
         moved = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
         patches = getattr(moved, "patches", None)
         return moved if patches is None else replace(moved, patches=patches.float())
 
     def pin_memory(self) -> _Batch:
-        """In page-locked memory, from which a GPU reads while the processor continues."""
+        """A copy in page-locked memory, from which a GPU can copy asynchronously."""
         return map_tensors(self, Tensor.pin_memory)
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Tell the GPU's allocator that another stream than the copying one uses the tensors."""
+        """Tell the GPU's allocator that another stream uses the tensors, too."""
 
         def record(tensor: Tensor) -> Tensor:
             if tensor.is_cuda:
@@ -97,16 +97,16 @@ class ViewBatch(_Batch):
 
 
 class PatientReader:
-    """Reads patients of a cohort as tensors; keeps features in memory where they fit.
+    """Reads patients of a cohort as tensors; keeps features in memory if they fit.
 
-    A packed store is not kept: the system's page cache holds it, once for all processes.
+    A packed store is not kept: the page cache of the system holds it once for all processes.
 
     Args:
         cohort: an open cohort.
         modalities: ``"both"``, ``"slide"`` or ``"rna"``.
         scaler: fitted on the training patients; None for a slide-only run.
-        cache_gb: features of the whole cohort, as float32, below which they stay in memory.
-        labelled: whether classes are read; patients to predict need not have any.
+        cache_gb: features of the whole cohort stay in memory if they take less, as float32.
+        labelled: False for patients to predict, whose classes are not read.
     """
 
     def __init__(
@@ -127,17 +127,17 @@ class PatientReader:
         self._cache: dict[str, Tensor] | None = {} if keeps else None
 
     def __getstate__(self) -> dict:
-        """Without the cache: a process that reads for others keeps nothing."""
+        """Without the cache: reading processes keep nothing."""
         return vars(self) | {"_cache": None}
 
     def usable(self, case_id: str) -> bool:
-        """Whether the patient has at least one of the run's modalities."""
+        """True if the patient has at least one modality of the run."""
         return (self.uses_slides and self.cohort.has_slides(case_id)) or (
             self.uses_genes and self.cohort.has_expression(case_id)
         )
 
     def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Contiguous rows of the patient's bag, (rows, C) in the type of the store or float32."""
+        """Contiguous rows of the patient's bag, (rows, C), in the dtype of the store or float32."""
         if self._cache is None:
             return self.cohort.bag(case_id).tensor(start, stop)
         if case_id not in self._cache:
@@ -187,17 +187,17 @@ class PatientReader:
     ) -> tuple[Tensor, Tensor]:
         """A random contiguous window of the bag and its random mask (GiMP section 2.3).
 
-        A bag shorter than the window is repeated from its start; a masked patch is masked in all
-        its copies, which would otherwise show the answer. A bag of one patch is not masked.
+        A bag shorter than the window is repeated from its start. A masked patch is masked in all
+        its copies, because a copy would reveal it. A bag of one patch is not masked.
 
         Args:
             case_id: the patient.
             length: L.
-            mask_ratio: part of the distinct patches to mask.
-            rng: source of the start and the mask.
+            mask_ratio: share of the distinct patches to mask.
+            rng: draws the start and the mask.
 
         Returns:
-            patches (L, C), as ``patches`` gives them, and mask (L,) bool, True = masked.
+            patches (L, C), in the dtype of ``patches``, and mask (L,) bool, True = masked.
         """
         total = self.cohort.bag(case_id).num_patches
         distinct = min(total, length)
@@ -263,7 +263,7 @@ class ViewFetcher:
 
 @dataclass(frozen=True)
 class PatientFetcher:
-    """Reads whole patients, of whom some hide one of two modalities."""
+    """Reads whole patients, and hides one modality of some of those who have both."""
 
     reader: PatientReader
     modality_dropout: float = 0.0

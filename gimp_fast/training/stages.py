@@ -1,142 +1,30 @@
-"""The three training stages: what each trains, one step of it, and how it is validated."""
+"""The training stages: which modules each trains, its loss, and its validation."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from gimp_fast.losses import triplet_loss
-from gimp_fast.models import PatientModel
-from gimp_fast.models.outputs import Outputs, autocast
 from gimp_fast.targets import classification
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.config import TrainConfig
-from gimp_fast.training.distributed import ALONE, Ranks, Share
-from gimp_fast.training.loader import StepPlan, plan_epoch
-from gimp_fast.training.predicting import predict
+from gimp_fast.training.distributed import Share
+from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.sampling import (
     GeneBatch,
     GeneFetcher,
     PatientBatch,
     PatientFetcher,
-    PatientReader,
     ViewBatch,
     ViewFetcher,
     WindowBatch,
     WindowFetcher,
 )
-from gimp_fast.training.stage_settings import StageSettings
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What every stage works with."""
-
-    config: TrainConfig
-    model: PatientModel
-    reader: PatientReader
-    split: dict[str, list[str]]
-    device: torch.device
-    ranks: Ranks = field(default=ALONE)
-
-    def predict(self, case_ids: Sequence[str]) -> Outputs:
-        """What the model makes of patients; ranks share them, and all know the result."""
-        return predict(
-            self.model,
-            self.reader,
-            case_ids,
-            batch_size=self.config.finetune.batch_size,
-            device=self.device,
-            precision=self.config.precision,
-            ranks=self.ranks,
-        )
-
-
-class Stage(ABC):
-    """One stage of a run.
-
-    Attributes:
-        name: as in the configuration, metrics and checkpoints.
-        keeps_best: whether the stage ends with its best validation epoch, or with its last.
-        train_cases, val_cases: the patients it can use.
-        leaves_unused: whether a step may leave parameters out, such as the tokens of absent
-            modalities.
-        extra: parameters beyond the model's that its checkpoints need.
-    """
-
-    name: str
-    keeps_best: bool
-    leaves_unused = False
-
-    def __init__(self, context: StageContext):
-        self.context = context
-        self.settings: StageSettings = getattr(context.config, self.name)
-        self.extra: nn.Module | None = None
-        self.train_cases = [c for c in context.split["train"] if self.can_use(c)]
-        self.val_cases = [c for c in context.split["val"] if self.can_use(c)]
-
-    @abstractmethod
-    def can_use(self, case_id: str) -> bool:
-        """Whether the patient has what the stage trains on."""
-
-    @abstractmethod
-    def trained_modules(self) -> Iterator[nn.Module]:
-        """Modules in training mode, whose parameters the optimiser holds."""
-
-    @abstractmethod
-    def fetcher(self) -> Callable[[StepPlan], Any]:
-        """What reads the batch of a training step; picklable, so that another process can."""
-
-    @abstractmethod
-    def losses(self, batch: Any, share: Share) -> dict[str, Tensor]:
-        """This rank's share of the scalars of one step; ``"loss"`` is what is minimised.
-
-        Args:
-            batch: what ``fetcher`` read, on the device.
-            share: what part of the whole batch that is. Summed over ranks, the scalars and the
-                gradients are those of the whole batch.
-        """
-
-    @abstractmethod
-    def validate(self) -> Scores:
-        """Scores on the validation patients, the same on every rank; at least ``"loss"``."""
-
-    def rank(self, scores: Scores) -> tuple[float, ...]:
-        """Larger is better; decides the best epoch."""
-        return (-scores["loss"],)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimiser holds."""
-        return [p for module in self.trained_modules() for p in module.parameters()]
-
-    def train_mode(self) -> None:
-        """Trained modules train; all others neither drop anything out nor keep gradients."""
-        self.context.model.eval()
-        self.context.model.requires_grad_(False)
-        for module in self.trained_modules():
-            module.train()
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
-
-    def autocast(self):
-        return autocast(self.context.device, self.context.config.precision)
-
-
-class StageModule(nn.Module):
-    """A stage's step as a module, which is what wrappers of modules wrap."""
-
-    def __init__(self, stage: Stage):
-        super().__init__()
-        self.parameters_of_stage = nn.ParameterList(stage.parameters())
-        self._losses = stage.losses
-
-    def forward(self, batch: Any, share: Share) -> dict[str, Tensor]:
-        return self._losses(batch, share)
+from gimp_fast.training.stage import Stage, StageContext, validated_in_batches
 
 
 class GenesStage(Stage):
@@ -223,14 +111,14 @@ class PretrainStage(Stage):
         }
 
     def validate(self) -> Scores:
-        """The same windows and masks after every epoch."""
-        return _validated_in_batches(self)
+        """Uses the same windows and masks after every epoch."""
+        return validated_in_batches(self)
 
 
 class AlignmentStage(Stage):
-    """Slides aligned with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
+    """Aligns slides with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
 
-    Patients without one of the two have nothing to align.
+    Patients need both modalities.
     """
 
     name = "pretrain"
@@ -250,7 +138,7 @@ class AlignmentStage(Stage):
     def losses(self, batch: ViewBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
             terms = self.context.model.alignment_terms(batch.patches, batch.genes, share.gather)
-        # Scalars were computed from the patients of all ranks, rows are of this rank's.
+        # Scalars come from the patients of all ranks, vectors from those of this rank.
         shares = {
             name: share.mean(term) if term.dim() else share.of_all(term)
             for name, term in terms.items()
@@ -259,31 +147,10 @@ class AlignmentStage(Stage):
         return {"loss": sum(shares.values()), **detached}
 
     def validate(self) -> Scores:
-        """The same windows, and the same masks, after every epoch."""
+        """Uses the same windows and masks after every epoch."""
         with torch.random.fork_rng(devices=_gpus(self.context.device)):
             torch.manual_seed(self.context.config.seed)
-            return _validated_in_batches(self)
-
-
-@torch.no_grad()
-def _validated_in_batches(stage: Stage) -> Scores:
-    """Mean losses over the validation patients; ranks take turns at the batches."""
-    context = stage.context
-    context.model.eval()
-    fetch, ranks = stage.fetcher(), context.ranks
-    plans = plan_epoch(
-        stage.val_cases, stage.settings.batch_size, [context.config.seed], shuffle=False
-    )
-    totals: Scores = {}
-    for plan in plans[ranks.rank :: ranks.size]:
-        losses = stage.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * plan.total
-    summed: Scores = {}
-    for part in ranks.gather(totals):  # a rank without a batch has none
-        for name, total in part.items():
-            summed[name] = summed.get(name, 0.0) + total
-    return {name: total / len(stage.val_cases) for name, total in summed.items()}
+            return validated_in_batches(self)
 
 
 def _gpus(device: torch.device) -> list[torch.device]:
@@ -291,7 +158,7 @@ def _gpus(device: torch.device) -> list[torch.device]:
 
 
 class FinetuneStage(Stage):
-    """Classification of whole patients: all patches of all slides, and RNA."""
+    """Classifies whole patients: all patches of all slides, and RNA."""
 
     name = "finetune"
     keeps_best = True
@@ -349,10 +216,10 @@ _PRETRAINING: dict[str | None, type[Stage]] = {"gimp": PretrainStage, "alignment
 
 def stages_of(config: TrainConfig) -> list[type[Stage]]:
     """The stages that a configuration runs, in order."""
-    wanted: list[type[Stage]] = []
+    stages: list[type[Stage]] = []
     kind = config.model_class
     if kind.supervised_genes and config.modalities != "slide" and config.genes.epochs:
-        wanted.append(GenesStage)
+        stages.append(GenesStage)
     if kind.pretraining and config.modalities != "rna" and config.pretrain.epochs:
-        wanted.append(_PRETRAINING[kind.pretraining])
-    return [*wanted, FinetuneStage]
+        stages.append(_PRETRAINING[kind.pretraining])
+    return [*stages, FinetuneStage]

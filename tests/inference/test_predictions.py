@@ -20,8 +20,8 @@ from gimp_fast.data.prepare.join_rna import RnaOptions
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.inference.cases import chosen_cases, read_case_list
 from gimp_fast.inference.predictions import PredictOptions, plan_batches, predict_cohort
-from gimp_fast.training.predicting import predict
 from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.stage import predict
 
 
 def probabilities(table, classes):

@@ -227,7 +227,7 @@ def test_a_dry_run_without_data_uses_synthetic_patients(tmp_path, monkeypatch, c
     [
         (["--fit", "24"], "found '24'; expected a size"),
         (["--fit", "9B"], "a batch of one window of 16 patches needs"),
-        (["--fit", "1GB", "--modalities", "rna"], "which this run has not"),
+        (["--fit", "1GB", "--modalities", "rna"], "which this run does not have"),
         (["--dry-run", "--set", "model.gene_fragments=5000"], "model: GroupMSA needs"),
     ],
 )
@@ -244,10 +244,10 @@ def test_fit_needs_data_and_a_new_run(tmp_path, monkeypatch, capsys):
     assert "--fit needs --data" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--fit", "1GB", "--resume", "--out", "run"])
-    assert "--resume goes on with" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
 
 
 def test_the_batch_is_of_one_rank(cohort_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["--data", str(cohort_folder), "--out", str(tmp_path), "--fit", "1GB"]) == 2
-    assert "not under torchrun" in capsys.readouterr().err
+    assert "does not work under torchrun" in capsys.readouterr().err
