@@ -214,6 +214,12 @@ class Run:
         """Path of a stage's checkpoint, or of ``"last"``."""
         return layout.checkpoint_file(self.path, name)
 
+    def read_all(self) -> Run:
+        """The run, after reading and checking every file that training leaves."""
+        for name in ("config", "environment", "epochs", "metrics", "predictions", "embeddings"):
+            getattr(self, name)
+        return self
+
     @cached_property
     def config_text(self) -> str:
         """``config.yaml``: the resolved settings."""
