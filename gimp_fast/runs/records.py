@@ -1,27 +1,24 @@
-"""The records in a run folder: what training and experiments write, and everyone else reads."""
+"""The records of a run: what training and experiments write, and everyone else reads."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gimp_fast.errors import GimpError
 from gimp_fast.runs import layout
+from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 
-EMBEDDING_STAGES = ("pretrain", "finetune")
-_CASE_COLUMNS = ("case_id", "split", "label", "prediction")
 _UNREADABLE = (
     # ValueError covers undecodable text, JSON and npy headers.
     OSError, EOFError, ValueError, yaml.YAMLError, csv.Error, zipfile.BadZipFile, zlib.error,
@@ -118,79 +115,6 @@ class RunRecord(_Record):
 
 
 @dataclass(frozen=True)
-class CasePredictions:
-    """``predictions.csv``: the predictions of n patients of validation and test.
-
-    Attributes:
-        classes: names of the K classes.
-        case_id, split: (n,) unicode.
-        label, predicted: (n,) int, places in ``classes``.
-        probabilities: (n, K).
-    """
-
-    classes: tuple[str, ...]
-    case_id: np.ndarray
-    split: np.ndarray
-    label: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.case_id)
-
-    @property
-    def hits(self) -> np.ndarray:
-        """(n,) bool: whether the prediction is right."""
-        return self.predicted == self.label
-
-    def of(self, split: str) -> CasePredictions:
-        """The patients of one part, ``"val"`` or ``"test"``."""
-        rows = self.split == split
-        return CasePredictions(
-            self.classes,
-            self.case_id[rows],
-            self.split[rows],
-            self.label[rows],
-            self.predicted[rows],
-            self.probabilities[rows],
-        )
-
-    def to_csv(self) -> str:
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_prediction_columns(self.classes))
-        columns = (self.case_id, self.split, self.label, self.predicted, self.probabilities)
-        for case, split, label, predicted, row in zip(*columns, strict=True):
-            names = (self.classes[label], self.classes[predicted])
-            writer.writerow([case, split, *names, *(f"{value:.6g}" for value in row)])
-        return stream.getvalue()
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """``embeddings.npz``: what the model classifies of n patients (CLS_pat in GiMP).
-
-    Attributes:
-        case_id, split, label: (n,) unicode.
-        stages: name of a stage -> (n, d) float array; a stage that was not run is absent.
-    """
-
-    case_id: np.ndarray
-    split: np.ndarray
-    label: np.ndarray
-    stages: dict[str, np.ndarray]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Name in the archive -> array."""
-        return {
-            "case_id": self.case_id,
-            "split": self.split,
-            "label": self.label,
-            **self.stages,
-        }
-
-
-@dataclass(frozen=True)
 class Run:
     """A run folder, open for reading; see :func:`open_run`.
 
@@ -216,18 +140,25 @@ class Run:
 
     def read_all(self) -> Run:
         """The run, after reading and checking every file that training leaves."""
-        for name in ("config", "environment", "epochs", "metrics", "predictions", "embeddings"):
+        for name in (
+            "config_text",
+            "environment",
+            "epochs",
+            "metrics",
+            "predictions",
+            "embeddings",
+        ):
             getattr(self, name)
         return self
 
     @cached_property
     def config_text(self) -> str:
         """``config.yaml``: the resolved settings."""
-        return self._config[0]
+        return self._read(layout.CONFIG, _config_text)
 
     @property
     def config(self) -> dict[str, Any]:
-        return self._config[1]
+        return yaml.safe_load(self.config_text)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -250,15 +181,11 @@ class Run:
     @cached_property
     def predictions(self) -> CasePredictions:
         classes = self.metrics.cohort.classes
-        return self._read(layout.PREDICTIONS, lambda file: _predictions(file, classes))
+        return self._read(layout.PREDICTIONS, lambda file: CasePredictions.read(file, classes))
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        return self._read(layout.EMBEDDINGS, _embeddings)
-
-    @cached_property
-    def _config(self) -> tuple[str, dict[str, Any]]:
-        return self._read(layout.CONFIG, _config)
+        return self._read(layout.EMBEDDINGS, Embeddings.read)
 
     def _read(self, name: str, parse: Callable[[Path], T]) -> T:
         file = self.path / name
@@ -298,10 +225,6 @@ def read_object_or_empty(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _prediction_columns(classes: Sequence[str]) -> list[str]:
-    return [*_CASE_COLUMNS, *(f"prob_{name}" for name in classes)]
-
-
 def _validate(model: type[Model], data: Any, where: str = "") -> Model:
     try:
         return model.model_validate(data)
@@ -319,12 +242,11 @@ def _object(file: Path) -> dict[str, Any]:
     return data
 
 
-def _config(file: Path) -> tuple[str, dict[str, Any]]:
+def _config_text(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
+    if not isinstance(yaml.safe_load(text), dict):
         raise ValueError("found no mapping; expected the run's resolved settings")
-    return text, values
+    return text
 
 
 def _epochs(file: Path) -> dict[str, list[Epoch]]:
@@ -343,54 +265,3 @@ def _epochs(file: Path) -> dict[str, list[Epoch]]:
         stage: [by_epoch[number] for number in sorted(by_epoch)]
         for stage, by_epoch in stages.items()
     }
-
-
-def _predictions(file: Path, classes: tuple[str, ...]) -> CasePredictions:
-    columns = _prediction_columns(classes)
-    with file.open(encoding="utf-8", newline="") as stream:
-        lines = csv.reader(stream, strict=True)
-        header = next(lines, [])
-        if absent := [name for name in columns if name not in header]:
-            raise ValueError(f"columns {absent} are missing; found {header}")
-        places = [header.index(name) for name in columns]
-        rows = []
-        for line in filter(None, lines):
-            if len(line) != len(header):
-                raise ValueError(
-                    f"line {lines.line_num}: found {len(line)} cells; expected {len(header)}"
-                )
-            rows.append([line[place] for place in places])
-    numbers = {}
-    for place, column in ((2, "label"), (3, "prediction")):
-        names = [row[place] for row in rows]
-        if unknown := sorted(set(names) - set(classes)):
-            raise ValueError(f"column {column}: found {unknown}; expected classes {list(classes)}")
-        numbers[column] = np.array([classes.index(name) for name in names], np.int64)
-    probabilities = np.array([row[4:] for row in rows], dtype=str).astype(np.float64)
-    if not np.isfinite(probabilities).all():
-        raise ValueError("a probability is not finite")
-    return CasePredictions(
-        classes=classes,
-        case_id=np.array([row[0] for row in rows], dtype=str),
-        split=np.array([row[1] for row in rows], dtype=str),
-        label=numbers["label"],
-        predicted=numbers["prediction"],
-        probabilities=probabilities.reshape(-1, len(classes)),
-    )
-
-
-def _embeddings(file: Path) -> Embeddings:
-    if not zipfile.is_zipfile(file):
-        file.open("rb").close()  # a missing file is reported as missing
-        raise ValueError("found no npz archive")
-    with np.load(file, allow_pickle=False) as archive:
-        if absent := [key for key in ("case_id", "split", "label") if key not in archive]:
-            raise ValueError(f"arrays {absent} are missing; found {archive.files}")
-        names = {key: archive[key].astype(str) for key in ("case_id", "split", "label")}
-        stages = {key: archive[key] for key in EMBEDDING_STAGES if key in archive}
-    n = len(names["case_id"])
-    for key, array in {**names, **stages}.items():
-        dimensions = 2 if key in stages else 1
-        if array.ndim != dimensions or len(array) != n:
-            raise ValueError(f"array {key} has shape {array.shape}; expected {n} rows")
-    return Embeddings(**names, stages=stages)
