@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -12,19 +13,32 @@ from torch import Tensor
 from gimp_fast.data import Cohort
 from gimp_fast.data.rna import find_genes
 from gimp_fast.errors import GimpError
-from gimp_fast.models.inputs import PatientInputs, Presence
-from gimp_fast.ops.packing import Bags
+from gimp_fast.models.inputs import PatientInputs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gimp_fast.inference.model import TrainedModel
+    from gimp_fast.training.scaling import GeneScaler
 
 _SHOWN = 5
 
 
+class ModelFacts(Protocol):
+    """What a :class:`gimp_fast.TrainedModel` says of the inputs that it reads; see there."""
+
+    source: Path
+    device: torch.device
+    modalities: str
+    uses_slides: bool
+    uses_genes: bool
+    feature_dim: int
+    gene_ids: tuple[str, ...]
+    gene_names: tuple[str, ...]
+    scaler: GeneScaler | None
+
+
 def model_inputs(
-    trained: TrainedModel,
+    trained: ModelFacts,
     patches: Sequence[np.ndarray | Tensor | None] | None,
     genes: np.ndarray | pd.DataFrame | None,
 ) -> PatientInputs:
@@ -41,26 +55,22 @@ def model_inputs(
     bags = [None] * count
     if trained.uses_slides and patches is not None:
         bags = [_bag(trained, place, bag) for place, bag in enumerate(patches)]
-    has_slide = [bag is not None for bag in bags]
     has_genes, scaled = [False] * count, None
     if trained.uses_genes:
         scaled, has_genes = _scaled(trained, rows, count)
-    nothing = [i for i in range(count) if not (has_slide[i] or has_genes[i])]
+    nothing = [i for i in range(count) if bags[i] is None and not has_genes[i]]
     if nothing:
         raise GimpError(
             f"patients {_some(nothing)}: found nothing of what the model reads; "
             f"expected {_wanted(trained)}"
         )
-    patches = packed = None
-    if trained.uses_slides:
-        present = [bag for bag in bags if bag is not None]
-        packed = Bags.of_lengths(map(len, present))
-        patches = torch.cat([torch.empty(0, trained.feature_dim), *present])
-    presence = Presence.of(has_slide), Presence.of(has_genes)
-    return PatientInputs(patches, packed, scaled, *presence).to(trained.device)
+    packed = PatientInputs.packed(
+        bags if trained.uses_slides else None, scaled, has_genes, feature_dim=trained.feature_dim
+    )
+    return packed.to(trained.device)
 
 
-def _bag(trained: TrainedModel, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
+def _bag(trained: ModelFacts, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
     """(N, C) float32; None for a patient without patches."""
     if bag is None:
         return None
@@ -76,9 +86,7 @@ def _bag(trained: TrainedModel, place: int, bag: np.ndarray | Tensor | None) -> 
     return rows if len(rows) else None
 
 
-def _scaled(
-    trained: TrainedModel, rows: np.ndarray | None, count: int
-) -> tuple[Tensor, list[bool]]:
+def _scaled(trained: ModelFacts, rows: np.ndarray | None, count: int) -> tuple[Tensor, list[bool]]:
     """Scaled expression (B, G), zero where absent, and who has it."""
     scaled = torch.zeros(count, len(trained.gene_ids))
     if rows is None:
@@ -88,7 +96,7 @@ def _scaled(
     return scaled, has_genes.tolist()
 
 
-def expression_rows(trained: TrainedModel, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
+def expression_rows(trained: ModelFacts, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
     """(B, G) float32 in the order of the model's genes, not scaled.
 
     Raises:
@@ -112,7 +120,7 @@ def expression_rows(trained: TrainedModel, genes: np.ndarray | pd.DataFrame) -> 
     return values
 
 
-def cohort_columns(trained: TrainedModel, cohort: Cohort) -> np.ndarray:
+def cohort_columns(trained: ModelFacts, cohort: Cohort) -> np.ndarray:
     """(G,) columns of a cohort's expression in the order of the model's genes."""
     if cohort.gene_ids == trained.gene_ids:
         return np.arange(len(trained.gene_ids))
@@ -120,12 +128,14 @@ def cohort_columns(trained: TrainedModel, cohort: Cohort) -> np.ndarray:
 
 
 def gene_columns(
-    trained: TrainedModel, gene_ids: Sequence[str], gene_names: Sequence[str], where: str
+    trained: ModelFacts, gene_ids: Sequence[str], gene_names: Sequence[str], where: str
 ) -> np.ndarray:
-    """(G,) places of the model's genes among others: by id of any version, or else by name.
+    """(G,) places of the model's genes among those of a table: by id, else by name.
+
+    Ids match whatever their version.
 
     Raises:
-        GimpError: some are missing.
+        GimpError: a gene is missing.
     """
     rows = [
         {"gene_id": id, "gene_name": name} for id, name in zip(gene_ids, gene_names, strict=True)
@@ -135,14 +145,14 @@ def gene_columns(
     if missing:
         raise GimpError(
             f"{where}: found {len(found) - len(missing)} of the model's {len(found)} genes; "
-            f"missing are {_some(missing)}. `gimp-fast prepare --genes-of {trained.source}` aligns "
-            "new patients to the model and reports genes that were not measured; in a table, a "
-            "column of NaN stands for such a gene"
+            f"missing: {_some(missing)}. `gimp-fast prepare --genes-of {trained.source}` aligns "
+            "new patients to the model and reports genes that were not measured; in a table, such "
+            "a gene is a column of NaN"
         )
     return np.array(found, np.int64)
 
 
-def _wanted(trained: TrainedModel) -> str:
+def _wanted(trained: ModelFacts) -> str:
     return {"both": "patches or genes", "slide": "patches", "rna": "genes"}[trained.modalities]
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gimp_fast.pages import style
 from gimp_fast.report.panels import Panel
-from gimp_fast.runs.records import RunFolder
+from gimp_fast.runs.records import Run
 
 BINS = 10
 FEW = 100  # cases below which the page warns of chance
@@ -76,25 +76,22 @@ def brier_score(probabilities: np.ndarray, truth: np.ndarray) -> float:
     return float(squares[:, :1].mean() if squares.shape[1] == 2 else squares.sum(1).mean())
 
 
-def calibration_panel(run: RunFolder) -> Panel:
+def calibration_panel(run: Run) -> Panel:
     """Test cases by confidence."""
     name, title = "calibration", "Calibration"
-    table, classes = run.predicted("test"), list(run.metrics.cohort.classes)
-    if table.empty:
+    test = run.predictions.of("test")
+    if not len(test):
         return Panel(name, title, "Left out: predictions.csv holds no test case.")
-    probabilities = run.probabilities("test")
-    truth = np.array([classes.index(label) for label in table["label"]])
-    right = (table["label"] == table["prediction"]).to_numpy()
-    bins = binned(probabilities.max(1), right)
-    error, brier = bins.expected_error(), brier_score(probabilities, truth)
+    bins = binned(test.probabilities.max(1), test.hits)
+    error, brier = bins.expected_error(), brier_score(test.probabilities, test.label)
     caption = (
-        f"{len(table)} test cases in bins of confidence, the probability of the predicted class; "
+        f"{len(test)} test cases in bins of confidence, the probability of the predicted class; "
         f"lines are 95 % Wilson intervals. Expected calibration error (ECE) {error:.3f}; Brier "
-        f"score {brier:.3f}, 0 is best{'' if len(classes) == 2 else ', 2 worst'}."
+        f"score {brier:.3f}, 0 is best{'' if len(test.classes) == 2 else ', 2 worst'}."
     )
-    if len(table) < FEW:
+    if len(test) < FEW:
         caption += " An ECE of so few cases is above zero by chance alone."
-    alt = f"Reliability diagram of {len(table)} test cases; ECE {error:.3f}. " + "; ".join(
+    alt = f"Reliability diagram of {len(test)} test cases; ECE {error:.3f}. " + "; ".join(
         f"confidence {c:.2f}: {100 * s:.0f} % of {n} right"
         for c, s, n in zip(bins.confidence, bins.share, bins.count, strict=True)
     )

@@ -1,29 +1,43 @@
-"""Reads what training left in a run folder, and says which file is wrong when one is."""
+"""The records of a run: what training and experiments write, and everyone else reads."""
 
 from __future__ import annotations
 
+import csv
 import json
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gimp_fast.errors import GimpError
+from gimp_fast.runs import layout
+from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 
-EMBEDDING_STAGES = ("pretrain", "finetune")
-Model = TypeVar("Model", bound=BaseModel)
+_UNREADABLE = (
+    # ValueError covers undecodable text, JSON and npy headers.
+    OSError, EOFError, ValueError, yaml.YAMLError, csv.Error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+Model = TypeVar("Model", bound="_Record")
 T = TypeVar("T")
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    """Keys that this version does not know are kept, so that a record is written as it was read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it: only what was given, in the order of the fields."""
+        return json.loads(self.to_json())
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.model_dump(exclude_unset=True), indent=indent)
 
 
 class Estimate(_Record):
@@ -37,6 +51,8 @@ class Estimate(_Record):
 
 
 class SplitMetrics(_Record):
+    """Metrics of the patients of one part."""
+
     n: int
     accuracy: Estimate | None = None
     balanced_accuracy: Estimate | None = None
@@ -45,6 +61,8 @@ class SplitMetrics(_Record):
 
 
 class CohortSummary(_Record):
+    """The cohort of a run; ``n`` counts the patients of each part."""
+
     name: str
     synthetic: bool
     split: str
@@ -53,7 +71,7 @@ class CohortSummary(_Record):
 
 
 class Metrics(_Record):
-    """``metrics.json``."""
+    """``metrics.json``, the last file that a run writes."""
 
     cohort: CohortSummary
     method: str = "gimp"
@@ -65,83 +83,146 @@ class Metrics(_Record):
 
 
 class Epoch(_Record):
-    """One line of ``metrics.jsonl``; train and val map a metric's name to its value."""
+    """One line of ``metrics.jsonl``; train and val map the name of a metric to its value."""
 
     stage: str
     epoch: int
-    train: dict[str, float | None] = {}
-    val: dict[str, float | None] = {}
+    train: dict[str, int | float | None] = {}
+    val: dict[str, int | float | None] = {}
     lr: float | None = None
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """CLS_pat of n patients.
+class RunRecord(_Record):
+    """``run.json``, which an experiment adds to a run that is done.
 
     Attributes:
-        case_id, split, label: (n,) unicode.
-        stages: stage name -> (n, 2d) float array; a stage that was not run is absent.
+        row, split, seed: the run's place in the tables.
+        digest: of everything that decides its result.
+        cohort: fingerprint of the cohort.
+        seconds, cpu_seconds: how long it took.
     """
 
-    case_id: np.ndarray
-    split: np.ndarray
-    label: np.ndarray
-    stages: dict[str, np.ndarray]
+    row: str
+    split: str
+    seed: int
+    digest: str
+    cohort: str
+    classes: tuple[str, ...]
+    best_epoch: int | None = None
+    seconds: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Everything the report shows. ``epochs`` maps a stage to its epochs in order."""
+class Run:
+    """A run folder, open for reading; see :func:`open_run`.
+
+    Each file is read and checked when it is first asked for. GimpError names a file that is missing
+    or damaged.
+    """
 
     path: Path
-    config_text: str
-    environment: dict[str, Any]
-    epochs: dict[str, list[Epoch]]
-    metrics: Metrics
-    predictions: pd.DataFrame
-    embeddings: Embeddings
 
-    def predicted(self, split: str) -> pd.DataFrame:
-        return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was evaluated; the metrics are written last."""
+        return (self.path / layout.METRICS).is_file()
 
-    def probabilities(self, split: str) -> np.ndarray:
-        """Predicted probabilities, (n, classes), columns in the order of the cohort's classes."""
-        columns = [f"prob_{name}" for name in self.metrics.cohort.classes]
-        return self.predicted(split)[columns].to_numpy(dtype=float)
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is a finished run of an experiment."""
+        return (self.path / layout.RECORD).is_file()
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of a stage's checkpoint, or of ``"last"``."""
+        return layout.checkpoint_file(self.path, name)
+
+    def read_all(self) -> Run:
+        """The run, after reading and checking every file that training leaves."""
+        for name in (
+            "config_text",
+            "environment",
+            "epochs",
+            "metrics",
+            "predictions",
+            "embeddings",
+        ):
+            getattr(self, name)
+        return self
+
+    @cached_property
+    def config_text(self) -> str:
+        """``config.yaml``: the resolved settings."""
+        return self._read(layout.CONFIG, _config_text)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load(self.config_text)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """``environment.json``: versions and hardware."""
+        return self._read(layout.ENVIRONMENT, _object)
+
+    @cached_property
+    def epochs(self) -> dict[str, list[Epoch]]:
+        """Stage -> its epochs in order."""
+        return self._read(layout.EPOCHS, _epochs)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return self._read(layout.METRICS, lambda file: _validate(Metrics, _object(file)))
+
+    @cached_property
+    def record(self) -> RunRecord:
+        return self._read(layout.RECORD, lambda file: _validate(RunRecord, _object(file)))
+
+    @cached_property
+    def predictions(self) -> CasePredictions:
+        classes = self.metrics.cohort.classes
+        return self._read(layout.PREDICTIONS, lambda file: CasePredictions.read(file, classes))
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        return self._read(layout.EMBEDDINGS, Embeddings.read)
+
+    def _read(self, name: str, parse: Callable[[Path], T]) -> T:
+        file = self.path / name
+        try:
+            return parse(file)
+        except FileNotFoundError:
+            raise GimpError(f"{file}: missing; every finished run has this file") from None
+        except _UNREADABLE as error:
+            raise GimpError(f"{file}: cannot be read: {error}") from error
 
 
-def read_run_folder(path: Path | str) -> RunFolder:
-    """Read and check a run folder.
+def open_run(path: str | Path) -> Run:
+    """The run in a folder, finished or not.
 
     Raises:
-        GimpError: a file is missing or is not what training writes; the message names the file.
+        GimpError: there is no such folder, or no run in it.
     """
     path = Path(path)
     if not path.is_dir():
         raise GimpError(f"{path}: no such run folder")
-    metrics = _read(path / "metrics.json", _metrics)
-    return RunFolder(
-        path=path,
-        config_text=_read(path / "config.yaml", _config_text),
-        environment=_read(path / "environment.json", _environment),
-        epochs=_read(path / "metrics.jsonl", _epochs),
-        metrics=metrics,
-        predictions=_read(
-            path / "predictions.csv", lambda file: _predictions(file, metrics.cohort.classes)
-        ),
-        embeddings=_read(path / "embeddings.npz", _embeddings),
-    )
+    if not is_run(path):
+        file = path / layout.CONFIG
+        raise GimpError(f"{file}: missing; expected a run that `gimp-fast train` wrote")
+    return Run(path)
 
 
-def _read(file: Path, parse: Callable[[Path], T]) -> T:
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((path / name).exists() for name in (layout.CONFIG, layout.CHECKPOINTS))
+
+
+def read_object_or_empty(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if the file is missing or damaged."""
     try:
-        return parse(file)
-    except FileNotFoundError:
-        raise GimpError(f"{file}: missing; a finished run has written it") from None
-    except (OSError, EOFError, ValueError, yaml.YAMLError, zipfile.BadZipFile, zlib.error) as error:
-        # ValueError covers undecodable text, JSON, CSV and npy headers.
-        raise GimpError(f"{file}: cannot be read: {error}") from error
+        return _object(file)
+    except (OSError, ValueError):
+        return {}
 
 
 def _validate(model: type[Model], data: Any, where: str = "") -> Model:
@@ -154,8 +235,11 @@ def _validate(model: type[Model], data: Any, where: str = "") -> Model:
         raise ValueError(f"{where}{key}: {first['msg']}, found {found[:80]}") from None
 
 
-def _metrics(file: Path) -> Metrics:
-    return _validate(Metrics, json.loads(file.read_text(encoding="utf-8")))
+def _object(file: Path) -> dict[str, Any]:
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"found a {type(data).__name__}; expected an object")
+    return data
 
 
 def _config_text(file: Path) -> str:
@@ -163,13 +247,6 @@ def _config_text(file: Path) -> str:
     if not isinstance(yaml.safe_load(text), dict):
         raise ValueError("found no mapping; expected the run's resolved settings")
     return text
-
-
-def _environment(file: Path) -> dict[str, Any]:
-    data = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise ValueError(f"found a {type(data).__name__}; expected an object")
-    return data
 
 
 def _epochs(file: Path) -> dict[str, list[Epoch]]:
@@ -188,36 +265,3 @@ def _epochs(file: Path) -> dict[str, list[Epoch]]:
         stage: [by_epoch[number] for number in sorted(by_epoch)]
         for stage, by_epoch in stages.items()
     }
-
-
-def _predictions(file: Path, classes: tuple[str, ...]) -> pd.DataFrame:
-    # Case ids such as "0012" and classes such as "NA" are names, not numbers or gaps.
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
-    probabilities = [f"prob_{name}" for name in classes]
-    expected = ["case_id", "split", "label", "prediction", *probabilities]
-    if absent := [name for name in expected if name not in table.columns]:
-        raise ValueError(f"columns {absent} are missing; found {list(table.columns)}")
-    for column in ("label", "prediction"):
-        if strange := sorted(set(table[column]) - set(classes)):
-            raise ValueError(f"column {column}: found {strange}; expected classes {list(classes)}")
-    table[probabilities] = table[probabilities].astype(float)
-    if not np.isfinite(table[probabilities].to_numpy()).all():
-        raise ValueError("a probability is not finite")
-    return table
-
-
-def _embeddings(file: Path) -> Embeddings:
-    if not zipfile.is_zipfile(file):
-        file.open("rb").close()  # a missing file is reported as missing
-        raise ValueError("found no npz archive")
-    with np.load(file, allow_pickle=False) as archive:
-        if absent := [key for key in ("case_id", "split", "label") if key not in archive]:
-            raise ValueError(f"arrays {absent} are missing; found {archive.files}")
-        names = {key: archive[key].astype(str) for key in ("case_id", "split", "label")}
-        stages = {key: archive[key] for key in EMBEDDING_STAGES if key in archive}
-    n = len(names["case_id"])
-    for key, array in {**names, **stages}.items():
-        dimensions = 2 if key in stages else 1
-        if array.ndim != dimensions or len(array) != n:
-            raise ValueError(f"array {key} has shape {array.shape}; expected {n} rows")
-    return Embeddings(**names, stages=stages)
