@@ -9,31 +9,28 @@ from matplotlib.ticker import MaxNLocator
 from gimp_fast.evaluation.calibration import BINS, ECE, Reliability, brier, reliability
 from gimp_fast.pages import style
 from gimp_fast.report.panels import Panel
-from gimp_fast.runs.records import RunFolder
+from gimp_fast.runs.records import Run
 
 FEW = 100  # cases below which the page warns of chance
 
 
-def calibration_panel(run: RunFolder) -> Panel:
+def calibration_panel(run: Run) -> Panel:
     """Reliability diagram of the test cases, with the calibration error and the Brier score."""
     name, title = "calibration", "Calibration"
-    table, classes = run.predicted("test"), list(run.metrics.cohort.classes)
-    if table.empty:
+    test = run.predictions.of("test")
+    if not len(test):
         return Panel(name, title, "Left out: predictions.csv holds no test case.")
-    probabilities = run.probabilities("test")
-    truth = np.array([classes.index(label) for label in table["label"]])
-    right = (table["label"] == table["prediction"]).to_numpy()
-    confidence = probabilities.max(1)
-    bins = reliability(confidence, right)
+    confidence = test.probabilities.max(1)
+    bins = reliability(confidence, test.hits)
     caption = (
-        f"{len(table)} test cases in bins of confidence, the probability of the predicted class; "
+        f"{len(test)} test cases in bins of confidence, the probability of the predicted class; "
         "each bin holds equally many cases, and lines are 95 % Wilson intervals. Below, how many "
         f"cases have which confidence. {ECE}: {bins.error:.3f}. Brier score "
-        f"{brier(probabilities, truth):.3f} (0 is best, 1 worst)."
+        f"{brier(test.probabilities, test.label):.3f} (0 is best, 1 worst)."
     )
-    if len(table) < FEW:
+    if len(test) < FEW:
         caption += " With so few cases, the ECE is above zero by chance alone."
-    alt = f"Reliability diagram of {len(table)} test cases; ECE {bins.error:.3f}. " + "; ".join(
+    alt = f"Reliability diagram of {len(test)} test cases; ECE {bins.error:.3f}. " + "; ".join(
         f"confidence {c:.2f}: {100 * s:.0f} % of {n} right"
         for c, s, n in zip(bins.confidence, bins.share, bins.count, strict=True)
     )

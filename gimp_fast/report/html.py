@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -17,9 +15,11 @@ from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
 from gimp_fast.report import panels
 from gimp_fast.report.calibration import calibration_panel
-from gimp_fast.report.cases import attribution_of, cases_of, pictures_of, probability_titles
+from gimp_fast.report.case_table import case_section
 from gimp_fast.report.panels import Panel
-from gimp_fast.runs.records import Estimate, RunFolder, SplitMetrics, read_run_folder
+from gimp_fast.runs import layout
+from gimp_fast.runs.names import method_title
+from gimp_fast.runs.records import Estimate, Run, SplitMetrics, open_run
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -27,12 +27,6 @@ METRIC_TITLES = {
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "Macro F1",
 }
-METHODS = {
-    "gimp": "GiMP", "abmil": "ABMIL", "dsmil": "DSMIL", "clam_sb": "CLAM-SB", "clam_mb": "CLAM-MB",
-    "transmil": "TransMIL", "mean_pool": "Mean pooling", "snn": "SNN", "porpoise": "PORPOISE",
-    "pathomic_fusion": "Pathomic Fusion", "mcat": "MCAT", "mgca": "MGCA", "biovil": "BioViL",
-    "refers": "REFERS",
-}  # fmt: skip
 MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only"}
 
 
@@ -60,8 +54,8 @@ def write_report(run_dir: Path | str) -> Path:
     Raises:
         GimpError: one of these files is missing or damaged; the message names it.
     """
-    run = read_run_folder(run_dir)
-    folder = run.path / "figures"
+    run = open_run(run_dir)
+    folder = run.path / layout.FIGURES
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
@@ -87,18 +81,18 @@ def write_report(run_dir: Path | str) -> Path:
     page = environment.get_template("report.html.j2").render(
         version=__version__,
         metrics=run.metrics,
-        method=METHODS.get(run.metrics.method, run.metrics.method),
+        method=method_title(run.metrics.method),
         about=_about(run),
         tiles=_tiles(run.metrics.test),
         rows=_metric_rows(run),
         test_figures=test,
         curves=curves,
         embeddings=embeddings,
-        **_cases(run),
+        **case_section(run),
         config=run.config_text,
         environment=_flat(run.environment),
     )
-    report = run.path / "report.html"
+    report = run.path / layout.REPORT
     write_text(report, page)
     return report
 
@@ -125,7 +119,7 @@ def _tiles(test: SplitMetrics | None) -> list[dict]:
     return tiles
 
 
-def _metric_rows(run: RunFolder) -> list[tuple[str, str, str]]:
+def _metric_rows(run: Run) -> list[tuple[str, str, str]]:
     rows = []
     for key, title in METRIC_TITLES.items():
         cells = []
@@ -136,25 +130,9 @@ def _metric_rows(run: RunFolder) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _cases(run: RunFolder) -> dict[str, Any]:
-    """What the table of cases and the heatmaps of the page need."""
-    cases = cases_of(run)
-    test = [case for case in cases if case.part == "test"]
-    return {
-        "cases": cases,
-        "parts": sorted({case.part for case in cases}),
-        "num_test": len(test),
-        "num_wrong": sum(not case.right for case in test),
-        "any_maps": any(case.maps for case in cases),
-        "probability_titles": probability_titles(run),
-        "pictures": pictures_of(run, cases),
-        "attribution": attribution_of(run),
-    }
-
-
-def _about(run: RunFolder) -> list[tuple[str, str]]:
+def _about(run: Run) -> list[tuple[str, str]]:
     """What was trained on what, and how, as titles and texts."""
-    metrics, config = run.metrics, yaml.safe_load(run.config_text)
+    metrics, config = run.metrics, run.config
     counts = ", ".join(f"{count} {part}" for part, count in metrics.cohort.n.items())
     stages = "; ".join(
         f"{panels.STAGES[name][0].lower()} {len(epochs)}"
@@ -162,7 +140,7 @@ def _about(run: RunFolder) -> list[tuple[str, str]]:
         if name in panels.STAGES
     )
     facts = [
-        ("Method", METHODS.get(metrics.method, metrics.method)),
+        ("Method", method_title(metrics.method)),
         ("Reads", MODALITIES[metrics.modalities]),
         ("Classes", ", ".join(metrics.cohort.classes)),
         ("Patients", f"{counts} (split {metrics.cohort.split})"),

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from gimp_fast.pages import style
 from gimp_fast.report import figures
-from gimp_fast.runs.records import Epoch, Estimate, RunFolder
+from gimp_fast.runs.records import Epoch, Estimate, Run
 
 MIN_PATIENTS_FOR_TSNE = 10
 TSNE_SEED = 0
@@ -55,7 +55,7 @@ def with_interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} (95 % CI {estimate.low:.3f}–{estimate.high:.3f})"
 
 
-def curve_panels(run: RunFolder) -> dict[str, list[Panel]]:
+def curve_panels(run: Run) -> dict[str, list[Panel]]:
     """Stage title -> its curves; other methods than GiMP need not have all of its stages."""
     sections = {}
     for stage, (title, quantities) in STAGES.items():
@@ -102,13 +102,13 @@ def _curve(
     return Panel(f"{stage}_{quantity}", name, alt=alt, figure=drawing)
 
 
-def confusion_panel(run: RunFolder) -> Panel:
+def confusion_panel(run: Run) -> Panel:
     """Test cases by true and predicted class."""
     name, title = "confusion", "Confusion matrix"
-    table, classes = run.predicted("test"), list(run.metrics.cohort.classes)
-    if table.empty:
+    test, classes = run.predictions.of("test"), run.metrics.cohort.classes
+    if not len(test):
         return Panel(name, title, "Left out: predictions.csv holds no test case.")
-    counts = confusion_matrix(table["label"], table["prediction"], labels=classes)
+    counts = confusion_matrix(test.label, test.predicted, labels=range(len(classes)))
     right, total = int(np.trace(counts)), int(counts.sum())
     largest = counts.sum(axis=1).max()
     alt = f"{title} of {total} test cases, {right} on the diagonal. " + "; ".join(
@@ -122,25 +122,26 @@ def confusion_panel(run: RunFolder) -> Panel:
     return Panel(name, title, caption, alt, figures.confusion(counts, classes))
 
 
-def roc_panel(run: RunFolder) -> Panel:
+def roc_panel(run: Run) -> Panel:
     """Binary: the second class is the positive one. More classes: each against the rest."""
     name, title = "roc", "ROC"
-    table, classes = run.predicted("test"), run.metrics.cohort.classes
-    if table["label"].nunique() < 2:
+    test, classes = run.predictions.of("test"), run.metrics.cohort.classes
+    present = len(np.unique(test.label))
+    if present < 2:
         return Panel(
             name, title, "Left out: a ROC curve needs test cases of at least two classes, "
-            f"and predictions.csv has {table['label'].nunique()}.",
+            f"and predictions.csv has {present}.",
         )  # fmt: skip
-    probabilities = run.probabilities("test")
     colour_of_class = dict(zip(classes, style.colours(len(classes)), strict=True))
     positives = classes[1:] if len(classes) == 2 else classes
     curves, colours, areas, absent = {}, {}, [], []
     for positive in positives:
-        truth = (table["label"] == positive).to_numpy()
+        place = classes.index(positive)
+        truth = test.label == place
         if not truth.any() or truth.all():
             absent.append(positive)
             continue
-        scores = probabilities[:, classes.index(positive)]
+        scores = test.probabilities[:, place]
         false_positive, true_positive, _ = roc_curve(truth, scores)
         area = roc_auc_score(truth, scores)
         key = f"{positive}: AUC {area:.3f}"
@@ -149,21 +150,21 @@ def roc_panel(run: RunFolder) -> Panel:
         curves[key], colours[key] = (false_positive, true_positive), colour_of_class[positive]
         areas.append(f"{positive} {area:.3f}")
     if len(classes) == 2:
-        caption = f"{len(table)} test cases; “{positives[0]}” is the positive class."
+        caption = f"{len(test)} test cases; “{positives[0]}” is the positive class."
     else:
-        caption = f"{len(table)} test cases; each class against the rest."
+        caption = f"{len(test)} test cases; each class against the rest."
     if absent:
         caption += f" Without a test case, so without a curve: {', '.join(absent)}."
-    alt = f"ROC curves of {len(table)} test cases; AUC: {', '.join(areas)}"
+    alt = f"ROC curves of {len(test)} test cases; AUC: {', '.join(areas)}"
     return Panel(name, title, caption, alt, figures.roc(curves, colours))
 
 
-def _binary_legend(run: RunFolder, area: float) -> str:
+def _binary_legend(run: Run, area: float) -> str:
     stored = run.metrics.test.auc if run.metrics.test else None
     return f"AUC {with_interval(stored) if stored else format(area, '.3f')}"
 
 
-def tsne_panels(run: RunFolder) -> list[Panel]:
+def tsne_panels(run: Run) -> list[Panel]:
     """What the model classifies, CLS_pat in GiMP, after each stage that stored it."""
     titles = {"pretrain": "After pre-training", "finetune": "After fine-tuning"}
     if run.metrics.method != "gimp" and "pretrain" not in run.embeddings.stages:
@@ -171,7 +172,7 @@ def tsne_panels(run: RunFolder) -> list[Panel]:
     return [_tsne(run, stage, title) for stage, title in titles.items()]
 
 
-def _tsne(run: RunFolder, stage: str, title: str) -> Panel:
+def _tsne(run: Run, stage: str, title: str) -> Panel:
     name, embeddings = f"tsne_{stage}", run.embeddings
     if stage not in embeddings.stages:
         return Panel(name, title, "Left out: embeddings.npz has no embeddings of this stage.")

@@ -1,10 +1,8 @@
-"""Writes the folder of a run: metrics of every epoch, TensorBoard events, tables and arrays."""
+"""Writes the folder of a run: its records, and TensorBoard events. ``records`` reads them again."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import append_line, atomic_file, write_text
 from gimp_fast.runs import layout
+from gimp_fast.runs.records import CasePredictions, Embeddings, Epoch, Metrics, RunRecord
 
 
 class RunFolder:
@@ -40,7 +39,7 @@ class RunFolder:
         return layout.checkpoint_file(self.path, name)
 
     def begin_wandb(self, config: dict[str, Any]) -> None:
-        """Start or continue the run's record there; GimpError if wandb is not installed."""
+        """Start or continue the run on Weights & Biases; GimpError if wandb is not installed."""
         if self._wandb_project is None:
             return
         try:
@@ -56,50 +55,63 @@ class RunFolder:
             id=hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:12],
         )
 
-    def write_text(self, name: str, text: str) -> None:
+    def write_config(self, text: str) -> None:
+        """Write the resolved settings, as YAML."""
+        self._write(layout.CONFIG, text)
+
+    def write_environment(self, facts: dict[str, Any]) -> None:
+        self._write(layout.ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
+
+    def write_predictions(self, predictions: CasePredictions) -> None:
+        self._write(layout.PREDICTIONS, predictions.to_csv())
+
+    def write_embeddings(self, embeddings: Embeddings) -> None:
+        with atomic_file(self.path / layout.EMBEDDINGS) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **embeddings.arrays())
+
+    def write_metrics(self, metrics: Metrics) -> None:
+        """Write the metrics, which come last: a folder that has them is finished."""
+        self._write(layout.METRICS, metrics.to_json(indent=2) + "\n")
+
+    def write_record(self, record: RunRecord) -> None:
+        """Mark the run as a finished run of an experiment."""
+        self._write(layout.RECORD, record.to_json(indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
         write_text(self.path / name, text)
 
-    def write_table(self, name: str, header: list[str], rows: list[list]) -> None:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        self.write_text(name, buffer.getvalue())
-
-    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        with atomic_file(self.path / name) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
     def keep_metrics(self, rows: int) -> None:
-        """Drop the rows after the first `rows`: epochs that the checkpoint does not hold."""
+        """Keep the first `rows` epochs; the checkpoint was written before the others."""
         lines = []
         if self.metrics_file.exists():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
         if len(lines) < rows:
             raise GimpError(
-                f"{self.metrics_file}: found {len(lines)} rows; expected the {rows} that the "
-                "checkpoint was written after"
+                f"{self.metrics_file}: found {len(lines)} rows; expected at least {rows}, as many "
+                "as there were when the checkpoint was written"
             )
         if lines[rows:]:
-            self.write_text(layout.EPOCHS, "".join(lines[:rows]))
+            self._write(layout.EPOCHS, "".join(lines[:rows]))
 
     def append_metrics(self, row: dict[str, Any], step: int) -> None:
-        """Record an epoch, the `step`-th of the run; on disk before a checkpoint counts on it."""
-        append_line(self.metrics_file, json.dumps(row))
+        """Record an epoch, the `step`-th of the run; on disk before a checkpoint relies on it."""
+        epoch = Epoch.model_validate(row)
+        append_line(self.metrics_file, epoch.to_json())
         # Imported here: TensorBoard takes a second that no `--help` should wait for.
         from torch.utils.tensorboard import SummaryWriter
 
         if self._events is None:
             self._events = SummaryWriter(self.path / layout.TENSORBOARD, purge_step=step)
-        for part in ("train", "val"):
-            for name, value in row[part].items():
-                self._events.add_scalar(f"{row['stage']}/{name}/{part}", value, step)
-        self._events.add_scalar(f"{row['stage']}/lr", row["lr"], step)
+        values = {
+            f"{epoch.stage}/{name}/{part}": value
+            for part, scores in (("train", epoch.train), ("val", epoch.val))
+            for name, value in scores.items()
+        }
+        values[f"{epoch.stage}/lr"] = epoch.lr
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
         if self._wandb_run is not None:
-            values = {
-                f"{row['stage']}/{k}/{p}": v for p in ("train", "val") for k, v in row[p].items()
-            }
-            self._wandb_run.log(values | {f"{row['stage']}/lr": row["lr"]}, step=step)
+            self._wandb_run.log(values, step=step)
 
     def close(self) -> None:
         if self._events is not None:

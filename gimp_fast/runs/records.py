@@ -1,29 +1,46 @@
-"""Reads what training left in a run folder, and says which file is wrong when one is."""
+"""The records in a run folder: what training and experiments write, and everyone else reads."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gimp_fast.errors import GimpError
+from gimp_fast.runs import layout
 
 EMBEDDING_STAGES = ("pretrain", "finetune")
-Model = TypeVar("Model", bound=BaseModel)
+_CASE_COLUMNS = ("case_id", "split", "label", "prediction")
+_UNREADABLE = (
+    # ValueError covers undecodable text, JSON and npy headers.
+    OSError, EOFError, ValueError, yaml.YAMLError, csv.Error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+Model = TypeVar("Model", bound="_Record")
 T = TypeVar("T")
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    """Keys that this version does not know are kept, so that a record is written as it was read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it: only what was given, in the order of the fields."""
+        return json.loads(self.to_json())
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.model_dump(exclude_unset=True), indent=indent)
 
 
 class Estimate(_Record):
@@ -37,6 +54,8 @@ class Estimate(_Record):
 
 
 class SplitMetrics(_Record):
+    """Metrics of the patients of one part."""
+
     n: int
     accuracy: Estimate | None = None
     balanced_accuracy: Estimate | None = None
@@ -45,6 +64,8 @@ class SplitMetrics(_Record):
 
 
 class CohortSummary(_Record):
+    """The cohort of a run; ``n`` counts the patients of each part."""
+
     name: str
     synthetic: bool
     split: str
@@ -53,7 +74,7 @@ class CohortSummary(_Record):
 
 
 class Metrics(_Record):
-    """``metrics.json``."""
+    """``metrics.json``, the last file that a run writes."""
 
     cohort: CohortSummary
     method: str = "gimp"
@@ -65,23 +86,93 @@ class Metrics(_Record):
 
 
 class Epoch(_Record):
-    """One line of ``metrics.jsonl``; train and val map a metric's name to its value."""
+    """One line of ``metrics.jsonl``; train and val map the name of a metric to its value."""
 
     stage: str
     epoch: int
-    train: dict[str, float | None] = {}
-    val: dict[str, float | None] = {}
+    train: dict[str, int | float | None] = {}
+    val: dict[str, int | float | None] = {}
     lr: float | None = None
     seconds: float | None = None
 
 
+class RunRecord(_Record):
+    """``run.json``, which an experiment adds to a run that is done.
+
+    Attributes:
+        row, split, seed: the run's place in the tables.
+        digest: of everything that decides its result.
+        cohort: fingerprint of the cohort.
+        seconds, cpu_seconds: how long it took.
+    """
+
+    row: str
+    split: str
+    seed: int
+    digest: str
+    cohort: str
+    classes: tuple[str, ...]
+    best_epoch: int | None = None
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class CasePredictions:
+    """``predictions.csv``: the predictions of n patients of validation and test.
+
+    Attributes:
+        classes: names of the K classes.
+        case_id, split: (n,) unicode.
+        label, predicted: (n,) int, places in ``classes``.
+        probabilities: (n, K).
+    """
+
+    classes: tuple[str, ...]
+    case_id: np.ndarray
+    split: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.case_id)
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(n,) bool: whether the prediction is right."""
+        return self.predicted == self.label
+
+    def of(self, split: str) -> CasePredictions:
+        """The patients of one part, ``"val"`` or ``"test"``."""
+        rows = self.split == split
+        return CasePredictions(
+            self.classes,
+            self.case_id[rows],
+            self.split[rows],
+            self.label[rows],
+            self.predicted[rows],
+            self.probabilities[rows],
+        )
+
+    def to_csv(self) -> str:
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_prediction_columns(self.classes))
+        columns = (self.case_id, self.split, self.label, self.predicted, self.probabilities)
+        for case, split, label, predicted, row in zip(*columns, strict=True):
+            names = (self.classes[label], self.classes[predicted])
+            writer.writerow([case, split, *names, *(f"{value:.6g}" for value in row)])
+        return stream.getvalue()
+
+
 @dataclass(frozen=True)
 class Embeddings:
-    """CLS_pat of n patients.
+    """``embeddings.npz``: what the model classifies of n patients (CLS_pat in GiMP).
 
     Attributes:
         case_id, split, label: (n,) unicode.
-        stages: stage name -> (n, 2d) float array; a stage that was not run is absent.
+        stages: name of a stage -> (n, d) float array; a stage that was not run is absent.
     """
 
     case_id: np.ndarray
@@ -89,59 +180,122 @@ class Embeddings:
     label: np.ndarray
     stages: dict[str, np.ndarray]
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name in the archive -> array."""
+        return {
+            "case_id": self.case_id,
+            "split": self.split,
+            "label": self.label,
+            **self.stages,
+        }
+
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Everything the report shows. ``epochs`` maps a stage to its epochs in order."""
+class Run:
+    """A run folder, open for reading; see :func:`open_run`.
+
+    Each file is read and checked when it is first asked for. GimpError names a file that is missing
+    or damaged.
+    """
 
     path: Path
-    config_text: str
-    environment: dict[str, Any]
-    epochs: dict[str, list[Epoch]]
-    metrics: Metrics
-    predictions: pd.DataFrame
-    embeddings: Embeddings
 
-    def predicted(self, split: str) -> pd.DataFrame:
-        return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was evaluated; the metrics are written last."""
+        return (self.path / layout.METRICS).is_file()
 
-    def probabilities(self, split: str) -> np.ndarray:
-        """Predicted probabilities, (n, classes), columns in the order of the cohort's classes."""
-        columns = [f"prob_{name}" for name in self.metrics.cohort.classes]
-        return self.predicted(split)[columns].to_numpy(dtype=float)
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is a finished run of an experiment."""
+        return (self.path / layout.RECORD).is_file()
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of a stage's checkpoint, or of ``"last"``."""
+        return layout.checkpoint_file(self.path, name)
+
+    @cached_property
+    def config_text(self) -> str:
+        """``config.yaml``: the resolved settings."""
+        return self._config[0]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self._config[1]
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """``environment.json``: versions and hardware."""
+        return self._read(layout.ENVIRONMENT, _object)
+
+    @cached_property
+    def epochs(self) -> dict[str, list[Epoch]]:
+        """Stage -> its epochs in order."""
+        return self._read(layout.EPOCHS, _epochs)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return self._read(layout.METRICS, lambda file: _validate(Metrics, _object(file)))
+
+    @cached_property
+    def record(self) -> RunRecord:
+        return self._read(layout.RECORD, lambda file: _validate(RunRecord, _object(file)))
+
+    @cached_property
+    def predictions(self) -> CasePredictions:
+        classes = self.metrics.cohort.classes
+        return self._read(layout.PREDICTIONS, lambda file: _predictions(file, classes))
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        return self._read(layout.EMBEDDINGS, _embeddings)
+
+    @cached_property
+    def _config(self) -> tuple[str, dict[str, Any]]:
+        return self._read(layout.CONFIG, _config)
+
+    def _read(self, name: str, parse: Callable[[Path], T]) -> T:
+        file = self.path / name
+        try:
+            return parse(file)
+        except FileNotFoundError:
+            raise GimpError(f"{file}: missing; every finished run has this file") from None
+        except _UNREADABLE as error:
+            raise GimpError(f"{file}: cannot be read: {error}") from error
 
 
-def read_run_folder(path: Path | str) -> RunFolder:
-    """Read and check a run folder.
+def open_run(path: str | Path) -> Run:
+    """The run in a folder, finished or not.
 
     Raises:
-        GimpError: a file is missing or is not what training writes; the message names the file.
+        GimpError: there is no such folder, or no run in it.
     """
     path = Path(path)
     if not path.is_dir():
         raise GimpError(f"{path}: no such run folder")
-    metrics = _read(path / "metrics.json", _metrics)
-    return RunFolder(
-        path=path,
-        config_text=_read(path / "config.yaml", _config_text),
-        environment=_read(path / "environment.json", _environment),
-        epochs=_read(path / "metrics.jsonl", _epochs),
-        metrics=metrics,
-        predictions=_read(
-            path / "predictions.csv", lambda file: _predictions(file, metrics.cohort.classes)
-        ),
-        embeddings=_read(path / "embeddings.npz", _embeddings),
-    )
+    if not is_run(path):
+        raise GimpError(
+            f"{path}: found a folder without {layout.CONFIG}; expected a run that `gimp-fast "
+            "train` wrote"
+        )
+    return Run(path)
 
 
-def _read(file: Path, parse: Callable[[Path], T]) -> T:
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((path / n).exists() for n in (layout.CONFIG, layout.METRICS, layout.CHECKPOINTS))
+
+
+def read_object_or_empty(file: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if the file is missing or damaged."""
     try:
-        return parse(file)
-    except FileNotFoundError:
-        raise GimpError(f"{file}: missing; a finished run has written it") from None
-    except (OSError, EOFError, ValueError, yaml.YAMLError, zipfile.BadZipFile, zlib.error) as error:
-        # ValueError covers undecodable text, JSON, CSV and npy headers.
-        raise GimpError(f"{file}: cannot be read: {error}") from error
+        return _object(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def _prediction_columns(classes: Sequence[str]) -> list[str]:
+    return [*_CASE_COLUMNS, *(f"prob_{name}" for name in classes)]
 
 
 def _validate(model: type[Model], data: Any, where: str = "") -> Model:
@@ -154,22 +308,19 @@ def _validate(model: type[Model], data: Any, where: str = "") -> Model:
         raise ValueError(f"{where}{key}: {first['msg']}, found {found[:80]}") from None
 
 
-def _metrics(file: Path) -> Metrics:
-    return _validate(Metrics, json.loads(file.read_text(encoding="utf-8")))
-
-
-def _config_text(file: Path) -> str:
-    text = file.read_text(encoding="utf-8")
-    if not isinstance(yaml.safe_load(text), dict):
-        raise ValueError("found no mapping; expected the run's resolved settings")
-    return text
-
-
-def _environment(file: Path) -> dict[str, Any]:
+def _object(file: Path) -> dict[str, Any]:
     data = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(data, dict):
         raise ValueError(f"found a {type(data).__name__}; expected an object")
     return data
+
+
+def _config(file: Path) -> tuple[str, dict[str, Any]]:
+    text = file.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    if not isinstance(values, dict):
+        raise ValueError("found no mapping; expected the run's resolved settings")
+    return text, values
 
 
 def _epochs(file: Path) -> dict[str, list[Epoch]]:
@@ -190,20 +341,38 @@ def _epochs(file: Path) -> dict[str, list[Epoch]]:
     }
 
 
-def _predictions(file: Path, classes: tuple[str, ...]) -> pd.DataFrame:
-    # Case ids such as "0012" and classes such as "NA" are names, not numbers or gaps.
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
-    probabilities = [f"prob_{name}" for name in classes]
-    expected = ["case_id", "split", "label", "prediction", *probabilities]
-    if absent := [name for name in expected if name not in table.columns]:
-        raise ValueError(f"columns {absent} are missing; found {list(table.columns)}")
-    for column in ("label", "prediction"):
-        if strange := sorted(set(table[column]) - set(classes)):
-            raise ValueError(f"column {column}: found {strange}; expected classes {list(classes)}")
-    table[probabilities] = table[probabilities].astype(float)
-    if not np.isfinite(table[probabilities].to_numpy()).all():
+def _predictions(file: Path, classes: tuple[str, ...]) -> CasePredictions:
+    columns = _prediction_columns(classes)
+    with file.open(encoding="utf-8", newline="") as stream:
+        lines = csv.reader(stream, strict=True)
+        header = next(lines, [])
+        if absent := [name for name in columns if name not in header]:
+            raise ValueError(f"columns {absent} are missing; found {header}")
+        places = [header.index(name) for name in columns]
+        rows = []
+        for line in filter(None, lines):
+            if len(line) != len(header):
+                raise ValueError(
+                    f"line {lines.line_num}: found {len(line)} cells; expected {len(header)}"
+                )
+            rows.append([line[place] for place in places])
+    numbers = {}
+    for place, column in ((2, "label"), (3, "prediction")):
+        names = [row[place] for row in rows]
+        if unknown := sorted(set(names) - set(classes)):
+            raise ValueError(f"column {column}: found {unknown}; expected classes {list(classes)}")
+        numbers[column] = np.array([classes.index(name) for name in names], np.int64)
+    probabilities = np.array([row[4:] for row in rows], dtype=str).astype(np.float64)
+    if not np.isfinite(probabilities).all():
         raise ValueError("a probability is not finite")
-    return table
+    return CasePredictions(
+        classes=classes,
+        case_id=np.array([row[0] for row in rows], dtype=str),
+        split=np.array([row[1] for row in rows], dtype=str),
+        label=numbers["label"],
+        predicted=numbers["prediction"],
+        probabilities=probabilities.reshape(-1, len(classes)),
+    )
 
 
 def _embeddings(file: Path) -> Embeddings:

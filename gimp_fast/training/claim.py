@@ -1,4 +1,4 @@
-"""Claims a run folder for a configuration, or refuses it."""
+"""Claims a run folder for a configuration, or refuses to."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def claim_folder(
         "command": sys.argv,
         "ranks": ranks.size,
     }
-    folder.write_text(layout.ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
-    folder.write_text(layout.CONFIG, text)
+    folder.write_environment(facts)
+    folder.write_config(text)
 
 
 def config_hash(config: TrainConfig) -> str:
-    """sha256 of the resolved configuration, without where its cohort lies."""
+    """SHA-256 of the resolved configuration without the path of its cohort."""
     values = config.model_dump(mode="json", exclude={"data"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort import PARTS
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
 from gimp_fast.training.stages import StageContext, stages_of
+
+EVALUATED = ("val", "test")
 
 
 def evaluate_run(
@@ -22,55 +25,92 @@ def evaluate_run(
     split_name: str,
     log: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Metrics, predictions and representations of the chosen model; rank 0 writes them."""
-    config, names = context.config, [kind.name for kind in stages_of(context.config)]
-    cases = [c for part in ("train", "val", "test") for c in context.split[part]]
-    parts = np.array([p for p in ("train", "val", "test") for _ in context.split[p]])
+    """What ``metrics.json`` holds of the chosen model; rank 0 writes it and the other results."""
+    config = context.config
+    trained = {kind.name for kind in stages_of(config)}
+    cases = [case for part in PARTS for case in context.split[part]]
+    parts = np.array([part for part in PARTS for _ in context.split[part]])
     labels = context.reader.labels(cases).numpy()
-    arrays = {
-        "case_id": np.array(cases),
-        "split": parts,
-        "label": np.array([cohort.classes[i] for i in labels]),
-    }
+    representations = {}
     for name in ("pretrain", "finetune"):
-        if name in names:
+        if name in trained:
             state = load_model(folder.checkpoint(name), context.model)
-            probabilities, arrays[name] = context.predict(cases)
-    metrics: dict[str, Any] = {
-        "cohort": {
-            "name": cohort.name,
-            "synthetic": cohort.synthetic,
-            "split": split_name,
-            "classes": list(cohort.classes),
-            "n": {part: len(ids) for part, ids in context.split.items()},
-        },
-        "method": config.method,
-        "modalities": config.modalities,
-        "seed": config.seed,
-        "best_epoch": state["epoch"],
-    }
-    rows = []
-    for part in ("val", "test"):
-        chosen = parts == part
-        metrics[part] = metrics_with_intervals(
-            probabilities[chosen], labels[chosen], resamples=config.bootstrap, seed=config.seed
+            probabilities, representations[name] = context.predict(cases)
+    label_names = np.array([cohort.classes[label] for label in labels])
+    embeddings = Embeddings(np.array(cases), parts, label_names, representations)
+    predictions = evaluated_predictions(cohort.classes, cases, parts, labels, probabilities)
+    metrics = metrics_of(
+        predictions,
+        cohort=CohortSummary(
+            name=cohort.name,
+            synthetic=cohort.synthetic,
+            split=split_name,
+            classes=cohort.classes,
+            n={part: len(cases) for part, cases in context.split.items()},
+        ),
+        method=config.method,
+        modalities=config.modalities,
+        seed=config.seed,
+        best_epoch=state["epoch"],
+        resamples=config.bootstrap,
+        bootstrap_seed=config.seed,
+    )
+    if context.ranks.writes:
+        folder.write_embeddings(embeddings)
+        folder.write_predictions(predictions)
+        folder.write_metrics(metrics)
+        log(f"test: {metrics_text(metrics.as_dict()['test'])}")
+    return metrics.as_dict()
+
+
+def evaluated_predictions(
+    classes: tuple[str, ...],
+    cases: Sequence[str],
+    parts: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+) -> CasePredictions:
+    """The predictions that a run records: those of validation, then those of test.
+
+    Args:
+        classes: names of the K classes.
+        cases: ids of n patients.
+        parts: (n,) unicode, their part of the split.
+        labels: (n,) int.
+        probabilities: (n, K).
+    """
+    rows = np.concatenate([np.flatnonzero(parts == part) for part in EVALUATED])
+    return CasePredictions(
+        classes=tuple(classes),
+        case_id=np.array(cases)[rows],
+        split=parts[rows],
+        label=labels[rows],
+        predicted=probabilities[rows].argmax(1),
+        probabilities=probabilities[rows],
+    )
+
+
+def metrics_of(
+    predictions: CasePredictions, *, resamples: int, bootstrap_seed: int, **facts: Any
+) -> Metrics:
+    """The metrics of a run.
+
+    Args:
+        predictions: of validation and test.
+        resamples, bootstrap_seed: of the confidence intervals.
+        facts: the other fields of :class:`Metrics`.
+    """
+    scores = {}
+    for part in EVALUATED:
+        chosen = predictions.of(part)
+        scores[part] = metrics_with_intervals(
+            chosen.probabilities, chosen.label, resamples=resamples, seed=bootstrap_seed
         )
-        for i in np.flatnonzero(chosen):
-            called = cohort.classes[probabilities[i].argmax()]
-            rows.append([cases[i], part, cohort.classes[labels[i]], called])
-            rows[-1] += [f"{p:.6g}" for p in probabilities[i]]
-    if not context.ranks.writes:
-        return metrics
-    folder.write_arrays("embeddings.npz", arrays)
-    header = ["case_id", "split", "label", "prediction", *(f"prob_{c}" for c in cohort.classes)]
-    folder.write_table("predictions.csv", header, rows)
-    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
-    log(f"test: {metrics_text(metrics['test'])}")
-    return metrics
+    return Metrics(**facts, **scores)
 
 
 def metrics_text(part: dict[str, Any]) -> str:
-    """One line: accuracy with n/N, AUC, both with their interval."""
+    """Accuracy with its counts, and AUC, each with its interval, in one line."""
     accuracy, auc = part["accuracy"], part["auc"]
     text = (
         f"accuracy {accuracy['value']:.3f} ({accuracy['k']}/{accuracy['n']}, "
