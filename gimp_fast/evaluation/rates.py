@@ -14,6 +14,20 @@ _BLOCK = 256  # resamples at a time, which bounds the memory that large test set
 
 
 @dataclass(frozen=True)
+class Share:
+    """k of n."""
+
+    value: float
+    k: int
+    n: int
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> Share:
+        """The share that is true in (n,) bool."""
+        return cls(float(np.mean(hits)), int(np.sum(hits)), len(hits))
+
+
+@dataclass(frozen=True)
 class Predictions:
     """n predictions of patients, by one trained model or several.
 

@@ -48,6 +48,7 @@ class Row:
         overrides: what is set over the configuration that all rows share.
         paper: the paper's figure.
         ours: whether it is GiMP, or a part of it.
+        delta: the margin of the triplets, in the table that varies it.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Row:
     overrides: tuple[str, ...] = ()
     paper: PaperFigure | None = None
     ours: bool = False
+    delta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,12 @@ def _fig2() -> Experiment:
 
 def _delta(deltas: Sequence[float]) -> Experiment:
     rows = tuple(
-        _gimp(f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", BOTH, f"pretrain.margin={delta:g}")
+        Row(
+            f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", "gimp", BOTH,
+            (f"pretrain.margin={delta:g}",), ours=True, delta=delta,
+        )
         for delta in deltas
-    )
+    )  # fmt: skip
     about = (
         "Whether δ matters, the margin of the triplet loss: by how much patients of another class "
         "must be farther away than patients of the same. The paper reads from its curve, which "
