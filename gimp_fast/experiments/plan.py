@@ -224,7 +224,7 @@ def code_digest(package: Path = PACKAGE) -> str:
     files = {f"kernels/{path.name}": path for path in kernels.glob("*.py")}
     for path in package.rglob("*.py"):
         place = path.relative_to(package)
-        if place.parts[0] not in NOT_TRAINING or path.name == "baselines.py":
+        if place.parts[0] not in {*NOT_TRAINING, "kernels"} or path.name == "baselines.py":
             files[place.as_posix()] = path
     digest = hashlib.sha256(metadata.version("torch").encode())
     for name, path in sorted(files.items()):
