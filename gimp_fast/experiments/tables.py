@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -19,52 +19,31 @@ from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
 
 NONE = "–"
-SPREAD = "Mean ± SD"  # over runs
-
-
-@dataclass(frozen=True)
-class Column:
-    """Attributes:
-    group: heading over it and its neighbours; empty for none.
-    title: its own heading.
-    """
-
-    group: str
-    title: str
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """Attributes:
-    cells: of each, a first line, and perhaps a second that matters less.
-    strong: whether the row stands out.
-    """
-
-    section: str
-    title: str
-    cells: tuple[str, ...]
-    strong: bool = False
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Attributes:
-    columns: without that of the titles.
+    """A table of texts.
+
+    Attributes:
+        columns: (heading of the group of splits, title); the heading may be empty.
+        rows: each with its cells: a first line, and perhaps a second that matters less.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[GridRow, ...]
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Row, tuple[str, ...]], ...]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Headings over columns, each with the number of columns that it spans."""
-        spans = groupby(self.columns, key=lambda column: column.group)
-        return [(group, len(list(columns))) for group, columns in spans]
+        spans = groupby(heading for heading, _ in self.columns)
+        return [(heading, len(list(columns))) for heading, columns in spans]
 
     @property
-    def sections(self) -> list[tuple[str, list[GridRow]]]:
-        spans = groupby(self.rows, key=lambda row: row.section)
-        return [(section, list(rows)) for section, rows in spans]
+    def sections(self) -> list[tuple[str, list[tuple[Row, tuple[str, ...]]]]]:
+        """Headings over rows, each with its rows."""
+        spans = groupby(self.rows, key=lambda line: line[0].section)
+        return [(section, list(lines)) for section, lines in spans]
 
 
 def grids(results: Results) -> dict[str, Grid]:
@@ -81,32 +60,35 @@ def grids(results: Results) -> dict[str, Grid]:
 
 def main_grid(results: Results) -> Grid:
     """Accuracy, AUC and the comparison of every row, beside the paper's figure."""
-    reference = results.experiment.reference
+    reference = results.experiment.reference_row
+    tests = [scores.test for group in results.groups for scores in group.scores.values()]
+    several_runs = any(test and test.accuracy_of_runs.sd is not None for test in tests)
+    spread = ("Mean ± SD",) if several_runs else ()
+    titles = ("Accuracy", *spread, "AUC", f"Difference to {reference.title}")
 
     def cells(row: Row, group: Group) -> list[str]:
-        scores = group.scores[row.key]
+        scores, empty = group.scores[row.key], [NONE] * (len(titles) - 1)
         if row.key in results.skipped:
-            return [f"left out\n{results.skipped[row.key]}", NONE, NONE, NONE]
+            return [f"left out\n{results.skipped[row.key]}", *empty]
         if scores.test is None:
-            return [f"failed\n0 of {scores.of} runs", NONE, NONE, NONE]
-        accuracy = scores.test.accuracy
+            return [f"failed\n0 of {scores.of} runs", *empty]
+        accuracy, of_runs = scores.test.accuracy, scores.test.accuracy_of_runs
         share = f"{accuracy.value:.3f}\n{accuracy.k}/{accuracy.n} {_interval(accuracy)}"
         if scores.runs < scores.of:
             share += f"; {scores.runs} of {scores.of} runs"
-        versus = "reference" if row.key == reference else _versus(scores.versus)
-        spread = scores.test.accuracy_of_runs
-        mean = NONE if spread.sd is None else _spread(spread)
-        return [share, mean, _estimate(scores.test.auc), versus]
+        versus = "reference" if row.key == reference.key else _versus(scores.versus)
+        mean = [NONE if of_runs.sd is None else _spread(of_runs)] if several_runs else []
+        return [share, *mean, _estimate(scores.test.auc), versus]
 
-    difference = f"Difference to {results.experiment.reference_row.title}"
-    grid = _grid(results, ("Accuracy", SPREAD, "AUC", difference), cells)
-    if any(row.paper for row in results.rows):
-        lines = [
-            replace(line, cells=(*line.cells, str(row.paper or NONE).replace(" (", "\n(")))
-            for line, row in zip(grid.rows, results.rows, strict=True)
-        ]
-        grid = Grid((*grid.columns, Column("", "Paper")), tuple(lines))
-    return _without_empty(grid, SPREAD)
+    grid = _grid(results, titles, cells)
+    if not any(row.paper for row in results.rows):
+        return grid
+    return Grid(
+        (*grid.columns, ("", "Paper")),
+        tuple(
+            (row, (*texts, str(row.paper or NONE).replace(" (", "\n("))) for row, texts in grid.rows
+        ),
+    )
 
 
 def detail_grid(results: Results) -> Grid:
@@ -150,25 +132,12 @@ def _grid(
     """Columns of these titles for each group of splits."""
     groups = results.groups
     return Grid(
-        tuple(Column(group.heading, title) for group in groups for title in titles),
+        tuple((group.heading, title) for group in groups for title in titles),
         tuple(
-            GridRow(
-                row.section, row.title,
-                tuple(cell for group in groups for cell in cells(row, group)), row.ours,
-            )
+            (row, tuple(cell for group in groups for cell in cells(row, group)))
             for row in results.rows
         ),
-    )  # fmt: skip
-
-
-def _without_empty(grid: Grid, title: str) -> Grid:
-    """Leave out the columns of this title if no row has anything in any of them."""
-    kept = [place for place, column in enumerate(grid.columns) if column.title != title]
-    places = set(range(len(grid.columns))) - set(kept)
-    if any(row.cells[place] != NONE for row in grid.rows for place in places):
-        return grid
-    rows = [replace(row, cells=tuple(row.cells[place] for place in kept)) for row in grid.rows]
-    return Grid(tuple(grid.columns[place] for place in kept), tuple(rows))
+    )
 
 
 def _versus(versus: Difference | None) -> str:
@@ -207,17 +176,14 @@ def _spread(spread: Spread) -> str:
 
 def markdown(grid: Grid, first: str = "Method") -> str:
     """A pipe table; headings of columns name their group if there are several."""
-    several = len({column.group for column in grid.columns if column.group}) > 1
-    heads = [first] + [
-        f"{column.group}: {column.title}" if several and column.group else column.title
-        for column in grid.columns
-    ]
-    lines = [[_md(head) for head in heads], ["---"] * len(heads)]
+    several = len({heading for heading, _ in grid.columns if heading}) > 1
+    heads = [f"{group}: {title}" if several and group else title for group, title in grid.columns]
+    lines = [[_md(head) for head in (first, *heads)], ["---"] * (len(heads) + 1)]
     for section, rows in grid.sections:
-        lines.append([f"*{_md(section)}*"] + [""] * len(grid.columns))
-        for row in rows:
-            title = f"**{_md(row.title)}**" if row.strong else _md(row.title)
-            lines.append([title, *map(_md, row.cells)])
+        lines.append([f"*{_md(section)}*"] + [""] * len(heads))
+        for row, cells in rows:
+            title = f"**{_md(row.title)}**" if row.ours else _md(row.title)
+            lines.append([title, *map(_md, cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -264,15 +230,15 @@ def latex(grid: Grid, caption: str, label: str, first: str = "Method") -> str:
         r"\toprule",
         " & ".join(spans) + r" \\",
         " ".join(rules),
-        " & ".join([tex(first), *(tex(column.title) for column in grid.columns)]) + r" \\",
+        " & ".join([tex(first), *(tex(title) for _, title in grid.columns)]) + r" \\",
     ]
     for section, rows in grid.sections:
         lines.append(r"\midrule")
         width = len(grid.columns) + 1
         lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
-        for row in rows:
-            title = rf"\textbf{{{tex(row.title)}}}" if row.strong else tex(row.title)
-            lines.append(" & ".join([title, *map(tex, row.cells)]) + r" \\")
+        for row, cells in rows:
+            title = rf"\textbf{{{tex(row.title)}}}" if row.ours else tex(row.title)
+            lines.append(" & ".join([title, *map(tex, cells)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     return "\n".join(line for line in lines if line) + "\n"
 

@@ -115,7 +115,7 @@ def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: Ru
     """Logistic regression, with the files that training writes."""
     fitted = logistic_regression(settings, cohort)
     predictions = evaluated_predictions(
-        cohort.classes, fitted.cases, fitted.parts, fitted.labels, fitted.probabilities
+        cohort.classes, fitted.case_id, fitted.split, fitted.label, fitted.probabilities
     )
     metrics = metrics_of(
         predictions,
@@ -124,7 +124,7 @@ def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: Ru
             synthetic=cohort.synthetic,
             split=settings.split,
             classes=cohort.classes,
-            n={part: int((fitted.parts == part).sum()) for part in PARTS},
+            n={part: int((fitted.split == part).sum()) for part in PARTS},
         ),
         method=LOGISTIC_REGRESSION,
         modalities=settings.modalities,

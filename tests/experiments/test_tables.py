@@ -20,9 +20,7 @@ from gimp_fast.experiments.results import (
     Validation,
 )
 from gimp_fast.experiments.tables import (
-    Column,
     Grid,
-    GridRow,
     csv_text,
     detail_grid,
     latex,
@@ -76,25 +74,26 @@ WHOLE = table([row(paper=PAPER), row("gimp")], random=[scores(versus=VERSUS), sc
 
 
 def test_main_cells_say_counts_interval_and_p():
-    first, second = main_grid(WHOLE).rows
-    assert first.cells == (
+    (_, first), (_, second) = main_grid(WHOLE).rows
+    assert first == (
         "0.900\n45/50 (0.850 to 0.920)", "0.900 ± 0.031", "0.950\n(0.900 to 0.970)",
         "−0.021\n(−0.040 to 0.000), p = 0.078", "0.7737\n(147/190)",
     )  # fmt: skip
-    assert second.cells[3:] == ("reference", "–")
-    assert (first.strong, second.strong) == (False, True)
+    assert second[3:] == ("reference", "–")
+    text = markdown(main_grid(WHOLE))
+    assert text.count("| **A\\_method** |") == text.count("| A\\_method |") == 1
 
 
 def test_cells_of_rows_that_are_not_whole():
     rows = [row("snn"), row("abmil"), row("dsmil")]
     of_rows = [RowScores(0, 0, {}), RowScores(0, 5, {}), scores(runs=3, auc=None)]
     results = table(rows, {"snn": "needs RNA"}, random=of_rows)
-    cells = [line.cells for line in main_grid(results).rows]
+    cells = [cells for _, cells in main_grid(results).rows]
     assert cells[0][0] == "left out\nneeds RNA"
     assert cells[1][0] == "failed\n0 of 5 runs"
     assert cells[2][0].endswith("; 3 of 5 runs")
     assert cells[2][2:] == ("–", "–")
-    details = [line.cells for line in detail_grid(results).rows]
+    details = [cells for _, cells in detail_grid(results).rows]
     assert details[1] == ("–", "–", "–", "–", "–", "0 of 5")
     assert details[2] == (
         "0.890\n(0.840 to 0.910)", "0.880\n(0.830 to 0.900)", "0.041", "0.081", "0.875\n35/40",
@@ -115,10 +114,8 @@ def test_groups_of_splits_are_groups_of_columns():
 
 
 def test_what_markdown_and_latex_read_as_signs_is_escaped():
-    grid = Grid(
-        (Column("", "P|Q"),),
-        (GridRow("S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", ("p < 0.001\n(1 − δ)",), strong=True),),
-    )
+    odd = Row("odd", "S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", "abmil", "slide", ours=True)
+    grid = Grid((("", "P|Q"),), ((odd, ("p < 0.001\n(1 − δ)",)),))
     text = markdown(grid)
     assert text.splitlines() == [
         r"| Method | P\|Q |",
