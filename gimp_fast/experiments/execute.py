@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.plan import Plan, PlannedRun, find_folder, is_done
+from gimp_fast.experiments.plan import Plan, find_folder, is_done
 from gimp_fast.experiments.results import Finished, read_run
 from gimp_fast.experiments.worker import Task, work
 from gimp_fast.files.parallel import available_cores
@@ -30,19 +30,8 @@ GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and s
 POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        error: None if it succeeded.
-        seconds: from its start to its end.
-    """
-
-    run: PlannedRun
-    folder: Path
-    error: str | None
-    seconds: float
+# Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
+Report = Callable[[Task, str | None, float], None]
 
 
 def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
@@ -103,13 +92,24 @@ def execute(
     bar = tqdm(total=len(tasks), unit="run", disable=None, smoothing=0.1)
     began, ended = time.perf_counter(), 0
 
-    def report(outcome: Outcome) -> None:
+    def report(task: Task, error: str | None, seconds: float) -> None:
         nonlocal ended
         ended += 1
         bar.update()
         left = (time.perf_counter() - began) / ended * (len(tasks) - ended)
         place = f"[{ended}/{len(tasks)}, {left / 60:.0f} min left] " if bar.disable else ""
-        bar.write(place + _record(outcome, finished, errors))
+        run = task.run
+        if error is None:
+            try:
+                finished[run.digest] = read_run(run, task.folder)
+                test = finished[run.digest].share("test")
+                line = f"{run}: accuracy {test.value:.3f} ({test.k}/{test.n})  [{seconds:.0f} s]"
+            except GimpError as damaged:
+                error = str(damaged)
+        if error is not None:
+            errors[run.digest] = error
+            line = f"{run}: FAILED after {seconds:.0f} s: {error}"
+        bar.write(place + line)
 
     with bar:
         if tasks:
@@ -117,29 +117,12 @@ def execute(
     return finished, errors
 
 
-def _record(outcome: Outcome, finished: dict[str, Finished], errors: dict[str, str]) -> str:
-    """Add a run to ``finished`` or ``errors``; returns a line that says how it ended."""
-    run, error, seconds = outcome.run, outcome.error, f"{outcome.seconds:.0f} s"
-    if error is None:
-        try:
-            finished[run.digest] = read_run(run, outcome.folder)
-        except GimpError as damaged:
-            error = str(damaged)
-    if error is not None:
-        errors[run.digest] = error
-        return f"{run}: FAILED after {seconds}: {error}"
-    test = finished[run.digest].share("test")
-    return f"{run}: accuracy {test.value:.3f} ({test.k}/{test.n})  [{seconds}]"
-
-
-def run_all(
-    tasks: Sequence[Task], jobs: int, report: Callable[[Outcome], None], gpus: int = 0
-) -> None:
-    """Carry out all tasks, ``jobs`` at a time. What else could run them takes its place here.
+def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> None:
+    """Carry out all tasks, ``jobs`` at a time. Another way to run them would replace this function.
 
     Args:
-        tasks: all that there is to do.
-        jobs: how many processes at a time.
+        tasks: to carry out.
+        jobs: processes at a time.
         report: called as each task ends.
         gpus: how many there are to share; 0 and 1 share nothing.
 
@@ -160,7 +143,7 @@ def run_all(
                 for sentinel in wait(list(active), timeout=POLL_SECONDS):
                     ended = active.pop(sentinel)
                     slots.append(ended.slot)
-                    report(ended.outcome())
+                    report(ended.task, ended.error(), time.perf_counter() - ended.began)
                 if stops.requested:
                     raise StoppedError(
                         f"stopped by {stops.requested}; runs have saved their state: the same "
@@ -177,12 +160,9 @@ class _Active:
     slot: int
     began: float
 
-    def outcome(self) -> Outcome:
+    def error(self) -> str | None:
+        """How the process ended, which it has; None if the run is done."""
         self.process.join()
-        seconds = time.perf_counter() - self.began
-        return Outcome(self.task.run, self.task.folder, self._error(), seconds)
-
-    def _error(self) -> str | None:
         code, folder = self.process.exitcode, self.task.folder
         if code == 0 and is_done(folder):
             return None

@@ -31,31 +31,20 @@ def as_json(results: Results) -> dict[str, Any]:
     """What ``results.json`` holds."""
     experiment, call, cohort = results.experiment, results.call, results.call.cohort
     return {
-        "experiment": experiment.name,
-        "title": experiment.title,
-        "about": experiment.about,
+        "experiment": experiment.name, "title": experiment.title, "about": experiment.about,
         "reference": experiment.reference,
         "cohort": {
-            "name": cohort.name,
-            "synthetic": cohort.synthetic,
-            "fingerprint": cohort.fingerprint,
-            "patients": len(cohort),
-            "classes": list(cohort.classes),
+            "name": cohort.name, "synthetic": cohort.synthetic, "fingerprint": cohort.fingerprint,
+            "patients": len(cohort), "classes": cohort.classes,
         },
         "groups": [{"name": group.name, "splits": group.splits} for group in results.groups],
-        "seeds": call.seeds,
-        "preset": call.preset,
-        "overrides": call.overrides,
-        "command": call.command,
-        "environment": call.environment,
-        "resamples": call.resamples,
+        "seeds": call.seeds, "preset": call.preset, "overrides": call.overrides,
+        "command": call.command, "environment": call.environment, "resamples": call.resamples,
         "seconds_of_training": round(sum(one.record.seconds for one in results.finished), 1),
         "rows": [_row_json(results, row) for row in results.rows],
         "runs": [_run_json(one) for one in results.finished],
-        "num_runs": results.num_runs,
-        "failed": results.errors,
-        "paper": PAPER,
-    }
+        "num_runs": results.num_runs, "failed": results.errors, "paper": PAPER,
+    }  # fmt: skip
 
 
 def _row_json(results: Results, row: Row) -> dict[str, Any]:

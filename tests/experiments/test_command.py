@@ -208,9 +208,9 @@ def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
         splits=["fold_0", "fold_1"], seeds=[0, 1], threads=1,
     )  # fmt: skip
     tasks = [Task(run, cohort_folder, tmp_path / run.name) for run in plan.runs]
-    outcomes = []
-    execute.run_all(tasks, 2, outcomes.append)
-    errors = {(outcome.run.split, outcome.run.seed): outcome.error for outcome in outcomes}
+    ended = []
+    execute.run_all(tasks, 2, lambda *outcome: ended.append(outcome))
+    errors = {(task.run.split, task.run.seed): error for task, error, _ in ended}
     assert errors["fold_0", 0].startswith("ended by SIGKILL; memory may have run out")
     assert errors["fold_1", 0].startswith("RuntimeError: no luck; see ")
     assert errors["fold_0", 1] == "ended with exit code 1 before it began"
