@@ -56,22 +56,28 @@ class Difference:
 
 
 def compare_all(
-    models: Mapping[str, Predictions], reference: Predictions, weights: np.ndarray
+    models: Mapping[str, Predictions], reference: str, weights: np.ndarray
 ) -> dict[str, Difference]:
-    """Each model against the reference, with p values corrected for their number.
+    """Each model against one of them, with p values corrected for the number of comparisons.
 
     Args:
         models: key -> predictions.
-        reference: predictions of the model that the others are compared with.
+        reference: key of the model that the others are compared with.
         weights: (R, patients), of the bootstrap.
 
     Returns:
-        key -> difference; models that have no patient in common with the reference are left out.
+        key -> difference, without models that share no patient with the reference; empty if there
+        is no reference.
     """
-    pairs = {key: compare(model, reference, weights) for key, model in models.items()}
-    found = _corrected({key: pair for key, pair in pairs.items() if pair is not None})
-    exact = _corrected({key: pair.mcnemar for key, pair in found.items() if pair.mcnemar})
-    return {key: replace(pair, mcnemar=exact.get(key)) for key, pair in found.items()}
+    if reference not in models:
+        return {}
+    pairs = {
+        key: pair
+        for key, model in models.items()
+        if key != reference and (pair := compare(model, models[reference], weights))
+    }
+    exact = _corrected({key: pair.mcnemar for key, pair in pairs.items() if pair.mcnemar})
+    return {key: replace(pair, mcnemar=exact.get(key)) for key, pair in _corrected(pairs).items()}
 
 
 def _corrected(tests: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from gimp_fast.evaluation.intervals import estimate
+from gimp_fast.evaluation.intervals import Estimate, estimate
 
-_BLOCK = 256  # resamples at a time, which bounds the memory that large test sets need
+_BLOCK = 256  # resamples at a time, to bound the memory for large test sets
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,28 @@ def metrics_with_intervals(
         have no AUC and do not count for its interval.
     """
     predictions, n = Predictions.of_one_model(probabilities, labels), len(labels)
-    rng = np.random.default_rng(seed)
-    blocks = []
-    for start in range(0, resamples, _BLOCK):
-        rows = rng.integers(n, size=(min(_BLOCK, resamples - start), n))
-        weights = np.stack([np.bincount(row, minlength=n) for row in rows]).astype(float)
-        blocks.append(weighted_rates(predictions, weights))
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn]).astype(float)
     result: dict[str, Any] = {"n": n}
-    for name, (value,) in weighted_rates(predictions, np.ones((1, n))).items():
-        found = estimate(value, np.concatenate([block[name] for block in blocks]))
+    for name, found in estimates(predictions, weights).items():
         result[name] = None if found is None else asdict(found)
     result["accuracy"] |= {"k": int(predictions.hits.sum()), "n": n}
     return result
+
+
+def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
+    """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
+
+    Returns:
+        name -> estimate; None for an AUC that no run, or no resample, has.
+    """
+    once = weighted_rates(predictions, np.ones((1, weights.shape[1])))
+    blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
+    drawn = [weighted_rates(predictions, block) for block in blocks]
+    return {
+        name: estimate(value, np.concatenate([rates[name] for rates in drawn]))
+        for name, (value,) in once.items()
+    }
 
 
 def weighted_rates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,8 +13,8 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.calibration import brier, reliability
 from gimp_fast.evaluation.comparison import Difference, compare_all
-from gimp_fast.evaluation.intervals import Estimate, Spread, estimate, patient_weights, spread
-from gimp_fast.evaluation.rates import Predictions, Share, weighted_rates
+from gimp_fast.evaluation.intervals import Estimate, Spread, patient_weights, spread
+from gimp_fast.evaluation.rates import Predictions, Share, estimates
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Plan, PlannedRun
 from gimp_fast.experiments.vectors import Separation, Vectors, pretrained_vectors, separation
@@ -154,11 +154,8 @@ class Group:
     @property
     def heading(self) -> str:
         """``random`` -> ``random splits``; ``all splits`` if the name says nothing else."""
-        return (
-            "all splits"
-            if self.name.lower() in ("split", "splits", "fold")
-            else (f"{self.name} splits")
-        )
+        anonymous = self.name.lower() in ("split", "splits", "fold")
+        return "all splits" if anonymous else f"{self.name} splits"
 
 
 @dataclass(frozen=True)
@@ -168,6 +165,7 @@ class Results:
     Attributes:
         rows: that were asked for, in order.
         skipped: row key -> why the cohort cannot have it.
+        finished: every finished run once, row by row.
         errors: run -> its error, of all runs that failed.
         num_runs: how many were asked for.
     """
@@ -177,19 +175,9 @@ class Results:
     rows: tuple[Row, ...]
     skipped: dict[str, str]
     groups: tuple[Group, ...]
+    finished: tuple[Finished, ...]
     errors: dict[str, str]
     num_runs: int
-
-    @property
-    def finished(self) -> list[Finished]:
-        """Each finished run of the table once, row by row."""
-        runs = {
-            one.run.digest: one
-            for row in self.rows
-            for group in self.groups
-            for one in group.finished.get(row.key, ())
-        }
-        return list(runs.values())
 
 
 def summarise(
@@ -215,8 +203,9 @@ def summarise(
         here = {row.key: [r for r in runs.get(row.key, ()) if r.split in splits] for row in rows}
         groups.append(_group(name, splits, here, experiment, finished, errors, call.resamples))
     unique = {run.digest: run for of_row in runs.values() for run in of_row}
+    done = tuple(finished[digest] for digest in unique if digest in finished)
     failed = _failed(unique.values(), errors)
-    return Results(experiment, call, rows, skipped, tuple(groups), failed, len(unique))
+    return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(unique))
 
 
 def _failed(runs: Iterable[PlannedRun], errors: dict[str, str]) -> dict[str, str]:
@@ -242,20 +231,15 @@ def _group(
     patients = tuple(sorted({case for cases in tested for case in cases}))
     predictions = {key: predictions_of(of_row, patients, splits) for key, of_row in done.items()}
     weights = patient_weights(max(1, len(patients)), resamples)
-    versus: dict[str, Difference] = {}
-    if experiment.reference in predictions:
-        others = {key: p for key, p in predictions.items() if key != experiment.reference}
-        versus = compare_all(others, predictions[experiment.reference], weights)
+    versus = compare_all(predictions, experiment.reference, weights)
     scores = {}
     for key, of_row in runs.items():
         scores[key] = RowScores(len(done.get(key, ())), len(of_row), _failed(of_row, errors))
         if key in done:
+            test = _scores(predictions[key], weights)
             val = np.concatenate([one.predictions.of("val").hits for one in done[key]])
             scores[key] = replace(
-                scores[key],
-                test=_scores(predictions[key], weights),
-                val=Validation(Share.of(val)),
-                versus=versus.get(key),
+                scores[key], test=test, val=Validation(Share.of(val)), versus=versus.get(key)
             )
     apart = {}
     if experiment.name == "fig2":
@@ -286,15 +270,14 @@ def predictions_of(
 
 
 def _scores(test: Predictions, weights: np.ndarray) -> Scores:
-    drawn = weighted_rates(test, weights)
-    values = weighted_rates(test, np.ones((1, weights.shape[1])))
-    estimates = {name: estimate(values[name][0], drawn[name]) for name in values}
-    share = Share.of(test.hits)
-    estimates["accuracy"] = EstimatedShare(**asdict(estimates["accuracy"]), k=share.k, n=share.n)
+    rates = estimates(test, weights)
+    rates["accuracy"] = EstimatedShare(
+        **asdict(rates["accuracy"]), k=int(test.hits.sum()), n=len(test)
+    )
     return Scores(
         predictions=len(test),
         patients=len(set(test.patient)),
-        **estimates,
+        **rates,
         accuracy_of_runs=spread([run.hits.mean() for run in test.by_run()]),
         calibration_error=reliability(test.confidence, test.hits).error,
         brier=brier(test.probabilities, test.label),

@@ -94,10 +94,11 @@ def test_p_values_are_corrected_for_the_number_of_models(made):
         called = (np.arange(20) < errors).astype(int)
         models[key] = made(label, called, probabilities=np.eye(2)[called])
     weights = patient_weights(21, 500)
-    found = compare_all(models, reference, weights)
+    found = compare_all(models | {"reference": reference}, "reference", weights)
     assert list(found) == ["worse", "similar"]
     for pick in (lambda difference: difference, lambda difference: difference.mcnemar):
         plain = [pick(compare(models[key], reference, weights)).p for key in found]
         assert [pick(difference).p for difference in found.values()] == plain
         assert [pick(difference).p_holm for difference in found.values()] == holm(plain)
     assert found["worse"].best_p == found["worse"].mcnemar.p_holm == 2 * found["worse"].mcnemar.p
+    assert compare_all(models, "reference", weights) == {}

@@ -66,7 +66,7 @@ def table(rows, skipped=None, **groups):
                 name, (), (), {}, {}, dict(zip([r.key for r in rows], of_rows, strict=True)), {}
             )
             for name, of_rows in groups.items()
-        ), {}, 0,
+        ), (), {}, 0,
     )  # fmt: skip
 
 
