@@ -202,7 +202,7 @@ def summarise(
     for name, splits in split_groups(call.splits).items():
         here = {row.key: [r for r in runs.get(row.key, ()) if r.split in splits] for row in rows}
         groups.append(_group(name, splits, here, experiment, finished, errors, call.resamples))
-    unique = {run.digest: run for of_row in runs.values() for run in of_row}
+    unique = {run.digest: run for row in rows for run in runs.get(row.key, ())}
     done = tuple(finished[digest] for digest in unique if digest in finished)
     failed = _failed(unique.values(), errors)
     return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(unique))
