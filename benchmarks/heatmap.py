@@ -25,7 +25,8 @@ from _common import MIB, _proc_mib, add_shared_options, write_results
 
 from gimp_fast.data import open_cohort
 from gimp_fast.heatmaps.attribution import attribute
-from gimp_fast.heatmaps.make import HeatmapOptions, make_heatmaps
+from gimp_fast.heatmaps.make import make_heatmaps
+from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference import TrainedModel
 from gimp_fast.models import build
 

@@ -1,4 +1,4 @@
-"""``python -m gimp_fast.predict``: a trained model on new patients, and as a folder of its own.
+"""``python -m gimp_fast.predict``: predicts new patients with a trained model, or exports it.
 
 python -m gimp_fast.predict --run runs/first --data new_patients --out predictions.csv
 python -m gimp_fast.predict --run runs/first --data cohort --part test --out test.csv
@@ -15,26 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from gimp_fast.cli import command
 from gimp_fast.errors import GimpError
+from gimp_fast.inference.options import PARTS, PRECISIONS, PredictOptions
+from gimp_fast.options import add_options, read_options
 
 if TYPE_CHECKING:
     from gimp_fast.data import Cohort
     from gimp_fast.inference import TrainedModel
     from gimp_fast.inference.predictions import Predictions
 
-# Written out, not imported: --help must not wait for torch. A test holds them together.
-PARTS = ("train", "val", "test")
-PRECISIONS = ("fp32", "bf16", "fp16")
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gimp_fast.predict",
-        description="Predict the classes of patients with a trained model, and say where "
-        "they are not like those of training; or export the model as a folder of its own.",
+        description="Predict the classes of patients with a trained model, and warn of patients "
+        "whose data differ from those of training; or export the model as a folder of its own.",
         epilog="New patients become a cohort with `gimp-fast prepare --slides … --rna … --genes-of "
         "RUN --out COHORT`; labels are not needed. predictions.csv has case_id, slide_ids, "
         "prediction, a probability for each class, the label where known, and codes of warnings; "
-        "predictions.warnings.json says what they are about.",
+        "predictions.warnings.json explains them.",
     )
     add = parser.add_argument
     add(
@@ -43,13 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="RUN",
-        help="run folder, of which the chosen model is taken, or an exported model; if repeated, "
-        "probabilities are the mean over all",
+        help="finished run, or an exported model; with several, probabilities are averaged",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder that `prepare` wrote")
-    add("--out", type=Path, metavar="CSV", help="where predictions go; with --data")
+    add("--out", type=Path, metavar="CSV", help="file for the predictions; with --data")
     add("--export", type=Path, metavar="DIR", help="write the model to this folder; new or empty")
-    add("--overwrite", action="store_true", help="replace an export that is there")
+    add("--overwrite", action="store_true", help="replace an existing export")
     group = parser.add_argument_group("patients (default: all)").add_argument
     group(
         "--cases",
@@ -58,20 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ID_OR_FILE",
         help="ids, or files of ids: one a line, or a table with a column case_id",
     )
-    group("--split", metavar="NAME", help="those of a split; default: the only one")
-    group("--part", choices=PARTS, help="those of one part of the split")
+    group("--split", metavar="NAME", help="patients of this split; default: the only one")
+    group("--part", choices=PARTS, help="patients of one part of the split")
     group = parser.add_argument_group("computing").add_argument
     group("--device", default="auto", help="default: a GPU if there is one")
     group("--precision", choices=PRECISIONS, help="default: as in training")
     group("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
-    group("--batch-size", type=int, default=16, help="patients of a batch (default: 16)")
-    group(
-        "--max-patches",
-        type=int,
-        default=100_000,
-        help="patches of a batch; a larger slide is a batch alone (default: 100000)",
-    )
-    group("--workers", type=int, default=0, help="processes that read ahead (default: none)")
+    add_options(parser, PredictOptions)
     group(
         "--bootstrap",
         type=int,
@@ -96,7 +86,9 @@ def main(argv: Sequence[str]) -> int | None:
     for model in models:
         print(f"{model.source}: {model}")
     if any(model.synthetic for model in models):
-        print("SYNTHETIC: trained on generated patients; predictions say nothing about real ones.")
+        print(
+            "SYNTHETIC: trained on generated patients; predictions say nothing about real patients."
+        )
     if args.export:
         export_model(models[0], args.export, overwrite=args.overwrite)
         print(f"model exported to {args.export}")
@@ -109,7 +101,7 @@ def _check_request(args: argparse.Namespace) -> None:
     if args.data is None and args.export is None:
         raise GimpError("give --data and --out to predict, or --export to export")
     if (args.data is None) != (args.out is None):
-        raise GimpError("--data and --out belong together: the cohort, and where predictions go")
+        raise GimpError("--data and --out belong together: the cohort, and the predictions file")
     if args.bootstrap < 1:
         raise GimpError(f"--bootstrap: found {args.bootstrap}; expected 1 or more")
     if args.export and len(args.run) > 1:
@@ -118,12 +110,12 @@ def _check_request(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
     from gimp_fast.data import open_cohort
-    from gimp_fast.inference.cases import chosen_cases
-    from gimp_fast.inference.predictions import PredictOptions, predict_cohort
+    from gimp_fast.inference.predictions import predict_cohort
+    from gimp_fast.inference.selection import chosen_cases
 
     cohort = open_cohort(args.data)
     cases = chosen_cases(cohort, args.cases, args.split, args.part)
-    options = PredictOptions(args.batch_size, args.max_patches, args.workers, progress=True)
+    options = read_options(args, PredictOptions, progress=True)
     predictions = predict_cohort(models, cohort, cases, options)
     metrics = predictions.metrics(args.bootstrap)
     facts = {
@@ -132,25 +124,26 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
         "synthetic": cohort.synthetic or any(model.synthetic for model in models),
         "metrics": metrics,
     }
-    beside = predictions.write(args.out, facts)
+    warnings_file = predictions.write(args.out, facts)
     print("\n".join(summary(predictions, cohort, metrics)))
-    print(f"predictions written to {args.out}, warnings to {beside}")
+    print(f"predictions written to {args.out}, warnings to {warnings_file}")
 
 
 def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:
-    """Counts, metrics where labels are known, and warnings."""
+    """Lines for the console: counts, metrics where labels are known, and warnings."""
     from gimp_fast.inference.cautions import table_text
     from gimp_fast.training.results import metrics_text
 
-    called = predictions.table["prediction"].value_counts()
-    counted = ", ".join(f"{called.get(name, 0)} {name}" for name in predictions.classes)
+    counts = predictions.table["prediction"].value_counts()
+    by_class = ", ".join(f"{counts.get(name, 0)} {name}" for name in predictions.classes)
     kind = "SYNTHETIC cohort" if cohort.synthetic else "cohort"
-    lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}': {counted}"]
+    lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}': {by_class}"]
     if "new" in metrics:
         lines.append(f"labels known: {metrics_text(metrics['new'])}")
     if "seen" in metrics:
         lines.append(
-            f"patients of training and validation, no evidence: {metrics_text(metrics['seen'])}"
+            "patients of training and validation (no evidence of performance): "
+            f"{metrics_text(metrics['seen'])}"
         )
     warnings = table_text(predictions.cautions)
     return [*lines, f"warnings (code, patients):\n{warnings}" if warnings else "no warnings"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 from builders.cohorts import synthetic_cohort
+from builders.runs import METHODS, made_up_run, train_method
 
 from gimp_fast.data import Cohort, open_cohort
 
@@ -44,3 +47,31 @@ def cohort_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def cohort(cohort_folder) -> Cohort:
     return open_cohort(cohort_folder)
+
+
+@pytest.fixture(scope="session")
+def run_of(cohort_folder, tmp_path_factory) -> Callable[..., Path]:
+    """(method, modalities) -> its run folder, trained once; not to be changed."""
+
+    @cache
+    def trained(method: str, modalities: str) -> Path:
+        out = tmp_path_factory.mktemp(f"{method}-{modalities}") / "run"
+        return train_method(out, cohort_folder, method, modalities)
+
+    return lambda method="gimp", modalities="both": trained(method, modalities)
+
+
+@pytest.fixture(scope="session")
+def gimp_run(run_of) -> Path:
+    return run_of()
+
+
+@pytest.fixture(params=METHODS, ids="-".join)
+def any_run(request, run_of) -> Path:
+    return run_of(*request.param)
+
+
+@pytest.fixture
+def make_run(tmp_path) -> Callable[..., Path]:
+    """``make_run(classes=…, patients=…, …)`` writes a run of made-up numbers."""
+    return partial(made_up_run, tmp_path / "run")

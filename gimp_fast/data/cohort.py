@@ -115,6 +115,35 @@ class Cohort:
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
 
+    def only_split(self, asked: str | None = None) -> str:
+        """The split that is asked for, or else the cohort's only one.
+
+        Raises:
+            GimpError: an unknown name, no split at all, or several to choose from.
+        """
+        if asked is not None:
+            self.split(asked)  # for its error
+            return asked
+        if not self._splits:
+            raise GimpError(f"{self.path}: has no split; it was prepared for prediction")
+        if len(self._splits) > 1:
+            raise GimpError(
+                f"{self.path}: has {len(self._splits)} splits; choose one with --split: "
+                f"{', '.join(self._splits)}"
+            )
+        return self.split_names[0]
+
+    def usable(self, case_id: str, modalities: str) -> bool:
+        """Whether the patient has something that a model of ``modalities`` reads.
+
+        Args:
+            case_id: of the patient.
+            modalities: ``"both"``, ``"slide"`` or ``"rna"``.
+        """
+        return (modalities != "rna" and self.has_slides(case_id)) or (
+            modalities != "slide" and self.has_expression(case_id)
+        )
+
     def has_label(self, case_id: str) -> bool:
         """Whether the class of the patient is known; a cohort for prediction need not know it."""
         self._check_case(case_id)

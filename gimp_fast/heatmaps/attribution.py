@@ -1,4 +1,4 @@
-"""What a model's answer on one patient rests on: weights of patches, gene fragments and genes."""
+"""What a prediction rests on: weights of one patient's patches, gene fragments and genes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.model import TrainedModel
+from gimp_fast.heatmaps.options import GRADIENT, ROLLOUT
+from gimp_fast.heatmaps.protocols import ExplainedModel
 from gimp_fast.models import PatientModel
 from gimp_fast.nn import (
     GeneAttention,
@@ -23,18 +24,15 @@ from gimp_fast.nn import (
     layer_inputs,
 )
 
-ROLLOUT, LAST_LAYER, GRADIENT = "rollout", "attention-of-last-layer", "gradient"
-ATTRIBUTIONS = (ROLLOUT, LAST_LAYER, GRADIENT)
-
 
 @dataclass(frozen=True)
 class Attribution:
-    """Of one patient.
+    """The prediction of one patient and the weights of what was read for it.
 
     Attributes:
         probabilities: (classes,).
         patches: (T,) float32 weight of each patch of the patient's bag, in its order; None without
-            a slide. What the weights are is told by :func:`describe`.
+            a slide. :func:`describe` says what the weights are.
         genes: attention within the gene encoder; None where there is no GroupMSA or no RNA.
         gene_gradients: (G,) gradient × input of the scaled expression; None without RNA.
     """
@@ -45,8 +43,8 @@ class Attribution:
     gene_gradients: np.ndarray | None
 
 
-def describe(trained: TrainedModel, how: str) -> str:
-    """The attribution in words; GimpError if the model has none of that kind.
+def describe(trained: ExplainedModel, how: str) -> str:
+    """The attribution in words; GimpError if the model does not have it.
 
     Args:
         trained: the model.
@@ -67,7 +65,7 @@ def describe(trained: TrainedModel, how: str) -> str:
 
 
 def attribute(
-    trained: TrainedModel,
+    trained: ExplainedModel,
     inputs: Mapping[str, Tensor | None],
     how: str = ROLLOUT,
     *,
@@ -128,7 +126,7 @@ def attribute(
 
 @contextmanager
 def _freed(patches: Tensor, first: nn.Module) -> Iterator[None]:
-    """Drop what the tensor holds when the layer begins, wherever else the tensor is known."""
+    """Free the tensor's memory when the layer begins, whoever else refers to the tensor."""
 
     def free(*_: Any) -> None:
         patches.data = patches.new_empty(0, *patches.shape[1:])
@@ -164,7 +162,7 @@ def _fold(weights: Tensor, length: int) -> Tensor:
 
 @torch.no_grad()
 def _pooling(model: PatientModel, patches: Tensor, cu_seqlens: Tensor, predicted: int) -> Tensor:
-    """Attention pooling, (T,); that of the predicted class where each class has its own."""
+    """Attention of the pooling, (T,); of the predicted class where each class has its own."""
     attention = model.attention(patches, cu_seqlens)
     return attention[:, predicted if attention.shape[1] > 1 else 0]
 
@@ -172,8 +170,8 @@ def _pooling(model: PatientModel, patches: Tensor, cu_seqlens: Tensor, predicted
 def _gradient_times_input(logits: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
     """x · ∂(z_c − mean of the other z) / ∂x, summed over the channels of a patch.
 
-    The contrast of the predicted class c with the others leaves out what moves all logits alike,
-    which no probability depends on.
+    The contrast of the predicted class c with the others ignores what moves all logits alike, on
+    which no probability depends.
     """
     if not sources:
         return {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,13 +17,27 @@ from gimp_fast.errors import GimpError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gimp_fast.inference.model import TrainedModel
+    from gimp_fast.training.scaling import GeneScaler
 
 _SHOWN = 5
 
 
+class ModelFacts(Protocol):
+    """What a :class:`gimp_fast.TrainedModel` says of the inputs that it reads; see there."""
+
+    source: Path
+    device: torch.device
+    modalities: str
+    uses_slides: bool
+    uses_genes: bool
+    feature_dim: int
+    gene_ids: tuple[str, ...]
+    gene_names: tuple[str, ...]
+    scaler: GeneScaler | None
+
+
 def model_inputs(
-    trained: TrainedModel,
+    trained: ModelFacts,
     patches: Sequence[np.ndarray | Tensor | None] | None,
     genes: np.ndarray | pd.DataFrame | None,
 ) -> dict[str, Tensor | None]:
@@ -64,7 +79,7 @@ def model_inputs(
     return {k: v if v is None else v.to(trained.device) for k, v in inputs.items()}
 
 
-def _bag(trained: TrainedModel, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
+def _bag(trained: ModelFacts, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
     """(N, C) float32; None for a patient without patches."""
     if bag is None:
         return None
@@ -80,7 +95,7 @@ def _bag(trained: TrainedModel, place: int, bag: np.ndarray | Tensor | None) -> 
     return rows if len(rows) else None
 
 
-def _scaled(trained: TrainedModel, rows: np.ndarray | None, count: int) -> tuple[Tensor, Tensor]:
+def _scaled(trained: ModelFacts, rows: np.ndarray | None, count: int) -> tuple[Tensor, Tensor]:
     """Scaled expression (B, G), zero where absent, and who has it (B,)."""
     scaled = torch.zeros(count, len(trained.gene_ids))
     if rows is None:
@@ -90,7 +105,7 @@ def _scaled(trained: TrainedModel, rows: np.ndarray | None, count: int) -> tuple
     return scaled, has_genes
 
 
-def expression_rows(trained: TrainedModel, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
+def expression_rows(trained: ModelFacts, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
     """(B, G) float32 in the order of the model's genes, not scaled.
 
     Raises:
@@ -114,7 +129,7 @@ def expression_rows(trained: TrainedModel, genes: np.ndarray | pd.DataFrame) -> 
     return values
 
 
-def cohort_columns(trained: TrainedModel, cohort: Cohort) -> np.ndarray:
+def cohort_columns(trained: ModelFacts, cohort: Cohort) -> np.ndarray:
     """(G,) columns of a cohort's expression in the order of the model's genes."""
     if cohort.gene_ids == trained.gene_ids:
         return np.arange(len(trained.gene_ids))
@@ -122,12 +137,14 @@ def cohort_columns(trained: TrainedModel, cohort: Cohort) -> np.ndarray:
 
 
 def gene_columns(
-    trained: TrainedModel, gene_ids: Sequence[str], gene_names: Sequence[str], where: str
+    trained: ModelFacts, gene_ids: Sequence[str], gene_names: Sequence[str], where: str
 ) -> np.ndarray:
-    """(G,) places of the model's genes among others: by id of any version, or else by name.
+    """(G,) places of the model's genes among those of a table: by id, else by name.
+
+    Ids match whatever their version.
 
     Raises:
-        GimpError: some are missing.
+        GimpError: a gene is missing.
     """
     rows = [
         {"gene_id": id, "gene_name": name} for id, name in zip(gene_ids, gene_names, strict=True)
@@ -137,14 +154,14 @@ def gene_columns(
     if missing:
         raise GimpError(
             f"{where}: found {len(found) - len(missing)} of the model's {len(found)} genes; "
-            f"missing are {_some(missing)}. `gimp-fast prepare --genes-of {trained.source}` aligns "
-            "new patients to the model and reports genes that were not measured; in a table, a "
-            "column of NaN stands for such a gene"
+            f"missing: {_some(missing)}. `gimp-fast prepare --genes-of {trained.source}` aligns "
+            "new patients to the model and reports genes that were not measured; in a table, such "
+            "a gene is a column of NaN"
         )
     return np.array(found, np.int64)
 
 
-def _wanted(trained: TrainedModel) -> str:
+def _wanted(trained: ModelFacts) -> str:
     return {"both": "patches or genes", "slide": "patches", "rna": "genes"}[trained.modalities]
 
 

@@ -1,23 +1,20 @@
-"""What makes a prediction doubtful: patients whose data are not like those of training."""
+"""Reasons to doubt a prediction: patients whose data differ from those of training."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gimp_fast.data import Cohort
-
-if TYPE_CHECKING:
-    from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.model import TrainedModel
 
 SMALL_BAG = 16
 MPP_TOLERANCE = 0.10
 FAR = 6.0  # standard deviations of the training patients
-FAR_SHARE = 0.05  # a few rare genes are always far off; a unit or a batch moves many
+FAR_SHARE = 0.05  # a few rare genes are always far off; another unit or batch moves many
 _CHUNK = 128  # patients whose expression is read together
 
 CODES = {
@@ -28,15 +25,15 @@ CODES = {
     "patch-order": "patches in another order than in training",
     "transform": "expression under another transform than in training",
     "expression-unit": "expression in another unit than in training",
-    "genes-missing": "genes of the model that were not measured; they stand as the training mean",
-    "expression-scale": "expression looks linear where the model wants logarithms, or the reverse",
+    "genes-missing": "genes of the model that were not measured; the training mean replaces them",
+    "expression-scale": "expression looks linear where the model reads logarithms, or the reverse",
     "expression-range": "many genes beyond 6 standard deviations of the training patients",
-    "no-slide": "no slide; a learned token stands in",
-    "no-rna": "no RNA; a learned token stands in",
+    "no-slide": "no slide; a learned token replaces it",
+    "no-rna": "no RNA; a learned token replaces it",
     "small-bag": "fewer than 16 patches",
     "training-patient": "the model was trained or chosen on this patient",
     "class-unknown": "a label that the model does not know",
-    "not-predicted": "nothing of what the model reads",
+    "not-predicted": "the patient has nothing that the model reads",
 }
 
 
@@ -56,13 +53,13 @@ class Caution:
 def cautions_of(
     trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str], columns: np.ndarray | None
 ) -> dict[str, list[Caution]]:
-    """case_id -> why to doubt its prediction; patients without a reason have an empty list.
+    """case_id -> reasons to doubt the prediction; empty for a patient without any.
 
     Args:
         trained: the model.
         cohort: the new patients.
-        case_ids: those asked for.
-        columns: (G,) the model's genes among the cohort's; None if it reads none here.
+        case_ids: the patients to predict.
+        columns: (G,) the model's genes among the cohort's; None if it reads none of this cohort.
     """
     of_slides, of_genes = list(slide_cautions(trained, cohort)), []
     if columns is not None:
@@ -72,7 +69,10 @@ def cautions_of(
         slides = trained.uses_slides and cohort.has_slides(case)
         genes = trained.uses_genes and cohort.has_expression(case)
         found[case] = _of_patient(trained, cohort, case, slides, genes)
-        found[case] += of_slides * slides + of_genes * genes
+        if slides:
+            found[case] += of_slides
+        if genes:
+            found[case] += of_genes
         if case in seen:
             found[case].append(Caution("training-patient", f"in the {seen[case]} part"))
     if columns is not None:
@@ -83,7 +83,10 @@ def cautions_of(
             for case, more in zip(cases, expression_cautions(trained, values), strict=True):
                 found[case] += more
     order = list(CODES)
-    return {case: sorted(some, key=lambda c: order.index(c.code)) for case, some in found.items()}
+    return {
+        case: sorted(cautions, key=lambda c: order.index(c.code))
+        for case, cautions in found.items()
+    }
 
 
 def _of_patient(
@@ -101,8 +104,8 @@ def _of_patient(
     if cohort.has_label(case):
         label = cohort.classes[cohort.label(case)]
         if label not in trained.classes:
-            known = ", ".join(trained.classes)
-            found.append(Caution("class-unknown", f"'{label}'; the model knows {known}"))
+            classes = ", ".join(trained.classes)
+            found.append(Caution("class-unknown", f"'{label}'; the model knows {classes}"))
     return found
 
 
@@ -127,7 +130,7 @@ def slide_cautions(trained: TrainedModel, cohort: Cohort) -> Iterator[Caution]:
 
 
 def gene_cautions(trained: TrainedModel, cohort: Cohort, columns: np.ndarray) -> Iterator[Caution]:
-    """How a cohort's expression was made differently from that of training."""
+    """How a cohort's expression differs from that of training in its making."""
     before = trained.trained_on
     transform = before.get("expression_transform")
     if transform != cohort.expression_transform:
@@ -142,14 +145,11 @@ def gene_cautions(trained: TrainedModel, cohort: Cohort, columns: np.ndarray) ->
 
 
 def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[Caution]]:
-    """Whether patients' expression is in the range that training saw.
+    """For each patient, how the expression leaves the range of the training patients.
 
     Args:
-        trained: a model whose scaling was fitted; of one without there is nothing to compare with.
+        trained: the model; without a fitted scaling there is nothing to compare with.
         values: (n, G) in the order of the model's genes, not scaled; NaN where not measured.
-
-    Returns:
-        Of each patient.
     """
     mean, std = trained.scaler.mean, trained.scaler.std
     if not mean.any():
@@ -161,20 +161,25 @@ def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[
     scales = _scale_mix_ups(np.where(measured, values, 0.0), np.where(measured, mean, 0.0).sum(1))
     found = []
     for far, scale in zip(share, scales, strict=True):
-        some = [Caution("expression-scale", scale)] if scale else []
+        cautions = [Caution("expression-scale", scale)] if scale else []
         if far > FAR_SHARE:
             text = f"{far:.0%} of the genes beyond {FAR:g} standard deviations"
-            some.append(Caution("expression-range", text))
-        found.append(some)
+            cautions.append(Caution("expression-range", text))
+        found.append(cautions)
     return found
 
 
 def _scale_mix_ups(values: np.ndarray, expected: np.ndarray) -> list[str]:
-    """What a patient's values look like, where their sum is far off and a logarithm mends it.
+    """For each patient, the scale that the values seem to have, if not that of training.
+
+    Their sum is then far from that of training, and near it after a logarithm or a power of two.
 
     Args:
         values: (n, G).
         expected: (n,) sums of the training means of the genes that each patient has.
+
+    Returns:
+        A text for each patient, empty where the scale fits.
     """
     positive = np.clip(values, 0, None).astype(np.float64)
     total, logged = positive.sum(1), np.log2(positive + 1).sum(1)
@@ -192,16 +197,16 @@ def _scale_mix_ups(values: np.ndarray, expected: np.ndarray) -> list[str]:
 
 
 def _seen(trained: TrainedModel, cohort: Cohort) -> Mapping[str, str]:
-    """case_id -> part, of the patients of training and validation, if this is their cohort."""
+    """case_id -> part, for patients of training and validation, if this is the same cohort."""
     before = trained.trained_on
     if before.get("fingerprint") != cohort.fingerprint:
         return {}
-    split: dict[str, Any] = cohort.split(before["split"])
+    split = cohort.split(before["split"])
     return {case: part for part in ("train", "val") for case in split[part]}
 
 
 def merged(all_found: Sequence[dict[str, list[Caution]]]) -> dict[str, tuple[Caution, ...]]:
-    """The cautions of several models about the same patients, each once."""
+    """The cautions of several models about the same patients, without repetitions."""
     return {
         case: tuple(dict.fromkeys(c for found in all_found for c in found[case]))
         for case in all_found[0]
@@ -215,13 +220,13 @@ def codes_of(cautions: Sequence[Caution]) -> str:
 
 def counts(cautions: Mapping[str, Sequence[Caution]]) -> dict[str, int]:
     """Code -> patients, the commonest first."""
-    codes = (code for some in cautions.values() for code in {c.code for c in some})
+    codes = (code for of_case in cautions.values() for code in {c.code for c in of_case})
     return dict(Counter(codes).most_common())
 
 
 def table_text(cautions: Mapping[str, Sequence[Caution]]) -> str:
-    """Counts by code, with what was found in one of the patients."""
-    examples = {c.code: c.message for some in cautions.values() for c in some}
+    """A line for each code: how many patients, and the message of one of them."""
+    examples = {c.code: c.message for of_case in cautions.values() for c in of_case}
     rows = [
         (code, f"{n}/{len(cautions)}", f"{CODES[code]} ({examples[code]})")
         for code, n in counts(cautions).items()

@@ -1,8 +1,10 @@
-"""Writes a trained model as a folder of its own, which needs neither its run nor its cohort."""
+"""A trained model as a folder of its own, which needs neither its run nor its cohort."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,60 @@ from gimp_fast import __version__
 from gimp_fast.data.prepare.cohort_writer import write_table
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import new_folder
-from gimp_fast.inference.card import model_card
-from gimp_fast.inference.load import CHECKSUMS, EXPORT_VERSION, WEIGHTS, sha256
 from gimp_fast.inference.model import TrainedModel
-from gimp_fast.runs.checkpoint import save_checkpoint, with_prefix
+from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint, with_prefix
+from gimp_fast.runs.layout import CARD, CHECKSUMS, EXPORT_CONFIG, EXPORT_FILES, GENES, WEIGHTS
+from gimp_fast.training.results import metrics_text
 
-CONFIG, GENES, CARD = "config.json", "genes.csv", "README.md"
-FILES = (WEIGHTS, CONFIG, GENES, CARD, CHECKSUMS)
+EXPORT_VERSION = 1
 _KEPT = ("method", "model", "cohort", "epoch", "metrics", "training")
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
+_READS = {"both": "slides and RNA", "slide": "slides", "rna": "RNA"}
+_UNKNOWN = "not recorded"
+
+_LIMITS = """\
+## Use and limits
+
+For research: to classify patients like those it was trained on, and for comparison. It is no
+medical device and has not been validated for decisions about patients.
+
+- It assigns one of its classes to every patient, also to patients who belong to none of them.
+- Probabilities are not calibrated.
+- Hospitals, scanners, encoders, patch sizes and RNA pipelines other than those of training change
+  its results. `gimp-fast predict` warns of the differences that it can see; it cannot see all.
+- The intervals are over the patients of one split: another cohort or another seed may differ more.
+
+## Licence
+
+gimp_fast is under the MIT licence. These weights come from patients' data and from the features of
+a patch encoder. Their terms decide who may use and share the weights: name them here.
+"""
+
+_LOADING = """\
+## Loading
+
+```bash
+gimp-fast prepare --slides SLIDES --rna RNA --genes-of THIS_FOLDER --out new_patients
+gimp-fast predict --run THIS_FOLDER --data new_patients --out predictions.csv
+```
+
+```python
+import gimp_fast
+
+model = gimp_fast.load("THIS_FOLDER")
+probabilities = model.predict(patches, genes)  # (patients, classes), in the order of model.classes
+```
+
+Loading verifies `checksums.txt`; so does `sha256sum -c checksums.txt`.
+"""
 
 
 def export_model(trained: TrainedModel, out: str | Path, *, overwrite: bool = False) -> None:
-    """Write weights, configuration, genes and a model card; whole or not at all.
+    """Write weights, configuration, genes and a model card; all of them or nothing.
 
-    ``model.safetensors`` holds all that is needed to load the model, in its tensors and in the JSON
-    of its header; ``config.json`` and ``genes.csv`` say the same for people and other programs. The
-    card may be edited: the checksums are of the three others.
+    ``model.safetensors`` is all that loading needs: tensors, and JSON in its header.
+    ``config.json`` and ``genes.csv`` repeat it for people and other programs. The card may be
+    edited: the checksums are of the other three files.
 
     Args:
         trained: the model.
@@ -37,22 +76,22 @@ def export_model(trained: TrainedModel, out: str | Path, *, overwrite: bool = Fa
         overwrite: replace an export that is there.
 
     Raises:
-        GimpError: something is there, or the folder cannot be written.
+        GimpError: the folder holds something else, or cannot be written.
     """
     out = Path(out)
     _check_place(out, overwrite)
     facts = exported_facts(trained)
     with new_folder(out, replace=overwrite) as folder:
         save_checkpoint(folder / WEIGHTS, _tensors(trained), facts)
-        _write_text(folder / CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
+        _write_text(folder / EXPORT_CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
         write_table(folder / GENES, _gene_rows(trained), _GENE_COLUMNS)
         _write_text(folder / CARD, model_card(trained, facts))
-        lines = [f"{sha256(folder / name)}  {name}\n" for name in (WEIGHTS, CONFIG, GENES)]
+        lines = [f"{_sha256(folder / name)}  {name}\n" for name in (WEIGHTS, EXPORT_CONFIG, GENES)]
         _write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def exported_facts(trained: TrainedModel) -> dict[str, Any]:
-    """What the export says of the model; without places on the machine that trained it."""
+    """What the export says of the model, without paths of the machine that trained it."""
     facts = {name: trained.facts[name] for name in _KEPT if name in trained.facts}
     cohort = dict(facts["cohort"])
     hidden = ("paths", "aligned_to")
@@ -65,6 +104,51 @@ def exported_facts(trained: TrainedModel) -> dict[str, Any]:
     }
 
 
+def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and facts of an export, after its files were compared with their checksums.
+
+    Raises:
+        GimpError: a file is missing, damaged or changed, or the export is of another version.
+    """
+    _check_files(path)
+    tensors, facts = load_checkpoint(path / WEIGHTS)
+    version = facts.get("export_version")
+    if version != EXPORT_VERSION:
+        raise GimpError(
+            f"{path / WEIGHTS}: found export version {version}; expected {EXPORT_VERSION}"
+        )
+    return tensors, facts
+
+
+def _check_files(folder: Path) -> None:
+    """GimpError unless the files are those of ``checksums.txt``, in the format of sha256sum."""
+    listing = folder / CHECKSUMS
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        pairs = [line.split("  ", 1) for line in lines]
+        expected = {name: digest for digest, name in pairs}
+    except (OSError, ValueError) as error:
+        raise GimpError(f"{listing}: cannot be read as checksums ({error})") from error
+    if WEIGHTS not in expected:
+        raise GimpError(f"{listing}: found no checksum of {WEIGHTS}; the file was changed or cut")
+    for name, digest in expected.items():
+        file = folder / Path(name).name
+        try:
+            found = _sha256(file)
+        except OSError as error:
+            raise GimpError(f"{file}: cannot be read ({error})") from error
+        if found != digest:
+            raise GimpError(
+                f"{file}: found SHA-256 {found[:12]}…; expected {digest[:12]}… as in {CHECKSUMS}: "
+                "damaged or changed since the export"
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _check_place(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -75,8 +159,8 @@ def _check_place(out: Path, overwrite: bool) -> None:
             f"{out}: found a folder with files in it; expected a new or empty one, or --overwrite "
             "to replace an export"
         )
-    # What is replaced is deleted: of a folder that is no export, that would be an accident.
-    others = sorted(path.name for path in out.iterdir() if path.name not in FILES)
+    # Replacing deletes what is there, so it must be an export.
+    others = sorted(path.name for path in out.iterdir() if path.name not in EXPORT_FILES)
     if others or not (out / WEIGHTS).is_file():
         what = ", ".join(others[:5]) if others else f"no {WEIGHTS}"
         raise GimpError(f"{out}: found {what}; --overwrite only replaces an export")
@@ -92,7 +176,7 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
 
 
 def _config(trained: TrainedModel, facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts without the gene list, which has a table of its own."""
+    """The facts without the gene list, which is in ``genes.csv``."""
     in_table = ("gene_ids", "gene_names")
     cohort = {k: v for k, v in facts["cohort"].items() if k not in in_table}
     named = {"modalities": trained.modalities, "classes": list(trained.classes)}
@@ -110,3 +194,79 @@ def _gene_rows(trained: TrainedModel) -> list[dict[str, str]]:
 
 def _write_text(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
+
+
+def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
+    """The model card as Markdown: what the model is, what it was trained on, what it is not for.
+
+    Args:
+        trained: the model.
+        facts: what its export says of it.
+    """
+    parts = [_card_title(trained)]
+    if trained.synthetic:
+        parts.append(
+            "> **SYNTHETIC.** This model was trained on generated patients. It shows that the tool "
+            "works and says nothing about real patients.\n"
+        )
+    parts += [
+        "\n".join(_card_inputs(trained)),
+        "\n".join(_card_training(trained, facts)),
+        "\n".join(_card_results(facts)),
+        _LIMITS,
+        _LOADING,
+    ]
+    return "\n".join(parts)
+
+
+def _card_title(trained: TrainedModel) -> str:
+    classes = ", ".join(trained.classes)
+    reads = _READS[trained.modalities]
+    return f"# {trained.method}: {reads} → {classes}\n"
+
+
+def _card_inputs(trained: TrainedModel) -> Iterator[str]:
+    cohort = trained.trained_on
+    yield "## What it reads\n\n| | |\n|---|---|"
+    if trained.uses_slides:
+        mpp = f"{cohort['mpp']:g} µm a pixel" if cohort["mpp"] else _UNKNOWN
+        side = f"{cohort['patch_size']} pixels" if cohort["patch_size"] else _UNKNOWN
+        yield f"| patch encoder | {cohort['encoder'] or _UNKNOWN}, {trained.feature_dim} channels |"
+        yield f"| resolution | {mpp} |"
+        yield f"| patch size | {side} |"
+        yield f"| patch order | {cohort['patch_order']} |"
+    if trained.uses_genes:
+        unit = cohort["expression"].get("column") or _UNKNOWN
+        yield f"| genes | {len(trained.gene_ids)}, in the order of `genes.csv` |"
+        yield f"| unit | {unit} |"
+        yield f"| transform | {cohort['expression_transform']}; scaling is part of the model |"
+    yield ""
+
+
+def _card_training(trained: TrainedModel, facts: dict[str, Any]) -> Iterator[str]:
+    cohort, metrics = trained.trained_on, facts.get("metrics", {})
+    run, with_ = facts.get("training", {}), facts["exported_with"]
+    patients = metrics.get("cohort", {}).get("n", {})
+    parts = ", ".join(f"{count} {part}" for part, count in patients.items()) or _UNKNOWN
+    kind = "**SYNTHETIC** patients" if trained.synthetic else "patients"
+    yield "## What it was trained on\n\n| | |\n|---|---|"
+    yield f"| cohort | '{cohort['name']}', {kind}, fingerprint `{cohort['fingerprint'][:16]}` |"
+    yield f"| split | {cohort['split']}: {parts} |"
+    yield f"| seed, epoch | {run.get('seed', _UNKNOWN)}, {facts.get('epoch', _UNKNOWN)} |"
+    yield f"| precision | {trained.precision} |"
+    yield (
+        f"| versions | trained with gimp_fast {run.get('gimp_fast') or _UNKNOWN}, exported with "
+        f"gimp_fast {with_['gimp_fast']}, torch {with_['torch']} |"
+    )
+    yield ""
+
+
+def _card_results(facts: dict[str, Any]) -> Iterator[str]:
+    yield "## Results\n"
+    metrics = facts.get("metrics", {})
+    for part, note in (("test", ""), ("val", " (the epoch was chosen on these patients)")):
+        if part in metrics:
+            yield f"- {part}{note}: {metrics_text(metrics[part])}"
+    if "test" not in metrics:
+        yield f"- {_UNKNOWN}"
+    yield ""

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.arrays import model_inputs
+from gimp_fast.inference.arrays import cohort_columns, model_inputs
+from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientModel, available, build, model_class
 from gimp_fast.models.outputs import outputs_of
 from gimp_fast.ops.backends import choose_device
@@ -21,24 +22,23 @@ from gimp_fast.training.scaling import GeneScaler
 if TYPE_CHECKING:
     import pandas as pd
 
-PRECISIONS = ("fp32", "bf16", "fp16")
-
 
 class TrainedModel:
-    """A model and all that it needs for a patient it has not seen.
+    """A model and all that it needs to predict a new patient.
 
     Attributes:
         source: the run or export that it was loaded from.
         facts: what the checkpoint says: ``method``, ``model`` (its configuration), ``cohort`` (what
             it was trained on: genes, encoder, resolution, patch order …), ``epoch``, and, where the
-            run or export has them, ``metrics`` and ``training``.
+            run or export records them, ``metrics`` and ``training``.
         model: in evaluation mode, on ``device``.
         scaler: of gene expression; None for a model of slides alone.
         classes: names of the columns of the probabilities.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
         device: where the model is.
-        precision: autocast type of its forward pass; as it was trained, unless asked for another.
+        precision: autocast type of its forward pass; that of training, unless another was asked
+            for.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TrainedModel:
         Args:
             tensors: of the checkpoint: ``model.*``, and ``scaler.*`` of a model that reads genes.
             facts: of the checkpoint.
-            source: where both are from; errors name it.
+            source: where both come from; errors name it.
             device: ``"auto"`` is a GPU if there is one.
             precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None as it was trained.
             backend: of the operators, see :func:`gimp_fast.ops.available_backends`.
@@ -133,8 +133,8 @@ class TrainedModel:
             (B, classes) float32.
 
         Raises:
-            GimpError: shapes that are not those of the model, genes that are missing, values that
-                are not finite, or a patient of whom there is nothing that the model reads.
+            GimpError: shapes that do not fit the model, missing genes, values that are not finite,
+                or a patient without anything that the model reads.
         """
         return self.outputs(model_inputs(self, patches, genes))[0]
 
@@ -157,25 +157,30 @@ class TrainedModel:
         """
         return outputs_of(self.model, inputs, self.device, self.precision)
 
-    def predict_cohort(
-        self, cohort: Cohort, case_ids: Sequence[str] | None = None, **options: Any
-    ) -> pd.DataFrame:
-        """Predictions on patients of a prepared cohort, with warnings where they do not fit.
+    def columns_in(
+        self, cohort: Cohort, case_ids: Sequence[str] | None = None
+    ) -> np.ndarray | None:
+        """(G,) columns of the model's genes in a cohort; None if it reads no genes there.
 
         Args:
-            cohort: an open cohort; its genes are aligned by id.
-            case_ids: patients, in this order; None for all.
-            options: fields of :class:`gimp_fast.inference.predictions.PredictOptions`.
-
-        Returns:
-            A row a patient, as in ``predictions.csv``.
+            cohort: an open cohort.
+            case_ids: the patients that are read; None for all.
 
         Raises:
-            GimpError: unknown patients, features of another width, or genes that are missing.
+            GimpError: features of another width than the model's, or missing genes.
         """
-        from gimp_fast.inference.predictions import PredictOptions, predict_cohort
-
-        return predict_cohort([self], cohort, case_ids, PredictOptions(**options)).table
+        cases = cohort.case_ids if case_ids is None else case_ids
+        reads_slides = self.uses_slides and any(map(cohort.has_slides, cases))
+        if reads_slides and cohort.feature_dim != self.feature_dim:
+            raise GimpError(
+                f"{cohort.path}: found features of {cohort.feature_dim} channels (encoder "
+                f"{cohort.encoder or 'not recorded'}); expected {self.feature_dim} (encoder "
+                f"{self.trained_on.get('encoder') or 'not recorded'}), as the model of "
+                f"{self.source} was trained on"
+            )
+        if self.uses_genes and any(map(cohort.has_expression, cases)):
+            return cohort_columns(self, cohort)
+        return None
 
     def __repr__(self) -> str:
         trained = self.trained_on
@@ -213,5 +218,5 @@ def _built(
 
 
 def _scaler(tensors: dict[str, Tensor]) -> GeneScaler:
-    """Without columns: new patients are brought to the model's genes before they are scaled."""
+    """A scaler without columns: genes of new patients are aligned before they are scaled."""
     return GeneScaler(tensors["scaler.mean"].numpy(), tensors["scaler.std"].numpy())

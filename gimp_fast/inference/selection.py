@@ -1,14 +1,47 @@
-"""Which patients a heatmap is asked for."""
+"""Which patients of a cohort are predicted or drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.tables.labels import PATIENT_COLUMNS
 from gimp_fast.errors import GimpError
+from gimp_fast.files.table import open_table
 from gimp_fast.inference.model import TrainedModel
 
-_SHOWN = 5
+_SHOWN = 30
+
+
+def chosen_cases(
+    cohort: Cohort,
+    cases: Sequence[str] = (),
+    split: str | None = None,
+    part: str | None = None,
+) -> list[str]:
+    """Patients to predict, in the order asked for.
+
+    Args:
+        cohort: whose patients they are.
+        cases: ids, and files of ids; none for all.
+        split: name of a split; None for the only one, if a part is asked for.
+        part: ``"train"``, ``"val"`` or ``"test"``; None for all parts of the split.
+
+    Raises:
+        GimpError: ids or a split that the cohort does not have, or a choice by both.
+    """
+    if cases and (split or part):
+        raise GimpError("choose patients by --cases or by --split and --part, not by both")
+    if cases:
+        return known_cases(cohort, [id for given in cases for id in _ids(given)])
+    if not (split or part):
+        return list(cohort.case_ids)
+    if part not in (None, *PARTS):
+        raise GimpError(f"part: found '{part}'; expected one of {', '.join(PARTS)}")
+    parts = cohort.split(cohort.only_split(split))
+    return [case for name in PARTS if part in (None, name) for case in parts[name]]
 
 
 def select_patients(
@@ -20,10 +53,10 @@ def select_patients(
     part: str | None = None,
     split: str | None = None,
 ) -> list[str]:
-    """Case ids by name, by slide, or by part of a split.
+    """Patients to draw: by id, by slide, or by part of a split.
 
     Args:
-        trained: the model; patients with nothing that it reads are left out of a part.
+        trained: the model; a part is without the patients who have nothing that it reads.
         cohort: whose patients they are.
         cases: these patients.
         slides: the patients of these slides.
@@ -35,8 +68,7 @@ def select_patients(
         GimpError: unknown names, or nobody to draw.
     """
     if cases is not None:
-        _check_known(cases, cohort.case_ids, "patient", cohort)
-        return list(dict.fromkeys(cases))
+        return known_cases(cohort, cases)
     if slides is not None:
         owners = {
             slide: case
@@ -44,16 +76,17 @@ def select_patients(
             if cohort.has_slides(case)
             for slide in cohort.bag(case).slide_ids
         }
-        _check_known(slides, owners, "slide", cohort)
+        _check_known(cohort, slides, owners, "slide")
         return list(dict.fromkeys(owners[slide] for slide in slides))
     same = cohort.fingerprint == trained.trained_on.get("fingerprint")
-    if part is None:
-        part = "test" if same else "all"
+    part = part or ("test" if same else "all")
     if part == "all":
-        chosen = list(cohort.case_ids)
+        chosen = cohort.case_ids
     else:
-        chosen = cohort.split(split or _split_name(trained, cohort, same))[part]
-    usable = [case for case in chosen if _usable(trained, cohort, case)]
+        if same and split is None and trained.trained_on.get("split") in cohort.split_names:
+            split = trained.trained_on["split"]
+        chosen = cohort.split(cohort.only_split(split))[part]
+    usable = [case for case in chosen if cohort.usable(case, trained.modalities)]
     if not usable:
         raise GimpError(
             f"{cohort.path}: found no patient of the part '{part}' with what the model reads"
@@ -61,25 +94,38 @@ def select_patients(
     return usable
 
 
-def _split_name(trained: TrainedModel, cohort: Cohort, same: bool) -> str:
-    if same and trained.trained_on.get("split") in cohort.split_names:
-        return trained.trained_on["split"]
-    if len(cohort.split_names) == 1:
-        return cohort.split_names[0]
-    raise GimpError(
-        f"{cohort.path}: found {len(cohort.split_names)} splits; expected --split with one of "
-        f"{', '.join(cohort.split_names) or 'none, for it has none: give --part all'}"
-    )
+def known_cases(cohort: Cohort, ids: Sequence[str]) -> list[str]:
+    """Each id once, in order; GimpError if the cohort lacks one, or if there is none."""
+    ids = list(dict.fromkeys(ids))
+    _check_known(cohort, ids, cohort.case_ids, "patient")
+    if not ids:
+        raise GimpError(f"{cohort.path}: no patient was asked for; expected one or more")
+    return ids
 
 
-def _usable(trained: TrainedModel, cohort: Cohort, case: str) -> bool:
-    return (trained.uses_slides and cohort.has_slides(case)) or (
-        trained.uses_genes and cohort.has_expression(case)
-    )
-
-
-def _check_known(asked: Sequence[str], known: Sequence[str] | dict, what: str, cohort: Cohort):
-    unknown = [name for name in asked if name not in set(known)]
+def _check_known(cohort: Cohort, asked: Sequence[str], names: Collection[str], what: str) -> None:
+    existing = frozenset(names)
+    unknown = [name for name in asked if name not in existing]
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-        raise GimpError(f"{cohort.path}: found no {what} {', '.join(unknown[:_SHOWN])}{more}")
+        raise GimpError(
+            f"{cohort.path}: found no {what} {', '.join(unknown[:_SHOWN])}{more} ({len(unknown)} "
+            f"of {len(asked)} asked for); expected names such as {', '.join(list(names)[:3])}"
+        )
+
+
+def _ids(given: str) -> list[str]:
+    return read_case_list(Path(given)) if Path(given).is_file() else [given]
+
+
+def read_case_list(file: Path) -> list[str]:
+    """Ids from a table with a column ``case_id`` (or ``PATIENT``), or from a list, one a line.
+
+    Raises:
+        FaultError: unreadable, or a table without such a column.
+    """
+    table = open_table(file)
+    is_list = len(table.header) == 1 and table.header[0] not in PATIENT_COLUMNS
+    column = table.header[0] if is_list else table.one_of(*PATIENT_COLUMNS)
+    ids = [case for _, case in table.rows(column) if case]
+    return [column, *ids] if is_list else ids

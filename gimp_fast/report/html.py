@@ -54,7 +54,7 @@ def write_report(run_dir: Path | str) -> Path:
     Raises:
         GimpError: one of these files is missing or damaged; the message names it.
     """
-    run = open_run(run_dir)
+    run = open_run(run_dir).read_all()
     folder = run.path / layout.FIGURES
     folder.mkdir(exist_ok=True)
     with style.rc():

@@ -32,12 +32,22 @@ EXPORT_CONFIG = "config.json"
 GENES = "genes.csv"
 CARD = "README.md"
 CHECKSUMS = "checksums.txt"
+EXPORT_FILES = (WEIGHTS, EXPORT_CONFIG, GENES, CARD, CHECKSUMS)
 
-# A folder of heatmaps.
+# A folder of heatmaps: the summary, and the folder of all patients' genes.
 MAPS = "heatmaps.json"
-SLIDE_MAP = "slide.json"
-GENE_MAP = "genes.json"
 GENE_MAPS = "genes"
+# The folder of a slide, and the record that is written when it is complete.
+SLIDE_MAP = "slide.json"
+PATCH_TABLE = "patches.csv"
+TOP_TABLE = "top.csv"
+OVERLAY = "overlay.png"
+THUMBNAIL = "thumbnail.png"
+MONTAGE = "top.png"
+GEOJSON = "patches.geojson"
+# The folder of a patient's genes, which holds a table named as that of an export, and its record.
+GENE_MAP = "genes.json"
+GENE_BARS = "genes.png"
 
 # Of a checkpoint's JSON and its checksum, in the header of its safetensors file.
 STATE_KEY = "gimp_fast"

@@ -214,6 +214,12 @@ class Run:
         """Path of a stage's checkpoint, or of ``"last"``."""
         return layout.checkpoint_file(self.path, name)
 
+    def read_all(self) -> Run:
+        """The run, after reading and checking every file that training leaves."""
+        for name in ("config", "environment", "epochs", "metrics", "predictions", "embeddings"):
+            getattr(self, name)
+        return self
+
     @cached_property
     def config_text(self) -> str:
         """``config.yaml``: the resolved settings."""
@@ -274,16 +280,14 @@ def open_run(path: str | Path) -> Run:
     if not path.is_dir():
         raise GimpError(f"{path}: no such run folder")
     if not is_run(path):
-        raise GimpError(
-            f"{path}: found a folder without {layout.CONFIG}; expected a run that `gimp-fast "
-            "train` wrote"
-        )
+        file = path / layout.CONFIG
+        raise GimpError(f"{file}: missing; expected a run that `gimp-fast train` wrote")
     return Run(path)
 
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
-    return any((path / n).exists() for n in (layout.CONFIG, layout.METRICS, layout.CHECKPOINTS))
+    return any((path / name).exists() for name in (layout.CONFIG, layout.CHECKPOINTS))
 
 
 def read_object_or_empty(file: Path) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import torch
 
 from gimp_fast import models
 from gimp_fast.errors import GimpError
-from gimp_fast.heatmaps.attribution import ATTRIBUTIONS, attribute, describe
-from gimp_fast.heatmaps.gene_tables import fragment_table, gene_table
+from gimp_fast.heatmaps.attribution import attribute, describe
+from gimp_fast.heatmaps.gene_maps import fragment_table, gene_table
+from gimp_fast.heatmaps.options import ATTRIBUTIONS
 from gimp_fast.inference import TrainedModel
 from gimp_fast.nn import attention_rollout, cls_attention
 

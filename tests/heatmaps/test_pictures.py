@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gimp_fast.heatmaps.draw_genes import GeneBars, write_gene_bars
 from gimp_fast.heatmaps.draw_slide import (
     SlideMap,
     SlideView,
@@ -16,6 +15,7 @@ from gimp_fast.heatmaps.draw_slide import (
     write_montage,
     write_overlay,
 )
+from gimp_fast.heatmaps.gene_maps import GeneBars, write_gene_bars
 from gimp_fast.heatmaps.raster import LONGEST, Canvas, blend, rasterise, resample
 from gimp_fast.report import write_report
 

@@ -6,25 +6,21 @@ import json
 
 import pandas as pd
 import pytest
+from builders.runs import TINY, train_run
 
 import gimp_fast
 from gimp_fast import predict
-from gimp_fast.data.cohort import PARTS
-from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
-from gimp_fast.inference.model import PRECISIONS
-from gimp_fast.inference.predictions import PredictOptions
-from gimp_fast.training import load_config, train
-
-TINY = ["model.dim=8", "model.heads=2", "model.num_landmarks=8", "genes.epochs=0"]
-TINY += ["pretrain.epochs=0", "finetune.epochs=1", "bootstrap=10", "threads=1"]
+from gimp_fast.data.cohort import PARTS, open_cohort
+from gimp_fast.inference import options
+from gimp_fast.options import read_options
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(cohort_folder, tmp_path_factory):
     """A cohort and a run on it; not to be changed."""
-    folder = tmp_path_factory.mktemp("synthetic") / "out"
-    prepare_synthetic(folder, SyntheticConfig(num_patients=30, feature_dim=8, num_genes=60))
-    train(load_config(overrides=TINY), folder / "cohort", folder / "run", log=lambda text: None)
+    folder = tmp_path_factory.mktemp("predict")
+    (folder / "cohort").symlink_to(cohort_folder)
+    train_run(folder / "run", cohort_folder, *TINY)
     return folder
 
 
@@ -33,11 +29,9 @@ def run(*argv: object) -> int:
 
 
 def test_choices_and_defaults_of_the_command_are_those_of_the_code():
-    assert predict.PARTS == PARTS
-    assert predict.PRECISIONS == PRECISIONS
+    assert options.PARTS == PARTS
     args = predict.build_parser().parse_args(["--run", "x"])
-    options = PredictOptions()
-    assert (args.batch_size, args.max_patches) == (options.batch_size, options.max_patches)
+    assert read_options(args, options.PredictOptions) == options.PredictOptions()
 
 
 def test_from_a_run_to_predictions(folder, tmp_path, capsys):
@@ -45,16 +39,16 @@ def test_from_a_run_to_predictions(folder, tmp_path, capsys):
     assert run("--run", folder / "run", "--data", folder / "cohort", "--out", out) == 0
     said = capsys.readouterr().out
     assert "SYNTHETIC: trained on generated patients" in said
-    assert "30 patients of the SYNTHETIC cohort 'synthetic'" in said
+    assert "40 patients of the SYNTHETIC cohort 'synthetic'" in said
     metrics = json.loads((folder / "run" / "metrics.json").read_text())["test"]["accuracy"]
-    assert f"labels known: accuracy {metrics['value']:.3f} ({metrics['k']}/6, 95 % CI" in said
-    assert "no evidence: accuracy" in said
-    assert "training-patient  24/30" in said
-    assert len(pd.read_csv(out)) == 30
+    assert f"labels known: accuracy {metrics['value']:.3f} ({metrics['k']}/8, 95 % CI" in said
+    assert "no evidence of performance): accuracy" in said
+    assert "training-patient  32/40" in said
+    assert len(pd.read_csv(out)) == 40
     summary = json.loads((tmp_path / "predictions.warnings.json").read_text(encoding="utf-8"))
     assert summary["models"] == [str(folder / "run")]
     assert summary["synthetic"] is True
-    assert summary["metrics"]["new"]["n"] == 6
+    assert summary["metrics"]["new"]["n"] == 8
 
 
 def test_exported_and_in_an_ensemble(folder, tmp_path, capsys):
@@ -70,7 +64,15 @@ def test_exported_and_in_an_ensemble(folder, tmp_path, capsys):
     both = ["--run", model, "--run", folder / "run", *data, "--out", tmp_path / "c.csv"]
     assert run(*both) == 0
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "c.csv").read_bytes()
-    assert list(pd.read_csv(tmp_path / "c.csv")["warnings"].isna()) == [True] * 6
+    assert set(pd.read_csv(tmp_path / "c.csv")["warnings"].dropna()) == {"small-bag"}
+
+
+def test_a_patient_like_those_of_training_has_no_warnings(folder, tmp_path, capsys):
+    cohort = open_cohort(folder / "cohort")
+    case = next(c for c in cohort.split("split_0")["test"] if cohort.bag(c).num_patches >= 16)
+    argv = ["--run", folder / "run", "--data", folder / "cohort", "--out", tmp_path / "one.csv"]
+    assert run(*argv, "--cases", case) == 0
+    assert pd.read_csv(tmp_path / "one.csv")["warnings"].isna().all()
     assert "no warnings" in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from builders.runs import TINY, train_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,27 +18,28 @@ import gimp_fast
 from gimp_fast.data import open_cohort
 from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
 from gimp_fast.data.prepare.join_rna import RnaOptions
-from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.inference.cases import chosen_cases, read_case_list
-from gimp_fast.inference.predictions import PredictOptions, plan_batches, predict_cohort
+from gimp_fast.errors import GimpError
+from gimp_fast.inference.options import PredictOptions
+from gimp_fast.inference.predictions import plan_batches, predict_cohort
 from gimp_fast.training.predicting import predict
 from gimp_fast.training.sampling import PatientReader
 
 
-def probabilities(table, classes):
-    return table[[f"prob_{name}" for name in classes]].to_numpy(np.float32)
+def predicted(trained, cohort, cases=None, **options):
+    return predict_cohort([trained], cohort, cases, PredictOptions(**options))
 
 
 def test_predictions_are_those_that_the_run_wrote(any_run, cohort):
     with (any_run / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     trained = gimp_fast.load(any_run)
-    table = trained.predict_cohort(cohort, [row["case_id"] for row in rows])
+    found = predicted(trained, cohort, [row["case_id"] for row in rows])
+    table = found.table
     assert list(table["case_id"]) == [row["case_id"] for row in rows]
     assert list(table["label"]) == [row["label"] for row in rows]
     assert list(table["prediction"]) == [row["prediction"] for row in rows]
     expected = [[float(row[f"prob_{name}"]) for name in trained.classes] for row in rows]
-    np.testing.assert_allclose(probabilities(table, trained.classes), expected, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities(), expected, atol=1e-6)
 
 
 def test_on_the_same_batches_they_are_the_same_bits(any_run, cohort):
@@ -46,8 +48,8 @@ def test_on_the_same_batches_they_are_the_same_bits(any_run, cohort):
     expected, _ = predict(
         trained.model, reader, cases, batch_size=10, device=torch.device("cpu"), precision="fp32"
     )
-    table = trained.predict_cohort(cohort, cases, batch_size=10)
-    np.testing.assert_array_equal(probabilities(table, trained.classes), expected)
+    found = predicted(trained, cohort, cases, batch_size=10)
+    np.testing.assert_array_equal(found.probabilities(), expected)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,8 @@ def test_on_the_same_batches_they_are_the_same_bits(any_run, cohort):
 )
 def test_batches_change_nothing_but_rounding(gimp_run, cohort, options):
     trained = gimp_fast.load(gimp_run)
-    expected = probabilities(trained.predict_cohort(cohort), trained.classes)
-    found = probabilities(trained.predict_cohort(cohort, **options), trained.classes)
+    expected = predicted(trained, cohort).probabilities()
+    found = predicted(trained, cohort, **options).probabilities()
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -80,7 +82,7 @@ def test_impossible_bounds(name):
 def test_the_mean_of_several_models(run_of, cohort):
     models = [gimp_fast.load(run_of(*key)) for key in (("gimp", "both"), ("abmil", "slide"))]
     together = predict_cohort(models, cohort)
-    each = [probabilities(m.predict_cohort(cohort), m.classes) for m in models]
+    each = [predicted(model, cohort).probabilities() for model in models]
     expected = np.mean(each, axis=0)
     np.testing.assert_allclose(together.probabilities(), expected, atol=1e-7)
     assert list(together.table["prediction"]) == [models[0].classes[i] for i in expected.argmax(1)]
@@ -109,13 +111,13 @@ def new_patients(cohort_folder, tmp_path_factory):
 def test_patients_without_labels(new_patients, gimp_run, cohort, tmp_path):
     prepare(new_patients(tmp_path / "new", rna={"genes_of": gimp_run}))
     new, trained = open_cohort(tmp_path / "new"), gimp_fast.load(gimp_run)
-    table = trained.predict_cohort(new)
-    expected = trained.predict_cohort(cohort)
+    table = predicted(trained, new).table
+    expected = predicted(trained, cohort).table
     assert table.drop(columns=["label", "warnings"]).equals(
         expected.drop(columns=["label", "warnings"])
     )
     assert set(table["label"]) == {""}
-    assert predict_cohort([trained], new).metrics() == {}
+    assert predicted(trained, new).metrics() == {}
 
 
 def test_genes_in_another_order_and_among_others(new_patients, cohort, tmp_path):
@@ -124,34 +126,25 @@ def test_genes_in_another_order_and_among_others(new_patients, cohort, tmp_path)
     chosen.write_text("\n".join(cohort.gene_ids[10:40]), encoding="utf-8")
     labels = {"labels": cohort.path.parent / "raw" / "labels.csv", "cases": None}
     prepare(new_patients(tmp_path / "some", rna={"genes": chosen}, **labels))
-    run = _train(tmp_path, tmp_path / "some")
+    run = train_run(tmp_path / "run", tmp_path / "some", *TINY)
     chosen.write_text("\n".join(reversed(cohort.gene_ids)), encoding="utf-8")
     prepare(new_patients(tmp_path / "all", rna={"genes": chosen}))
     some, new = open_cohort(tmp_path / "some"), open_cohort(tmp_path / "all")
     assert new.gene_ids == cohort.gene_ids[::-1]
     trained = gimp_fast.load(run)
     assert trained.gene_ids == cohort.gene_ids[10:40]
-    a, b = (probabilities(trained.predict_cohort(c), trained.classes) for c in (some, new))
+    a, b = (predicted(trained, cohort).probabilities() for cohort in (some, new))
     np.testing.assert_array_equal(a, b)
 
 
 def test_the_most_variable_genes(cohort_folder, cohort, tmp_path):
-    run = _train(tmp_path, cohort_folder, "most_variable_genes=20")
+    run = train_run(tmp_path / "run", cohort_folder, *TINY, "most_variable_genes=20")
     trained = gimp_fast.load(run)
     assert len(trained.gene_ids) == 20
     expected = csv.DictReader((run / "predictions.csv").open(encoding="utf-8"))
     expected = {row["case_id"]: float(row["prob_SYN-A"]) for row in expected}
-    table = trained.predict_cohort(cohort, list(expected))
+    table = predicted(trained, cohort, list(expected)).table
     np.testing.assert_allclose(table["prob_SYN-A"], list(expected.values()), atol=1e-6)
-
-
-def _train(tmp_path, cohort, *overrides):
-    from gimp_fast.training import load_config, train
-
-    tiny = ["model.dim=8", "model.heads=2", "model.num_landmarks=8", "genes.epochs=0"]
-    tiny += ["pretrain.epochs=0", "finetune.epochs=1", "bootstrap=10", "threads=1", *overrides]
-    train(load_config(overrides=tiny), cohort, tmp_path / "run", log=lambda text: None)
-    return tmp_path / "run"
 
 
 def test_genes_that_are_missing(new_patients, gimp_run, cohort, tmp_path):
@@ -160,7 +153,7 @@ def test_genes_that_are_missing(new_patients, gimp_run, cohort, tmp_path):
     prepare(new_patients(tmp_path / "fewer", rna={"genes": chosen}))
     trained = gimp_fast.load(gimp_run)
     with pytest.raises(GimpError, match="found 58 of the model's 60 genes") as caught:
-        trained.predict_cohort(open_cohort(tmp_path / "fewer"))
+        predicted(trained, open_cohort(tmp_path / "fewer"))
     assert str(tmp_path / "fewer") in str(caught.value)
     assert f"{cohort.gene_ids[58]}, {cohort.gene_ids[59]}" in str(caught.value)
     assert f"--genes-of {gimp_run}" in str(caught.value)
@@ -171,10 +164,10 @@ def test_rna_alone(new_patients, run_of, tmp_path, method, modalities):
     changes = {"slides": (), "cases": None, "allow_missing_modality": True}
     prepare(new_patients(tmp_path / "rna", **changes))
     new, trained = open_cohort(tmp_path / "rna"), gimp_fast.load(run_of(method, modalities))
-    table = trained.predict_cohort(new)
-    assert set(table["slide_ids"]) == {""}
-    assert np.isfinite(probabilities(table, trained.classes)).all()
-    codes = set(";".join(table["warnings"]).split(";"))
+    found = predicted(trained, new)
+    assert set(found.table["slide_ids"]) == {""}
+    assert np.isfinite(found.probabilities()).all()
+    codes = set(";".join(found.table["warnings"]).split(";"))
     assert ("no-slide" in codes) == (modalities == "both")
 
 
@@ -183,12 +176,12 @@ def test_patients_of_whom_the_model_reads_nothing(new_patients, run_of, tmp_path
     prepare(new_patients(tmp_path / "rna", slides=(), **changes))
     slide_model = gimp_fast.load(run_of("abmil", "slide"))
     with pytest.raises(GimpError, match=r"found none of \d+ patients with what the model reads"):
-        slide_model.predict_cohort(open_cohort(tmp_path / "rna"))
+        predicted(slide_model, open_cohort(tmp_path / "rna"))
     # Slides of some, listed under their own names, beside RNA of all.
     options = new_patients(tmp_path / "mixed", **changes)
     prepare(new_patients(tmp_path / "mixed", slides=options.slides[:1], **changes))
     new = open_cohort(tmp_path / "mixed")
-    found = predict_cohort([slide_model], new)
+    found = predicted(slide_model, new)
     nothing = ~found.table["slide_ids"].astype(bool).to_numpy()
     assert 0 < nothing.sum() < len(new)
     assert np.isnan(found.probabilities()[nothing]).all()
@@ -206,28 +199,28 @@ def test_features_of_another_width(new_patients, gimp_run, tmp_path):
     options = new_patients(tmp_path / "new", slides=(folder,), **changes)
     prepare(options)
     with pytest.raises(GimpError, match=r"found features of 192 channels .*; expected 8 .*synth"):
-        gimp_fast.load(gimp_run).predict_cohort(open_cohort(tmp_path / "new"))
+        predicted(gimp_fast.load(gimp_run), open_cohort(tmp_path / "new"))
 
 
 def test_unknown_patients_are_all_named(gimp_run, cohort):
     cases = ["X1", cohort.case_ids[0], "X2"]
     with pytest.raises(GimpError, match=r"found no patient X1, X2 \(2 of 3 asked for\)"):
-        gimp_fast.load(gimp_run).predict_cohort(cohort, cases)
-    with pytest.raises(GimpError, match="found no patient to predict"):
-        gimp_fast.load(gimp_run).predict_cohort(cohort, [])
+        predicted(gimp_fast.load(gimp_run), cohort, cases)
+    with pytest.raises(GimpError, match="no patient was asked for"):
+        predicted(gimp_fast.load(gimp_run), cohort, [])
 
 
 def test_metrics_are_apart_for_patients_of_training(gimp_run, cohort):
     trained, split = gimp_fast.load(gimp_run), cohort.split("split_0")
-    metrics = predict_cohort([trained], cohort).metrics(resamples=20)
+    metrics = predicted(trained, cohort).metrics(resamples=20)
     expected = json.loads((gimp_run / "metrics.json").read_text())["test"]
     assert metrics["new"] == expected
     assert metrics["seen"]["n"] == len(split["train"]) + len(split["val"])
-    assert set(predict_cohort([trained], cohort, split["train"]).metrics(resamples=5)) == {"seen"}
+    assert set(predicted(trained, cohort, split["train"]).metrics(resamples=5)) == {"seen"}
 
 
 def test_what_is_written_is_what_was_predicted(gimp_run, cohort, tmp_path):
-    predictions = predict_cohort([gimp_fast.load(gimp_run)], cohort)
+    predictions = predicted(gimp_fast.load(gimp_run), cohort)
     beside = predictions.write(tmp_path / "new" / "predictions.csv", {"metrics": {}})
     with (tmp_path / "new" / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -241,57 +234,8 @@ def test_what_is_written_is_what_was_predicted(gimp_run, cohort, tmp_path):
     np.testing.assert_array_equal(written, predictions.probabilities())
     summary = json.loads(beside.read_text(encoding="utf-8"))
     assert beside.name == "predictions.warnings.json"
-    assert summary["counts"]["training-patient"] == 24
-    assert summary["patients"] == 30
-    told = {case: {w["code"] for w in some} for case, some in summary["warnings"].items()}
-    assert told == {row["case_id"]: set(row["warnings"].split(";")) for row in rows if row["warnings"]}  # fmt: skip  # noqa: E501
-
-
-def test_choosing_patients(cohort, tmp_path):
-    split = cohort.split("split_0")
-    assert chosen_cases(cohort) == list(cohort.case_ids)
-    assert chosen_cases(cohort, part="test") == split["test"]
-    assert chosen_cases(cohort, split="split_0") == split["train"] + split["val"] + split["test"]
-    file = tmp_path / "ids.txt"
-    file.write_text("\n".join(split["val"]) + "\n\n", encoding="utf-8")
-    first = cohort.case_ids[0]
-    expected = list(dict.fromkeys([first, *split["val"]]))
-    assert chosen_cases(cohort, [first, str(file), first]) == expected
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"cases": ["x"], "part": "test"}, "not by both"),
-        ({"part": "exam"}, "found 'exam'"),
-        ({"split": "nothing"}, "no split 'nothing'"),
-        ({"cases": ["x"]}, "found no patient x"),
-    ],
-)
-def test_impossible_choices(cohort, choice, message):
-    with pytest.raises(GimpError, match=message):
-        chosen_cases(cohort, **choice)
-
-
-IDS = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=6)
-
-
-@given(st.lists(IDS.filter(lambda id: not set(id) & set(',;\t"')), min_size=1))
-def test_a_list_of_ids_is_read_as_it_is(tmp_path_factory, ids):
-    file = tmp_path_factory.mktemp("ids") / "ids.txt"
-    file.write_text("\n".join(ids), encoding="utf-8")
-    expected = ids[1:] if ids[0] in ("case_id", "PATIENT") else ids
-    assert read_case_list(file) == expected
-
-
-@given(st.binary(max_size=60))
-def test_any_file_is_a_list_or_a_clear_fault(tmp_path_factory, content):
-    file = tmp_path_factory.mktemp("ids") / "ids.csv"
-    file.write_bytes(content)
-    told = ""
-    try:
-        ids = read_case_list(file)
-    except FaultError as error:
-        ids, told = [], str(error)
-    assert all(ids)
-    assert not told or str(file) in told
+    assert summary["counts"]["training-patient"] == 32
+    assert summary["patients"] == 40
+    expected = {r["case_id"]: set(r["warnings"].split(";")) for r in rows if r["warnings"]}
+    found = {case: {c["code"] for c in cautions} for case, cautions in summary["warnings"].items()}
+    assert found == expected

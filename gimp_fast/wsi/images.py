@@ -1,39 +1,16 @@
-"""Slide images behind a heatmap: found by slide id, read at the size that is shown."""
+"""The images of a folder of slides: found by slide id, read at the size that is shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from gimp_fast.errors import GimpError
-
-if TYPE_CHECKING:
-    from gimp_fast.wsi import WholeSlide
+from gimp_fast.wsi import SUFFIXES, WholeSlide, open_wsi
+from gimp_fast.wsi.overview import read_overview
 
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-
-class SlideImage(Protocol):
-    """An open image.
-
-    Attributes:
-        size: width and height of level 0.
-        mpp: micrometres per pixel of level 0; None where not recorded.
-    """
-
-    size: tuple[int, int]
-    mpp: float | None
-
-    def thumbnail(self, longest: int) -> np.ndarray:
-        """(h, w, 3) uint8, the whole slide, its longest side at most ``longest``."""
-
-    def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
-        """(pixels, pixels, 3) uint8 of a square of level 0; white beyond the slide."""
-
-    def close(self) -> None:
-        """Release the file."""
 
 
 class SlideImages:
@@ -49,8 +26,6 @@ class SlideImages:
     def __init__(self, folder: Path):
         if not folder.is_dir():
             raise GimpError(f"{folder}: found no such folder; expected one of slide images")
-        from gimp_fast.wsi import SUFFIXES
-
         suffixes = (*SUFFIXES, *PLAIN_SUFFIXES)
         files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
         if not files:
@@ -62,7 +37,7 @@ class SlideImages:
             # GDC appends a UUID to the barcode of a slide, which feature files may have lost.
             self._files.setdefault(file.name.split(".")[0], file)
 
-    def open(self, slide_id: str) -> SlideImage | None:
+    def open(self, slide_id: str) -> _PlainImage | _Slide | None:
         """The slide's image; None if the folder has none.
 
         Raises:
@@ -72,8 +47,6 @@ class SlideImages:
         if file is None:
             return None
         if file.suffix.lower() not in PLAIN_SUFFIXES:
-            from gimp_fast.wsi import open_wsi
-
             return _Slide(open_wsi(file))
         try:
             return _PlainImage(file)
@@ -98,7 +71,7 @@ class _PlainImage:
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
         from PIL import Image
 
-        # What a crop adds beyond the picture is clear, and shows the white below it.
+        # A crop beyond the picture is transparent there, and shows the white below it.
         part = self._image.convert("RGBA").crop([round(v) for v in (x, y, x + side, y + side)])
         ground = Image.new("RGBA", part.size, "white")
         part = Image.alpha_composite(ground, part).convert("RGB")
@@ -116,8 +89,6 @@ class _Slide:
         self.size, self.mpp = (facts.width, facts.height), facts.mpp
 
     def thumbnail(self, longest: int) -> np.ndarray:
-        from gimp_fast.wsi.overview import read_overview
-
         return read_overview(self._slide, 1.0, max(1.0, max(self.size) / longest))[0]
 
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:

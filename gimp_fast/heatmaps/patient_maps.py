@@ -1,11 +1,11 @@
-"""The files of one slide's heatmap and of one patient's genes, from the weights of a model."""
+"""Writes the files of one slide's heatmap and of one patient's genes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,13 @@ import pandas as pd
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
 from gimp_fast.heatmaps.attribution import Attribution
-from gimp_fast.heatmaps.draw_genes import GeneBars, write_gene_bars
 from gimp_fast.heatmaps.draw_slide import SlideMap, SlideView, write_montage, write_overlay
-from gimp_fast.heatmaps.gene_tables import fragment_table, gene_table
-from gimp_fast.heatmaps.images import SlideImage
+from gimp_fast.heatmaps.gene_maps import GeneBars, fragment_table, gene_table, write_gene_bars
+from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patch_tables import PatchTable, write_csv, write_geojson
 from gimp_fast.heatmaps.places import PIXELS, PatchPlaces, patch_places
-from gimp_fast.inference.model import TrainedModel
-
-if TYPE_CHECKING:
-    from gimp_fast.heatmaps.make import HeatmapOptions
+from gimp_fast.heatmaps.protocols import ExplainedModel, SlideImage
+from gimp_fast.runs import layout
 
 _VIEW = 2400  # pixels of the longer side of the slide behind a map
 _TILE = 160  # pixels of a patch in the montage
@@ -31,18 +28,18 @@ _BARS = 20  # genes and fragments that are drawn
 
 @dataclass(frozen=True)
 class PatientMaps:
-    """What a model makes of a patient, and what every file of theirs says.
+    """One patient's prediction and weights: what all files of the patient share.
 
     Attributes:
         trained: the model.
-        cohort: whose the patient is.
-        bag: their patches; None without a slide.
+        cohort: the patient's cohort.
+        bag: the patient's patches; None without a slide.
         case_id: of the patient.
         found: weights and probabilities.
         attribution: what the weights are, in words.
     """
 
-    trained: TrainedModel
+    trained: ExplainedModel
     cohort: Cohort
     bag: Bag | None
     case_id: str
@@ -70,7 +67,7 @@ class PatientMaps:
         return self.trained.synthetic or self.cohort.synthetic
 
     def record(self) -> dict[str, Any]:
-        """The patient in ``heatmaps.json``, without slides and genes."""
+        """The patient's record in ``heatmaps.json``, without slides and genes."""
         pairs = zip(self.trained.classes, self.found.probabilities.tolist(), strict=True)
         return {
             "case_id": self.case_id,
@@ -81,7 +78,7 @@ class PatientMaps:
 
     @cached_property
     def percentiles(self) -> np.ndarray:
-        """(T,) in 0 … 100 among all patches of the patient; equal weights have equal ones."""
+        """(T,) in 0 … 100 among all patches of the patient; equal weights share a percentile."""
         weights = self.found.patches
         return 100 * (pd.Series(weights).rank().to_numpy() - 0.5) / len(weights)
 
@@ -112,33 +109,35 @@ def write_slide(
     image: SlideImage | None,
     options: HeatmapOptions,
     folder: Path,
+    image_folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the files of one slide; returns its record.
+    """The record of one slide, whose files are written.
 
     Args:
         maps: of the patient.
-        slide: one of the bag's, with a patch or more.
+        slide: one of the bag's, with at least one patch.
         image: of the slide; None draws tissue in grey.
         options: what to write.
         folder: where.
+        image_folder: where an image was looked for; the record mentions it if there was none.
     """
     mpp = None if image is None else image.mpp
     places = patch_places(slide, maps.cohort, patch_size=options.patch_size, mpp=mpp)
     table, notes = maps.table(slide, places), list(places.notes)
     top = table.highest(options.top)
-    write_csv(table, folder / "patches.csv")
-    write_csv(table, folder / "top.csv", top)
-    files = {"patches": "patches.csv", "top": "top.csv"}
+    write_csv(table, folder / layout.PATCH_TABLE)
+    write_csv(table, folder / layout.TOP_TABLE, top)
+    files = {"patches": layout.PATCH_TABLE, "top": layout.TOP_TABLE}
     if places.coords is not None and slide.num_patches:
         drawn = _slide_map(maps, table, places, top, image)
-        write_overlay(drawn, folder / "overlay.png", folder / "thumbnail.png")
-        files |= {"overlay": "overlay.png", "thumbnail": "thumbnail.png"}
+        write_overlay(drawn, folder / layout.OVERLAY, folder / layout.THUMBNAIL)
+        files |= {"overlay": layout.OVERLAY, "thumbnail": layout.THUMBNAIL}
         if image is not None and places.unit == PIXELS and len(top):
-            _montage(table, top, image, drawn, folder / "top.png")
-            files["montage"] = "top.png"
-        files |= _geojson(table, top, options, folder / "patches.geojson", notes)
-    if options.slide_images is not None and image is None:
-        notes.append(f"{options.slide_images} has no image of this slide: tissue is drawn in grey.")
+            _montage(table, top, image, drawn, folder / layout.MONTAGE)
+            files["montage"] = layout.MONTAGE
+        files |= _geojson(table, top, options, folder / layout.GEOJSON, notes)
+    if image_folder is not None and image is None:
+        notes.append(f"{image_folder} has no image of this slide: tissue is drawn in grey.")
     total = float(np.abs(maps.found.patches).sum()) or 1.0
     return {
         "slide_id": slide.slide_id,
@@ -206,7 +205,7 @@ def _geojson(
 def write_genes(
     maps: PatientMaps, expression: np.ndarray, options: HeatmapOptions, folder: Path
 ) -> dict[str, Any]:
-    """Write the files of one patient's genes; returns their record.
+    """The record of one patient's genes, whose files are written.
 
     Args:
         maps: of the patient, who has RNA.
@@ -217,7 +216,7 @@ def write_genes(
     trained = maps.trained
     genes = gene_table(trained, maps.found, expression)
     fragments = fragment_table(trained, maps.found)
-    genes.to_csv(folder / "genes.csv", index=False, float_format="%.6g")
+    genes.to_csv(folder / layout.GENES, index=False, float_format="%.6g")
     first = genes.drop_duplicates("gene_id").head(_BARS)
     names = [name or id for id, name in zip(first["gene_id"], first["gene_name"], strict=True)]
     bars = GeneBars(
@@ -228,9 +227,9 @@ def write_genes(
         gradients=first["gradient_input"].to_numpy(float),
         synthetic=maps.synthetic,
     )
-    write_gene_bars(bars, folder / "genes.png")
+    write_gene_bars(bars, folder / layout.GENE_BARS)
     return {
-        "files": {"genes": "genes.csv", "figure": "genes.png"},
-        "top_genes": names[: min(options.top, len(names))],
-        "top_fragments": bars.fragments[: min(options.top, len(bars.fragments))],
+        "files": {"genes": layout.GENES, "figure": layout.GENE_BARS},
+        "top_genes": names[: options.top],
+        "top_fragments": bars.fragments[: options.top],
     }

@@ -1,0 +1,70 @@
+"""What heatmaps need of a trained model and of slide images, which are handed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gimp_fast.data import Cohort
+from gimp_fast.models import PatientModel
+
+
+class ExplainedModel(Protocol):
+    """A trained model; :class:`gimp_fast.TrainedModel` describes the attributes."""
+
+    source: Path
+    model: PatientModel
+    method: str
+    classes: tuple[str, ...]
+    gene_ids: tuple[str, ...]
+    gene_names: tuple[str, ...]
+    trained_on: dict[str, Any]
+    synthetic: bool
+    uses_slides: bool
+    uses_genes: bool
+    feature_dim: int
+    device: torch.device
+    scaler: Any
+
+    def columns_in(
+        self, cohort: Cohort, case_ids: Sequence[str] | None = None
+    ) -> np.ndarray | None:
+        """(G,) columns of the model's genes in a cohort; None if it reads no genes there.
+
+        Raises:
+            GimpError: features of another width than the model's, or missing genes.
+        """
+
+
+class SlideImage(Protocol):
+    """An open image of a slide.
+
+    Attributes:
+        size: width and height of level 0.
+        mpp: micrometres per pixel of level 0; None where not recorded.
+    """
+
+    size: tuple[int, int]
+    mpp: float | None
+
+    def thumbnail(self, longest: int) -> np.ndarray:
+        """(h, w, 3) uint8, the whole slide, its longest side at most ``longest``."""
+
+    def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
+        """(pixels, pixels, 3) uint8 of a square of level 0; white beyond the slide."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class ImageFolder(Protocol):
+    """A folder of slide images, such as :class:`gimp_fast.wsi.images.SlideImages`."""
+
+    folder: Path
+
+    def open(self, slide_id: str) -> SlideImage | None:
+        """The image of a slide; None if the folder has none."""
