@@ -11,10 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gimp_fast.kernels
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.baselines import LogisticSettings
@@ -30,16 +31,7 @@ OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
 BOOTSTRAP_OF_A_RUN = "bootstrap=100"
 PACKAGE = Path(__file__).resolve().parents[1]
 # Rooms that show results, apply models or read slides: no result of a run depends on them.
-NOT_TRAINING = (
-    "experiments",
-    "heatmaps",
-    "inference",
-    "kernels",
-    "pages",
-    "report",
-    "viewer",
-    "wsi",
-)
+NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "viewer", "wsi"}
 
 
 @dataclass(frozen=True)
@@ -216,16 +208,15 @@ def _run(
 def code_digest(package: Path = PACKAGE) -> str:
     """sha256 of torch's version and of every Python file that a result can depend on.
 
-    The bytes of whole files count, comments included: a change may train more runs again than it
-    need, but a result of other code is never kept. The compiled library does not count.
+    Whole files count, comments included: a change may train more runs again than needed, but no
+    result of other code is kept. The compiled library does not count.
     """
-    spec = util.find_spec("gimp_fast.kernels")  # beside the package in a checkout
-    kernels = Path(spec.submodule_search_locations[0]) if spec else package / "kernels"
-    files = {f"kernels/{path.name}": path for path in kernels.glob("*.py")}
+    kernels = Path(gimp_fast.kernels.__path__[0])  # beside the package in a checkout
+    files = {f"kernels/{path.relative_to(kernels)}": path for path in kernels.rglob("*.py")}
     for path in package.rglob("*.py"):
         place = path.relative_to(package)
-        if place.parts[0] not in {*NOT_TRAINING, "kernels"} or path.name == "baselines.py":
-            files[place.as_posix()] = path
+        if place.parts[0] not in NOT_TRAINING or path.name == "baselines.py":
+            files[str(place)] = path
     digest = hashlib.sha256(metadata.version("torch").encode())
     for name, path in sorted(files.items()):
         digest.update(f"\n{name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())

@@ -239,7 +239,7 @@ def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:
 def long_arguments(cohort_folder: Path, out: Path, tiny: list[str]) -> list[str]:
     arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
     arguments += ["--only", "lr_slide", "abmil", "--jobs", "1", "--splits", "fold_0"]
-    return [*arguments, "--set", "finetune.epochs=120"]
+    return [*arguments, "--set", "finetune.epochs=60"]
 
 
 def test_a_command_that_is_stopped_goes_on(cohort_folder, tiny, tmp_path, capsys):
@@ -256,7 +256,7 @@ def test_a_command_that_is_stopped_goes_on(cohort_folder, tiny, tmp_path, capsys
     assert main(arguments) == 0
     assert "resuming after finetune epoch" in (unfinished / "log.txt").read_text()
     epochs = [json.loads(line)["epoch"] for line in (unfinished / "metrics.jsonl").open()]
-    assert epochs == list(range(1, 121))
+    assert epochs == list(range(1, 61))
     assert results(out)["num_runs"] == 2
 
 

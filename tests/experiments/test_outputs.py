@@ -138,6 +138,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
     cohort = {"name": "c", "synthetic": True, "split": "random_0", "classes": CLASSES, "n": {}}
     metrics = {"cohort": cohort, "modalities": "slide", "seed": 0}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "config.yaml").write_text("method: abmil\n")
     record.write_text("{")
     with pytest.raises(GimpError, match=r"run\.json: cannot be read.*; remove .* and run again"):
         read_run(run, tmp_path)
