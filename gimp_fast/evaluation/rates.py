@@ -138,7 +138,7 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
     blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
     drawn = [weighted_rates(predictions, block) for block in blocks]
     return {
-        name: estimate(value, np.concatenate([rates[name] for rates in drawn]))
+        name: estimate(value, np.concatenate([block[name] for block in drawn]))
         for name, (value,) in once.items()
     }
 
