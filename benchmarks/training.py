@@ -47,7 +47,7 @@ from _training_peers import (
     prepare_step,
 )
 
-from gimp_fast.ops.linear import linear
+from gimp_fast.ops.products import linear
 
 # Of the norm of a gradient in fp32: rounding turns the signs of distances that are nearly zero.
 TOLERANCE = 5e-3

@@ -12,12 +12,12 @@ Gate = Literal["linear", "bilinear"]
 
 
 class GatedReduction(nn.Module):
-    """o = ReLU(W_o (σ(gate) ⊙ ReLU(W_h v))): a representation, gated by itself and the other.
+    """o = ReLU(W_o (σ(gate) ⊙ ReLU(W_h v))): a gated representation.
 
     Args:
-        dim: of v.
-        gate_dim: of what the gate reads.
-        reduced: of o.
+        dim: width of v.
+        gate_dim: width of the input of the gate.
+        reduced: width of o.
         dropout: probability on o.
     """
 
@@ -35,20 +35,20 @@ class GatedReduction(nn.Module):
 
 
 class BilinearFusion(nn.Module):
-    """All products of the features of two gated representations, and the features themselves.
+    """Fusion of two gated representations by all products of their features.
 
         o_i = ReLU(W_i (σ(g_i) ⊙ ReLU(V_i v_i))),   k = [o_1; 1] ⊗ [o_2; 1]
         z = ReLU(W_k k),   out = ReLU(W [z; v_1; v_2]), or ReLU(W z) without the skip connection
 
-    The gates are g_i = U_i [v_1; v_2] (``"linear"``) or v_1ᵀ U_i v_2 (``"bilinear"``), biases left
-    out here. (Chen et al., IEEE TMI 2020, https://arxiv.org/abs/1912.08937, eq. 4 to 6.)
+    The gates are g_i = U_i [v_1; v_2] (``"linear"``) or v_1ᵀ U_i v_2 (``"bilinear"``). The formulas
+    omit biases. (Chen et al., IEEE TMI 2020, https://arxiv.org/abs/1912.08937, eq. 4 to 6.)
 
     Args:
-        dims: of v_1 and v_2.
-        reduced: of o_1 and o_2.
-        hidden: of z and of the result.
-        gate: what the gates read.
-        skip: whether v_1 and v_2 go around the products.
+        dims: widths of v_1 and v_2.
+        reduced: width of o_1 and o_2.
+        hidden: width of z and of the result.
+        gate: the kind of gate.
+        skip: adds the skip connection, v_1 and v_2 beside z.
         dropout: probability after each layer, and on the products.
     """
 
@@ -85,7 +85,7 @@ class BilinearFusion(nn.Module):
         both = torch.cat([first, second], 1)
         gate = both if self.gate == "linear" else _outer(first, second)
         first, second = self.first(first, gate), self.second(second, gate)
-        # With a one beside them, the products hold the features of each alone too.
+        # The appended ones make the products include the features themselves.
         fused = self.products(_outer(F.pad(first, (0, 1), value=1), F.pad(second, (0, 1), value=1)))
         return self.out(torch.cat([fused, both], 1) if self.skip else fused)
 

@@ -1,4 +1,4 @@
-"""A few queries of each patient attend over the packed rows of its bag."""
+"""Co-attention: a few queries of each patient attend over the packed rows of its bag."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from gimp_fast.ops.packing import Bags
 class CoAttention(nn.Module):
     """out = W_o (softmax(W_q q (W_k h)ᵀ / √d) W_v h), one head, bag by bag.
 
-    As W_q q (W_k h)ᵀ = (W_kᵀ W_q q) hᵀ, and as weights that sum to one carry W_v past the sum, keys
-    and values of the rows are never formed: what is multiplied are the few queries. A bias of the
-    keys would shift all scores of a query alike, which the softmax cancels; there is none.
+    Keys and values of the rows are never formed. W_q q (W_k h)ᵀ = (W_kᵀ W_q q) hᵀ needs only a
+    product with the few queries, and W_v can be applied after the sum, because the weights sum to
+    one. The keys have no bias: it would shift all scores of a query alike, and the softmax cancels
+    that.
 
     Args:
         dim: d of queries and rows.
@@ -30,15 +31,15 @@ class CoAttention(nn.Module):
     def forward(
         self, queries: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags
     ) -> tuple[Tensor, Tensor]:
-        """Attend over packed bags.
+        """What the queries read from their bags, and their attention.
 
         Args:
             queries: (B, K, d).
-            rows: (T, d).
-            cu_seqlens: (B + 1,) bounds.
+            rows: (T, d) packed.
+            cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
         Returns:
-            ``(attended, attention)``: (B, K, d), and (T, K) that sums to one over each bag.
+            ``(attended, attention)``: (B, K, d), and (T, K), which sums to one over each bag.
         """
         folded = self.query(queries) @ self.key.weight * queries.shape[-1] ** -0.5  # (B, K, d)
         pairs = zip(folded, split_bags(rows, cu_seqlens), strict=True)

@@ -1,4 +1,4 @@
-"""From tokens back to the expression of gene fragments."""
+"""Decoder from tokens to the expression of gene fragments, and its error."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def fragment_l1(prediction: Tensor, target: Tensor, counted: Tensor) -> Tensor:
 
     Args:
         prediction, target: (B, F, fragment size).
-        counted: (B or 1, F, fragment size) bool, False = padding; at least one True a patient.
+        counted: (B or 1, F, fragment size) bool, False = padding; at least one True per patient.
 
     Returns:
-        (B,), in at least the precision of the target.
+        (B,), in the dtype of the target.
     """
     counted = counted.to(target.dtype)
     errors = (prediction.to(target.dtype) - target).abs() * counted

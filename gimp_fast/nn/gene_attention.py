@@ -1,4 +1,4 @@
-"""What CLS_ge of the gene encoder attends to: groups of fragments, and the fragments in them."""
+"""The attention of CLS_ge in the gene encoder: over groups of fragments, and within groups."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gimp_fast.nn.group_msa import GroupMSA, SelfAttentionBlock
 
 @dataclass(frozen=True)
 class GeneAttention:
-    """Attention weights of both levels, means over the heads.
+    """Attention weights of both levels, averaged over the heads.
 
     Attributes:
-        groups: (B, Ngr) of CLS_ge over the groups.
-        fragments: (B, Ngr, size) of each group token over the fragments of its group; zero where a
-            group has no such fragment.
+        groups: (B, Ngr), CLS_ge over the groups.
+        fragments: (B, Ngr, size), each group token over the fragments of its group; zero for slots
+            without a fragment.
     """
 
     groups: Tensor
     fragments: Tensor
 
     def rolled_out(self) -> Tensor:
-        """Weight of every fragment in CLS_ge through both levels, (B, Ngr, size).
+        """Weight of each fragment in CLS_ge through both levels, (B, Ngr, size).
 
-        Attention rollout (Abnar & Zuidema 2020) of two layers that lead from a fragment to its
-        group token and from there to CLS_ge. The residual connections halve every path alike, and
-        that constant is left out. What tokens pay to themselves and to each other is missing to a
-        sum of one.
+        Attention rollout (Abnar & Zuidema 2020) of two layers, from a fragment to its group token,
+        and from there to CLS_ge. The residual connections would multiply all weights by the same
+        constant, which is left out. The weights sum to less than one, because tokens also attend to
+        themselves and to each other.
         """
         return self.groups[..., None] * self.fragments
 
@@ -40,12 +40,12 @@ def first_token_attention(block: SelfAttentionBlock, x: Tensor, mask: Tensor | N
     """Attention of the first token of each sequence over all tokens.
 
     Args:
-        block: of the encoder.
-        x: (B, N, d), what the block is given.
+        block: one of the encoder's two blocks.
+        x: (B, N, d), the input of the block.
         mask: (B, N) bool, True = may be attended to; None for all.
 
     Returns:
-        (B, N), mean over the heads; each row sums to one.
+        (B, N), averaged over the heads; each row sums to one.
     """
     normed = block.norm(x)
     weight = block.to_qkv.weight.unflatten(0, (3, block.heads, -1))  # (3, H, D, d)
@@ -58,7 +58,7 @@ def first_token_attention(block: SelfAttentionBlock, x: Tensor, mask: Tensor | N
 
 
 class GeneAttentionProbe:
-    """Keeps what both blocks of an encoder are given while the ``with`` block runs it once."""
+    """Records the inputs of both blocks of an encoder that runs once in the ``with`` block."""
 
     def __init__(self, encoder: GroupMSA):
         self.encoder = encoder
@@ -79,7 +79,7 @@ class GeneAttentionProbe:
             hook.remove()
 
     def attention(self) -> GeneAttention | None:
-        """Of the pass that ran; None if none did, as for patients without RNA."""
+        """Attention of the recorded pass; None if the encoder did not run, as without any RNA."""
         if self.encoder.inter not in self._inputs:
             return None
         tokens, mask = self._inputs[self.encoder.inter]
@@ -90,10 +90,10 @@ class GeneAttentionProbe:
 
 
 def fragment_columns(encoder: GroupMSA) -> list[np.ndarray]:
-    """Columns of the expression that each slot reads, in the order of groups and their fragments.
+    """Columns of the expression matrix that each slot reads, group after group.
 
     Returns:
-        ``num_groups · group_size`` arrays of int64; empty for a slot that is padding.
+        ``num_groups · group_size`` arrays of int64; that of a padding slot is empty.
     """
     slots = encoder.num_groups * encoder.group_size
     if encoder.gene_index is None:

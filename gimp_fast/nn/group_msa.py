@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class SelfAttentionBlock(nn.Module):
-    """x ← x + MSA(LN(x)), then x ← x + MLP(LN(x)) where an MLP is asked for (pre-LN Transformer).
+    """x ← x + MSA(LN(x)), then, if there is an MLP, x ← x + MLP(LN(x)) (pre-LN Transformer).
 
     Args:
         dim: d, channels.
         heads: attention heads; must divide ``dim``.
-        mlp_ratio: hidden width of the MLP over ``dim``; 0 leaves the MLP out.
+        mlp_ratio: hidden width of the MLP divided by ``dim``; 0 for no MLP.
         dropout: probability after attention and MLP.
     """
 
@@ -59,13 +59,13 @@ class GroupMSA(nn.Module):
         [t_i; H_i] ← MSA([t_i; H_i])                          within a group
         [CLS_ge; t_1 … t_Ngr] ← MSA([CLS_ge; t_1 … t_Ngr])    between groups
 
-    A gene count that N_f does not divide is padded at the end, and fragments that N_gr does not
-    divide leave the last group padded; both paddings are constants, the same for every patient.
+    If N_f does not divide G, the last fragment is padded; if N_gr does not divide N_f, the last
+    group is padded. Both paddings are constants, the same for every patient.
 
-    With ``gene_sets`` (pathways, say) each set is one group instead, cut into fragments of a size
-    common to all, so that there are about N_f of them. A gene may be in several sets; one that is
-    in none is not read. The last fragment of a set is padded with zeros, and groups shorter than
-    the longest with slots that are masked out of the attention.
+    With ``gene_sets`` (for example pathways), each set is a group. The sets are cut into about N_f
+    fragments of one size. A gene may be in several sets; a gene in no set is not read. The last
+    fragment of a set is padded with zeros, and shorter groups are padded with slots that the
+    attention masks out.
 
     Args:
         num_genes: G.
@@ -78,8 +78,7 @@ class GroupMSA(nn.Module):
         gene_sets: columns of the genes of each group.
 
     Raises:
-        ValueError: counts that do not fit each other, or gene sets that
-            :func:`check_gene_sets` refuses.
+        ValueError: counts do not fit each other, or :func:`check_gene_sets` refuses the gene sets.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class GroupMSA(nn.Module):
                 f"got {num_groups}, {num_fragments}, {self.num_genes}"
             )
         self.fragment_size = -(-self.num_genes // num_fragments)
-        # With the size rounded up, fewer fragments may already hold every gene.
+        # The size is rounded up, so fewer fragments may hold all genes.
         self.num_fragments = -(-self.num_genes // self.fragment_size)
         self.group_size = -(-self.num_fragments // num_groups)
         self.num_groups = -(-self.num_fragments // self.group_size)
@@ -137,23 +136,23 @@ class GroupMSA(nn.Module):
         self.num_fragments = sum(fragments)
         self.group_size = max(fragments)
         self.num_groups = len(fragments)
-        # The column after the last gene is zero: padding of fragments and of groups.
+        # An extra column after the last gene is zero; it pads fragments and groups.
         index = torch.full((self.num_groups, self.group_size * self.fragment_size), self.num_genes)
         for row, genes in zip(index, gene_sets, strict=True):
             row[: len(genes)] = torch.as_tensor(genes)
         self.register_buffer("gene_index", index.flatten(), persistent=False)
         mask = None
         if min(fragments) < self.group_size:
-            # One slot more, in front, for the group token.
+            # The extra slot in front is for the group token.
             slots = torch.arange(self.group_size + 1)
             mask = slots <= torch.tensor(fragments)[:, None]  # (Ngr, size + 1), True = in use
         self.register_buffer("slot_mask", mask, persistent=False)
 
     @property
     def gene_mask(self) -> Tensor:
-        """(slots, fragment size) bool: True = a gene, False = padding, where :meth:`cut` has zero.
+        """(slots, fragment size) bool: True = a gene, False = padding, for which :meth:`cut` has 0.
 
-        Slots are numbered group after group; one without any gene stands for no fragment.
+        Slots are numbered group after group. A slot without any gene holds no fragment.
         """
         size = self.fragment_size
         columns = self.gene_index
@@ -172,28 +171,28 @@ class GroupMSA(nn.Module):
             (B, d).
 
         Raises:
-            ValueError: another number of genes than the encoder was built for.
+            ValueError: the number of genes is not the one that the encoder was built for.
         """
         return self.encode(genes)[0]
 
     def encode(
         self, genes: Tensor, *, masked: Tensor | None = None, mask_token: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """CLS_ge, and the fragments as the attention within their groups leaves them.
+        """CLS_ge, and the tokens of the fragments after the attention within their groups.
 
         Args:
             genes: (B, G) scaled expression.
-            masked: (B, slots) bool, True = masked: what the fragment says is replaced, which one it
-                is is not.
-            mask_token: (d,) in place of a masked fragment.
+            masked: (B, slots) bool, True = masked. The mask token replaces the content of the
+                fragment; its learned identity stays.
+            mask_token: (d,).
 
         Returns:
-            CLS_ge (B, d), and (B, slots, d) without a last norm; :attr:`gene_mask` tells which
-            slots hold genes.
+            CLS_ge (B, d), and fragments (B, slots, d) without a last norm; :attr:`gene_mask` says
+            which slots hold genes.
 
         Raises:
-            ValueError: another number of genes than the encoder was built for, or one of ``masked``
-                and ``mask_token`` without the other.
+            ValueError: the number of genes is not the one that the encoder was built for, or only
+                one of ``masked`` and ``mask_token`` was given.
         """
         if genes.dim() != 2 or genes.shape[1] != self.num_genes:
             raise ValueError(f"genes must be (B, {self.num_genes}), got {tuple(genes.shape)}")
@@ -214,7 +213,7 @@ class GroupMSA(nn.Module):
         return self.norm(self.inter(tokens)[:, 0]), fragments.flatten(1, 2)
 
     def cut(self, genes: Tensor) -> Tensor:
-        """(B, G) -> (B, slots, fragment size), padded with zeros."""
+        """The genes of each fragment, padded with zeros: (B, G) -> (B, slots, fragment size)."""
         slots = self.num_groups * self.group_size
         if self.gene_index is None:
             padded = F.pad(genes, (0, slots * self.fragment_size - self.num_genes))
@@ -224,10 +223,10 @@ class GroupMSA(nn.Module):
 
 
 def check_gene_sets(gene_sets: Sequence[Sequence[int]], num_genes: int) -> None:
-    """Check sets of gene columns.
+    """Raise if sets of gene columns are not valid.
 
     Raises:
-        ValueError: no sets, an empty set, a column that is not in 0 … G − 1, or one twice in a set.
+        ValueError: no sets, an empty set, a column outside 0 … G − 1, or a column twice in a set.
     """
     if len(gene_sets) == 0:
         raise ValueError("gene_sets is empty; give one set or more, or None")

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
 from gimp_fast.ops.packing import Bags, as_bags
-from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches
-from gimp_fast.ops.rows import is_transformed, take_rows
+from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches, take_rows
+from gimp_fast.ops.registration import is_transformed
 
 Keep = Literal["all", "masked", "none"]
 
@@ -33,7 +33,7 @@ class PatchAggregator(nn.Module):
         dropout: probability after each attention layer.
         input_dropout: probability on the embedded patches.
         checkpoint_layers: keep only the input of each layer for the backward pass, which computes
-            the layer again, with the same dropout: less memory, more time, the same gradients.
+            the layer again with the same dropout. Less memory, more time, the same gradients.
         backend: as in :func:`gimp_fast.ops.nystrom_attention`.
     """
 
@@ -84,24 +84,22 @@ class PatchAggregator(nn.Module):
         masked: Tensor | None = None,
         keep: Keep = "all",
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode bags of patches.
+        """CLS_img and patch tokens of bags of patches.
 
         Args:
             patches: (B, N, C) bags of one length, or (T, C) packed bags with ``cu_seqlens``.
             cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
-            masked: bool, shape of ``patches`` without C; True = masked: the embedded patch is
-                replaced with the mask token (masked patch modelling, GiMP section 2.3). Its values
-                are not read.
-            keep: which patch tokens are wanted besides CLS_img; the last LayerNorm leaves out the
-                others, for which nothing is kept.
+            masked: bool, shape of ``patches`` without C; True = masked. The mask token replaces the
+                embedded patch (masked patch modelling, GiMP section 2.3), which is not read.
+            keep: which patch tokens to return besides CLS_img. The last LayerNorm skips the others.
 
         Returns:
-            ``(cls, tokens)`` after the last LayerNorm: CLS_img (B, d), and the patch tokens:
-            ``"all"``, (B, N, d) or (T, d); the ``"masked"`` ones in their order, (R, d); or
-            ``"none"``, None.
+            ``(cls, tokens)`` after the last LayerNorm: CLS_img (B, d), and the patch tokens. With
+            ``"all"`` these are (B, N, d) or (T, d), with ``"masked"`` the masked ones in order,
+            (R, d), and with ``"none"`` None.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes do not fit.
         """
         self._validate(patches, cu_seqlens, masked, keep)
         shape = patches.shape[:-1]
@@ -112,7 +110,7 @@ class PatchAggregator(nn.Module):
             spans = bags.spans
         masked = None if masked is None else masked.flatten()
 
-        def embed() -> Tensor:  # (T + B, d); a name for it would keep it while the layers run
+        def embed() -> Tensor:  # (T + B, d); a variable would keep it alive while the layers run
             return self._embed(patches.reshape(-1, self.feature_dim), spans, masked)
 
         if cu_seqlens is None:
@@ -153,33 +151,33 @@ class PatchAggregator(nn.Module):
             raise ValueError("keep='masked' needs masked")
 
     def _embed(
-        self, patches: Tensor, bounds: list[tuple[int, int]], masked: Tensor | None
+        self, patches: Tensor, spans: list[tuple[int, int]], masked: Tensor | None
     ) -> Tensor:
-        """(T, C) -> (T + B, d), a CLS token before the patches of each bag."""
+        """(T, C) -> (T + B, d), with a CLS token before the patches of each bag."""
         weights = (self.embed.weight, self.embed.bias, self.cls_token, self.mask_token)
         if not (
             (self.training and self.input_dropout.p > 0)
             or torch.compiler.is_compiling()
             or is_transformed(patches)
         ):
-            return embed_patches(patches, *weights, bounds, masked)
+            return embed_patches(patches, *weights, spans, masked)
         tokens = self.input_dropout(self.embed(patches))
         if masked is not None:
             tokens = torch.where(masked[:, None], self.mask_token.to(tokens.dtype), tokens)
-        cls = self.cls_token.to(tokens.dtype).expand(len(bounds), -1)
+        cls = self.cls_token.to(tokens.dtype).expand(len(spans), -1)
         parts = [
             part
-            for bag, (start, stop) in enumerate(bounds)
+            for bag, (start, stop) in enumerate(spans)
             for part in (cls[bag : bag + 1], tokens[start:stop])
         ]
         return torch.cat([tokens[:0], *parts])
 
     def _layers(self, hidden: Tensor, bags: Bags | None = None) -> Tensor:
         """The Nyström layers, without the last LayerNorm."""
-        again = self.checkpoint_layers and torch.is_grad_enabled()
+        recompute = self.checkpoint_layers and torch.is_grad_enabled()
         for norm, layer in zip(self.norms, self.layers, strict=True):
             arguments = (norm, layer, hidden, bags)
-            if again:
+            if recompute:
                 hidden = checkpoint(_residual, *arguments, use_reentrant=False)
             else:
                 hidden = _residual(*arguments)
@@ -196,13 +194,13 @@ def _residual(
 class PatchDecoder(nn.Module):
     """ĥ = W₂ GELU(W₁ z) or ĥ = W z: from a token back to its patch embedding (GiMP eq. 3).
 
-    Give it the masked rows only: no others enter the loss, of which ``reconstruction_loss`` never
-    forms all at once.
+    Decode only masked rows, because no others enter the loss. ``reconstruction_loss`` never forms
+    all of them at once.
 
     Args:
         dim: d.
         feature_dim: C.
-        hidden: width of a hidden layer; 0 leaves one linear map.
+        hidden: width of the hidden layer; 0 for a single linear map.
     """
 
     def __init__(self, dim: int = 512, feature_dim: int = 1024, hidden: int = 0):
@@ -228,11 +226,11 @@ class PatchDecoder(nn.Module):
     ) -> Tensor:
         """Masked L1 between the decoded tokens and their patches (GiMP eq. 3).
 
-        The decoded patches exist a chunk at a time:
+        Patches are decoded a chunk at a time, by
         :func:`gimp_fast.ops.masked_reconstruction_loss`.
 
         Args:
-            tokens: (R, d), the masked ones in their order.
+            tokens: (R, d), the masked ones in order.
             target: (..., N, C) patch embeddings.
             masked: (..., N) bool, True = masked, R of them.
             reduction: ``"mean"`` or ``"sum"``.

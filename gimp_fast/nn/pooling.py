@@ -1,4 +1,4 @@
-"""Packed bags, one after the other: what pooling over their rows needs."""
+"""Pooling over the rows of packed bags: means, softmax, weighted sums, attention pooling."""
 
 from __future__ import annotations
 
@@ -9,42 +9,39 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 
 def split_bags(rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, ...]:
-    """The rows (N_i, C) of each bag of (T, C) packed ones.
+    """The rows (N_i, …) of each bag.
 
     Args:
-        rows: (T, …).
-        cu_seqlens: (B + 1,) integer bounds, or bags.
+        rows: (T, …) packed.
+        cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
     Raises:
-        ValueError: bounds that do not rise from 0 to T, or a bag without rows.
+        ValueError: the bounds do not rise from 0 to T, or a bag has no rows.
     """
     lengths = as_bags(cu_seqlens, len(rows)).lengths
     if not all(lengths):
-        raise ValueError(f"bag {lengths.index(0)} has no rows; a bag needs one or more")
+        raise ValueError(f"bag {lengths.index(0)} has no rows; expected at least one")
     return rows.split(lengths)
 
 
 def mean_of_bags(rows: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
-    """(T, C) packed rows -> (B, C) their means."""
+    """The mean of each bag: packed rows (T, C) -> (B, C)."""
     return torch.stack([bag.mean(0) for bag in split_bags(rows, cu_seqlens)])
 
 
 def attention_of_bags(scores: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
-    """Softmax over the rows of each bag: (T, K) -> (T, K), in at least fp32.
-
-    Columns are heads of their own.
-    """
+    """Softmax over the rows of each bag, column by column: (T, K) -> (T, K), fp32 or wider."""
     wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return torch.cat([bag.softmax(0) for bag in split_bags(wide, cu_seqlens)])
 
 
 def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
-    """Sum of each bag's rows with each column of weights.
+    """Weighted sums of the rows of each bag, one for each column of weights.
 
     Args:
         weights: (T, K).
         rows: (T, C).
-        cu_seqlens: (B + 1,) bounds.
+        cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
     Returns:
         (B, K, C).
@@ -61,8 +58,8 @@ class AttentionScores(nn.Module):
     Args:
         dim: C of the rows.
         hidden: width of V and U.
-        heads: K scores a row.
-        gated: multiply with the gate.
+        heads: K, scores per row.
+        gated: multiply by the gate.
         dropout: probability after tanh and gate.
     """
 
@@ -83,7 +80,7 @@ class AttentionScores(nn.Module):
         return self.score(hidden)
 
     def pool(self, rows: Tensor) -> Tensor:
-        """Means of bags of one length, weighted by one head's softmax: (B, N, C) -> (B, C)."""
+        """Weighted means of bags of one length, by the softmax of one head: (B, N, C) -> (B, C)."""
         scores = self.forward(rows)  # (B, N, 1)
         weights = scores.softmax(1, dtype=torch.promote_types(scores.dtype, torch.float32))
         return (weights.to(rows.dtype) * rows).sum(1)
@@ -92,7 +89,7 @@ class AttentionScores(nn.Module):
 class AttentionPooling(nn.Module):
     """z = Σ softmax(s)_i h_i over each bag (Ilse et al., ICML 2018, eq. 7).
 
-    Arguments as :class:`AttentionScores`.
+    It takes the arguments of :class:`AttentionScores`.
     """
 
     def __init__(
@@ -102,14 +99,14 @@ class AttentionPooling(nn.Module):
         self.scores = AttentionScores(dim, hidden, heads, gated=gated, dropout=dropout)
 
     def forward(self, rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, Tensor]:
-        """Pool packed bags.
+        """Each bag, pooled, and the attention over its rows.
 
         Args:
             rows: (T, C).
-            cu_seqlens: (B + 1,) bounds.
+            cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
         Returns:
-            ``(pooled, attention)``: (B, K, C), and (T, K) that sums to one over each bag.
+            ``(pooled, attention)``: (B, K, C), and (T, K), which sums to one over each bag.
         """
         attention = attention_of_bags(self.scores(rows), cu_seqlens)
         return weighted_sums(attention, rows, cu_seqlens), attention

@@ -1,4 +1,4 @@
-"""What the CLS token of Nyström layers attends to: in one layer, and through all of them."""
+"""The attention of the CLS token over patches, in one Nyström layer and through all of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 @dataclass
 class LayerInputs:
-    """What a stack of Nyström layers was given in one forward pass.
+    """The inputs of a stack of Nyström layers in one forward pass.
 
     Attributes:
         layers: the layers, in the order in which they run.
-        tokens: input of each, CLS tokens included: (B, N + 1, d), or packed (1, T + B, d).
-        bags: of the packed tokens, CLS tokens included; None if they are not packed.
+        tokens: the input of each layer with CLS tokens: (B, N + 1, d), or packed (1, T + B, d).
+        bags: the packed bags with CLS tokens; None if the tokens are not packed.
     """
 
     layers: Sequence[NystromAttention]
@@ -33,10 +33,10 @@ class LayerInputs:
 
     @torch.no_grad()
     def rollout(self) -> Tensor:
-        """Weight of every patch in CLS through all layers; see :func:`attention_rollout`.
+        """Weight of each patch in CLS through all layers; see :func:`attention_rollout`.
 
         Returns:
-            (B, N), or (T,) packed: the tokens of each bag without its first.
+            (B, N), or (T,) packed, without the CLS tokens.
         """
         is_cls = _cls_positions(self.tokens[0], self.bags)
         compute = torch.promote_types(self.tokens[0].dtype, torch.float32)
@@ -46,7 +46,7 @@ class LayerInputs:
             weights = row[:, None].expand(q.shape[:3])
             left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bags)
             row = 0.5 * (row + left.mean(1))
-            del q, k  # before the next layer's exist
+            del q, k  # frees them before the next layer computes its own
         return _patches(row, is_cls, self.bags)
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class LayerInputs:
             (B, H, N), or (H, T) packed.
 
         Raises:
-            ValueError: no such layer.
+            ValueError: there is no such layer.
         """
         count = len(self.layers)
         if not -count <= layer < count:
@@ -70,24 +70,25 @@ class LayerInputs:
 
 @contextmanager
 def layer_inputs(layers: Sequence[NystromAttention]) -> Iterator[LayerInputs]:
-    """Keep what the layers are given while the block runs one forward pass.
+    """Inputs of the layers, filled while the ``with`` block runs one forward pass.
 
-    The pass itself is left as it is, so that its output can be used too: a slide is read once for
+    The pass itself does not change and its output can be used too. So one pass over a slide gives
     its prediction and its map.
 
     Args:
-        layers: those of one model, each called once, tokens of a bag beginning with its CLS.
+        layers: all Nyström layers of one model. Each must be called once, and each bag must begin
+            with its CLS token.
     """
-    found = LayerInputs(layers)
+    inputs = LayerInputs(layers)
 
-    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]) -> None:
-        found.tokens.append(args[0].detach())
-        bags = kwargs["cu_seqlens"]
-        found.bags = bags if bags is None else as_bags(bags, args[0].shape[1])
+    def record(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]) -> None:
+        inputs.tokens.append(args[0].detach())
+        cu_seqlens = kwargs["cu_seqlens"]
+        inputs.bags = None if cu_seqlens is None else as_bags(cu_seqlens, args[0].shape[1])
 
-    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
     try:
-        yield found
+        yield inputs
     finally:
         for hook in hooks:
             hook.remove()
@@ -97,27 +98,27 @@ def layer_inputs(layers: Sequence[NystromAttention]) -> Iterator[LayerInputs]:
 def attention_rollout(
     aggregator: PatchAggregator, patches: Tensor, *, cu_seqlens: Tensor | Bags | None = None
 ) -> Tensor:
-    """Weight of every patch in CLS_img through all layers: attention rollout.
+    """Weight of each patch in CLS_img through all layers: attention rollout.
 
     The CLS row of Πₗ ½(Aₗ + I), last layer first, with Aₗ the Nyström attention matrix of layer l
-    averaged over its heads (Abnar & Zuidema 2020, eq. 1; I stands for the residual connection; the
-    convolution over V, which reaches a few neighbours only, is left out). The row is multiplied
-    through from the left, so that L layers take O(L·N·M) time and no N×N matrix.
+    averaged over its heads (Abnar & Zuidema 2020, eq. 1). I stands for the residual connection. The
+    convolution over V, which reaches only a few neighbours, is left out. The row is multiplied from
+    the left, so that L layers take O(L·N·M) time and form no N×N matrix.
 
-    Call it on an aggregator in ``eval()`` mode: its dropout, if any, would act here too.
+    Put the aggregator in ``eval()`` mode first: its dropout would act here too.
 
     Args:
         aggregator: the trained aggregator.
         patches: (B, N, C), or (T, C) packed bags with ``cu_seqlens``.
-        cu_seqlens: (B + 1,) bounds of the packed bags.
+        cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
     Returns:
-        (B, N), or (T,) packed; at least fp32. The weight of CLS on itself is left out, and it and
-        the patches' sum to about one. Weights can be negative, as those of Nyström attention can;
-        nothing is clipped or rescaled.
+        (B, N), or (T,) packed; fp32 or wider. The weight of CLS on itself is left out; with it, the
+        weights sum to about one. Nyström attention can have negative weights; nothing is clipped or
+        rescaled.
 
     Raises:
-        ValueError: shapes or bounds that do not fit.
+        ValueError: shapes or bounds do not fit.
     """
     with layer_inputs(aggregator.layers) as inputs:
         aggregator(patches, cu_seqlens=cu_seqlens)
@@ -134,20 +135,20 @@ def cls_attention(
 ) -> Tensor:
     """Attention of CLS_img over the patches in one layer, for each head.
 
-    Call it on an aggregator in ``eval()`` mode: its dropout, if any, would act here too.
+    Put the aggregator in ``eval()`` mode first: its dropout would act here too.
 
     Args:
         aggregator: the trained aggregator.
         patches: (B, N, C), or (T, C) packed bags with ``cu_seqlens``.
-        layer: index of the layer; negative from the last.
-        cu_seqlens: (B + 1,) bounds of the packed bags.
+        layer: index of the layer; negative counts from the last.
+        cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
     Returns:
-        (B, H, N), or (H, T) packed; at least fp32. The weight of CLS on itself is left out. Weights
-        can be negative, as those of Nyström attention can; nothing is clipped or rescaled.
+        (B, H, N), or (H, T) packed; fp32 or wider. The weight of CLS on itself is left out. Nyström
+        attention can have negative weights; nothing is clipped or rescaled.
 
     Raises:
-        ValueError: shapes or bounds that do not fit; no such layer.
+        ValueError: shapes or bounds do not fit, or there is no such layer.
     """
     with layer_inputs(aggregator.layers) as inputs:
         aggregator(patches, cu_seqlens=cu_seqlens)
@@ -167,7 +168,7 @@ def _settings(layer: NystromAttention) -> dict[str, int]:
 
 
 def _cls_positions(x: Tensor, bags: Bags | None) -> Tensor:
-    """Bool over the tokens of ``x``: True where a bag begins."""
+    """Bool over the tokens of ``x``: True for the first of each bag."""
     is_cls = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
     is_cls[0 if bags is None else bags.cu_seqlens[:-1].long()] = True
     return is_cls

@@ -1,4 +1,4 @@
-"""Self-normalising network: an encoder of expression profiles."""
+"""Self-normalising network, an encoder of expression profiles."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch import Tensor, nn
 
 
 class SNNEncoder(nn.Module):
-    """x ← AlphaDropout(ELU(W x + b)), a block a width (Klambauer et al., NeurIPS 2017).
+    """x ← AlphaDropout(ELU(W x + b)), one block per width (Klambauer et al., NeurIPS 2017).
 
-    https://arxiv.org/abs/1706.02515. Weights begin as N(0, 1 / fan-in) and biases as zero, so that
-    inputs of zero mean and unit variance keep both through the blocks; AlphaDropout leaves them so.
+    https://arxiv.org/abs/1706.02515. Weights start as N(0, 1 / fan-in) and biases as zero. Inputs
+    of zero mean and unit variance keep both through the blocks, and through AlphaDropout.
 
     Args:
         num_genes: G.
-        widths: of the blocks, the last is that of the result.
+        widths: widths of the blocks; the last is that of the result.
         dropout: probability of AlphaDropout.
 
     Raises:
-        ValueError: no gene, or no block.
+        ValueError: there are no genes or no blocks.
     """
 
     def __init__(self, num_genes: int, widths: Sequence[int], dropout: float = 0.25):
         super().__init__()
         if num_genes < 1 or not widths:
             raise ValueError(
-                f"SNNEncoder needs a gene and a width or more, got {num_genes} genes, "
-                f"widths {list(widths)}"
+                f"SNNEncoder: found {num_genes} genes and widths {list(widths)}; expected at least "
+                "one of each"
             )
         fan_ins = [num_genes, *widths[:-1]]
         self.blocks = nn.Sequential(

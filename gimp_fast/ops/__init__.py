@@ -1,4 +1,4 @@
-"""Operators that any PyTorch model can call: validation, choice of backend, gradients."""
+"""Operators for any PyTorch model: they validate, choose a backend and have gradients."""
 
 from gimp_fast.ops.backends import available_backends
 from gimp_fast.ops.masked_l1 import masked_l1_loss

@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs: names, reasons and the environment variable."""
+"""Which implementation of an operator runs: its name, or the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT_VARIABLE = "GIMP_FAST_BACKEND"
 
 
 def available_backends() -> dict[str, str]:
-    """Say for every backend ``"available"`` or the reason it is not, on this machine, now."""
+    """For every backend, ``"available"`` or the reason why it cannot run here now."""
     return {
         "reference": AVAILABLE,
         "torch": AVAILABLE,
@@ -30,22 +30,22 @@ def available_backends() -> dict[str, str]:
 def resolve_backend(
     requested: str, supported: Sequence[str], *, op: str, device: torch.device
 ) -> str:
-    """Choose the backend of one call.
+    """The name of a backend that can run this call.
 
     Args:
-        requested: ``"auto"`` or a name from ``BACKENDS``. ``GIMP_FAST_BACKEND`` replaces ``"auto"``
-            when it is set.
-        supported: the backends that `op` has, the preferred first.
+        requested: ``"auto"`` or a name from ``BACKENDS``. If ``GIMP_FAST_BACKEND`` is set, it
+            replaces ``"auto"``.
+        supported: the backends that `op` has, in order of preference.
         op: public name of the operator, for messages.
         device: where the tensors of this call are.
 
     Returns:
-        The name of a backend that can run here. ``"auto"`` passes over a backend only for missing
-        hardware or a missing build, and never picks Triton's interpreter.
+        For ``"auto"``, the first backend whose hardware and build are there, but never Triton's
+        interpreter.
 
     Raises:
         ValueError: unknown name, here or in ``GIMP_FAST_BACKEND``.
-        RuntimeError: a backend that was named cannot run `op` on `device`; the message has the
+        RuntimeError: a backend was named that cannot run `op` on `device`; the message has the
             reason.
     """
     name, origin = requested, f"backend={requested!r}"
@@ -63,13 +63,13 @@ def resolve_backend(
         reasons[candidate] = reason
     if name != "auto":
         raise RuntimeError(f"{op}: {origin} cannot run: {reasons[name]}")
-    told = "; ".join(f"{candidate}: {reason}" for candidate, reason in reasons.items())
-    raise RuntimeError(f"{op}: no backend can run on {device}: {told}")
+    listed = "; ".join(f"{candidate}: {reason}" for candidate, reason in reasons.items())
+    raise RuntimeError(f"{op}: no backend can run on {device}: {listed}")
 
 
-# What torch.compiler.assume_constant_result sets: the choice is made while tracing, so that
-# fullgraph=True does not follow the look at the environment. The decorator itself imports the whole
-# compiler, and with it triton.
+# Makes torch.compile choose the backend while it traces, so that fullgraph=True does not trace
+# reads of the environment. torch.compiler.assume_constant_result sets the same attribute, but that
+# decorator imports the whole compiler, and with it triton.
 resolve_backend._dynamo_marked_constant = True
 
 
@@ -108,7 +108,7 @@ def _triton_interprets() -> bool:
 
 
 def _triton_status() -> str:
-    # Looked up, not imported: a machine without Triton must import and run everything else.
+    # Only looked up, not imported: everything else must run on a machine without Triton.
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if not torch.cuda.is_available() and not _triton_interprets():
@@ -117,12 +117,16 @@ def _triton_status() -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; ``"auto"`` is a GPU if there is one. GimpError if there is none."""
-    asked = name
+    """The device called `name`; ``"auto"`` is a GPU if there is one, else the CPU.
+
+    Raises:
+        GimpError: the device cannot be used.
+    """
+    resolved = name
     if name == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
+        resolved = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(asked)
+        device = torch.device(resolved)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise GimpError(f"device '{name}' cannot be used: {error}") from error

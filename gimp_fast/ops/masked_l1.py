@@ -1,4 +1,4 @@
-"""Masked L1 loss: only the rows that were masked, and have to be reconstructed, are counted."""
+"""Masked L1 loss: only masked rows, which a model has to reconstruct, are counted."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ def masked_l1_loss(
     """L1 distance over the counted rows.
 
     ``sum`` is equation 3 of Jin et al. (MICCAI 2023): Σ over counted rows n and channels c of
-    |prediction[n, c] − target[n, c]|. ``mean`` divides it by the number of counted elements. Where
-    no row is counted both are 0 and so are all gradients. Uncounted rows are not read and may hold
-    anything, NaN included; their gradient is 0. The gradient where both are equal is 0, as in
-    ``torch.nn.functional.l1_loss``.
+    |prediction[n, c] − target[n, c]|. ``mean`` divides it by the number of counted elements. If no
+    row is counted, the loss and all gradients are 0. Rows that are not counted are not read and may
+    hold anything, even NaN; their gradient is 0. Where prediction equals target, the gradient is 0,
+    as in ``torch.nn.functional.l1_loss``.
 
     Args:
         prediction: (..., N, C), float32, float64, bfloat16 or float16; any strides.
-        target: (..., N, C), same shape, dtype and device; it receives a gradient if it requires
-            one.
+        target: (..., N, C), same shape, dtype and device; it gets a gradient if it requires one.
         mask: (..., N) bool, True = masked = counted.
         reduction: ``"mean"`` or ``"sum"``.
         backend: ``"auto"``, ``"cuda"``, ``"native"`` (C++, CPU), ``"torch"`` or ``"reference"``.
-            The first two sum in a fixed order, so the result is bitwise reproducible, on the CPU
-            for any number of threads; they save two bits an element for the backward pass.
+            The first two sum in a fixed order, so their results are bitwise reproducible, on the
+            CPU for any number of threads. They save two bits per element for the backward pass.
 
     Returns:
         Scalar, float32 (float64 for float64 input). Sums are accumulated in float32 or wider.
@@ -46,7 +45,7 @@ def masked_l1_loss(
     Raises:
         ValueError: shapes, dtypes, devices, reduction or backend name do not fit; the message has
             the values.
-        RuntimeError: a backend that was named cannot run here; the message has the reason.
+        RuntimeError: a backend was named that cannot run here; the message has the reason.
     """
     _validate(prediction, target, mask, reduction)
     chosen = resolve_backend(
@@ -97,8 +96,7 @@ def _validate(prediction: Tensor, target: Tensor, mask: Tensor, reduction: str) 
 def _sum_torch(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     accumulate = torch.promote_types(prediction.dtype, torch.float32)
     difference = prediction.to(accumulate) - target.to(accumulate)  # (..., N, C)
-    # Chosen before the magnitude is taken, so that NaN in uncounted rows reaches neither sum nor
-    # gradient.
+    # Select before taking magnitudes, so that NaN in other rows reaches neither sum nor gradient.
     return torch.where(mask.unsqueeze(-1), difference, 0).abs().sum()
 
 

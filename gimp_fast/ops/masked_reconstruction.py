@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.linear import linear
 from gimp_fast.ops.masked_l1 import DTYPES, REDUCTIONS, masked_l1_loss
-from gimp_fast.ops.registration import operator
-from gimp_fast.ops.rows import chunks, is_transformed, product_dtype, weight_grad
+from gimp_fast.ops.products import chunks, linear, weight_grad
+from gimp_fast.ops.registration import is_transformed, operator, product_dtype
 
 
 def masked_reconstruction_loss(
@@ -26,32 +25,32 @@ def masked_reconstruction_loss(
         sum  = Σ over masked rows n and channels c of |(z_n Wᵀ + b)_c − target_nc|
         mean = sum / (masked rows · C)
 
-    The same as decoding every row and ``masked_l1_loss``, but only masked rows are decoded, and
-    never more than ``chunk_rows`` of them exist. The gradient of an L1 distance is a sign, known
-    once the distance is: those of z, W and b are computed along with the loss, and are all that is
-    kept for the backward pass. Sums are taken in a fixed order, in at least fp32. Rows that are not
-    masked are not read and may hold anything; their gradient is 0. Where no row is masked, the loss
-    and all gradients are 0.
+    It equals decoding every row and ``masked_l1_loss``, but decodes only the masked rows,
+    ``chunk_rows`` at a time. The gradient of an L1 distance is a sign, which is known with the
+    distance. So the gradients of z, W and b are computed together with the loss, and only they are
+    kept for the backward pass. Sums have a fixed order and are in fp32 or wider. Rows that are not
+    masked are not read and may hold anything; their gradient is 0. Without masked rows the loss and
+    all gradients are 0.
 
-    Differentiable once. Under autocast the products are in its type; distances and the sums of the
-    weight's gradient over chunks are fp32. ``torch.compile`` takes it as one operator.
+    Differentiable once. Under autocast the products have its dtype; distances, and sums of the
+    weight's gradient over chunks, are fp32. ``torch.compile`` sees one operator.
 
     Args:
-        tokens: (..., N, d), float32, float64, bfloat16 or float16; or (R, d), the masked rows
-            alone, in their order.
-        weight: (C, d), the dtype of tokens, or under autocast any.
+        tokens: (..., N, d), float32, float64, bfloat16 or float16; or (R, d), only the masked
+            rows, in order.
+        weight: (C, d), of the dtype of tokens; under autocast of any.
         bias: (C,), or None.
-        target: (..., N, C) of any of these dtypes; gets no gradient.
+        target: (..., N, C) of any of these dtypes; it gets no gradient.
         mask: (..., N) bool, True = masked = counted.
         reduction: ``"mean"`` or ``"sum"``; ``"sum"`` is eq. 3.
-        chunk_rows: decoded rows that exist at a time.
+        chunk_rows: number of rows that are decoded at a time.
 
     Returns:
         Scalar, float32 (float64 for float64 products).
 
     Raises:
-        ValueError: shapes, dtypes, devices or reduction that do not fit, or a target that requires
-            a gradient; the message has the values.
+        ValueError: shapes, dtypes, devices or reduction do not fit, or the target requires a
+            gradient; the message has the values.
     """
     dtype = product_dtype(tokens)
     _validate(tokens, weight, bias, target, mask, reduction, chunk_rows, dtype)
@@ -103,14 +102,14 @@ def _validate(
             f"{name}: target is {tuple(target.shape)}; expected mask and channels, "
             f"{(*mask.shape, weight.shape[0])}"
         )
-    # How many rows are masked is known only where they are listed.
+    # The number of masked rows is not known yet, so (R, d) is checked later.
     if tokens.shape[:-1] != mask.shape and tokens.dim() != 2:
         raise ValueError(
             f"{name}: tokens is {tuple(tokens.shape)}; expected {(*mask.shape, weight.shape[1])}, "
-            "or two dimensions with the masked rows alone"
+            "or two dimensions with only the masked rows"
         )
     if target.requires_grad:
-        raise ValueError(f"{name}: target requires a gradient, of which there is none")
+        raise ValueError(f"{name}: target requires a gradient; this loss has none for it")
     if dtype not in DTYPES or target.dtype not in DTYPES:
         raise ValueError(
             f"{name}: tokens is {tokens.dtype} and target {target.dtype}; expected {DTYPES}"
@@ -135,14 +134,14 @@ def _decode(
     dtype: torch.dtype,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
-    """The sum, gradients, indices of the masked rows, and whether tokens are these rows alone.
+    """The sum, its gradients, indices of the masked rows, and whether tokens holds only these rows.
 
-    Gradients are those of the sum: of tokens (R, d), of weight (C, d) and bias (C,) in at least
-    fp32; empty where not wanted.
+    The gradients are those of tokens (R, d), and of weight (C, d) and bias (C,) in fp32 or wider.
+    They are empty where ``wanted`` is False.
     """
     rows = mask.flatten().nonzero()[:, 0]
-    alone = tokens.shape[:-1] != mask.shape
-    if alone and len(tokens) != len(rows):
+    masked_only = tokens.shape[:-1] != mask.shape
+    if masked_only and len(tokens) != len(rows):
         raise ValueError(
             f"masked_reconstruction_loss: tokens has {len(tokens)} rows; expected "
             f"{tuple(mask.shape)}, or the {len(rows)} masked ones"
@@ -164,21 +163,21 @@ def _decode(
         grad_weight.zero_()
     if wanted[2]:
         grad_bias.zero_()
-    for some in chunks(len(rows), chunk_rows):
-        z = (tokens[some] if alone else tokens.index_select(0, rows[some])).to(dtype)
-        difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[some]))  # (c, C)
-        # Row by row, so that the order does not depend on the number of threads.
-        torch.linalg.vector_norm(difference, 1, dim=1, out=sums[some])
+    for chunk in chunks(len(rows), chunk_rows):
+        z = (tokens[chunk] if masked_only else tokens.index_select(0, rows[chunk])).to(dtype)
+        difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[chunk]))  # (c, C)
+        # Row by row, so that the order of the sum does not depend on the number of threads.
+        torch.linalg.vector_norm(difference, 1, dim=1, out=sums[chunk])
         if not any(wanted):
             continue
         signs = difference.sign_().to(dtype)
         if wanted[0]:
-            grad_tokens[some] = linear(signs, w.t())
+            grad_tokens[chunk] = linear(signs, w.t())
         if wanted[1]:
             grad_weight += weight_grad(signs, z)
         if wanted[2]:
             grad_bias += signs.sum(0, dtype=wide)
-    return sums.sum(), grad_tokens, grad_weight, grad_bias, rows, alone
+    return sums.sum(), grad_tokens, grad_weight, grad_bias, rows, masked_only
 
 
 @operator
@@ -192,18 +191,18 @@ def masked_reconstruction_fwd(
     dtype: torch.dtype,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The registered operator: the sum, and its gradients, that of tokens in their shape."""
+    """The sum and its gradients, as a registered operator; the first has the shape of tokens."""
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
-        total, *grads, rows, alone = _decode(
+        total, *grads, rows, masked_only = _decode(
             tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
         )
-    if wanted[0] and not alone:
+    if wanted[0] and not masked_only:
         grads[0] = _scatter(grads[0], rows, tokens.shape)
     return total, *grads
 
 
 def _scatter(grad: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
-    """Rows among zeros."""
+    """A tensor of this shape with the gradient in these rows, and zeros elsewhere."""
     full = grad.new_zeros(shape)
     full.flatten(0, -2).index_copy_(0, rows, grad)
     return full
@@ -230,12 +229,12 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad, *_):
-    found = [None] * 8
+    grads = [None] * 8
     if grad is not None:
         for i, saved in enumerate(ctx.saved_tensors):
             if ctx.wanted[i]:
-                found[i] = (saved * grad).to(ctx.dtypes[i])
-    return tuple(found)
+                grads[i] = (saved * grad).to(ctx.dtypes[i])
+    return tuple(grads)
 
 
 torch.library.register_autograd(masked_reconstruction_fwd, _backward, setup_context=_setup_context)
@@ -246,15 +245,15 @@ def _apply(*inputs):
 
 
 class _Loss(torch.autograd.Function):
-    """As the registered operator, but it keeps the gradients of the masked rows alone."""
+    """The registered operator, but it keeps gradients for the masked rows only."""
 
     @staticmethod
     def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, wanted):
         with torch.autocast(tokens.device.type, enabled=False):
-            total, *grads, rows, alone = _decode(
+            total, *grads, rows, masked_only = _decode(
                 tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
             )
-        ctx.shape = None if alone else tokens.shape
+        ctx.shape = None if masked_only else tokens.shape
         ctx.dtypes = [None if x is None else x.dtype for x in (tokens, weight, bias)]
         ctx.save_for_backward(rows, *grads)
         return total
@@ -262,10 +261,10 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         if torch.is_grad_enabled():
-            # A second derivative would need the tokens, which are not kept, and lack its terms.
+            # A second derivative would need the tokens, which are not kept.
             raise NotImplementedError(
-                "masked_reconstruction_loss is differentiable once; masked_l1_loss(..., "
-                "backend='reference') of the decoded tokens is as often as wanted"
+                "masked_reconstruction_loss is differentiable once; for higher derivatives, decode "
+                "the tokens and call masked_l1_loss(..., backend='reference')"
             )
         rows, *grads = ctx.saved_tensors
         scaled = [

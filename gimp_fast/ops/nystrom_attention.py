@@ -10,7 +10,7 @@ from gimp_fast.ops.nystrom_operators import Differentiable, nystrom_attention_fw
 from gimp_fast.ops.packing import Bags, operands, validate_bounds
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
-# Preferred first. The composition of torch's own operators runs on every device.
+# In order of preference. "torch" is composed of torch's own operators and runs on every device.
 SUPPORTED_BACKENDS = ("triton", "torch", "reference")
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -29,37 +29,37 @@ def nystrom_attention(
     """softmax(Q K̃ᵀ) · Z · softmax(Q̃ Kᵀ) V with Z the iterative pseudo-inverse of softmax(Q̃ K̃ᵀ).
 
     GiMP eq. 2, after Nyströmformer (Xiong et al. 2021). Landmarks Q̃, K̃ are means of M contiguous,
-    balanced segments (row ⌊iN/M⌋ to ⌊(i+1)N/M⌋), nothing is padded, and a bag of N ≤ M tokens gets
+    balanced segments (row ⌊iN/M⌋ to ⌊(i+1)N/M⌋). Nothing is padded, and a bag of N ≤ M tokens gets
     exact softmax attention. Each bag is computed by itself: output and gradients are bitwise the
-    same alone, in a batch, or packed, and the same from run to run. O(N·M) time; no N×M tensor is
-    formed. Saved for the backward pass are q, k, v, a number a row, and M×D tensors.
+    same alone, in a batch, or packed, and from run to run. It takes O(N·M) time and forms no N×M
+    tensor. For the backward pass it saves q, k, v, one number per row, and M×D tensors.
 
-    Under autocast it computes in the dtype of its inputs. It is differentiable once;
-    ``backend="reference"`` is differentiable as often as wanted. ``torch.func.grad`` and ``vmap``
-    (not of packed bags) work; forward-mode derivatives do not.
+    Under autocast it computes in the dtype of its inputs. It is differentiable once; only
+    ``backend="reference"`` has higher derivatives. ``torch.func.grad`` and ``vmap`` (not of packed
+    bags) work; forward-mode derivatives do not.
 
     Args:
         q, k, v: (B, H, N, D) in fp64, fp32, bf16 or fp16; any strides. With ``cu_seqlens``:
             (1, H, T, D), B bags of different lengths one after the other.
         num_landmarks: M.
-        pinv_iterations: hyper-power iterations; a model needs the number it was trained with.
+        pinv_iterations: hyper-power iterations; use the number that the model was trained with.
         scale: factor of the scores, D^-1/2 by default.
-        cu_seqlens: (B + 1,) int32 or int64, bag b is tokens ``cu_seqlens[b]`` up to
-            ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is left out
-            while a CUDA graph is captured; :class:`Bags` know their bounds on both sides.
+        cu_seqlens: (B + 1,) int32 or int64; bag b is tokens ``cu_seqlens[b]`` up to
+            ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is skipped
+            while a CUDA graph is captured. :class:`Bags` need no such wait.
         backend: ``"auto"``, ``"triton"`` (GPU; fp32, bf16, fp16), ``"torch"`` or ``"reference"``.
 
     Returns:
-        Same shape and dtype as ``q``; in memory the heads of a token are together. Softmax
-        statistics and the pseudo-inverse are at least fp32.
+        Same shape and dtype as ``q``; memory holds the heads of a token together. Softmax
+        statistics and the pseudo-inverse are fp32 or wider.
 
     Raises:
-        ValueError: shapes, dtypes, devices, counts or bounds that do not fit.
-        RuntimeError: a backend named explicitly cannot run here.
+        ValueError: shapes, dtypes, devices, counts or bounds do not fit.
+        RuntimeError: a backend was named that cannot run here.
     """
     _validate(q, k, v, num_landmarks, pinv_iterations, cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    if scale <= 0:  # the largest score is sought before it is scaled
+    if scale <= 0:  # kernels look for the largest score before they scale it
         q, scale = q * scale, 1.0
     chosen = choose_backend(backend, q)
     if chosen == "reference":
@@ -72,14 +72,14 @@ def nystrom_attention(
             scale=scale,
             cu_seqlens=operands(cu_seqlens, q.shape[2])[0],
         )
-    # A compiler traces the operator with the gradient that is registered for it.
+    # A compiler traces the operator itself, and uses its registered gradient.
     function = nystrom_attention_fwd if torch.compiler.is_compiling() else Differentiable.apply
     packed, bounds = operands(cu_seqlens, q.shape[2])
     return function(q, k, v, packed, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
 
 
 def choose_backend(backend: str, q: Tensor) -> str:
-    """Name of the backend that runs tensors like q; raises as ``nystrom_attention`` does."""
+    """Name of the backend that runs for tensors like q. Errors as in ``nystrom_attention``."""
     takes_triton = q.dtype in TRITON_DTYPES
     if backend == "triton" and not takes_triton:
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Rows of the Nyström attention matrix, and its product with a vector, without the matrix."""
+"""Rows of the Nyström attention matrix, and its product with a vector, never forming it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.layout import compute_dtype
-from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.packing import Bags, as_bags, bag_slices
+from gimp_fast.ops.registration import compute_dtype
 from gimp_fast.reference.nystrom_attention import pinv_reference
 
-# Tokens whose scores against the landmarks exist at a time.
+# So many tokens have their scores against the landmarks in memory at a time.
 CHUNK = 1024
 
 
@@ -27,41 +27,41 @@ def nystrom_attention_row(
     scale: float | None = None,
     cu_seqlens: Tensor | Bags | None = None,
 ) -> Tensor:
-    """Attention of one token of each bag over all tokens of its bag, such as that of a CLS token.
+    """Attention of one token of each bag, such as CLS, over all tokens of its bag.
 
     Row ``row`` of A = softmax(Q K̃ᵀ) · Z · softmax(Q̃ Kᵀ), the matrix by which
-    :func:`gimp_fast.ops.nystrom_attention` multiplies V (GiMP eq. 2); of exact softmax attention
-    where N ≤ M. O(N·M) time, and memory for O(N) numbers besides the inputs. A Nyström row can hold
-    negative weights, and sums to one only as nearly as Z is an inverse. Computed without gradients.
+    :func:`gimp_fast.ops.nystrom_attention` multiplies V (GiMP eq. 2); where N ≤ M, of exact softmax
+    attention. It takes O(N·M) time and, besides the inputs, O(N) memory. Nyström weights can be
+    negative, and they sum to one only as exactly as Z is an inverse. No gradients are computed.
 
     Args:
         q, k: (B, H, N, D) in fp64, fp32, bf16 or fp16; any strides. With ``cu_seqlens``:
             (1, H, T, D), B bags of different lengths one after the other.
-        row: token whose row it is, counted within each bag; negative from the bag's end.
+        row: index of the token within each bag; negative counts from the bag's end.
         num_landmarks: M.
-        pinv_iterations: hyper-power iterations; a model needs the number it was trained with.
+        pinv_iterations: hyper-power iterations; use the number that the model was trained with.
         scale: factor of the scores, D^-1/2 by default.
-        cu_seqlens: (B + 1,) int32 or int64 bounds of the packed bags.
+        cu_seqlens: (B + 1,) int32 or int64 bounds of the packed bags, or bags.
 
     Returns:
         (B, H, N), with ``cu_seqlens`` (1, H, T); fp64 for fp64 inputs, else fp32.
 
     Raises:
-        ValueError: shapes, dtypes, devices, counts or bounds that do not fit; a bag without that
-            row.
+        ValueError: shapes, dtypes, devices, counts or bounds do not fit, or a bag has no such row.
     """
     name = "nystrom_attention_row"
     _validate(name, q, k, num_landmarks, pinv_iterations)
-    bags = _bags(name, q, cu_seqlens)
-    for number, (_, start, stop) in enumerate(bags):
-        if not start - stop <= row < stop - start:
-            raise ValueError(f"{name}: row {row} is outside bag {number} of {stop - start} tokens")
+    slices = _slices(name, q, cu_seqlens)
+    for number, (_, tokens) in enumerate(slices):
+        length = tokens.stop - tokens.start
+        if not -length <= row < length:
+            raise ValueError(f"{name}: row {row} is outside bag {number} of {length} tokens")
     out = torch.empty(q.shape[:3], dtype=compute_dtype(q), device=q.device)
     one = out.new_ones(q.shape[1], 1)  # (H, 1)
-    for place, start, stop in bags:
-        q_bag, k_bag = q[place, :, start:stop], k[place, :, start:stop]  # (H, N, D)
+    for entry, tokens in slices:
+        q_bag, k_bag = q[entry, :, tokens], k[entry, :, tokens]  # (H, N, D)
         query = q_bag[:, row].unsqueeze(1)  # (H, 1, D)
-        out[place, :, start:stop] = _one_bag(
+        out[entry, :, tokens] = _one_bag(
             query, one, q_bag, k_bag, num_landmarks, pinv_iterations, scale
         )
     return out
@@ -78,13 +78,13 @@ def nystrom_attention_left(
     scale: float | None = None,
     cu_seqlens: Tensor | Bags | None = None,
 ) -> Tensor:
-    """wᵀ A of each bag and head: the rows of the Nyström attention matrix, summed with weights.
+    """wᵀ A of each bag and head: the weighted sum of the rows of the Nyström attention matrix.
 
-    What :func:`nystrom_attention_row` says of A, time, memory, signs and gradients holds here.
+    A, time, memory, signs and gradients are as in :func:`nystrom_attention_row`.
 
     Args:
         q, k: (B, H, N, D), or packed (1, H, T, D), as in :func:`nystrom_attention_row`.
-        weights: (B, H, N), or packed (1, H, T), of any floating dtype: w.
+        weights: w, (B, H, N) or packed (1, H, T), of any floating dtype.
         num_landmarks, pinv_iterations, scale, cu_seqlens: as in :func:`nystrom_attention_row`.
 
     Returns:
@@ -103,10 +103,10 @@ def nystrom_attention_left(
     if weights.device != q.device:
         raise ValueError(f"{name}: weights must be on {q.device}, got {weights.device}")
     out = weights.to(compute_dtype(q), copy=True)
-    for place, start, stop in _bags(name, q, cu_seqlens):
-        q_bag, k_bag = q[place, :, start:stop], k[place, :, start:stop]  # (H, N, D)
-        out[place, :, start:stop] = _one_bag(
-            q_bag, out[place, :, start:stop], q_bag, k_bag, num_landmarks, pinv_iterations, scale
+    for entry, tokens in _slices(name, q, cu_seqlens):
+        q_bag, k_bag = q[entry, :, tokens], k[entry, :, tokens]  # (H, N, D)
+        out[entry, :, tokens] = _one_bag(
+            q_bag, out[entry, :, tokens], q_bag, k_bag, num_landmarks, pinv_iterations, scale
         )
     return out
 
@@ -127,13 +127,13 @@ def _validate(name: str, q: Tensor, k: Tensor, num_landmarks: int, pinv_iteratio
         raise ValueError(f"{name}: pinv_iterations must not be negative, got {pinv_iterations}")
 
 
-def _bags(name: str, q: Tensor, cu_seqlens: Tensor | Bags | None) -> list[tuple[int, int, int]]:
-    """Place in the batch dimension, first and last-plus-one token of each bag."""
+def _slices(name: str, q: Tensor, cu_seqlens: Tensor | Bags | None) -> list[tuple[int, slice]]:
+    """Entry of the batch and tokens of each bag."""
     if cu_seqlens is None:
-        return [(place, 0, q.shape[2]) for place in range(q.shape[0])]
+        return bag_slices(q, None)
     if q.shape[0] != 1:
         raise ValueError(f"{name}: packed bags need shape (1, H, T, D), got {tuple(q.shape)}")
-    return [(0, start, stop) for start, stop in as_bags(cu_seqlens, q.shape[2]).spans]
+    return bag_slices(q, as_bags(cu_seqlens, q.shape[2]).spans)
 
 
 def _one_bag(
@@ -147,7 +147,7 @@ def _one_bag(
 ) -> Tensor:
     """Σᵣ weights[r] · (attention row of queries[r]): (H, R, D), (H, R), (H, N, D) -> (H, N)."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    # Autocast would run the products in half precision, whose range the pseudo-inverse can leave.
+    # Without this, autocast would run the products in half precision; the pseudo-inverse overflows.
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] <= num_landmarks:
             return _sum_of_rows(queries, weights, k.to(compute_dtype(k)) * scale)
@@ -160,25 +160,26 @@ def _one_bag(
 
 
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
-    """Balanced segment means in at least fp32, (H, N, D) -> (H, M, D)."""
-    bounds = [i * x.shape[1] // num_landmarks for i in range(num_landmarks + 1)]
-    means = [x[:, a:b].mean(1, dtype=compute_dtype(x)) for a, b in pairwise(bounds)]
+    """Means of balanced segments, in fp32 or wider: (H, N, D) -> (H, M, D)."""
+    edges = [i * x.shape[1] // num_landmarks for i in range(num_landmarks + 1)]
+    means = [x[:, a:b].mean(1, dtype=compute_dtype(x)) for a, b in pairwise(edges)]
     return torch.stack(means, dim=1)
 
 
 def _sum_of_rows(queries: Tensor, weights: Tensor, keys: Tensor) -> Tensor:
     """weightsᵀ softmax(queries keysᵀ): (H, R, D), (H, R), few keys (H, M, D) -> (H, M)."""
     total = keys.new_zeros(keys.shape[:2])
-    for some, w in zip(queries.split(CHUNK, 1), weights.split(CHUNK, 1), strict=True):
-        attention = (some.to(keys.dtype) @ keys.mT).softmax(-1)  # (H, chunk, M)
+    for part, w in zip(queries.split(CHUNK, 1), weights.split(CHUNK, 1), strict=True):
+        attention = (part.to(keys.dtype) @ keys.mT).softmax(-1)  # (H, chunk, M)
         total += (w[:, None] @ attention)[:, 0]
     return total
 
 
 def _from_landmarks(weights: Tensor, q_marks: Tensor, k: Tensor) -> Tensor:
     """weightsᵀ softmax(Q̃ Kᵀ), over all keys: (H, M), (H, M, D), (H, N, D) -> (H, N)."""
-    # A chunk's own softmax, times its share of the whole sum: e^(scores − lse) in two fast steps.
-    # Into tensors made before: small results between large temporaries leave a heap of holes.
+    # e^(scores − lse) in two fast steps: the softmax of a chunk, times its share of the whole sum.
+    # Results go into tensors that exist before: small ones allocated between large temporaries
+    # would fragment the heap.
     chunk_lse = q_marks.new_empty(-(-k.shape[1] // CHUNK), *q_marks.shape[:2])  # (chunks, H, M)
     for lse, scores in zip(chunk_lse, _scores(q_marks, k), strict=True):
         lse.copy_(scores.logsumexp(-1))
@@ -191,5 +192,5 @@ def _from_landmarks(weights: Tensor, q_marks: Tensor, k: Tensor) -> Tensor:
 
 
 def _scores(q_marks: Tensor, k: Tensor) -> Iterator[Tensor]:
-    """(H, M, chunk) of every chunk of keys in turn."""
-    return (q_marks @ some.to(q_marks.dtype).mT for some in k.split(CHUNK, 1))
+    """(H, M, chunk) of each chunk of keys in turn."""
+    return (q_marks @ keys.to(q_marks.dtype).mT for keys in k.split(CHUNK, 1))

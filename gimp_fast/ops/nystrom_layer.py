@@ -1,4 +1,4 @@
-"""What lies between the projections of a Nyström layer: attention, plus a convolution over V."""
+"""The middle of a Nyström layer, between its projections: attention plus a convolution over V."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
 from gimp_fast.ops.packing import Bags, as_bags
-from gimp_fast.ops.rows import is_transformed
+from gimp_fast.ops.registration import is_transformed
 from gimp_fast.ops.token_conv import add_token_conv, conv_weight_grad, token_conv
 
 
@@ -24,9 +24,8 @@ def nystrom_layer(
 ) -> Tensor:
     """Nyström(Q, K, V) + conv(V) of one projection, heads merged (GiMP eq. 2).
 
-    The same as ``nystrom_attention`` and ``token_conv`` in turn. On the CPU the gradients of Q, K
-    and V are written beside each other, where the projection wants them, which spares the memory of
-    all three and a pass over it.
+    It equals ``nystrom_attention`` followed by ``token_conv``. On the CPU, the gradients of Q, K
+    and V are written straight into the gradient of the projection. This saves a copy of all three.
 
     Args:
         qkv: (B, N, 3, H, D), or packed (1, T, 3, H, D) with ``cu_seqlens``.
@@ -37,8 +36,8 @@ def nystrom_layer(
         (B, N, H·D).
     """
     q, k, v = _heads_first(qkv)
-    alone = choose_backend(backend, q) == "torch" and qkv.device.type == "cpu"
-    if alone and not torch.compiler.is_compiling() and not is_transformed(qkv):
+    on_cpu = choose_backend(backend, q) == "torch" and qkv.device.type == "cpu"
+    if on_cpu and not torch.compiler.is_compiling() and not is_transformed(qkv):
         spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
         return _Layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
     out = nystrom_attention(
@@ -85,6 +84,6 @@ class _Layer(torch.autograd.Function):
             nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
             if conv_weight is not None:
                 add_token_conv(grads[2], grad, conv_weight.flip(2), ctx.spans)
-                found = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
-                grad_weight = found.to(conv_weight.dtype)
+                grad_weight = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
+                grad_weight = grad_weight.to(conv_weight.dtype)
         return grad_qkv, grad_weight, None, None, None

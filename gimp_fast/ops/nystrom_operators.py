@@ -1,6 +1,6 @@
-"""Nyström attention as torch's dispatcher, autograd, compiler and functional transforms see it.
+"""Nyström attention for torch's dispatcher, autograd, compiler and functional transforms.
 
-``gimp_fast::nystrom_attention_fwd`` and ``_bwd`` run one backend; which one is decided before.
+``gimp_fast::nystrom_attention_fwd`` and ``_bwd`` run one backend, which the caller has chosen.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops import nystrom_torch
-from gimp_fast.ops.layout import token_major
 from gimp_fast.ops.packing import as_bags, spans_of
-from gimp_fast.ops.registration import operator
+from gimp_fast.ops.registration import operator, token_major
 
 
 @operator
@@ -26,9 +25,9 @@ def nystrom_attention_fwd(
     backend: str,
     bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The registered operator: the output, and what the backward pass needs besides q, k, v.
+    """The output, and what the backward pass needs besides q, k and v.
 
-    ``bounds`` are the numbers in ``cu_seqlens``; without them the tensor is read.
+    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read.
 
     Returns:
         out like q; Q̃, K̃ (bags, H, M′, D); statistics of the landmarks' scores (bags, H, M′, …);
@@ -91,7 +90,7 @@ def nystrom_attention_bwd(
 
 
 def _on_device(x: Tensor) -> torch.cuda.device:
-    """Triton launches on the current device; of a CPU tensor (interpreted) that is none."""
+    """Makes the device of x current, where Triton launches; for a CPU tensor it does nothing."""
     return torch.cuda.device(x.device if x.is_cuda else -1)
 
 
@@ -103,7 +102,7 @@ def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool) -> Tensor 
     if cu_seqlens is None:
         return None
     if q.is_cuda and torch.cuda.is_current_stream_capturing():
-        # Reading the GPU would end the capture, and a copy to it would be replayed with old values.
+        # Reading from the GPU would end the capture. A copy to it would replay with old values.
         if not cu_seqlens.is_cuda:
             raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")
     elif check:
@@ -144,7 +143,7 @@ def _backward(ctx, grad, function):
 
 
 class Differentiable(torch.autograd.Function):
-    """The operator as ``torch.func`` wants it; the registered gradient alone it refuses."""
+    """The operator for ``torch.func``, which does not accept a registered gradient."""
 
     @staticmethod
     def forward(*inputs):
@@ -168,7 +167,7 @@ class Differentiable(torch.autograd.Function):
 
 
 class _Gradient(torch.autograd.Function):
-    """The backward operator: not differentiable, and ``torch.func`` asks before it is wanted."""
+    """The backward operator for ``torch.func``. Differentiating it raises, but only when used."""
 
     @staticmethod
     def forward(*inputs):
@@ -181,7 +180,7 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *_):
         raise NotImplementedError(
-            "nystrom_attention is differentiable once; backend='reference' is as often as wanted"
+            "nystrom_attention is differentiable once; backend='reference' has higher derivatives"
         )
 
     @staticmethod
@@ -197,7 +196,7 @@ torch.library.register_autograd(
 
 
 def _vmap(operator, num_tensors):
-    """Fold the mapped dimension into the batch: bags do not see each other."""
+    """A vmap rule that folds the mapped dimension into the batch, whose bags are independent."""
 
     def rule(info, in_dims, *args):
         if args[num_tensors] is not None:

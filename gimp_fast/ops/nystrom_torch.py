@@ -1,13 +1,12 @@
 """Nyström attention by torch's own matrix products, a bag and a chunk of its tokens at a time.
 
-No N×M matrix exists: the scores of one chunk do, which stay in the cache. The backward pass
-recomputes them. Chunks are cut from the bag's own first token and added up in order, so the result
-of a bag does not depend on the bags around it.
+No N×M matrix is formed. Only the scores of one chunk exist, and they fit the cache; the backward
+pass computes them again. Chunks start at the first token of a bag and are summed in order, so the
+result of a bag does not depend on the bags around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from math import e, log2
 
@@ -15,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gimp_fast.ops.layout import compute_dtype, token_major
+from gimp_fast.ops.packing import bag_slices
 from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
-from gimp_fast.ops.products import is_fast, precise_product, product
-from gimp_fast.ops.threads import run_side_by_side
+from gimp_fast.ops.products import chunks, is_fast, precise_product, product, run_side_by_side
+from gimp_fast.ops.registration import compute_dtype, token_major
 
-# Tokens whose scores against all landmarks exist at a time: a head's fit the cache of a CPU core.
+# So many tokens have their scores against all landmarks in memory at a time. For one head, these
+# scores fit the cache of a CPU core.
 CHUNK = 1024
-# Scores towards the keys carry this factor, since exp2 is the fastest exponential on CPUs.
+# Scores of the keys are multiplied by this, because exp2 is the fastest exponential on CPUs.
 LOG2E = log2(e)
 
 
@@ -30,37 +30,39 @@ def nystrom_fwd(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bounds: list[tuple[int, int]] | None,
+    spans: list[tuple[int, int]] | None,
     num_landmarks: int,
     pinv_iterations: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Output, and what the backward pass needs besides q, k and v.
+    """The output, and what the backward pass needs besides q, k and v.
 
     Args:
-        q, k, v: (B, H, N, D) of one dtype, any strides; with ``bounds`` (1, H, T, D).
-        bounds: first and last-plus-one token of every packed bag.
+        q, k, v: (B, H, N, D) of one dtype, any strides; with ``spans`` (1, H, T, D).
+        spans: (start, stop) of each packed bag.
 
     Returns:
         out like q, in memory (B, N, H, D); Q̃, K̃ (bags, H, M′, D) in the dtype of q; base-2 log of
-        Σ exp of the landmarks' scores (bags, H, M′), W = softmax(Q̃ Kᵀ)V and Y = Z W
-        (bags, H, M′, D), fp64 for fp64, else fp32; and (B, 0), since nothing of the rows is kept.
-        M′ is M for packed bags, min(M, N) in a batch. Of a bag of N ≤ M tokens W has the rows of
-        its output, and the rest is zero.
+        Σ exp of the landmarks' scores (bags, H, M′); W = softmax(Q̃ Kᵀ)V and Y = Z W
+        (bags, H, M′, D); and an empty (B, 0), because no statistics of the rows are kept. The
+        last four are fp64 for fp64 inputs, else fp32. M′ is M for packed bags, min(M, N) in a
+        batch. For bags with N ≤ M, ``W[:N]`` holds the output of exact attention; the other rows
+        are zero.
     """
     batch, h, n, d = q.shape
-    bags = _bags(q, bounds)
-    marks = min(num_landmarks, n) if bounds is None else num_landmarks
+    slices = bag_slices(q, spans)
+    marks = min(num_landmarks, n) if spans is None else num_landmarks
     out = token_major(q)
-    q_marks, k_marks = (q.new_zeros(len(bags), h, marks, d) for _ in range(2))
+    q_marks, k_marks = (q.new_zeros(len(slices), h, marks, d) for _ in range(2))
     values, mixed = (torch.zeros_like(q_marks, dtype=compute_dtype(q)) for _ in range(2))
-    mark_lse = values.new_zeros(len(bags), h, marks)
-    for bag, (place, start, stop) in enumerate(bags):
-        inputs = [x[place, :, start:stop] for x in (q, k, v)]  # (H, N, D) each
+    mark_lse = values.new_zeros(len(slices), h, marks)
+    for bag, (entry, tokens) in enumerate(slices):
+        inputs = [x[entry, :, tokens] for x in (q, k, v)]  # (H, N, D) each
         outputs = [x[bag] for x in (mark_lse, values, mixed)]
-        target = out[place, :, start:stop]
-        if stop - start <= num_landmarks:
-            _exact_fwd(*inputs, scale, values[bag, :, : stop - start], target)
+        target = out[entry, :, tokens]
+        length = tokens.stop - tokens.start
+        if length <= num_landmarks:
+            _exact_fwd(*inputs, scale, values[bag, :, :length], target)
             continue
         q_marks[bag] = _landmarks(inputs[0], marks)
         k_marks[bag] = _landmarks(inputs[1], marks)
@@ -85,7 +87,7 @@ def nystrom_bwd(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bounds: list[tuple[int, int]] | None,
+    spans: list[tuple[int, int]] | None,
     q_marks: Tensor,
     k_marks: Tensor,
     mark_lse: Tensor,
@@ -97,16 +99,17 @@ def nystrom_bwd(
     scale: float,
     grads: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, like them; in memory (B, N, H, D), or written into ``grads``."""
+    """Gradients of q, k and v, written into ``grads`` or else into memory (B, N, H, D)."""
     grads = grads or (token_major(q), token_major(k), token_major(v))
-    for bag, (place, start, stop) in enumerate(_bags(q, bounds)):
-        inputs = [x[place, :, start:stop] for x in (grad, q, k, v)]  # (H, N, D) each
-        outputs = [x[place, :, start:stop] for x in grads]
-        if stop - start <= num_landmarks:
+    for bag, (entry, tokens) in enumerate(bag_slices(q, spans)):
+        inputs = [x[entry, :, tokens] for x in (grad, q, k, v)]  # (H, N, D) each
+        outputs = [x[entry, :, tokens] for x in grads]
+        length = tokens.stop - tokens.start
+        if length <= num_landmarks:
             _exact_bwd(*inputs, scale, *outputs)
             continue
         saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
-        segment, lengths = _segments(stop - start, num_landmarks, q.device)
+        segment, lengths = _segments(length, num_landmarks, q.device)
         tasks = [
             partial(
                 _heads_bwd,
@@ -124,26 +127,15 @@ def nystrom_bwd(
     return grads
 
 
-def _bags(q: Tensor, bounds: list[tuple[int, int]] | None) -> list[tuple[int, int, int]]:
-    """Place in the batch dimension, first and last-plus-one token of each bag."""
-    if bounds is None:
-        return [(place, 0, q.shape[2]) for place in range(q.shape[0])]
-    return [(0, start, stop) for start, stop in bounds]
-
-
 def _head_groups(q: Tensor, multiply_adds: int) -> list[slice]:
-    """Heads computed together: one where single products are fast and caches small, else all."""
+    """Heads to compute together: one at a time where single products are fast, else all."""
     h = q.shape[1]
-    alone = is_fast(torch.empty(0, dtype=compute_dtype(q), device=q.device), multiply_adds)
-    return [slice(head, head + 1) for head in range(h)] if alone else [slice(0, h)]
-
-
-def _chunks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
+    singly = is_fast(torch.empty(0, dtype=compute_dtype(q), device=q.device), multiply_adds)
+    return [slice(head, head + 1) for head in range(h)] if singly else [slice(0, h)]
 
 
 def _exact_fwd(q: Tensor, k: Tensor, v: Tensor, scale: float, values: Tensor, out: Tensor) -> None:
-    """softmax(Q Kᵀ) V of few tokens, in at least fp32, into values and out (H, N, D)."""
+    """Write softmax(Q Kᵀ) V of a few tokens into values (fp32 or wider) and out, (H, N, D)."""
     q, k, v = (x.to(values.dtype) for x in (q, k, v))
     values.copy_(torch.bmm(torch.bmm(q * scale, k.mT).softmax(-1), v))
     out.copy_(values)
@@ -173,14 +165,14 @@ def _softmax_bwd(grad: Tensor, softmax: Tensor) -> Tensor:
 
 
 def _segments(n: int, num_landmarks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Segment of every token (N,), and the segments' lengths (M,)."""
-    bounds = torch.arange(num_landmarks + 1, device=device) * n // num_landmarks
-    lengths = bounds.diff()
+    """Segment of each token (N,), and lengths of the segments (M,)."""
+    edges = torch.arange(num_landmarks + 1, device=device) * n // num_landmarks
+    lengths = edges.diff()
     return torch.arange(num_landmarks, device=device).repeat_interleave(lengths), lengths
 
 
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
-    """Balanced segment means of (H, N, D), summed in at least fp32 -> (H, M, D)."""
+    """Means of balanced segments, summed in fp32 or wider: (H, N, D) -> (H, M, D)."""
     h, n, d = x.shape
     starts = torch.arange(num_landmarks, device=x.device) * n // num_landmarks
     rows = x.transpose(0, 1).flatten(1)  # (N, H * D)
@@ -205,18 +197,18 @@ def _heads_fwd(
     scores = product(q_scaled, k_side).softmax(-1)  # (G, M, M)
     mixed.copy_(pinv_matmul_fwd(scores, values, pinv_iterations))
     k_scaled, mixed_t = k_side * scale, mixed.mT.contiguous()
-    for part in _chunks(q.shape[1]):
+    for part in chunks(q.shape[1], CHUNK):
         attention = product(q[:, part].to(values.dtype), k_scaled).softmax(-1)  # (G, c, M)
         out[:, part] = precise_product(attention, mixed_t)
 
 
 def _to_keys_fwd(q_scaled: Tensor, k: Tensor, v: Tensor, values: Tensor, mark_lse: Tensor) -> None:
-    """W = softmax(Q̃ Kᵀ) V and log₂ Σ exp of its scores, into values and mark_lse.
+    """Write W = softmax(Q̃ Kᵀ) V into values, and log₂ Σ exp of its scores into mark_lse.
 
-    Every chunk has a softmax of its own, without the division; at the end they are weighted.
+    Each chunk of keys has its own softmax, without the division. They are weighted at the end.
     """
     peaks, sums, parts = [], [], []
-    for part in _chunks(k.shape[1]):
+    for part in chunks(k.shape[1], CHUNK):
         scores = product(k[:, part].to(values.dtype), q_scaled)  # (G, c, M)
         peaks.append(scores.amax(1, keepdim=True))  # (G, 1, M)
         weights = scores.sub_(peaks[-1]).exp2_()
@@ -266,17 +258,17 @@ def _heads_bwd(
         grad_v,
     )
     shares = (grad_q_marks * scale / lengths).mT.contiguous()
-    for part in _chunks(q.shape[1]):
+    for part in chunks(q.shape[1], CHUNK):
         grad_q[:, part] += shares[:, segment[part]]
 
 
 def _from_queries_bwd(
     grad: Tensor, q: Tensor, k_scaled: Tensor, mixed: Tensor, grad_q: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Write the queries' gradient; return those of Y and of K̃ (G, D, M), which lacks the scale."""
+    """Write the gradient of q; return those of Y and of K̃ (G, D, M), the latter without scale."""
     grad_mixed = grad_k_marks = None
     k_scaled_t = k_scaled.mT.contiguous()
-    for part in _chunks(q.shape[1]):
+    for part in chunks(q.shape[1], CHUNK):
         queries, grads = (x[:, part].to(mixed.dtype) for x in (q, grad))  # (G, c, D)
         attention = product(queries, k_scaled).softmax(-1)  # (G, c, M)
         grad_mixed = product(grads.mT, attention.mT, grad_mixed)
@@ -299,15 +291,15 @@ def _to_keys_bwd(
     grad_k: Tensor,
     grad_v: Tensor,
 ) -> Tensor:
-    """Write the gradients of k and v, K̃'s shares added; return Q̃'s, which lacks the scale."""
+    """Write the gradients of k (with K̃'s shares) and v; return that of Q̃, without the scale."""
     minus_delta = -(grad_values * values).sum(-1)[:, None]  # (G, 1, M)
     minus_lse = -mark_lse[:, None]
     q_exponent = q_scaled * LOG2E
-    for part in _chunks(k.shape[1]):
-        keys, some = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
+    for part in chunks(k.shape[1], CHUNK):
+        keys, rows = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
         attention = product(keys, q_exponent, minus_lse).exp2_()  # (G, c, M)
         grad_v[:, part] = precise_product(attention, grad_values.mT)
-        grad_scores = product(some, grad_values, minus_delta).mul_(attention)
+        grad_scores = product(rows, grad_values, minus_delta).mul_(attention)
         grad_k[:, part] = product(grad_scores, q_scaled.mT, shares[:, segment[part]])
         grad_q_marks = product(keys.mT, grad_scores.mT, grad_q_marks)
     return grad_q_marks

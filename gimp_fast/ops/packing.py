@@ -1,4 +1,9 @@
-"""Packed bags: several bags of different lengths, one after the other in one tensor."""
+"""Packed bags: several bags of different lengths, one after the other in one tensor.
+
+Words, here and in every caller: ``cu_seqlens`` is the argument of a public function, a tensor or
+:class:`Bags`; ``bags`` is a :class:`Bags`; ``spans`` is a list of (start, stop), one for each bag;
+``bounds`` are the B + 1 numbers themselves.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Bags:
-    """Where packed bags begin and end, known to the CPU and to the device at once.
+    """Where packed bags begin and end, known on the CPU and on the device.
 
-    It is made where a batch is made, and passed down: whoever plans work reads ``bounds``, whoever
-    computes reads ``cu_seqlens``, and nobody copies the latter back from a GPU.
+    Make it where you make the batch, and pass it down. Code that plans work reads ``bounds``, code
+    that computes reads ``cu_seqlens``, and nothing is ever copied back from a GPU.
 
     Attributes:
         bounds: B + 1 numbers that rise from 0 to T; bag b is rows ``bounds[b]`` to ``bounds[b+1]``.
@@ -28,7 +33,7 @@ class Bags:
 
     @classmethod
     def of_lengths(cls, lengths: Iterable[int], device: torch.device | str = "cpu") -> Bags:
-        """Bags with so many rows each."""
+        """Bags of these lengths, one after the other."""
         bounds = (0, *accumulate(lengths))
         return cls(bounds, torch.tensor(bounds, dtype=torch.int32, device=device))
 
@@ -37,24 +42,25 @@ class Bags:
 
     @property
     def num_rows(self) -> int:
-        """T."""
+        """T, the rows of all bags together."""
         return self.bounds[-1]
 
     @property
     def lengths(self) -> list[int]:
+        """Number of rows of each bag."""
         return [stop - start for start, stop in self.spans]
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
-        """First and last-plus-one row of each bag."""
+        """(start, stop) of each bag; its rows are ``start`` to ``stop - 1``."""
         return list(pairwise(self.bounds))
 
     @cached_property
     def with_cls(self) -> Bags:
-        """The same bags with one more row at the start of each, for a CLS token."""
+        """The bags with one row more at the start of each, for a CLS token."""
         bounds = tuple(bound + number for number, bound in enumerate(self.bounds))
-        more = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
-        return Bags(bounds, self.cu_seqlens + more)
+        shift = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
+        return Bags(bounds, self.cu_seqlens + shift)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Bags:
         return replace(self, cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking))
@@ -64,44 +70,45 @@ class Bags:
 
 
 def validate_bounds(cu_seqlens: Tensor) -> None:
-    """Raise ValueError for what is wrong with a tensor of bounds, without reading its values."""
+    """Raise ValueError if shape or dtype of the tensor are wrong; its values are not read."""
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise ValueError(
-            "cu_seqlens must be a 1-D int32 or int64 tensor, "
-            f"got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+            f"cu_seqlens is {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}; "
+            "expected a 1-D int32 or int64 tensor"
         )
 
 
 def as_bags(cu_seqlens: Tensor | Bags, num_rows: int) -> Bags:
-    """The bags of a tensor of bounds, checked; a tensor on a GPU is waited for.
+    """The bags, checked. Reading a tensor on a GPU waits for the GPU.
 
     Args:
-        cu_seqlens: (B + 1,) integer bounds; or bags, which were checked when they were made.
-        num_rows: T, where the last bag has to end.
+        cu_seqlens: (B + 1,) integer bounds; or bags, of which only the end is checked.
+        num_rows: T, where the last bag must end.
 
     Raises:
-        ValueError: not a 1-D integer tensor from 0 to T that never falls.
+        ValueError: not a 1-D integer tensor that rises from 0 to T; equal neighbours are allowed.
     """
     if isinstance(cu_seqlens, Bags):
         if cu_seqlens.num_rows != num_rows:
-            raise ValueError(f"the bags hold {cu_seqlens.num_rows} rows, got {num_rows}")
+            raise ValueError(f"the bags have {cu_seqlens.num_rows} rows; expected {num_rows}")
         return cu_seqlens
     validate_bounds(cu_seqlens)
-    values = cu_seqlens.tolist()
-    if not values or values[0] != 0 or values[-1] != num_rows or values != sorted(values):
+    bounds = cu_seqlens.tolist()
+    if not bounds or bounds[0] != 0 or bounds[-1] != num_rows or bounds != sorted(bounds):
         raise ValueError(
-            f"cu_seqlens must rise from 0 to the number of tokens {num_rows}, got {values}"
+            f"cu_seqlens must rise from 0 to the number of tokens {num_rows}, got {bounds}"
         )
-    return Bags(tuple(values), cu_seqlens)
+    return Bags(tuple(bounds), cu_seqlens)
 
 
 def operands(
     cu_seqlens: Tensor | Bags | None, num_rows: int
 ) -> tuple[Tensor | None, list[int] | None]:
-    """Bounds as registered operators take them: on the device, and as numbers where known.
+    """The bounds as registered operators take them: a tensor, and numbers where they are known.
 
-    Numbers are left out while a compiler traces, which would compile for each of them, and while a
-    CUDA graph is captured, which a copy from the GPU would end. The operator reads the tensor then.
+    The numbers are None while a compiler traces (it would compile once for each set of numbers) and
+    while a CUDA graph is captured (a copy from the GPU would end the capture). The operator then
+    reads the tensor.
 
     Raises:
         ValueError: as :func:`as_bags`.
@@ -119,7 +126,14 @@ def operands(
 def spans_of(
     cu_seqlens: Tensor | None, bounds: list[int] | None, num_rows: int
 ) -> list[tuple[int, int]] | None:
-    """First and last-plus-one row of each bag, from an operator's operands; None if not packed."""
+    """(start, stop) of each bag, from the operands of an operator; None if nothing is packed."""
     if cu_seqlens is None:
         return None
     return as_bags(cu_seqlens, num_rows).spans if bounds is None else list(pairwise(bounds))
+
+
+def bag_slices(x: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int, slice]]:
+    """Where each bag lies in x (B, H, N, D) or packed (1, H, T, D): entry of the batch, tokens."""
+    if spans is None:
+        return [(entry, slice(0, x.shape[2])) for entry in range(x.shape[0])]
+    return [(0, slice(start, stop)) for start, stop in spans]

@@ -1,4 +1,4 @@
-"""Embedding of patches: projection, CLS tokens and mask tokens, written once, where they stay."""
+"""Embedding of patches: projection, CLS tokens and mask tokens, written straight into place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gimp_fast.ops.linear import linear
-from gimp_fast.ops.rows import chunks, product_dtype, weight_grad
+from gimp_fast.ops.products import chunks, linear, weight_grad
+from gimp_fast.ops.registration import is_transformed, product_dtype
 
-# Rows whose products exist apart from the result.
+# So many embedded rows exist at a time before they are copied into the result.
 CHUNK_CPU = 2000
 CHUNK_GPU = 32768
 
@@ -23,54 +23,74 @@ def embed_patches(
     bias: Tensor,
     cls_token: Tensor,
     mask_token: Tensor,
-    bounds: list[tuple[int, int]],
+    spans: list[tuple[int, int]],
     masked: Tensor | None = None,
 ) -> Tensor:
     """H⁰ = [CLS; H_p W + b] of each bag, with the mask token for masked patches (GiMP eq. 1).
 
-    Masked patches are neither read nor multiplied. Nothing is kept for the backward pass but the
-    inputs. Sums over the rows are taken in a fixed order, those of the weight's gradient over
-    chunks in at least fp32. Differentiable once.
+    Masked patches are neither read nor multiplied. Only the inputs are kept for the backward pass.
+    Sums over rows have a fixed order; the weight's gradient is summed over chunks in fp32 or wider.
+    Differentiable once.
 
     Args:
         patches: (T, C) packed patches.
-        weight: (d, C), the dtype of patches, or under autocast any.
+        weight: (d, C), of the dtype of patches; under autocast of any.
         bias: (d,).
         cls_token, mask_token: (d,).
-        bounds: first and last-plus-one patch of each bag, B of them, which cover the T patches.
+        spans: (start, stop) of each of B bags, which cover the T patches.
         masked: (T,) bool, True = masked.
 
     Returns:
-        (T + B, d), bag after bag, its CLS token first; under autocast in its type.
+        (T + B, d), bag after bag, each with its CLS token first; under autocast in its dtype.
     """
     dtype = product_dtype(patches)
-    plan = _plan(bounds, masked, patches)
+    plan = _plan(spans, masked, patches)
     return _Embed.apply(patches, weight, bias, cls_token, mask_token, plan, dtype)
 
 
-def place_cls(bounds: list[tuple[int, int]], device: torch.device) -> Tensor:
+def place_cls(spans: list[tuple[int, int]], device: torch.device) -> Tensor:
     """Rows (B,) of the CLS tokens in the result of :func:`embed_patches`."""
-    starts = [start + bag for bag, (start, _) in enumerate(bounds)]
+    starts = [start + bag for bag, (start, _) in enumerate(spans)]
     steps = {b - a for a, b in pairwise(starts)} or {1}
     if starts and len(steps) == 1:
-        # Made on the device: nothing is copied to it, which would end the capture of a CUDA graph.
+        # Built on the device: copying to it would end the capture of a CUDA graph.
         return torch.arange(starts[0], starts[-1] + 1, steps.pop(), device=device)
     return torch.tensor(starts, dtype=torch.int64, device=device)
 
 
-def place_patches(rows: Tensor, bounds: list[tuple[int, int]]) -> Tensor:
-    """Rows of the result that hold these patches (R,); each bag's CLS token stands before them."""
-    stops = torch.tensor([stop for _, stop in bounds], dtype=torch.int64, device=rows.device)
+def place_patches(rows: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+    """Rows (R,) of the result that hold these patches, after the CLS token of their bag."""
+    stops = torch.tensor([stop for _, stop in spans], dtype=torch.int64, device=rows.device)
     return rows + torch.searchsorted(stops, rows, right=True) + 1
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]`` of a matrix (R, C). No row may be taken twice: gradients are not summed."""
+    if torch.compiler.is_compiling() or is_transformed(x):
+        return x[rows]
+    return _TakeRows.apply(x, rows)
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        ctx.count = len(x)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (rows,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.count, grad.shape[1]).index_copy_(0, rows, grad), None
 
 
 class _Plan(NamedTuple):
     """Which rows go where.
 
     Attributes:
-        parts: (rows of the patches, rows of the result) to multiply, alike for each part.
+        parts: chunks to multiply: (rows of the patches, rows of the result).
         cls: (B,) rows of the CLS tokens.
-        masked: (T + B,) bool, True = mask token; None where there is none.
+        masked: (T + B,) bool, True = mask token; None without masks.
         count: T + B.
     """
 
@@ -80,33 +100,33 @@ class _Plan(NamedTuple):
     count: int
 
 
-def _plan(bounds: list[tuple[int, int]], masked: Tensor | None, patches: Tensor) -> _Plan:
+def _plan(spans: list[tuple[int, int]], masked: Tensor | None, patches: Tensor) -> _Plan:
     length = CHUNK_GPU if patches.is_cuda else CHUNK_CPU
-    cls = place_cls(bounds, patches.device)
-    count = len(patches) + len(bounds)
+    cls = place_cls(spans, patches.device)
+    count = len(patches) + len(spans)
     if masked is None:
         parts = []
-        for bag, (start, stop) in enumerate(bounds):
-            for some in chunks(stop - start, length):
-                first, last = start + some.start, start + some.stop
+        for bag, (start, stop) in enumerate(spans):
+            for chunk in chunks(stop - start, length):
+                first, last = start + chunk.start, start + chunk.stop
                 parts.append((slice(first, last), slice(first + bag + 1, last + bag + 1)))
         return _Plan(parts, cls, None, count)
     rows = (~masked).nonzero()[:, 0]  # (U,)
-    places = place_patches(rows, bounds)
-    among = masked.new_ones(count)
-    among[places] = False
-    among[cls] = False
-    # A bag at a time, as a matrix product may round a row by how many others it computes; but a GPU
-    # wants few launches.
+    places = place_patches(rows, spans)
+    has_mask_token = masked.new_ones(count)
+    has_mask_token[places] = False
+    has_mask_token[cls] = False
+    # A matrix product may round a row differently when it has more rows, so the CPU multiplies one
+    # bag at a time. A GPU needs few launches.
     ends = [len(rows)]
     if not patches.is_cuda:
-        ends = torch.searchsorted(rows, torch.tensor([stop for _, stop in bounds])).tolist()
+        ends = torch.searchsorted(rows, torch.tensor([stop for _, stop in spans])).tolist()
     parts = [
-        (rows[begin:end][some], places[begin:end][some])
+        (rows[begin:end][chunk], places[begin:end][chunk])
         for begin, end in pairwise([0, *ends])
-        for some in chunks(end - begin, length)
+        for chunk in chunks(end - begin, length)
     ]
-    return _Plan(parts, cls, among, count)
+    return _Plan(parts, cls, has_mask_token, count)
 
 
 def _rows(x: Tensor, rows: slice | Tensor) -> Tensor:
@@ -122,11 +142,11 @@ class _Embed(torch.autograd.Function):
         with torch.autocast(patches.device.type, enabled=False):
             w, b = weight.to(dtype), bias.to(dtype)
             for rows, places in plan.parts:
-                found = linear(_rows(patches, rows).to(dtype), w, b)
+                embedded = linear(_rows(patches, rows).to(dtype), w, b)
                 if isinstance(places, slice):
-                    out[places] = found
+                    out[places] = embedded
                 else:
-                    out.index_copy_(0, places, found)
+                    out.index_copy_(0, places, embedded)
             if plan.masked is not None:
                 out[plan.masked] = mask_token.to(dtype)
             out[plan.cls] = cls_token.to(dtype)
@@ -145,13 +165,13 @@ class _Embed(torch.autograd.Function):
         grad_cls = grad_mask = None
         with torch.autocast(patches.device.type, enabled=False):
             for rows, places in plan.parts:
-                some = _rows(grad, places)
+                grads = _rows(grad, places)
                 if wants_weight:
-                    grad_weight += weight_grad(some, _rows(patches, rows).to(dtype))
+                    grad_weight += weight_grad(grads, _rows(patches, rows).to(dtype))
                 if wants_bias:
-                    grad_bias += some.sum(0, dtype=wide)
+                    grad_bias += grads.sum(0, dtype=wide)
                 if wants_patches:
-                    grad_patches[rows] = linear(some, weight.to(dtype).t()).to(patches.dtype)
+                    grad_patches[rows] = linear(grads, weight.to(dtype).t()).to(patches.dtype)
             if wants_cls:
                 grad_cls = grad[plan.cls].sum(0, dtype=wide).to(cls_token.dtype)
             if wants_mask and plan.masked is not None:

@@ -1,13 +1,13 @@
-"""Z W with Z the iterative pseudo-inverse of square matrices, and its gradients written by hand.
+"""Z W, with Z the iterative pseudo-inverse of square matrices, and its handwritten gradients.
 
 A step is Z ← ¼Z(13 − AZ(15 − AZ(7 − AZ))). It is computed on σZ and −A with σ³ = ¼, which leaves
 four products and additions to diagonals: with N = −A, X = NZ, T = X + 7σ, R = XT + 15σ²,
 Q = XR + 13σ³, the next Z is ZQ.
 
-The first steps build Z with products that meet A again and so correct themselves. The last few
-never form Z: X alone goes on, as XQ, and W is multiplied by each Q. A chain of such thin steps
-alone has half the products, but its rounding errors grow: gradients of ill-conditioned matrices
-lose more than a digit. Two thin steps cost no accuracy.
+The first, classic steps build Z. They multiply by A each time, and so correct their own errors. The
+last, thin steps never form Z: they compute the next X as XQ, and multiply W by each Q. A chain of
+thin steps only would need half the products, but its rounding errors grow: gradients of
+ill-conditioned matrices lose more than a digit. Two thin steps cost no accuracy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pinv_matmul_fwd(a: Tensor, w: Tensor, iterations: int) -> Tensor:
     """Z W, from Z₀ = Aᵀ / (max row sum · max column sum) (Nyströmformer, Xiong et al. 2021, 3.3).
 
     Args:
-        a: (G, M, M) fp32 or fp64, rows that sum to one.
+        a: (G, M, M) fp32 or fp64; its rows sum to one.
         w: (G, M, D).
         iterations: hyper-power steps.
 
@@ -40,7 +40,7 @@ def pinv_matmul_fwd(a: Tensor, w: Tensor, iterations: int) -> Tensor:
 
 
 def pinv_matmul_bwd(grad_y: Tensor, a: Tensor, w: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Gradients of A and W from that of Z W; the chain is recomputed.
+    """Gradients of A and W from that of Z W. The chain is computed again.
 
     Args:
         grad_y: (G, M, D).
@@ -108,7 +108,7 @@ def _add_to_diagonal(x: Tensor, value: float) -> Tensor:
 
 
 def _apply(thin: list[tuple], w: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Q…Qw right to left -> u, and [t₂ | t₁ | w] of each step: u = Xt₂ + …, t₂ = Xt₁ + …"""
+    """u = Q…Qw, right to left, and [t₂ | t₁ | w] of each step: u = Xt₂ + …, t₂ = Xt₁ + …"""
     slots = []
     for x, _, _ in reversed(thin):
         t1 = precise_product(x, w.mT, w * ONCE)
@@ -118,11 +118,11 @@ def _apply(thin: list[tuple], w: Tensor) -> tuple[Tensor, list[Tensor]]:
     return w, slots[::-1]
 
 
-# The gradients below are transposed: a product wants its first factor by rows.
+# The gradients below are transposed, because `product` reads its first factor by rows.
 
 
 def _apply_bwd(thin: list[tuple], slots: list[Tensor], grad: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of w (G, D, M), and of every X by itself, from that of u."""
+    """Gradients of w (G, D, M) and of each X, without the path through the next X."""
     grads_x = []
     for (x, _, _), slot in zip(thin, slots, strict=True):
         second = product(grad, x.mT)
@@ -134,7 +134,7 @@ def _apply_bwd(thin: list[tuple], slots: list[Tensor], grad: Tensor) -> tuple[Te
 
 
 def _thin_bwd(thin: list[tuple], own: list[Tensor]) -> Tensor:
-    """Gradient of the first X, from those that each X has by itself."""
+    """Gradient of the first X, through all others, from those of :func:`_apply_bwd`."""
     grad = own[-1]
     for (x, s, t), grad_x in zip(reversed(thin[:-1]), reversed(own[:-1]), strict=True):
         grad_t = product(grad, s.mT)
@@ -157,7 +157,7 @@ def _classic_bwd(
 
 
 def _start_bwd(a: Tensor, grad_z: Tensor, grad_a: Tensor) -> None:
-    """Add A's gradient through Z₀: the transpose, and the two maxima, ties sharing evenly."""
+    """Add A's gradient through Z₀: the transpose, and two maxima, which ties share evenly."""
     rows, columns = a.sum(-1), a.sum(-2)  # (G, M)
     row_max, column_max = rows.amax(-1, keepdim=True), columns.amax(-1, keepdim=True)  # (G, 1)
     factor = _start_factor(a)

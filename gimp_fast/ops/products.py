@@ -1,21 +1,26 @@
-"""Batched matrix products, by whichever of torch's two CPU libraries is the faster.
+"""Matrix products: the faster of torch's two CPU libraries, and how threads share the work.
 
-torch gives fp32 products to MKL, which runs at half speed on processors that are not Intel's; its
-other library, oneDNN, compiles its own AVX-512 code for any. oneDNN takes one matrix at a time, and
-only pays for products that are not tiny.
+torch gives fp32 products to MKL, which runs at half speed on processors that are not Intel's. Its
+other library, oneDNN, generates its own AVX-512 code on any processor. oneDNN takes one matrix at a
+time and pays only for products that are not tiny.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# Multiply-adds of a product below which oneDNN's preparations take longer than MKL's work.
+# Below so many multiply-adds, oneDNN's preparations take longer than MKL's work.
 SMALLEST = 1 << 20
-# oneDNN adds up a dot product in one run, MKL in shorter ones: rounding errors grow with the run.
+# oneDNN adds up a dot product in one run, MKL in shorter ones. Rounding errors grow with the run.
 LONGEST_RUN = 128
+# Rows of one product of the weight's gradient. oneDNN is slow at long sums of few columns.
+ROWS = 1000
 
 
 @cache
@@ -28,7 +33,7 @@ def _has_fast_products() -> bool:
 
 
 def is_fast(x: Tensor, multiply_adds: int) -> bool:
-    """Whether single products of this size and of tensors like x go to oneDNN."""
+    """True if single products of this size, of tensors like x, go to oneDNN."""
     return (
         multiply_adds >= SMALLEST
         and x.dtype == torch.float32
@@ -46,16 +51,15 @@ def product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
         add: (G, m, n) or (G, 1, n).
 
     Returns:
-        (G, m, n), new.
+        (G, m, n), a new tensor.
     """
     groups, m, k = x.shape
     if groups == 1 and is_fast(x, m * k * w.shape[1]):
-        w = w[0]
         if add is None:
-            return torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
+            return _affine(x, w[0])
         if add.shape[1] != m:
-            return torch.ops.mkldnn._linear_pointwise(x, w, add[0, 0], "none", [], "")
-        return torch.ops.mkldnn._linear_pointwise(x, add, w, None, "add")
+            return _affine(x, w[0], add[0, 0])
+        return _added(add, x, w[0])
     if add is None:
         return torch.bmm(x, w.mT)
     return torch.baddbmm(add, x, w.mT)
@@ -68,7 +72,123 @@ def precise_product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
         return product(x, w, add)
     for start in range(0, k, LONGEST_RUN):
         run = slice(start, start + LONGEST_RUN)
-        # A part of the columns of w is what oneDNN has no fast code for.
-        part = w[..., run] if w.stride(-1) != 1 else w[..., run].contiguous()
-        add = product(x[..., run], part, add)
+        # oneDNN has no fast code for some of the columns of w.
+        columns = w[..., run] if w.stride(-1) != 1 else w[..., run].contiguous()
+        add = product(x[..., run], columns, add)
     return add
+
+
+def _affine(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x wᵀ + bias by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
+
+
+def _added(total: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """total + x wᵀ by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, total, w, None, "add")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear``, by oneDNN where that is faster.
+
+    Args:
+        x: (..., C).
+        weight: (O, C).
+        bias: (O,).
+
+    Returns:
+        (..., O).
+    """
+    if (
+        not is_fast(x, x.numel() * weight.shape[0])
+        or weight.dtype != x.dtype
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+    ):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+class Linear(torch.nn.Linear):
+    """``torch.nn.Linear`` by :func:`linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class _Linear(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, bias):
+        return _affine(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        grad_x = linear(grad, weight.t()) if wants_x else None
+        grad_weight = _weight_grad(grad.flatten(0, -2), x.flatten(0, -2)) if wants_weight else None
+        return grad_x, grad_weight, grad.flatten(0, -2).sum(0) if wants_bias else None
+
+
+def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
+    """gradᵀ x of (R, O) and (R, C), which share a dtype, in at least fp32. Not differentiable.
+
+    On a CPU, half-precision products are rounded to half precision first: torch has no others.
+    """
+    if is_fast(x, x.numel() * grad.shape[1]):
+        return _weight_grad(grad, x)
+    if x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(grad.t(), x, out_dtype=torch.float32)
+    rounded = grad.t() @ x
+    return rounded.to(torch.promote_types(rounded.dtype, torch.float32))
+
+
+def _weight_grad(grad: Tensor, x: Tensor) -> Tensor:
+    """gradᵀ x of (R, O) and (R, C), summed over rows in a fixed order."""
+    if torch.is_grad_enabled():
+        return grad.t() @ x
+    total = None
+    for rows in chunks(len(x), ROWS):
+        # The copy is small. Without it, oneDNN takes twice as long.
+        columns, grads = x[rows].t().contiguous(), grad[rows].t()
+        total = _affine(columns, grads) if total is None else _added(total, columns, grads)
+    return total.t()
+
+
+def chunks(count: int, length: int) -> Iterator[slice]:
+    """Slices of up to ``length`` rows that cover ``count`` rows."""
+    return (slice(start, min(start + length, count)) for start in range(0, count, length))
+
+
+def run_side_by_side(tasks: list[Callable[[], None]]) -> None:
+    """Run independent tasks, one on each of torch's threads; raise what one of them raises.
+
+    torch would split every single product among its threads. They would then wait for each other
+    thousands of times, and much longer where another process wants the same core. The threads end
+    with the call, so that a process can be forked before and after it.
+    """
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads <= 1:
+        for task in tasks:
+            task()
+        return
+    before = torch.get_num_threads()
+    # Each thread has its own number of threads, and its own modes of autograd and autocast.
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for future in [pool.submit(_without_gradients, task) for task in tasks]:
+                future.result()
+    finally:
+        # New threads start with the last number that any thread has set.
+        torch.set_num_threads(before)
+
+
+def _without_gradients(task: Callable[[], None]) -> None:
+    with torch.no_grad():
+        task()

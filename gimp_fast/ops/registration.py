@@ -1,22 +1,49 @@
-"""Python functions as operators of torch's dispatcher."""
+"""What the operators share: their place in torch's dispatcher, their dtypes and memory layout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 NAMESPACE = "gimp_fast"
 
 
 def operator(function: Callable) -> torch._ops.OpOverload:
-    """Register a function as ``torch.ops.gimp_fast.<its name>``, on all devices.
+    """The function, registered as ``torch.ops.gimp_fast.<its name>`` on all devices.
 
-    The types of its arguments give the schema; it changes no argument and returns none. Like
-    ``torch.library.custom_op``, whose first call, however, imports torch's compiler: a second, and
-    more memory (110 MB) than a slide's attention takes.
+    Its type hints become the schema. It must not change its arguments or return one of them.
+    ``torch.library.custom_op`` would do the same, but its first call imports torch's compiler,
+    which takes a second and more memory (110 MB) than the attention of a slide.
     """
     name = f"{NAMESPACE}::{function.__name__}"
     torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
     torch.library.impl(name, "CompositeExplicitAutograd", function)
     return getattr(getattr(torch.ops, NAMESPACE), function.__name__).default
+
+
+def is_transformed(x: Tensor) -> bool:
+    """True for a tensor inside a ``torch.func`` transform."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of sums and statistics of x: its own, but at least fp32."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of matrix products of x: autocast's where that is on, else its own."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def token_major(like: Tensor) -> Tensor:
+    """An empty (B, H, N, D) tensor that stores the heads of a token together.
+
+    Merging the heads of such a tensor is free.
+    """
+    b, h, n, d = like.shape
+    return like.new_empty(b, n, h, d).transpose(1, 2)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.layout import compute_dtype, token_major
-from gimp_fast.ops.packing import Bags, operands, spans_of, validate_bounds
-from gimp_fast.ops.registration import operator
+from gimp_fast.ops.packing import Bags, bag_slices, operands, spans_of, validate_bounds
+from gimp_fast.ops.registration import compute_dtype, operator, token_major
 
-# Tokens of one product. Longer blocks multiply more zeros; a GPU wants few launches.
+# Tokens of one product. Longer blocks multiply more zeros, but a GPU needs few launches.
 BLOCK_CPU = 64
 BLOCK_GPU = 512
 
@@ -19,24 +18,24 @@ BLOCK_GPU = 512
 def token_conv(
     v: Tensor, weight: Tensor, *, add: Tensor | None = None, cu_seqlens: Tensor | Bags | None = None
 ) -> Tensor:
-    """out[n] = add[n] + Σₜ weight[t] · v[n + t − (K−1)/2], zeros beyond the ends of the bag.
+    """out[n] = add[n] + Σₜ weight[t] · v[n + t − (K−1)/2], with zeros beyond the ends of the bag.
 
     The residual of Nyström attention over its values (GiMP, after Nyströmformer, Xiong et al. 2021,
-    figure 2): one filter a head, shared by its D channels. The same as ``Conv2d(H, H, (K, 1),
-    padding=(K // 2, 0), groups=H, bias=False)`` of each bag by itself. Output and gradient of a bag
-    are bitwise the same alone, in a batch, or packed. Sums are at least fp32.
+    figure 2). Each head has one filter, which its D channels share. The result equals ``Conv2d(H,
+    H, (K, 1), padding=(K // 2, 0), groups=H, bias=False)`` of each bag by itself. Output and
+    gradient of a bag are bitwise the same alone, in a batch, or packed. Sums are in fp32 or wider.
 
     Args:
         v: (B, H, N, D) of any floating dtype, any strides; with ``cu_seqlens`` (1, H, T, D).
         weight: (H, 1, K, 1) with K odd, of any floating dtype.
-        add: shape and dtype of v: what the convolution is added to.
-        cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags.
+        add: a tensor of the shape and dtype of v, to which the convolution is added.
+        cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags, or bags.
 
     Returns:
-        Shape and dtype of v; in memory the heads of a token are together.
+        Shape and dtype of v; memory holds the heads of a token together.
 
     Raises:
-        ValueError: shapes, dtypes or bounds that do not fit.
+        ValueError: shapes, dtypes or bounds do not fit.
     """
     _validate(v, weight, add, cu_seqlens)
     return _conv(v, weight, add, *operands(cu_seqlens, v.shape[2]))
@@ -79,24 +78,27 @@ def token_conv_fwd(
     cu_seqlens: Tensor | None,
     bounds: list[int] | None = None,
 ) -> Tensor:
-    """The registered operator; ``bounds`` are the numbers in ``cu_seqlens``, where known."""
+    """The convolution, as a registered operator.
+
+    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read.
+    """
     out = token_major(v)
     with torch.autocast(v.device.type, enabled=False):
         band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
-        for place, bag in _bags(v, spans_of(cu_seqlens, bounds, v.shape[2])):
-            added = None if add is None else add[place, :, bag]
-            _bag_fwd(v[place, :, bag], band, added, out[place, :, bag])
+        for entry, tokens in bag_slices(v, spans_of(cu_seqlens, bounds, v.shape[2])):
+            addend = None if add is None else add[entry, :, tokens]
+            _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
     return out
 
 
 def add_token_conv(
     out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None
 ) -> None:
-    """Add the convolution of v to ``out``, which is like it, in place and without a gradient."""
+    """Add the convolution of v to ``out`` (same shape) in place, without a gradient."""
     band = _band(weight.to(compute_dtype(v)), _block(v))
-    for place, bag in _bags(v, spans):
-        part = out[place, :, bag]
-        _bag_fwd(v[place, :, bag], band, part, part)
+    for entry, tokens in bag_slices(v, spans):
+        part = out[entry, :, tokens]
+        _bag_fwd(v[entry, :, tokens], band, part, part)
 
 
 @operator
@@ -107,7 +109,7 @@ def token_conv_weight_grad(
     kernel: int,
     bounds: list[int] | None = None,
 ) -> Tensor:
-    """The registered operator: gradient of the weight, as :func:`conv_weight_grad`."""
+    """:func:`conv_weight_grad`, as a registered operator."""
     with torch.autocast(v.device.type, enabled=False):
         return conv_weight_grad(grad, v, spans_of(cu_seqlens, bounds, v.shape[2]), kernel)
 
@@ -115,33 +117,33 @@ def token_conv_weight_grad(
 def conv_weight_grad(
     grad: Tensor, v: Tensor, spans: list[tuple[int, int]] | None, kernel: int
 ) -> Tensor:
-    """Gradient of the weight, (H, 1, K, 1) in at least fp32, summed over bags in their order."""
+    """Gradient of the weight, (H, 1, K, 1) in fp32 or wider, summed over bags in their order."""
     block = _block(v)
     band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=compute_dtype(v))
-    for place, bag in _bags(v, spans):
-        _add_band_grad(grad[place, :, bag], v[place, :, bag], band)
+    for entry, tokens in bag_slices(v, spans):
+        _add_band_grad(grad[entry, :, tokens], v[entry, :, tokens], band)
     return _diagonals(band, kernel).sum(1)[:, None, :, None]
 
 
 def _bag_fwd(v: Tensor, band: Tensor, add: Tensor | None, out: Tensor) -> None:
     """Write the convolution of one bag (H, N, D)."""
     for rows, window, part in _blocks(v.shape[1], band):
-        found = torch.bmm(band[part], v[:, window].to(band.dtype))  # (H, L, D)
+        convolved = torch.bmm(band[part], v[:, window].to(band.dtype))  # (H, L, D)
         if add is None:
-            out[:, rows] = found
+            out[:, rows] = convolved
         else:
-            torch.add(add[:, rows], found, out=out[:, rows])
+            torch.add(add[:, rows], convolved, out=out[:, rows])
 
 
 def _add_band_grad(grad: Tensor, v: Tensor, band: Tensor) -> None:
-    """Add one bag's (H, N, D) gradient of the banded matrix, of which the diagonals count."""
+    """Add the gradient of the banded matrix from one bag (H, N, D); only its diagonals are used."""
     for rows, window, part in _blocks(v.shape[1], band):
         grads, values = grad[:, rows].to(band.dtype), v[:, window].to(band.dtype)
         band[part] += torch.bmm(grads, values.mT)
 
 
 def _blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, slice, slice]]]:
-    """Rows of the output, rows of the input that they see, and the part of the banded matrix."""
+    """For each block: rows of the output, the input rows they read, part of the banded matrix."""
     block, width = band.shape[1:]
     reach = (width - block) // 2
     for start in range(0, n, block):
@@ -152,7 +154,7 @@ def _blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, s
 
 
 def _band(weight: Tensor, block: int) -> Tensor:
-    """Matrices (H, L, L + K - 1): the filter in every row, one column on from row to row."""
+    """Banded matrices (H, L, L + K - 1): each row holds the filter, one column further right."""
     h, _, k, _ = weight.shape
     band = weight.new_zeros(h, block, block + k - 1)
     _diagonals(band, k).copy_(weight.reshape(h, 1, k))
@@ -163,13 +165,6 @@ def _diagonals(band: Tensor, k: int) -> Tensor:
     """The K diagonals of (H, L, L + K - 1), as a view (H, L, K)."""
     h, block, width = band.shape
     return band.as_strided((h, block, k), (block * width, width + 1, 1))
-
-
-def _bags(v: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int, slice]]:
-    """Place in the batch dimension, and tokens, of each bag."""
-    if spans is None:
-        return [(place, slice(None)) for place in range(v.shape[0])]
-    return [(0, slice(*span)) for span in spans]
 
 
 def _block(v: Tensor) -> int:
@@ -187,7 +182,7 @@ def _(grad, v, cu_seqlens, kernel, bounds=None):
 
 
 class _Conv(torch.autograd.Function):
-    """The operator as ``torch.func`` wants it; the registered gradient alone it refuses."""
+    """The operator for ``torch.func``, which does not accept a registered gradient."""
 
     generate_vmap_rule = True
 
@@ -208,8 +203,8 @@ class _Conv(torch.autograd.Function):
         if wants_v:
             grad_v = _conv(grad, weight.flip(2), None, cu_seqlens, ctx.bounds)
         if wants_weight:
-            found = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
-            grad_weight = found.to(weight.dtype)
+            grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
+            grad_weight = grad_weight.to(weight.dtype)
         return grad_v, grad_weight, grad if wants_add else None, None, None
 
 
@@ -242,7 +237,7 @@ def _weight_grad(*inputs: Tensor | list[int] | int | None) -> Tensor:
 
 
 def _is_plain() -> bool:
-    """No gradient is wanted; or a compiler traces, with the gradients registered below."""
+    """True without gradients, and while a compiler traces, which uses the gradients below."""
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 

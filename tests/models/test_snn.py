@@ -78,7 +78,7 @@ def test_it_says_that_it_cannot_do_without_rna(inputs, message):
 
 @pytest.mark.parametrize(("genes", "widths"), [(0, (4,)), (3, ())])
 def test_an_encoder_of_nothing_is_refused(genes, widths):
-    with pytest.raises(ValueError, match="a gene and a width or more"):
+    with pytest.raises(ValueError, match="expected at least one of each"):
         SNNEncoder(genes, widths)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gimp_fast.nn.dropout import Dropout
+from gimp_fast.nn.nystrom_attention import Dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gimp_fast.ops.linear import Linear, linear
+from gimp_fast.ops.products import Linear, linear
 
 
 def inputs(rows, c=96, o=80, dtype=torch.float32):

@@ -43,7 +43,7 @@ def test_bounds_that_do_not_fit_are_named(bounds):
 
 
 def test_bags_of_other_rows_are_refused():
-    with pytest.raises(ValueError, match="the bags hold 4 rows, got 5"):
+    with pytest.raises(ValueError, match="the bags have 4 rows; expected 5"):
         operands(Bags.of_lengths([4]), 5)
 
 

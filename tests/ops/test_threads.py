@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from gimp_fast.ops.threads import run_side_by_side
+from gimp_fast.ops.products import run_side_by_side
 
 
 @pytest.fixture
