@@ -12,9 +12,9 @@ import pytest
 from safetensors import safe_open
 
 import gimp_fast
-from gimp_fast.data.prepare.gene_reference import read_gene_reference
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.export import FILES, export_model
+from gimp_fast.runs.gene_list import read_gene_reference
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_card_says_what_it_is(exported):
 
 
 def test_a_new_cohort_can_be_aligned_to_it(exported, cohort):
-    assert read_gene_reference(exported).gene_ids == cohort.gene_ids
+    assert read_gene_reference(exported).value.gene_ids == cohort.gene_ids
 
 
 def test_the_checksums_are_those_of_sha256sum(exported):

@@ -80,9 +80,7 @@ def prepare(
     return contents
 
 
-def check(
-    options: PrepareOptions, reference: Read[GeneReference | None] | None = None
-) -> Checked:
+def check(options: PrepareOptions, reference: Read[GeneReference | None] | None = None) -> Checked:
     """Check and join without writing.
 
     Args:

@@ -93,7 +93,9 @@ def _check_options(rna: RnaOptions, reference: GeneReference | None, faults: Fau
     for name in ("gene_types", "genes", "gene_sets"):
         if getattr(rna, name):
             found = f"--{name.replace('_', '-')} and --genes-of"
-            faults.add("gene-options", rna.genes_of, found, "--genes-of alone, which fixes the genes")
+            faults.add(
+                "gene-options", rna.genes_of, found, "only --genes-of, which lists all genes"
+            )
     for name in ("column", "transform"):
         asked, fixed = getattr(rna, name), reference and getattr(reference, name)
         if asked and fixed and asked != fixed:

@@ -88,9 +88,7 @@ def _add_labels(
         labels.add_table(table, label_column)
 
 
-def read_cases(
-    path: str | Path, *, label_column: str = LABEL_COLUMN
-) -> Read[list[LabelRow]]:
+def read_cases(path: str | Path, *, label_column: str = LABEL_COLUMN) -> Read[list[LabelRow]]:
     """Rows of a table of patients and slides whose labels need not be known, and its faults.
 
     Args:

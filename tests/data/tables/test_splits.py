@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.names import PARTS, site_of
 from gimp_fast.data.tables import (
     check_split,
     make_split,
@@ -17,7 +17,6 @@ from gimp_fast.data.tables import (
     read_labels,
     read_splits,
     shared_sites,
-    site_of,
     sites_from_table,
     split_files,
 )
@@ -366,7 +365,7 @@ def test_sites_from_a_table(tmp_path):
 
 
 def real_labels(folder: Path):
-    rows, _ = read_labels(folder / "tcga_nsclc" / "slides.csv")
+    rows = read_labels(folder / "tcga_nsclc" / "slides.csv").value
     return {row.case_id: row.label for row in rows}, {row.slide_id: row.case_id for row in rows}
 
 
