@@ -8,6 +8,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+# What libraries raise when they read a damaged file, besides exceptions of their own.
+DAMAGE_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
 
 
 class GimpError(Exception):

@@ -54,14 +54,24 @@ def option(
     return dataclasses.field(default=default, metadata={_KEY: facts})
 
 
-def add_options(parser: argparse.ArgumentParser, options: type) -> None:
-    """Give a parser the options of a dataclass, in the order of its fields."""
+def add_options(
+    parser: argparse.ArgumentParser, options: type, *, group: str | None = None
+) -> None:
+    """Give a parser the options of a dataclass, in the order of its fields.
+
+    Args:
+        parser: takes the options.
+        options: the dataclass.
+        group: heading of the options that name no group.
+    """
+    default_group = group
     groups = {group.title: group for group in parser._action_groups}
     for field in dataclasses.fields(options):
         if _KEY not in field.metadata:
             continue
         facts = dict(field.metadata[_KEY])
         group, flag, const = facts.pop("group"), facts.pop("flag"), facts.pop("const")
+        group = group or default_group
         if group is not None and group not in groups:
             groups[group] = parser.add_argument_group(group)
         target = parser if group is None else groups[group]

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_options(parser, PrepareOptions)
-    add_options(parser, RnaOptions)
+    add_options(parser, RnaOptions, group="RNA")
     add = parser.add_argument_group("checking").add_argument
     add("--check", action="store_true", help="report all faults, and write no cohort")
     add(

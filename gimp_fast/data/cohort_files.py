@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError
 from gimp_fast.files.table import open_table
 
 FORMAT_VERSION = 2
@@ -34,16 +34,7 @@ DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
 DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
 Rows = list[dict[str, str]]
 # numpy parses the header of an array as Python code.
-_NPY_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    SyntaxError,
-    tokenize.TokenError,
-    ArithmeticError,
-    MemoryError,
-)
+_NPY_ERRORS = (*DAMAGE_ERRORS, SyntaxError, tokenize.TokenError)
 
 
 def dropped_row(item: str, id: str, case_id: str, reason: str, source: object) -> dict[str, str]:

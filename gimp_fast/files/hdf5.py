@@ -10,24 +10,13 @@ from pathlib import Path
 import h5py
 from h5py import h5t
 
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
 # HDF5 describes numbers by their bit fields: a damaged description is read as other numbers,
 # without an error. Nobody writes any but these.
 FLOATS = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE)
 INTEGERS = tuple(getattr(h5t, f"STD_{sign}{bits}LE") for sign in "IU" for bits in (8, 16, 32, 64))
 _LARGEST_CHUNK = 1 << 30
-_ERRORS = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    IndexError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-)
 
 
 @contextlib.contextmanager
@@ -35,7 +24,7 @@ def hdf5_errors(path: Path, expected: str) -> Iterator[None]:
     """Turn what h5py raises for a damaged file into a FaultError."""
     try:
         yield
-    except _ERRORS as error:
+    except DAMAGE_ERRORS as error:
         text = one_line(error)
         kind = "truncated-file" if "truncated file" in text else "unreadable-file"
         kind = "missing-file" if isinstance(error, FileNotFoundError) else kind

@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gimp_fast.errors import FaultError, missing_library, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
 from gimp_fast.files.table import Block
-
-# What pyarrow raises for damaged files, besides its own exceptions.
-_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, MemoryError, OverflowError)
 
 
 class ParquetTable:
-    """A Parquet file with the ``header``, ``texts`` and ``read`` of a ``table.Table``.
+    """A Parquet file with the ``header`` and ``read`` of a ``table.Table``.
 
     An index that pandas stored comes first, as in a csv; one without a name has an empty header.
     """
@@ -38,19 +35,15 @@ class ParquetTable:
         self._names = [*index, *(name for name in names if name not in index)]
         self.header = ["" if name.startswith("__index_level_") else name for name in self._names]
 
-    def texts(self, columns: Sequence[int], limit: int | None = None) -> Block:
-        """Text columns of all rows, or of the first few; no values."""
-        block = self.read(columns, ())
-        return Block(block.rows[:limit], block.texts[:limit], block.values[:limit])
-
     def read(
-        self, text: Sequence[int], number: Sequence[int], rows: Collection[int] | None = None
+        self,
+        text: Sequence[int],
+        number: Sequence[int] = (),
+        *,
+        rows: Collection[int] | None = None,
+        limit: int | None = None,
     ) -> Block:
-        """Text and number columns of all rows, or of the rows with these numbers.
-
-        Raises:
-            FaultError: unreadable, cut short, or a column of another type.
-        """
+        """As ``Table.read``; columns of other types than text or numbers are a FaultError."""
         kept: list[int] = []
         texts: list[list[str]] = []
         values = [np.empty((0, len(number)), np.float32)]
@@ -72,7 +65,7 @@ class ParquetTable:
             if start != file.metadata.num_rows:
                 expected = f"{file.metadata.num_rows} as the file declares"
                 raise FaultError.of("truncated-file", self.path, f"{start} rows", expected)
-        return Block(kept, texts, np.concatenate(values))
+        return Block(kept[:limit], texts[:limit], np.concatenate(values)[:limit])
 
     def _open(self) -> Any:
         return self._arrow.parquet.ParquetFile(self.path, page_checksum_verification=True)
@@ -101,7 +94,7 @@ class ParquetTable:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (*_ERRORS, self._arrow.ArrowException) as error:
+        except (*DAMAGE_ERRORS, self._arrow.ArrowException) as error:
             kind = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable-file"
             expected = "a complete Parquet file"
             raise FaultError.of(kind, self.path, one_line(error), expected) from error

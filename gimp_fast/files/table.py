@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -87,27 +87,28 @@ class Table:
         """All rows, as column -> cell."""
         return [dict(zip(self.header, cells, strict=True)) for _, *cells in self.rows()]
 
-    def texts(self, columns: Sequence[int], limit: int | None = None) -> Block:
-        """Text columns of all rows, or of the first few; no values."""
-        rows, texts = [], []
-        for number, _, cells in self._rows():
-            if limit is not None and len(rows) == limit:
-                break
-            rows.append(number)
-            texts.append([cells[n].strip() for n in columns])
-        return Block(rows, texts, np.empty((len(rows), 0), np.float32))
-
     def read(
-        self, text: Sequence[int], number: Sequence[int], rows: Collection[int] | None = None
+        self,
+        text: Sequence[int],
+        number: Sequence[int] = (),
+        *,
+        rows: Collection[int] | None = None,
+        limit: int | None = None,
     ) -> Block:
-        """Text and number columns of all rows, or of the rows with these numbers.
+        """Text and number columns, by their places.
+
+        Args:
+            text: places of text columns.
+            number: places of number columns.
+            rows: numbers of the rows to read; None for all.
+            limit: read no more rows than this.
 
         Raises:
             FaultError: unreadable, a row of another length than the header, or text for a number.
         """
         names = [self.header[n] for n in number]
         kept, texts, values = [], [], []
-        for row, where, cells in self._rows():
+        for row, where, cells in islice(self._rows(), limit):
             if rows is None or row in rows:
                 kept.append(row)
                 texts.append([cells[n].strip() for n in text])

@@ -18,6 +18,13 @@ from gimp_fast.files.parallel import parallel_map
 
 _LIMITS = {"fp16": 65504.0, "bf16": 3.38e38}
 _MPP_TOLERANCE = 0.05
+# Fault -> what all slides must have in common, if they record it.
+_AGREE = {
+    "feature-width": ("feature_dim", "{} channels"),
+    "mixed-encoders": ("encoder", "encoder '{}'"),
+    "mixed-mpp": ("mpp", "{:g} µm a pixel"),
+    "mixed-patch-size": ("patch_size", "patches of {} pixels"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,32 +129,17 @@ def _scan(files: Mapping[str, Path], options: PrepareOptions) -> dict[str, Slide
 
 def _disagreements(scans: Sequence[SlideScan]) -> list[Fault]:
     """Faults of slides that differ from most others: these cannot be mixed."""
-    infos = [scan.info for scan in scans]
-    width = _commonest([info.feature_dim for info in infos])
-    encoder = _commonest([info.encoder for info in infos])
-    mpp = _commonest([info.mpp for info in infos])
-    side = _commonest([info.patch_size for info in infos])
     faults = Faults()
-    for info in infos:
-        if info.feature_dim != width:
-            found = f"{info.feature_dim} channels"
-            faults.add("feature-width", info.path, found, f"{width} as in most slides")
-        if info.encoder and info.encoder != encoder:
-            found = f"encoder '{info.encoder}'"
-            faults.add("mixed-encoders", info.path, found, f"'{encoder}' as in most slides")
-        if info.mpp and abs(info.mpp / mpp - 1) > _MPP_TOLERANCE:
-            found = f"{info.mpp:g} µm a pixel"
-            faults.add("mixed-mpp", info.path, found, f"{mpp:g} as in most slides")
-        if info.patch_size and info.patch_size != side:
-            found = f"patches of {info.patch_size} pixels"
-            faults.add("mixed-patch-size", info.path, found, f"{side} as in most slides")
+    for kind, (name, text) in _AGREE.items():
+        values = {scan.info.path: getattr(scan.info, name) for scan in scans}
+        known = Counter(value for value in values.values() if value)
+        usual = known.most_common(1)[0][0] if known else None
+        for path, value in values.items():
+            near = name == "mpp" and value and abs(value / usual - 1) <= _MPP_TOLERANCE
+            if value and value != usual and not near:
+                expected = f"{text.format(usual)}, as in most slides"
+                faults.add(kind, path, text.format(value), expected)
     return faults.items
-
-
-def _commonest(values: list):
-    """The commonest of the known values; None if none is known."""
-    counts = Counter(value for value in values if value)
-    return counts.most_common(1)[0][0] if counts else None
 
 
 def slide_row(row: LabelRow, scan: SlideScan) -> dict[str, str]:

@@ -18,7 +18,7 @@ from gimp_fast.data.names import (
 )
 from gimp_fast.options import option
 
-_TABLES, _SLIDES, _RNA = "labels and splits", "slides", "RNA"
+_TABLES, _SLIDES = "labels and splits", "slides"
 
 
 @dataclass(frozen=True)
@@ -31,38 +31,34 @@ class RnaOptions:
         flag="--rna",
         parse=Path,
         metavar="FILE_OR_DIR",
-        group=_RNA,
     )
     sample_sheet: Path | None = option(
-        None, "default: gdc_sample_sheet*.tsv in the RNA folder", parse=Path, group=_RNA
+        None, "default: gdc_sample_sheet*.tsv in the RNA folder", parse=Path
     )
     column: str | None = option(
         None,
         "unit of GDC files (default: fpkm_unstranded, or that of --genes-of)",
         flag="--rna-column",
         choices=tuple(RNA_COLUMNS),
-        group=_RNA,
     )
     transform: str | None = option(
         None,
         "default: log2(x+1) for GDC files; none for tables, which their authors have transformed",
         choices=TRANSFORMS,
-        group=_RNA,
     )
     sample_types: tuple[str, ...] = option(
         PRIMARY,
         "TCGA's codes of the samples to use: 01 primary tumour (default), 06 metastasis, "
         "03 leukaemia",
         metavar="CODE",
-        group=_RNA,
     )
-    orientation: str = option("auto", "of tables", choices=ORIENTATIONS, group=_RNA)
-    layer: str | None = option(None, "of an AnnData file (default: X)", group=_RNA)
+    orientation: str = option("auto", "of tables", choices=ORIENTATIONS)
+    layer: str | None = option(None, "of an AnnData file (default: X)")
     gene_types: tuple[str, ...] = option(
-        (), "biotypes to keep, e.g. protein_coding", metavar="TYPE", group=_RNA
+        (), "biotypes to keep, e.g. protein_coding", metavar="TYPE"
     )
     genes: Path | None = option(
-        None, "list of genes to keep, in this order", parse=Path, metavar="FILE", group=_RNA
+        None, "list of genes to keep, in this order", parse=Path, metavar="FILE"
     )
     gene_sets: Path | None = option(
         None,
@@ -70,7 +66,6 @@ class RnaOptions:
         "signature a group of the gene encoder",
         parse=Path,
         metavar="FILE",
-        group=_RNA,
     )
     genes_of: Path | None = option(
         None,
@@ -78,7 +73,6 @@ class RnaOptions:
         "exported model or a checkpoint; genes that were not measured are reported",
         parse=Path,
         metavar="COHORT_OR_RUN",
-        group=_RNA,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -128,79 +128,40 @@ def _read_one(column: str, path: Path) -> Read[_Values]:
     return Read(_Values(file.digest(), values, file.gene_model, file.summary))
 
 
-@dataclass
-class _Table:
-    """Values of all samples, and the gene list of each.
-
-    Attributes:
-        values: (n, G) float32, G being the length of the first list that was read.
-        odd: row -> values, where the list has another length.
-    """
-
-    num_samples: int
-    values: np.ndarray | None = None
-    odd: dict[int, np.ndarray] = field(default_factory=dict)
-    digests: list[bytes] = field(default_factory=list)
-
-    def add(self, row: int, read: _Values) -> None:
-        self.digests.append(read.digest)
-        if read.values is None:
-            return
-        if self.values is None:
-            self.values = np.zeros((self.num_samples, len(read.values)), np.float32)
-        if len(read.values) == self.values.shape[1]:
-            self.values[row] = read.values
-        else:
-            self.odd[row] = read.values
-
-    def of_list(self, digest: bytes, num_genes: int) -> np.ndarray:
-        """(n, G) float32; rows whose file has another gene list, or none, are zero."""
-        if self.values is None or self.values.shape[1] != num_genes:
-            self.values = np.zeros((self.num_samples, num_genes), np.float32)
-        for row, found in enumerate(self.digests):
-            if found != digest:
-                self.values[row] = 0
-            elif row in self.odd:
-                self.values[row] = self.odd[row]
-        return self.values
-
-
 def _load(
     folder: Path, column: str, workers: int | None, samples: list[Sample]
 ) -> Read[Expression]:
     from tqdm import tqdm
 
     paths = [sample.path for sample in samples]
-    table, faults, first = _Table(len(samples)), [], {}
     reads = parallel_map(partial(_read_one, column), paths, workers)
     bar = tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None)
-    for row, read in enumerate(bar):
+    files, faults = [], []
+    for read in bar:
+        files.append(read.value)
         faults += read.faults
-        table.add(row, read.value)
-        if not read.faults:
-            facts = paths[row], read.value.gene_model, read.value.summary
-            first.setdefault(read.value.digest, facts)
-    if not first:
+    digests = [file.digest for file in files]
+    counts = Counter(digest for digest in digests if digest)
+    if not counts:
         return Read(Expression(np.zeros((len(samples), 0), np.float32), []), tuple(faults))
     # The gene list of most files is taken as the right one, so that a damaged file cannot set it.
-    counts = Counter(digest for digest in table.digests if digest)
     usual = counts.most_common(1)[0][0]
-    typical, model, summary = first[usual]
-    genes = read_gene_rows(typical)
+    first = digests.index(usual)
+    facts, genes = {"gene_model": files[first].gene_model}, read_gene_rows(paths[first])
+    dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in files[first].summary]
     ids = [row["gene_id"] for row in genes]
-    faults += gene_faults(typical, ids)
-    for path, digest in zip(paths, table.digests, strict=True):
+    faults += gene_faults(paths[first], ids)
+    for path, digest in zip(paths, digests, strict=True):
         if digest and digest != usual:
-            expected = f"the {len(ids)} genes of {typical.name} in that order"
+            expected = f"the {len(ids)} genes of {paths[first].name} in that order"
             found = _difference([row["gene_id"] for row in read_gene_rows(path)], ids)
             faults.append(Fault("gene-list", str(path), found, expected))
-    dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in summary]
-    expression = Expression(
-        table.of_list(usual, len(genes)),
-        genes,
-        dropped_genes=dropped,
-        provenance={"gene_model": model},
-    )
+    values = np.zeros((len(samples), len(genes)), np.float32)
+    for row, file in enumerate(files):
+        if file.digest == usual:
+            values[row] = file.values
+        files[row] = None  # freed at once: there is memory for one copy of a large cohort
+    expression = Expression(values, genes, dropped_genes=dropped, provenance=facts)
     return Read(expression, tuple(faults))
 
 

@@ -18,6 +18,10 @@ from gimp_fast.errors import Fault, FaultError, GimpError, Read
 GeneRows = list[dict[str, str]]
 # Rows that aligners add below or above the genes, for reads outside genes.
 _SUMMARY = re.compile(r"__.*|N_(?:unmapped|multimapping|noFeature|ambiguous)")
+_WRONG_VALUES = {
+    "expression-not-finite": ("missing or not finite", "a number for every gene"),
+    "negative-expression": ("negative", "linear values of 0 or more"),
+}
 SUMMARY_REASON = "summary row of the aligner, not a gene"
 
 
@@ -161,23 +165,18 @@ def value_faults(
     Returns:
         One fault for each file and kind.
     """
-    bad: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
-    negative: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
+    wrong: dict[tuple[str, Path], list[tuple[Sample, np.ndarray]]] = {}
     for sample, row in zip(samples, values, strict=True):
-        finite = np.isfinite(row)
-        if not finite.all():
-            bad.setdefault(sample.path, []).append((sample, np.flatnonzero(~finite)))
-        elif linear and (row < 0).any():
-            negative.setdefault(sample.path, []).append((sample, np.flatnonzero(row < 0)))
-    num_genes, faults = len(genes), []
-    for rows in bad.values():
-        found = f"{_count(rows, num_genes)} missing or not finite, {_where(rows, genes)}"
-        expected = "a number for every gene"
-        faults.append(Fault("expression-not-finite", _file(rows), found, expected))
-    for rows in negative.values():
-        found = f"{_count(rows, num_genes)} negative, {_where(rows, genes)}"
-        expected = "linear values of 0 or more"
-        faults.append(Fault("negative-expression", _file(rows), found, expected))
+        kind, places = "expression-not-finite", np.flatnonzero(~np.isfinite(row))
+        if linear and not len(places):
+            kind, places = "negative-expression", np.flatnonzero(row < 0)
+        if len(places):
+            wrong.setdefault((kind, sample.path), []).append((sample, places))
+    faults = []
+    for (kind, _), rows in wrong.items():
+        what, expected = _WRONG_VALUES[kind]
+        found = f"{_count(rows, len(genes))} {what}, {_where(rows, genes)}"
+        faults.append(Fault(kind, _file(rows), found, expected))
     return faults
 
 

@@ -99,7 +99,7 @@ def find_orientation(table: AnyTable, asked: str, known_cases: Collection[str]) 
     if any(name.endswith(_RNA_SUFFIX) for name in header):
         return SAMPLES_IN_ROWS
     place = _id_column(header, (*PATIENT_COLUMNS, *_SAMPLE_COLUMNS)) or 0
-    rows = [ids[0] for ids in table.texts([place], _PEEK).texts]
+    rows = [ids[0] for ids in table.read([place], limit=_PEEK).texts]
     known = frozenset(known_cases)
     votes: float = _known(rows, known) - _known(header[1:], known)
     votes = votes or _looks_like_samples(rows) - _looks_like_samples(header[1:])
@@ -196,7 +196,7 @@ class _Columns:
 
 def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
     columns = _find_columns(table)
-    block = table.texts([columns.sample, columns.sample if columns.case is None else columns.case])
+    block = table.read([columns.sample, columns.sample if columns.case is None else columns.case])
     rows_of: dict[str, list[int]] = {}
     case_by: dict[str, str] = {}
     for row, (sample, case) in zip(block.rows, block.texts, strict=True):
@@ -246,7 +246,7 @@ def _load_rows(
     table: AnyTable, columns: _Columns, rows_of: dict[str, list[int]], samples: list[Sample]
 ) -> Read[Expression]:
     wanted = {row for sample in samples for row in rows_of[sample.barcode]}
-    block = table.read([columns.sample], columns.genes, wanted)
+    block = table.read([columns.sample], columns.genes, rows=wanted)
     place_of = {row: place for place, row in enumerate(block.rows)}
     if place_of.keys() != wanted:
         expected = "the table as it was when it was opened"

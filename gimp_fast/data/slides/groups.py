@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,6 @@ import numpy as np
 
 from gimp_fast.data.slides.base import FEATURE_DATASETS, SlideInfo, check_coords, table_shape
 from gimp_fast.errors import FaultError
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """How the features were made, as the attributes say; None for what they leave out."""
-
-    encoder: str | None
-    mpp: float | None
-    patch_size: int | None
-    patch_size_level0: int | None
-    patch_order: str | None
 
 
 def find_features(path: Path, group: Mapping, array_type: type) -> tuple[str, Any]:
@@ -61,7 +49,6 @@ def describe(
         if coords.dtype.kind not in "iuf":
             raise FaultError.of("coords-dtype", f"{path}[coords]", str(coords.dtype), "numbers")
     of_features, of_coords = dict(features.attrs), dict(coords.attrs) if has_coords else {}
-    made_by = provenance(dict(attributes), of_features, of_coords)
     tool = "stamp" if name == "feats" else "trident" if of_features else "clam"
     return SlideInfo(
         path,
@@ -71,12 +58,15 @@ def describe(
         dim,
         str(features.dtype),
         str(coords.dtype) if has_coords else "",
-        **vars(made_by),
+        **_provenance(dict(attributes), of_features, of_coords),
     )
 
 
-def provenance(file: dict, features: dict, coords: dict) -> Provenance:
-    """Provenance from the attributes of STAMP and TRIDENT, or from those with our own names."""
+def _provenance(file: dict, features: dict, coords: dict) -> dict[str, Any]:
+    """How the features were made, as fields of ``SlideInfo``; None for what is not recorded.
+
+    From the attributes of STAMP and TRIDENT, or from those with our own names.
+    """
     encoder = _text(features.get("encoder"))
     encoder = encoder or _text(file.get("encoder")) or _text(file.get("extractor"))
     patch_size = _number(coords.get("patch_size")) or _number(file.get("tile_size_px"))
@@ -89,8 +79,13 @@ def provenance(file: dict, features: dict, coords: dict) -> Provenance:
         mpp = side_um / patch_size
     elif mpp is None and magnification:
         mpp = 10.0 / magnification  # 40x is 0.25 µm a pixel by convention
-    order = _text(file.get("patch_order")) or _text(coords.get("patch_order"))
-    return Provenance(encoder, mpp, _whole(patch_size), _whole(level0), order)
+    return {
+        "encoder": encoder,
+        "mpp": mpp,
+        "patch_size": _whole(patch_size),
+        "patch_size_level0": _whole(level0),
+        "patch_order": _text(file.get("patch_order")) or _text(coords.get("patch_order")),
+    }
 
 
 def _text(value: object) -> str | None:

@@ -17,25 +17,12 @@ from gimp_fast.data.slides.base import (
     check_coords,
     table_shape,
 )
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
 # Parts of the restricted unpickler's message for a pickle that names other code.
 _UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
 # What the restricted unpickler raises on arbitrary bytes.
-UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-)
+UNPICKLING_ERRORS = (*DAMAGE_ERRORS, pickle.UnpicklingError, struct.error)
 
 
 class PtSlide(SlideFile):

@@ -12,23 +12,9 @@ import numpy as np
 
 from gimp_fast.data.slides.base import SlideFile
 from gimp_fast.data.slides.groups import as_float32, describe, find_features, rows_of
-from gimp_fast.errors import FaultError, missing_library, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
 
-_ZARR_ERRORS = (
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    zlib.error,
-    zipfile.BadZipFile,
-    NotImplementedError,
-)
+_ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 _LARGEST_CHUNK = 1 << 30
 
 

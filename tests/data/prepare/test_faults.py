@@ -213,7 +213,10 @@ def test_mixed_resolutions_are_a_fault(inputs, capsys):
         with h5py.File(file, "a") as h5:
             h5["coords"].attrs["target_magnification"] = 40 if number == 4 else 20
     assert prepare.main(inputs.argv()) == 2
-    assert "0.25 µm a pixel; expected 0.5 as in most slides [mixed-mpp]" in capsys.readouterr().err
+    assert (
+        "0.25 µm a pixel; expected 0.5 µm a pixel, as in most slides [mixed-mpp]"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_hint_where_the_features_lie_one_folder_deeper(inputs, capsys):
