@@ -92,9 +92,8 @@ def test_a_cohort_of_2000_slides_opens_in_little_memory(tmp_path):
     """The figure is a benchmark's; this holds that nothing reads the features."""
     from gimp_fast.data.store import FeatureStore, PackedSlide, write_store
 
-    with h5py.File(tmp_path / "one.h5", "w") as h5:
-        h5["features"] = np.zeros((64, 1024), np.float32)
-    slides = [PackedSlide(f"slide-{n}", tmp_path / "one.h5", 64, "") for n in range(2000)]
+    torch.save(torch.zeros(64, 1024), tmp_path / "one.pt")
+    slides = [PackedSlide(f"slide-{n}", tmp_path / "one.pt", 64, "") for n in range(2000)]
     write_store(tmp_path / "store", slides, dtype="fp16", feature_dim=1024)
     status = Path("/proc/self/statm")
     before = int(status.read_text().split()[1])

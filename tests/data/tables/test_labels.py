@@ -236,21 +236,6 @@ def test_unreadable_labels(tmp_path, content, kind, message):
     assert str(file) in text
 
 
-@pytest.mark.parametrize(
-    ("identifier", "patient"),
-    [
-        (A, "TCGA-05-4244"),
-        ("TCGA-05-4244", "TCGA-05-4244"),
-        ("TCGA-05-4244_2", "TCGA-05-4244"),
-        ("TCGA-05-42445", "TCGA-05-42445"),
-        ("2019-01-0001-x", "2019-01-0001-x"),
-        ("xTCGA-05-4244-01", "xTCGA-05-4244-01"),
-    ],
-)
-def test_only_barcodes_are_cut(identifier, patient):
-    assert patient_of(identifier) == patient
-
-
 def test_real_labels(real_data):
     rows, faults = read(real_data / "tcga_nsclc" / "slides.csv")
     assert (len(rows), faults) == (780, [])

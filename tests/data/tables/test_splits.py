@@ -346,14 +346,6 @@ def test_leaks_are_found():
     assert shared_sites(parts, {"a": "x", "b": "x", "c": "y", "d": "x"}) == 1
 
 
-@pytest.mark.parametrize(
-    ("case", "site"),
-    [("TCGA-05-4244", "05"), ("TCGA-A7-A0CE-01Z", "A7"), ("SYNT-00-0001", None), ("007", None)],
-)
-def test_site_of_a_barcode(case, site):
-    assert site_of(case) == site
-
-
 def test_sites_from_a_table(tmp_path):
     file = write(tmp_path / "l.csv", "case_id,slide_id,hospital\n01,s,05\n01,t,05\n02,u,\n3,v,x\n")
     assert sites_from_table(file, "hospital") == {"01": "05", "3": "x"}
