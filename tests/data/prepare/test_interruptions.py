@@ -84,6 +84,8 @@ KILLED = """
 import os, signal, sys
 import gimp_fast.data.prepare.cohort_writer as writer
 import gimp_fast.files.atomic as atomic
+import sklearn.model_selection, torch
+import gimp_fast.data.slides.h5
 from gimp_fast import prepare, verbs
 
 def kill_at(last):
