@@ -2,9 +2,9 @@
 
 python benchmarks/data.py [--slides 12] [--patches 15000] [--window 6000] [--folder /fast/disk]
 
-Writes synthetic slides, the same in every format, and reads random windows of each, cold (the
-files' pages dropped from the system's cache before each round) and warm. Then opens a synthetic
-packed cohort of 2,000 slides and 60,660 genes.
+Writes the same synthetic slides in every format, and reads random windows of each, cold (after
+dropping the files from the system's cache) and warm. Then opens a synthetic packed cohort of 2,000
+slides and 60,660 genes.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ def measure_windows(folder: Path, arguments: argparse.Namespace) -> dict[str, di
             for read in readers.values():
                 run(read, draws[0])
         for turn in range(rounds):
-            # Turn by turn, as a noisy moment falls on all then; each its own windows, as what one
-            # has just read is fast for the next.
+            # In turns, so that a noisy moment affects all readers; with other windows for each, as
+            # rows that one reader has just read are fast for the next.
             for place, (name, read) in enumerate(readers.items()):
                 windows = draws[(turn + place) % len(draws)]
                 if kind == "cold":
                     drop_caches(folder)
-                if kind == "cold" or name == FIRST:  # a store that has verified nothing yet
+                if kind == "cold" or name == FIRST:  # a store that has verified no block
                     read = open_readers(folder, files, shape, arguments.window)[0][name]
                 seconds[name].append(run(read, windows))
         for name, taken in seconds.items():
@@ -136,7 +136,7 @@ def write_files(folder: Path, slides: int, shape: tuple[int, int]) -> list[str]:
 def open_readers(
     folder: Path, names: list[str], shape: tuple[int, int], window: int
 ) -> tuple[dict[str, Read], dict[str, int]]:
-    """Each reads a window into new memory; and the bytes of a number in its file."""
+    """Readers of a window into new memory, and the bytes of a number in their files."""
     source = np.random.default_rng(0).standard_normal((window + 1, shape[1]), np.float32)
     maps = [np.memmap(folder / "raw" / name, np.float32, "r", shape=shape) for name in names]
     stores = {dtype: FeatureStore(folder / f"store-{dtype}") for dtype in ("fp32", "bf16", "fp16")}
@@ -173,7 +173,7 @@ def open_readers(
 
 
 def check(readers: dict[str, Read], window: int, shape: tuple[int, int]) -> None:
-    """A reader that is wrong is not timed."""
+    """Assert that every reader returns the right rows, before it is timed."""
     first = shape[0] - window
     expected = torch.from_numpy(np.array(readers[MEMMAP](1, first)))
     for name, read in readers.items():
@@ -184,7 +184,7 @@ def check(readers: dict[str, Read], window: int, shape: tuple[int, int]) -> None
 
 
 def drop_caches(folder: Path) -> None:
-    """The system's cache of these files; needs no privilege."""
+    """Drop the system's cache of these files, which needs no privilege."""
     for path in folder.rglob("*"):
         if path.is_file():
             file = os.open(path, os.O_RDONLY)
@@ -208,7 +208,7 @@ print(len(cohort.store.slide_ids), len(cohort.gene_ids), seconds, resident() - b
 
 
 def measure_index(folder: Path, slides: int, genes: int = 60_660) -> dict[str, float]:
-    """Seconds and memory to open a packed cohort of many slides, in a process of its own."""
+    """Seconds and memory to open a packed cohort of many slides, measured in a new process."""
     features, rows = folder / "one.h5", 2
     with h5py.File(features, "w") as h5:
         h5["features"] = np.zeros((rows, 1024), np.float32)

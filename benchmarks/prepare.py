@@ -1,9 +1,9 @@
-"""`prepare` on a cohort of GDC's size: 1,000 STAR files of 60,660 genes each, and a slide for each.
+"""`prepare` on a cohort of GDC's size: 1,000 STAR files of 60,660 genes, and a slide for each.
 
 python benchmarks/prepare.py [--files 1000] [--genes 60660] [--folder /fast/disk]
 
-Writes synthetic files in GDC's layout (20 different bodies, copied: every file is parsed), runs the
-command, and samples the memory of it and of its processes together.
+Writes synthetic files in GDC's layout (copies of 20 different tables; every file is parsed), runs
+the command, and samples the total memory of it and of its processes.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _watch(process: subprocess.Popen, peak: list[int]) -> None:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and all its descendants."""
     found = [pid]
     for parent in found:
         try:
@@ -119,7 +119,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _memory(pid: int) -> int:
-    """Bytes of a process, those it shares counted once between the sharers."""
+    """Bytes of a process; memory shared by n processes counts 1/n in each."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

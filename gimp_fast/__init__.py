@@ -7,11 +7,20 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-_LATER = {"load": "gimp_fast.inference", "TrainedModel": "gimp_fast.inference"}
+# Public name -> where it is; imported when it is first used.
+_LATER = {
+    "open_cohort": "gimp_fast.data",
+    "prepare_cohort": "gimp_fast.verbs",
+    "train_model": "gimp_fast.verbs",
+    "load": "gimp_fast.inference",
+    "TrainedModel": "gimp_fast.inference",
+}
+
+__all__ = ["__version__", *_LATER]
 
 
 def __getattr__(name: str) -> Any:
-    """What would load torch with the package is imported when it is asked for."""
+    """Import a public name, which may load torch."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

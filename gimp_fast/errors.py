@@ -5,6 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+# What libraries raise when they read a damaged file, besides exceptions of their own.
+DAMAGE_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+)
 
 
 class GimpError(Exception):
@@ -74,6 +90,21 @@ class FaultError(GimpError):
         return (type(self), (self.faults, self.subject))
 
 
+@dataclass(frozen=True)
+class Read(Generic[T]):
+    """What reading gave, and everything that is wrong with it.
+
+    Readers that return it do not stop at the first fault, so that all can be reported together.
+
+    Attributes:
+        value: what was read, as far as it could be.
+        faults: what is wrong; the value is not to be used if there are any.
+    """
+
+    value: T
+    faults: tuple[Fault, ...] = ()
+
+
 @dataclass
 class Faults:
     """Faults of one thing, collected to be told together."""
@@ -93,3 +124,9 @@ def one_line(error: BaseException) -> str:
     """The message of another library's exception, on one line and of bounded length."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"
+
+
+def missing_library(name: str, path: object, error: ImportError) -> FaultError:
+    """The fault of a file whose format needs an optional library that cannot be imported."""
+    expected = f"{name}, from `pip install 'gimp-fast[formats]'`"
+    return FaultError.of("missing-library", path, f"{name} cannot be imported ({error})", expected)

@@ -103,11 +103,10 @@ def main(argv: Sequence[str]) -> int | None:
 
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.ops import available_backends
-    from gimp_fast.report import write_report
     from gimp_fast.runs.folder import RunFolder
-    from gimp_fast.training import train
     from gimp_fast.training.claim import check_folder
     from gimp_fast.training.distributed import is_first_rank
+    from gimp_fast.verbs import train_model
 
     config = _configuration(args, out)
     if args.dry_run:
@@ -118,13 +117,10 @@ def main(argv: Sequence[str]) -> int | None:
     if config.data is None and "WORLD_SIZE" in os.environ:
         raise GimpError("under torchrun, give --data: the synthetic cohort is made by one process")
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
-    first = is_first_rank()
-    if first:
+    if is_first_rank():
         backends = [name for name, status in available_backends().items() if status == "available"]
         print(f"operators: {', '.join(backends)} (`gimp-fast doctor` says why not the others)")
-    train(config, data, out, resume=args.resume, stages=args.stages)
-    if first and (args.stages is None or "finetune" in args.stages):
-        print(f"report: {write_report(out)}")
+    train_model(data, out, config, resume=args.resume, stages=args.stages)
     return 0
 
 

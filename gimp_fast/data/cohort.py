@@ -1,47 +1,29 @@
-"""A prepared cohort: patients, their slides, their expression, and splits; opened lazily.
-
-A cohort folder holds ``cohort.json``, ``patients.csv``, ``slides.csv``, ``genes.csv``,
-``expression.npy``, ``splits/<name>.csv``, ``dropped.csv`` and ``dropped_genes.csv``. Slide features
-stay in the files they came in, or are packed into ``store.safetensors``; ``patch_order.npy`` holds
-the order of their rows where it is neither the files' own nor the store's.
-"""
+"""A prepared cohort: patients, their slides, their expression, and splits; opened lazily."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from gimp_fast.data.bag import Bag, FileRows, SlideEntry, SlideRows, StoreRows
+from gimp_fast.data.cohort_files import (
+    EXPRESSION,
+    ORDER,
+    SPLIT_COLUMNS,
+    STORE,
+    TABLES,
+    Rows,
+    checksum,
+    fingerprint,
+    load_array,
+    read_manifest,
+    read_rows_of,
+)
+from gimp_fast.data.names import PARTS
 from gimp_fast.data.store import FeatureStore
 from gimp_fast.errors import GimpError
-
-FORMAT_VERSION = 2
-EXPRESSION, STORE, ORDER = "expression.npy", "store.safetensors", "patch_order.npy"
-PARTS = ("train", "val", "test")
-TABLES = {
-    "patients.csv": ("case_id", "label", "has_rna", "num_slides", "num_patches"),
-    "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
-    "genes.csv": ("gene_id", "gene_name", "gene_type"),
-}
-Rows = list[dict[str, str]]
-# numpy parses the header of an array as Python.
-_NPY_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    SyntaxError,
-    tokenize.TokenError,
-    ArithmeticError,
-    MemoryError,
-)
 
 
 class Cohort:
@@ -51,20 +33,21 @@ class Cohort:
         path: the folder.
         name: its name.
         synthetic: True for generated patients.
-        classes: class names, sorted; ``label`` indexes them. Empty where no label is known.
+        classes: class names, sorted; ``label`` indexes them. Empty if no label is known.
         feature_dim: channels C of a patch.
         gene_ids: the ordered gene list of ``expression``.
-        gene_names: their symbols, empty where the files give none.
+        gene_names: their symbols; empty if the files have none.
         gene_sets: signature -> columns of ``expression``; empty unless asked for.
-        missing_genes: genes of another cohort's list that this one has not measured; NaN.
-        expression_transform: what was applied to the values as measured.
-        expression_facts: where the expression comes from: sources, unit, gene model, filters.
-        encoder: the patch encoder, where the files record it.
-        mpp: micrometres per pixel of the encoded patches, where the files record it.
-        patch_size: side of the encoded patches in pixels, where the files record it.
-        patch_order: order of a slide's rows, see ``slides.order.PATCH_ORDERS``.
-        store: the packed features; None where they stay in their files.
-        fingerprint: sha256 over tables, splits and expression; not over where files lie.
+        missing_genes: genes of the list of ``--genes-of`` that were not measured; NaN.
+        expression_transform: what was applied to the measured values.
+        expression_facts: origin of the expression: sources, unit, gene model, filters.
+        encoder: the patch encoder, if the files record it.
+        mpp: micrometres per pixel of the encoded patches, if the files record it.
+        patch_size: side of the encoded patches in pixels, if the files record it.
+        patch_order: order of a slide's rows, one of ``PATCH_ORDERS``.
+        store: the packed features; None if they stay in their files.
+        split_notes: split -> how it was made, if that needs an explanation.
+        fingerprint: sha256 over tables, splits and expression; not over the paths of files.
         case_ids: all patients, sorted.
         split_names: names for ``split``.
     """
@@ -145,7 +128,7 @@ class Cohort:
         )
 
     def has_label(self, case_id: str) -> bool:
-        """Whether the class of the patient is known; a cohort for prediction need not know it."""
+        """True if the class of the patient is known; in a cohort for prediction it need not be."""
         self._check_case(case_id)
         return self._labels[case_id] is not None
 
@@ -183,11 +166,11 @@ class Cohort:
         return Bag(case_id, self._slides[case_id], self.feature_dim)
 
     def __reduce__(self) -> tuple:
-        # Worker processes open the folder again: neither store nor expression is copied.
+        # Worker processes open the folder again, instead of copying store and expression.
         return (open_cohort, (self.path,))
 
     def _verify_expression(self) -> None:
-        """Once, when it is first read: opening a cohort reads no values."""
+        """Compare the values with their checksum, once: opening a cohort does not read them."""
         if self._expression_checksum is None:
             return
         found = checksum(self._expression)
@@ -211,7 +194,7 @@ class Cohort:
 
 
 def open_cohort(path: str | Path) -> Cohort:
-    """Open a folder that ``prepare`` wrote, and check that it is whole.
+    """Open a folder that ``prepare`` wrote, and check that it is complete and unchanged.
 
     Slide files are checked when they are read.
 
@@ -225,10 +208,10 @@ def open_cohort(path: str | Path) -> Cohort:
         GimpError: no cohort there, another format version, or files changed since ``prepare``.
     """
     path = Path(path)
-    manifest = _read_manifest(path / "cohort.json")
-    tables = {name: _read_table(path / name, columns) for name, columns in TABLES.items()}
+    manifest = read_manifest(path)
+    tables = {name: read_rows_of(path / name, columns) for name, columns in TABLES.items()}
     split_rows = {
-        file.stem: _read_table(file, ("case_id", "split"))
+        file.stem: read_rows_of(file, SPLIT_COLUMNS)
         for file in sorted((path / "splits").glob("*.csv"))
     }
     try:
@@ -241,70 +224,6 @@ def open_cohort(path: str | Path) -> Cohort:
         return Cohort(path, manifest, tables, _parts_of(split_rows))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GimpError(f"{path}: not a valid cohort ({type(error).__name__}: {error})") from error
-
-
-def read_checksums(folder: Path) -> dict[str, str]:
-    """slide_id -> checksum of its feature file."""
-    rows = _read_table(folder / "slides.csv", TABLES["slides.csv"])
-    return {row["slide_id"]: row["checksum"] for row in rows}
-
-
-def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict) -> str:
-    """sha256 over tables, splits, checksums and provenance; ignores where slide files lie."""
-    facts = manifest["expression"]
-    content = {
-        "classes": list(manifest["classes"]),
-        "made": [manifest[key] for key in ("encoder", "mpp", "patch_size", "patch_order")],
-        "feature_dim": manifest["feature_dim"],
-        "expression": [facts[k] for k in ("transform", "checksum", "gene_sets", "missing_genes")],
-        "store": manifest["store"] and manifest["store"]["dtype"],
-        "tables": {
-            name: [[value for key, value in row.items() if key != "path"] for row in rows]
-            for name, rows in sorted(tables.items())
-        },
-        "splits": {name: [list(row.values()) for row in rows] for name, rows in splits.items()},
-    }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def checksum(array: np.ndarray) -> str:
-    """xxh3 of the values, which tells accidental changes, not malicious ones."""
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array))
-
-
-def _read_manifest(file: Path) -> dict:
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise GimpError(
-            f"{file.parent}: not a cohort folder (no cohort.json); "
-            "make one with `python -m gimp_fast.prepare`"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise GimpError(f"{file}: cannot be read ({error})") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise GimpError(
-            f"{file}: found cohort format version {version}; expected {FORMAT_VERSION}. "
-            "Run `prepare` again."
-        )
-    return manifest
-
-
-def _read_table(file: Path, columns: Sequence[str]) -> Rows:
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            names, rows = reader.fieldnames or (), list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise GimpError(f"{file}: cannot be read ({error})") from error
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise GimpError(f"{file}: found no column {missing}; expected {list(columns)}")
-    if any(None in row or None in row.values() for row in rows):
-        raise GimpError(f"{file}: rows of different lengths; the file was changed or cut")
-    return rows
 
 
 def _open_store(folder: Path, manifest: dict) -> FeatureStore | None:
@@ -326,7 +245,7 @@ def _slides_by_case(
     slides: dict[str, list[SlideEntry]] = {}
     order, offset = None, 0
     if manifest["patch_order"] != "file" and store is None:
-        order = _load_array(folder / ORDER)
+        order = load_array(folder / ORDER)
         if checksum(order) != manifest["patch_order_checksum"]:
             raise GimpError(f"{folder / ORDER}: does not match its checksum in cohort.json")
     for row in table:
@@ -355,21 +274,10 @@ def _parts_of(split_rows: dict[str, Rows]) -> dict[str, dict[str, list[str]]]:
 
 def _open_expression(folder: Path, shape: tuple[int, int]) -> np.ndarray:
     file = folder / EXPRESSION
-    matrix = _load_array(file)
+    matrix = load_array(file)
     if matrix.shape != shape or matrix.dtype != np.float32:
         raise GimpError(
             f"{file}: found {matrix.dtype} {matrix.shape}; expected float32 {shape} "
             "(patients with RNA × genes)"
         )
     return matrix
-
-
-def _load_array(file: Path) -> np.ndarray:
-    """A memory-mapped ``.npy``; numpy cannot map one without elements."""
-    try:
-        with file.open("rb") as stream:
-            np.lib.format.read_magic(stream)
-            shape, _, _ = np.lib.format.read_array_header_1_0(stream)
-        return np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-    except _NPY_ERRORS as error:
-        raise GimpError(f"{file}: cannot be read ({error})") from error

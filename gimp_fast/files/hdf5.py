@@ -1,18 +1,39 @@
-"""What can be checked of an HDF5 file before it is believed: HDF5 itself checks next to nothing."""
+"""Checks of an HDF5 file before it is believed: HDF5 itself checks next to nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import h5py
 from h5py import h5t
 
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
-_LARGEST_CHUNK = 1 << 30
+# HDF5 describes numbers by their bit fields: a damaged description is read as other numbers,
+# without an error. Nobody writes any but these.
+FLOATS = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE)
 INTEGERS = tuple(getattr(h5t, f"STD_{sign}{bits}LE") for sign in "IU" for bits in (8, 16, 32, 64))
-# HDF5 describes numbers by their bit fields; a damaged description is read as other numbers.
-NUMBERS = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE, *INTEGERS)
+_LARGEST_CHUNK = 1 << 30
+
+
+@contextlib.contextmanager
+def hdf5_errors(path: Path, expected: str) -> Iterator[None]:
+    """Turn what h5py raises for a damaged file into a FaultError."""
+    try:
+        yield
+    except DAMAGE_ERRORS as error:
+        text = one_line(error)
+        kind = "truncated-file" if "truncated file" in text else "unreadable-file"
+        kind = "missing-file" if isinstance(error, FileNotFoundError) else kind
+        raise FaultError.of(kind, path, text, expected) from error
+
+
+def has_type(array: h5py.Dataset, types: Sequence[h5t.TypeID]) -> bool:
+    """True if the numbers are stored as one of these types, e.g. ``FLOATS``."""
+    return any(array.id.get_type() == known for known in types)
 
 
 def check_all_stored(where: str, element: h5py.Dataset | h5py.Group) -> None:
@@ -25,24 +46,33 @@ def check_all_stored(where: str, element: h5py.Dataset | h5py.Group) -> None:
             check_stored(where, part)
 
 
-def check_stored(where: str, array: h5py.Dataset) -> None:
-    """HDF5 gives zeros for what was declared and never written."""
+def check_stored(where: str, array: h5py.Dataset, *, allow_external: bool = False) -> None:
+    """FaultError if values were declared and never written: HDF5 reads them as zeros.
+
+    Args:
+        where: the file and the array, for faults.
+        array: any array.
+        allow_external: whether the values may lie in another file, and are not checked then.
+    """
     if not array.size:
         return
     expected = "every declared value to be stored in the file"
+    if allow_external and array.external is not None:
+        return
     if array.external is not None or array.is_virtual:
         raise FaultError.of("unreadable-file", where, "values in other files", expected)
-    size = array.size * array.id.get_type().get_size()
     if array.chunks is None:
-        stored = array.id.get_storage_size()
-        if stored < size:  # text is stored as references, which are larger than in memory
+        size, stored = array.size * array.id.get_type().get_size(), array.id.get_storage_size()
+        # Text is stored as references, which take more space than in memory.
+        if stored < size or (stored > size and array.dtype.kind != "O"):
             raise FaultError.of("truncated-file", where, f"{stored} of {size} bytes", expected)
         return
-    pairs = zip(array.shape, array.chunks, strict=True)
-    chunks, stored = (
-        math.prod(-(-side // chunk) for side, chunk in pairs),
-        array.id.get_num_chunks(),
-    )
-    if stored != chunks or math.prod(array.chunks) * array.dtype.itemsize > _LARGEST_CHUNK:
+    if math.prod(array.chunks) * array.dtype.itemsize > _LARGEST_CHUNK:
+        found = f"chunks of {array.chunks}"
+        raise FaultError.of("unreadable-file", where, found, "chunks below 1 GiB")
+    sides = zip(array.shape, array.chunks, strict=True)
+    chunks = math.prod(math.ceil(side / chunk) for side, chunk in sides)
+    stored = array.id.get_num_chunks()
+    if stored != chunks:
         found = f"{stored} of {chunks} chunks of {array.chunks}"
         raise FaultError.of("truncated-file", where, found, expected)

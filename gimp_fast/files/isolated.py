@@ -1,7 +1,7 @@
-"""Runs a reader in a process of its own, which may crash or hang without harm.
+"""Runs a reader in another process, which may crash or hang without harm.
 
-HDF5 believes what a file says of itself: one flipped bit can make it loop forever or end the whole
-process (both were met when readers were tested with damaged files).
+HDF5 trusts what a file says about itself: one flipped bit can make it loop forever or end the
+process (both happened when readers were tested with damaged files).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import TypeVar
 from gimp_fast.errors import FaultError
 
 Result = TypeVar("Result")
-SECONDS = 60.0  # for any file, and then as long as the slowest of disks takes
+SECONDS = 60.0  # for any file; a slow disk gets more time by the size of the file
 _BYTES_A_SECOND = 2 << 20
 _SERVE = "from gimp_fast.files.isolated import serve; serve()"
 
 
 def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> Result:
-    """``function(path, *args)`` in the other process, which is started once and then kept.
+    """The result of ``function(path, *args)`` in another process, which is kept for later calls.
 
     Args:
         function: importable by name; arguments and result can be pickled.
@@ -42,7 +42,7 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
     except _ReaderEnded as ended:
         worker.close()
         raise FaultError.of("unreadable-file", path, str(ended), "a file without damage") from ended
-    # Only one that has answered is used again: another's answer could still be on its way.
+    # A process is used again only after it has answered: an old answer could still arrive.
     _idle.append(worker)
     if isinstance(reply, FaultError):
         raise reply
@@ -50,7 +50,7 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
 
 
 class _ReaderEnded(Exception):
-    """The other process is gone."""
+    """The other process ended or did not answer in time."""
 
 
 class _Worker:
@@ -87,7 +87,7 @@ class _Worker:
 
     def close(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # a request that it never took
+            with contextlib.suppress(OSError):  # a request that it never read
                 stream.close()
         self._process.kill()
         self._process.wait()
@@ -98,15 +98,15 @@ _idle: list[_Worker] = []
 
 @atexit.register
 def close_workers() -> None:
-    """End the processes that wait for work."""
+    """End the idle processes."""
     while _idle:
         _idle.pop().close()
 
 
 def serve() -> None:
-    """The other process: answers requests until its input ends."""
+    """Answer requests until the input ends; this is what the other process runs."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not get between the replies
+    os.dup2(2, 1)  # what libraries print must not mix with the replies
     while True:
         try:
             function, *args = pickle.load(sys.stdin.buffer)

@@ -1,4 +1,4 @@
-"""Reads many files at once in worker processes."""
+"""Maps a function over many files in worker processes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from gimp_fast.errors import GimpError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Below this the processes cost more than they save: each imports numpy and pandas first.
+# With fewer items, processes cost more than they save: each first imports numpy and pandas.
 FEWEST = 64
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which a scheduler can make fewer than the machine has."""
+    """Cores that this process may use; a scheduler may allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """``map`` in worker processes, results in the order of the items.
+    """Results of a function in worker processes, in the order of the items.
 
     Args:
         function: importable by name; what it raises is raised here.
         items: picklable.
-        workers: processes; None for one a core. One, or fewer items than ``FEWEST``, is plain
-            ``map``.
+        workers: processes; None for one per core. With one, or with fewer items than
+            ``FEWEST``, everything runs in this process.
     """
     items = list(items)
     workers = available_cores() if workers is None else workers
@@ -44,7 +44,7 @@ def parallel_map(
         yield from pool.map(function, items, chunksize=4)
     except BrokenProcessPool as error:
         raise GimpError(
-            f"a process that reads files was ended ({error}); if memory ran out, --workers 1"
+            f"a worker process was killed ({error}); if memory ran out, use --workers 1"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

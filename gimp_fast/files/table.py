@@ -1,48 +1,123 @@
-"""A csv file as text: header, rows, and clear faults for everything that is no such thing."""
+"""Tables in text files, read strictly: a fault names the file, and the row and column in it.
+
+Nothing is guessed, padded or skipped without a word, as fast csv readers do. Numbers are parsed
+one cell at a time with ``float``: they are rounded exactly, and text among them is found.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
-from gimp_fast.errors import FaultError
+import numpy as np
 
-DELIMITERS = ",;\t"
-SHOWN_COLUMNS = 30  # of a table that may have one a gene
+from gimp_fast.errors import FaultError, one_line
+
+# How R, pandas and spreadsheets write that there is no value.
+MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan"})
+# These can be the name of a class, but where a number should be they mean that there is none.
+MISSING_NUMBERS = MISSING | {"na", "null", "NULL", "None", "."}
+_DELIMITERS = ",;\t"
+_SHOWN_COLUMNS = 30  # of a table that may have a column for each gene
+_LONGEST_LINE = 1 << 28  # characters; a longer line need not fit in memory
+_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
+# Bytes that are not UTF-8, as surrogateescape keeps them.
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_PLAIN = "plain UTF-8 text"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a table with numbers.
+
+    Attributes:
+        rows: R row numbers as a user would count them.
+        texts: R lists, the cells of the text columns asked for.
+        values: (R, K) float32, the number columns asked for; NaN where a cell is missing.
+    """
+
+    rows: list[int]
+    texts: list[list[str]]
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Table:
-    """A csv file whose header has been read. Cells are stripped text; blank lines do not count."""
+    """A delimited text file, also compressed (``.gz``), whose header has been read.
+
+    Cells are stripped; blank lines are skipped.
+
+    Attributes:
+        path: the file.
+        header: names of the columns.
+        delimiter: between cells.
+        exact: every row must have as many cells as the header; otherwise missing ones are empty.
+        whole: the last line must end, and quotes may not span lines: a table of numbers, where a
+            number cut short is another number.
+        expected: what the file should be, for faults.
+    """
 
     path: Path
     header: tuple[str, ...]
     delimiter: str
-    text: str = field(repr=False)
+    exact: bool
+    whole: bool
+    expected: str
 
     def rows(self, *columns: str) -> Iterator[tuple[str, ...]]:
-        """(where, cell, …) of each row; cells that a short row lacks are empty.
+        """(where, cell, …) of each row, for some columns or for all.
 
         Raises:
-            FaultError: a column is missing or stands twice, a row is longer than the header, or
+            FaultError: a column is missing or appears twice, a row has the wrong length, or
                 quotes are not closed.
         """
         self.require(*columns)
-        places = [self.header.index(name) for name in columns]
-        lines = self._lines()
-        next(lines, None)
-        for number, cells in lines:
-            where = f"{self.path} row {number}"
-            if len(cells) > len(self.header):
-                expected = f"{len(self.header)} cells"
-                raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
-            yield where, *(cells[i] if i < len(cells) else "" for i in places)
+        places = [self.header.index(name) for name in columns] or range(len(self.header))
+        for _, where, cells in self._rows():
+            yield where, *(cells[n].strip() if n < len(cells) else "" for n in places)
+
+    def records(self) -> list[dict[str, str]]:
+        """All rows, as column -> cell."""
+        return [dict(zip(self.header, cells, strict=True)) for _, *cells in self.rows()]
+
+    def read(
+        self,
+        text: Sequence[int],
+        number: Sequence[int] = (),
+        *,
+        rows: Collection[int] | None = None,
+        limit: int | None = None,
+    ) -> Block:
+        """Text and number columns, by their places.
+
+        Args:
+            text: places of text columns.
+            number: places of number columns.
+            rows: numbers of the rows to read; None for all.
+            limit: read no more rows than this.
+
+        Raises:
+            FaultError: unreadable, a row of another length than the header, or text for a number.
+        """
+        names = [self.header[n] for n in number]
+        kept, texts, values = [], [], []
+        for row, where, cells in islice(self._rows(), limit):
+            if rows is None or row in rows:
+                kept.append(row)
+                texts.append([cells[n].strip() for n in text])
+                values.append(_numbers([cells[n] for n in number], names, where))
+        stacked = np.stack(values) if values else np.empty((0, len(number)), np.float32)
+        return Block(kept, texts, stacked)
 
     def require(self, *columns: str) -> None:
-        """FaultError unless each column stands in the header once."""
+        """FaultError unless each column is in the header exactly once."""
         missing = [name for name in columns if name not in self.header]
         if missing:
             found = f"no column {', '.join(missing)} among {self.describe_header()}"
@@ -61,40 +136,131 @@ class Table:
         raise FaultError.of("missing-column", self.path, found, " or ".join(columns))
 
     def describe_header(self) -> str:
-        """The named columns, the first of them if they are many."""
+        """The named columns; the first of them if there are many."""
         names = [name for name in self.header if name]
-        more = [f"and {len(names) - SHOWN_COLUMNS} more"] if len(names) > SHOWN_COLUMNS else []
-        return ", ".join(names[:SHOWN_COLUMNS] + more) or "none"
+        more = [f"and {len(names) - _SHOWN_COLUMNS} more"] if len(names) > _SHOWN_COLUMNS else []
+        return ", ".join(names[:_SHOWN_COLUMNS] + more) or "none"
 
-    def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        # Strict: a quote that is never closed would swallow all rows after it.
-        reader = csv.reader(
-            io.StringIO(self.text, newline=""), delimiter=self.delimiter, strict=True
-        )
-        try:
-            for line in reader:
-                cells = [cell.strip() for cell in line]
-                if any(cells):
-                    yield reader.line_num, cells
-        except csv.Error as error:
-            where = f"{self.path} row {reader.line_num}"
-            raise FaultError.of("unreadable-file", where, str(error), "a csv table") from error
+    def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
+        rows = read_rows(self.path, self.delimiter, self.expected, whole=self.whole)
+        next(rows, None)
+        width = len(self.header)
+        for number, where, cells in rows:
+            if len(cells) > width or (self.exact and len(cells) < width):
+                expected = f"{width} as in the header"
+                raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
+            yield number, where, cells
 
 
-def open_table(path: str | Path) -> Table:
-    """Read a csv file separated by commas, semicolons or tabs: whichever its header has most of.
+def open_table(
+    path: str | Path,
+    delimiter: str | None = None,
+    *,
+    exact: bool = False,
+    whole: bool = False,
+    expected: str = "a csv",
+) -> Table:
+    """Read the header of a table; see ``Table``.
+
+    Args:
+        path: the file.
+        delimiter: None for comma, semicolon or tab, whichever the header has most of.
+        exact, whole, expected: as in ``Table``.
 
     Raises:
         FaultError: missing, unreadable or not UTF-8.
     """
     path = Path(path)
-    text = read_text(path, "a csv")
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
-    delimiter = max(DELIMITERS, key=first.count)
-    table = Table(path, (), delimiter, text)
-    for _, header in table._lines():
-        return Table(path, tuple(header), delimiter, text)
-    return table
+    if delimiter is None:
+        _, first = next(read_lines(path, expected), (1, ""))
+        delimiter = max(_DELIMITERS, key=first.count)
+    _, _, header = next(read_rows(path, delimiter, expected, whole=whole), (1, "", []))
+    names = tuple(cell.strip() for cell in header)
+    return Table(path, names, delimiter, exact, whole, expected)
+
+
+def write_table(
+    file: Path, rows: Sequence[dict[str, str]], columns: tuple[str, ...] | None = None
+) -> None:
+    """Write rows of text as csv; the columns are those of the first row unless given."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, columns or tuple(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def read_rows(
+    path: Path, delimiter: str, expected: str, *, whole: bool = False
+) -> Iterator[tuple[int, str, list[str]]]:
+    """(row number from 1, file and row, cells) of each row that is not blank; no header needed.
+
+    Raises:
+        FaultError: unreadable, cut short, not UTF-8, or quotes that do not match.
+    """
+    lines = read_lines(path, expected, whole=whole)
+    for number, line in lines:
+        where = f"{path} row {number}"
+        if '"' not in line:
+            cells = line.split(delimiter)
+        else:
+            # A cell in quotes may contain line ends; strict, so that a quote which is never closed
+            # does not swallow the rows after it.
+            more = () if whole else (f"{text}\n" for _, text in lines)
+            try:
+                cells = next(
+                    csv.reader(chain([f"{line}\n"], more), delimiter=delimiter, strict=True)
+                )
+            except csv.Error as error:
+                expected = "quotes around whole cells"
+                raise FaultError.of("unreadable-file", where, one_line(error), expected) from error
+        if whole or any(cell.strip() for cell in cells):
+            yield number, where, cells
+
+
+def read_lines(path: Path, expected: str, *, whole: bool = False) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of each line that is not blank.
+
+    Raises:
+        FaultError: unreadable, not UTF-8; or, if ``whole``, a last line that does not end.
+    """
+    try:
+        with (
+            _open_bytes(path) as raw,
+            io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape") as text,
+        ):
+            number, line = 0, "\n"
+            for number, line in enumerate(iter(lambda: text.readline(_LONGEST_LINE), ""), 1):
+                _check_encoding(line, f"{path} row {number}" if number > 1 else str(path))
+                if len(line) == _LONGEST_LINE:
+                    found = f"{len(line)} characters without line end"
+                    raise FaultError.of("unreadable-file", f"{path} row {number}", found, expected)
+                if line.strip(" \n"):
+                    yield number, line.removesuffix("\n")
+        # The checksum of a .gz says that nothing is missing.
+        if whole and not line.endswith("\n") and path.suffix.lower() != ".gz":
+            raise _cut_short(path)
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error, expected) from error
+
+
+def read_bytes(path: Path, expected: str) -> bytes:
+    """A whole text file whose last line ends: a number cut short is another number.
+
+    Raises:
+        FaultError: unreadable, not UTF-8, or cut short.
+    """
+    try:
+        with _open_bytes(path) as stream:
+            data = stream.read()
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error, expected) from error
+    if not data.isascii() or b"\0" in data:
+        _check_encoding(data.decode("utf-8-sig", "surrogateescape"), str(path))
+    if data and not data.endswith(b"\n"):
+        if path.suffix.lower() != ".gz":
+            raise _cut_short(path)
+        data += b"\n"
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def read_text(path: Path, expected: str) -> str:
@@ -103,25 +269,59 @@ def read_text(path: Path, expected: str) -> str:
     Raises:
         FaultError: missing, unreadable, or in another encoding.
     """
+    return "\n".join(line for _, line in read_lines(path, expected))
+
+
+def number(cell: str, name: str, where: str) -> float:
+    """One number; NaN for a cell that says there is none; FaultError for anything else."""
+    if cell.strip() in MISSING_NUMBERS:
+        return float("nan")
     try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FaultError.of("missing-file", path, "no such file", expected) from error
-    except (OSError, ValueError) as error:
-        found = " ".join(str(error).split())
-        raise FaultError.of("unreadable-file", path, found, expected) from error
-    wanted = f"{expected} in UTF-8"
-    if content.startswith(b"PK\x03\x04"):
-        raise FaultError.of("encoding", path, "a zip archive or Excel workbook", wanted)
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FaultError.of("encoding", path, "UTF-16 text", wanted)
+        if "_" in cell or not cell.isascii():  # float takes 1_000 and Arabic digits for numbers
+            raise ValueError
+        return float(cell)
+    except ValueError as error:
+        found = f"'{cell[:60].strip()}' in column '{name}'"
+        expected = "a number, or an empty cell"
+        raise FaultError.of("unreadable-file", where, found, expected) from error
+
+
+def _numbers(cells: Sequence[str], names: Sequence[str], where: str) -> np.ndarray:
+    """Numbers (n,) float32 of one row; NaN where a cell says that there is none."""
+    joined = "".join(cells)
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
-        found = f"another encoding (byte 0x{byte:02x} at position {error.start})"
-        raise FaultError.of("encoding", path, found, wanted) from error
+        if "_" in joined or not joined.isascii():
+            raise ValueError
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        values = np.array([number(*pair, where) for pair in zip(cells, names, strict=True)])
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which later checks report
+        return values.astype(np.float32)
+
+
+def _open_bytes(path: Path):
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _check_encoding(text: str, where: str) -> None:
+    """FaultError if text that was decoded with surrogateescape was not UTF-8."""
+    if text.startswith("PK\x03\x04"):
+        raise FaultError.of("encoding", where, "a zip archive or Excel workbook", _PLAIN)
     if "\0" in text:
-        found = f"a NUL character at position {text.index(chr(0))}: UTF-16, or a damaged file"
-        raise FaultError.of("encoding", path, found, wanted)
-    return text
+        found = "a NUL character, as in UTF-16 text or a damaged file"
+        raise FaultError.of("encoding", where, found, _PLAIN)
+    if not text.isascii() and (bad := _UNDECODED.search(text)):
+        found = f"another encoding (byte 0x{ord(bad[0]) - 0xDC00:02x} at position {bad.start()})"
+        raise FaultError.of("encoding", where, found, _PLAIN)
+
+
+def _cut_short(path: Path) -> FaultError:
+    found, expected = "a last line without its end", "a complete file, with a line end at the end"
+    return FaultError.of("truncated-file", path, found, expected)
+
+
+def _unreadable(path: Path, error: BaseException, expected: str) -> FaultError:
+    if isinstance(error, FileNotFoundError):
+        return FaultError.of("missing-file", path, "no such file", expected)
+    kind = "truncated-file" if isinstance(error, EOFError) else "unreadable-file"
+    return FaultError.of(kind, path, one_line(error), expected)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
-from gimp_fast.data.tables.labels import PATIENT_COLUMNS
+from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.errors import GimpError
 from gimp_fast.files.table import open_table
 from gimp_fast.inference.model import TrainedModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,9 +147,12 @@ def presets() -> tuple[str, ...]:
 
 
 def load_config(
-    preset: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()
+    preset: str | None = None,
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    fields: Mapping[str, Any] | None = None,
 ) -> TrainConfig:
-    """A configuration: a preset, overridden by a YAML file, overridden by ``key=value`` texts.
+    """A configuration: a preset, overridden by a YAML file, by ``key=value`` texts and by fields.
 
     The architecture in a preset is for GiMP and the methods that share it; other methods have the
     architecture of their papers unless it is changed.
@@ -158,6 +161,7 @@ def load_config(
         preset: a name from :func:`presets`.
         path: YAML file with fields of :class:`TrainConfig`.
         overrides: e.g. ``"finetune.lr=3e-4"``; values are YAML.
+        fields: of :class:`TrainConfig`; a mapping overrides some fields of a section.
 
     Raises:
         GimpError: unknown preset, unreadable YAML, or invalid fields, all reported together.
@@ -175,6 +179,7 @@ def load_config(
         origin = str(path)
     for override in overrides:
         _merge(values, _parse_override(override))
+    _merge(values, dict(fields or {}))
     if _has_settings_of_gimp(values.get("method", "gimp")):
         asked = values.get("model", {})
         values["model"] = architecture

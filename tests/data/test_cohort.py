@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gimp_fast.data import open_cohort
-from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
-from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.prepare.assemble import prepare
+from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.synthetic.patients import (
     SyntheticConfig,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
-from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.prepare.assemble import prepare
+from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.data.synthetic.patients import (
     SyntheticConfig,
     SyntheticPaths,

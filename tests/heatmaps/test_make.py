@@ -13,7 +13,8 @@ import torch
 
 from gimp_fast import models
 from gimp_fast.data import open_cohort
-from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
+from gimp_fast.data.prepare.assemble import prepare
+from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.errors import GimpError
 from gimp_fast.heatmaps.make import folder_name, make_heatmaps
 from gimp_fast.heatmaps.options import HeatmapOptions

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 import gimp_fast
 from gimp_fast.data import open_cohort
-from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
-from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.prepare.assemble import prepare
+from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.predictions import plan_batches, predict_cohort
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.stage import predict
+from gimp_fast.verbs import prepare_cohort
 
 
 def predicted(trained, cohort, cases=None, **options):
@@ -109,7 +110,7 @@ def new_patients(cohort_folder, tmp_path_factory):
 
 
 def test_patients_without_labels(new_patients, gimp_run, cohort, tmp_path):
-    prepare(new_patients(tmp_path / "new", rna={"genes_of": gimp_run}))
+    prepare_cohort(new_patients(tmp_path / "new", rna={"genes_of": gimp_run}))
     new, trained = open_cohort(tmp_path / "new"), gimp_fast.load(gimp_run)
     table = predicted(trained, new).table
     expected = predicted(trained, cohort).table

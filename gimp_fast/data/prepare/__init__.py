@@ -1,1 +1,1 @@
-"""From files to a cohort folder: find, check, join and write."""
+"""Joins slides, RNA, labels and splits into a cohort folder, and checks cohort folders."""

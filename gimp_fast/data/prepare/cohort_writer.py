@@ -1,8 +1,7 @@
-"""Writes a cohort folder whole or not at all."""
+"""Writes a cohort folder, completely or not at all."""
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -11,10 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast import __version__
-from gimp_fast.data.cohort import (
+from gimp_fast.data.cohort_files import (
+    DROPPED_COLUMNS,
+    DROPPED_GENE_COLUMNS,
     EXPRESSION,
     FORMAT_VERSION,
+    MANIFEST,
     ORDER,
+    SPLIT_COLUMNS,
     STORE,
     TABLES,
     Rows,
@@ -26,29 +29,27 @@ from gimp_fast.data.slides.order import patch_order
 from gimp_fast.data.store import FeatureStore, PackedSlide, store_bytes, write_store
 from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import new_folder
-
-DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
-DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
+from gimp_fast.files.table import write_table
 
 
 @dataclass(frozen=True)
 class CohortContents:
-    """What goes into a cohort folder; tables are rows of text, see ``cohort.TABLES``.
+    """Everything that goes into a cohort folder; tables are rows of text, see ``TABLES``.
 
     Attributes:
         name: name of the cohort.
         synthetic: True for generated patients.
         classes: class names, sorted.
         feature_dim: channels C.
-        encoder, mpp, patch_size: how the patches were made, where known.
-        patch_order: order of the rows to write, see ``slides.order.PATCH_ORDERS``.
+        encoder, mpp, patch_size: how the patches were made, if known.
+        patch_order: order of the rows to write, one of ``PATCH_ORDERS``.
         pack: type of the packed store, or None to leave the features where they are.
         expression_info: source, column, transform … of the expression.
         gene_sets: signature -> columns of ``expression``.
-        missing_genes: columns that are NaN throughout.
+        missing_genes: ids of the columns that are all NaN.
         patients, slides, genes, dropped, dropped_genes: table rows.
         splits: split name -> rows of case_id, split.
-        split_notes: split name -> what was done to make it, where that needs saying.
+        split_notes: split name -> how it was made, if that needs an explanation.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
     """
 
@@ -111,13 +112,13 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
             write_table(folder / name, rows, tuple(rows[0]) if rows else TABLES[name])
         (folder / "splits").mkdir()
         for name, rows in contents.splits.items():
-            write_table(folder / "splits" / f"{name}.csv", rows, ("case_id", "split"))
+            write_table(folder / "splits" / f"{name}.csv", rows, SPLIT_COLUMNS)
         write_table(folder / "dropped.csv", contents.dropped, DROPPED_COLUMNS)
         write_table(folder / "dropped_genes.csv", contents.dropped_genes, DROPPED_GENE_COLUMNS)
         manifest["fingerprint"] = fingerprint(tables, contents.splits, manifest)
-        # last, so that a folder without it is never taken for a cohort
+        # Last: a folder without it is not a cohort.
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (folder / "cohort.json").write_text(text, encoding="utf-8")
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _write_expression(folder: Path, contents: CohortContents, manifest: dict) -> None:
@@ -127,7 +128,7 @@ def _write_expression(folder: Path, contents: CohortContents, manifest: dict) ->
 
 
 def _write_features(folder: Path, contents: CohortContents, manifest: dict, progress: bool) -> None:
-    """The store, or the order of the rows in the files, or nothing."""
+    """Write the store, or the order of the rows in the files, or nothing."""
     if contents.pack:
         write_store(
             folder / STORE,
@@ -150,7 +151,7 @@ def _write_features(folder: Path, contents: CohortContents, manifest: dict, prog
 
 
 def packed_slides(rows: Rows) -> list[PackedSlide]:
-    """What ``write_store`` takes, from rows of ``slides.csv``."""
+    """Arguments of ``write_store`` from rows of ``slides.csv``."""
     return [
         PackedSlide(
             row["slide_id"],
@@ -169,15 +170,6 @@ def _check_space(out: Path, contents: CohortContents) -> None:
     if free < need:
         found, expected = f"{free / 1e9:.1f} GB free", f"{need / 1e9:.1f} GB for the packed store"
         raise FaultError.of("disk-space", str(out.parent), found, expected)
-
-
-def write_table(file: Path, rows: Rows, columns: tuple[str, ...] | None = None) -> None:
-    """Write rows of text as csv; the columns of the first row unless given."""
-    columns = columns or tuple(rows[0])
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, columns, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _manifest(contents: CohortContents) -> dict:

@@ -1,28 +1,29 @@
-"""The ordered gene list of a cohort or a trained model, to which new patients are aligned."""
+"""The ordered gene list to which new patients are aligned."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gimp_fast.data.cohort import open_cohort
-from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.runs import layout
+from gimp_fast.data.cohort_files import MANIFEST
+from gimp_fast.errors import Fault, GimpError, Read
 
-CHECKPOINTS = ("finetune", "last")
+_PLACES = "a cohort folder, a run folder, an exported model or a checkpoint"
 
 
 @dataclass(frozen=True)
 class GeneReference:
-    """What a new patient's expression must become.
+    """What the expression of new patients must become.
 
     Attributes:
-        gene_ids, gene_names: in order; names are empty where not known.
+        gene_ids: in order.
+        gene_names: their symbols; empty if unknown.
         gene_sets: signature -> columns.
         transform: of the values.
-        column: unit of GDC files; None if it came from elsewhere.
+        column: unit of GDC files; None if the values came from elsewhere.
     """
 
     gene_ids: tuple[str, ...]
@@ -32,16 +33,30 @@ class GeneReference:
     column: str | None
 
 
-def read_gene_reference(path: str | Path) -> GeneReference:
-    """Read the gene list of a cohort folder, a run folder, an exported model, or a checkpoint.
+def is_cohort(path: Path) -> bool:
+    """True if the folder is a cohort."""
+    return (path / MANIFEST).is_file()
 
-    Raises:
-        FaultError: it is none of them, or holds no genes.
-    """
-    path = Path(path)
+
+def read_cohort_genes(path: Path) -> Read[GeneReference | None]:
+    """The gene list of a cohort folder; None with a fault if there is none."""
     try:
-        is_cohort = (path / "cohort.json").is_file()
-        facts = _of_cohort(path) if is_cohort else _of_checkpoint(path)
+        cohort = open_cohort(path)
+    except GimpError as error:
+        return unreadable_genes(path, error)
+    facts = {
+        "gene_ids": cohort.gene_ids,
+        "gene_names": cohort.gene_names,
+        "gene_sets": cohort.gene_sets,
+        "expression_transform": cohort.expression_transform,
+        "expression": cohort.expression_facts,
+    }
+    return make_gene_reference(path, facts)
+
+
+def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> Read[GeneReference | None]:
+    """The gene list in the facts of a cohort, as a checkpoint also keeps them."""
+    try:
         reference = GeneReference(
             tuple(map(str, facts["gene_ids"])),
             tuple(map(str, facts["gene_names"])),
@@ -49,39 +64,15 @@ def read_gene_reference(path: str | Path) -> GeneReference:
             str(facts["expression_transform"]),
             facts["expression"].get("column"),
         )
-    except (GimpError, KeyError, TypeError, ValueError, AttributeError) as error:
-        found = " ".join(str(error).split())
-        expected = "a cohort folder, a run folder, an exported model or a checkpoint"
-        raise FaultError.of("gene-reference", str(path), found, expected) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return unreadable_genes(path, error)
     if not reference.gene_ids:
         found = "a model or cohort without genes"
-        raise FaultError.of("gene-reference", str(path), found, "an ordered gene list")
-    return reference
+        return Read(None, (Fault("gene-reference", str(path), found, "an ordered gene list"),))
+    return Read(reference)
 
 
-def _of_cohort(path: Path) -> dict[str, Any]:
-    cohort = open_cohort(path)
-    return {
-        "gene_ids": cohort.gene_ids,
-        "gene_names": cohort.gene_names,
-        "gene_sets": cohort.gene_sets,
-        "expression_transform": cohort.expression_transform,
-        "expression": cohort.expression_facts,
-    }
-
-
-def _of_checkpoint(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    if path.is_dir():
-        files = [layout.checkpoint_file(path, name) for name in CHECKPOINTS]
-        files.append(path / layout.WEIGHTS)
-        path = next((file for file in files if file.is_file()), files[0])
-    try:
-        with safe_open(path, framework="numpy") as file:
-            state = (file.metadata() or {}).get(layout.STATE_KEY)
-    except (OSError, SafetensorError) as error:
-        raise GimpError(str(error)) from error
-    if state is None:
-        raise GimpError("a safetensors file that is no checkpoint of gimp_fast")
-    return json.loads(state)["cohort"]
+def unreadable_genes(path: Path, error: Exception) -> Read[GeneReference | None]:
+    """The fault of a path without a gene list."""
+    found = " ".join(str(error).split())
+    return Read(None, (Fault("gene-reference", str(path), found, _PLACES),))

@@ -1,11 +1,12 @@
-"""Reads a cohort again, all of it, against the checksums that ``prepare`` noted."""
+"""Reads all of a cohort again and compares it with the checksums of ``prepare``."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
-from gimp_fast.data.cohort import Cohort, open_cohort, read_checksums
+from gimp_fast.data.cohort import Cohort, open_cohort
+from gimp_fast.data.cohort_files import read_checksums
 from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.data.store import FeatureStore
 from gimp_fast.errors import Fault, FaultError
@@ -13,18 +14,16 @@ from gimp_fast.files.parallel import parallel_map
 
 
 def verify_cohort(path: str | Path, *, workers: int | None = None, progress: bool = False) -> str:
-    """Check tables, expression and every feature of a cohort.
+    """A line on what was verified: tables, expression and every feature of a cohort.
 
     Args:
         path: the cohort folder.
-        workers: processes that read; None for one a core.
+        workers: processes that read; None for one per core.
         progress: show a bar.
 
-    Returns:
-        What was verified, in words.
-
     Raises:
-        GimpError: the cohort cannot be opened; FaultError: each slide that is not as prepared.
+        GimpError: the cohort cannot be opened.
+        FaultError: all slides that changed since they were prepared.
     """
     from tqdm import tqdm
 

@@ -1,9 +1,9 @@
 """Readers of RNA-seq expression: GDC downloads, and tables of many samples in their many layouts.
 
-``open_expression`` lists the samples without reading their values; ``ExpressionSource.read``
-reads those that are wanted, so that aliquots nobody uses cost nothing.
+``open_expression`` lists the samples without reading their values; ``ExpressionSource.read`` reads
+the samples that are asked for, so that unused aliquots cost nothing.
 
-- a folder with ``gdc_sample_sheet*.tsv``: GDC's augmented STAR counts, or its two columns of old
+- a folder with ``gdc_sample_sheet*.tsv``: GDC's augmented STAR counts, or its older two columns
 - ``.tsv``, ``.txt``, ``.csv`` (each also ``.gz``), ``.parquet``: genes in rows (Xena, cBioPortal)
   or samples in rows (MCAT, plain tables)
 - ``.h5ad``: AnnData
@@ -13,16 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from gimp_fast.data.rna.gdc import RNA_COLUMNS, open_gdc
+from gimp_fast.data.names import ORIENTATIONS, PRIMARY, RNA_COLUMNS, SAMPLES_IN_ROWS
+from gimp_fast.data.rna.gdc import open_gdc
 from gimp_fast.data.rna.join import join_sources
-from gimp_fast.data.rna.orientation import ORIENTATIONS, SAMPLES_IN_ROWS
-from gimp_fast.data.rna.samples import PRIMARY
 from gimp_fast.data.rna.source import ExpressionSource
-from gimp_fast.data.rna.tables import open_table
+from gimp_fast.data.rna.tables import open_matrix
 from gimp_fast.errors import Fault, FaultError, GimpError
-
-__all__ = ["open_expression", "open_expressions"]
 
 
 def open_expression(
@@ -43,12 +41,12 @@ def open_expression(
         sample_sheet: GDC's ``gdc_sample_sheet*.tsv``; looked for in the folder by default.
         column: unit to read from GDC files, a key of ``RNA_COLUMNS``.
         orientation: of tables, one of ``ORIENTATIONS``; for ``auto`` see
-            ``orientation.find_orientation``.
-        known_cases: patients that the cohort has; they tell samples from genes.
+            ``tables.find_orientation``.
+        known_cases: patients of the cohort, by which samples are told from genes.
         sample_types: TCGA's codes of the samples to keep: ``01`` primary tumour, ``03`` blood
-            cancer, ``06`` metastasis, … Samples whose type nobody tells are kept.
+            cancer, ``06`` metastasis, … Samples of unknown type are kept.
         layer: of an AnnData file; by default its X.
-        workers: processes that read GDC files; None for one a core.
+        workers: processes that read GDC files; None for one per core.
 
     Raises:
         FaultError: nothing readable there, or a faulty sheet or table.
@@ -70,7 +68,7 @@ def open_expression(
             "missing-file", path, "no such file", "a folder of GDC files or a table"
         )
     if not is_h5ad:
-        return open_table(path, orientation, known_cases, types)
+        return open_matrix(path, orientation, known_cases, types)
     if orientation not in ("auto", SAMPLES_IN_ROWS):
         expected = "samples in obs; transpose the file"
         raise FaultError.of("orientation", path, f"'{orientation}' asked for", expected)
@@ -79,24 +77,13 @@ def open_expression(
     return open_h5ad(path, layer, types)
 
 
-def open_expressions(
-    paths: Sequence[str | Path],
-    sample_sheet: str | Path | None = None,
-    column: str = "fpkm_unstranded",
-    *,
-    orientation: str = "auto",
-    known_cases: Collection[str] = frozenset(),
-    sample_types: Sequence[str] = PRIMARY,
-    layer: str | None = None,
-    workers: int | None = None,
-) -> ExpressionSource:
-    """Open several sources as one: all samples, and the genes that all have (``gene_key``).
+def open_expressions(paths: Sequence[str | Path], *args: Any, **options: Any) -> ExpressionSource:
+    """Open several sources as one: all samples, and the genes that all sources have.
 
     Args:
-        paths: folders or files; their order is that of preference, and the first sets the order
-            of genes.
-        sample_sheet: of GDC folders; one sheet may list the files of several folders.
-        column, orientation, known_cases, sample_types, layer, workers: as in ``open_expression``.
+        paths: folders or files, the preferred one first; the first also sets the order of genes.
+        *args: as in ``open_expression``; one sample sheet may list the files of several folders.
+        **options: as in ``open_expression``.
 
     Raises:
         FaultError: as ``open_expression``, for all sources together; or their units differ.
@@ -108,20 +95,9 @@ def open_expressions(
     faults: list[Fault] = []
     for path in paths:
         try:
-            source = open_expression(
-                path,
-                sample_sheet,
-                column,
-                orientation=orientation,
-                known_cases=known_cases,
-                sample_types=sample_types,
-                layer=layer,
-                workers=workers,
-            )
+            sources.append(open_expression(path, *args, **options))
         except FaultError as error:
             faults += error.faults
-        else:
-            sources.append(source)
     if faults:
         raise FaultError(faults, "expression")
     return join_sources(sources)

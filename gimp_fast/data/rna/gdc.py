@@ -1,31 +1,33 @@
-"""A GDC download: a folder of expression files, and the sample sheet that says whose they are."""
+"""A GDC download: a folder of expression files and the sample sheet that lists their patients."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.rna.files import STAR_SUFFIX, read_gdc_file, read_gene_rows
+from gimp_fast.data.names import RNA_COLUMNS
+from gimp_fast.data.rna.gdc_files import STAR_SUFFIX, read_gdc_file, read_gene_rows
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import ExpressionSource, Loaded, drop_row, gene_faults
-from gimp_fast.errors import Fault, FaultError
-from gimp_fast.files.number_text import SUMMARY_REASON, decode, read_lines, split_cells
+from gimp_fast.data.rna.source import (
+    SUMMARY_REASON,
+    Expression,
+    ExpressionSource,
+    drop_row,
+    gene_faults,
+)
+from gimp_fast.errors import Fault, FaultError, Read
 from gimp_fast.files.parallel import parallel_map
+from gimp_fast.files.table import open_table
 
-# Unit -> suffix of the two-column files that GDC gave out before 2022.
-RNA_COLUMNS = {
-    "fpkm_unstranded": ".FPKM.txt",
-    "fpkm_uq_unstranded": ".FPKM-UQ.txt",
-    "tpm_unstranded": None,
-    "unstranded": ".htseq.counts",
-}
 _SHEET_COLUMNS = ("File ID", "File Name", "Case ID", "Sample ID")
+# Of the sample: the first in older sheets, the others in newer ones.
+_TYPE_COLUMNS = ("Sample Type", "Tissue Type", "Tumor Descriptor")
 
 
 def open_gdc(
@@ -79,28 +81,13 @@ def _sheet_samples(
 
 
 def _sheet_rows(sheet: Path) -> list[tuple[str, dict[str, str]]]:
-    """(where, column -> cell) of each row; FaultError if one has not the header's cells."""
-    rows: list[tuple[str, dict[str, str]]] = []
-    header: list[str] = []
-    # A portal need not end the last line; a row cut short has too few cells, or a type unknown.
-    for number, line in read_lines(sheet, "a GDC sample sheet", whole_lines=False):
-        where = f"{sheet} row {number}"
-        cells = [decode(cell, where) for cell in split_cells(line, "\t", where)]
-        if not header:
-            header = cells
-            continue
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            expected = f"{len(header)} as in the header"
-            raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
-        rows.append((where, dict(zip(header, cells, strict=True))))
-    missing = [name for name in _SHEET_COLUMNS if name not in header]
-    if missing:
-        raise FaultError.of(
-            "missing-column", sheet, f"no column {missing}", f"{list(_SHEET_COLUMNS)}"
-        )
-    return rows
+    """(where, column -> cell) of each row."""
+    # A portal may leave the last line open: a row that was cut has too few cells.
+    table = open_table(sheet, "\t", exact=True, expected="a GDC sample sheet")
+    columns = (*_SHEET_COLUMNS, *(name for name in _TYPE_COLUMNS if name in table.header))
+    return [
+        (where, dict(zip(columns, cells, strict=True))) for where, *cells in table.rows(*columns)
+    ]
 
 
 def _sheet_sample(
@@ -122,92 +109,60 @@ def _sheet_sample(
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What a worker sends back: the digest stands for a list of 60,000 gene ids."""
+class _Values:
+    """What a worker sends back: a digest instead of 60,000 gene ids."""
 
     digest: bytes = b""
     values: np.ndarray | None = None
     gene_model: str | None = None
     summary: tuple[str, ...] = ()
-    faults: tuple[Fault, ...] = ()
 
 
-def _read_one(column: str, path: Path) -> _Read:
+def _read_one(column: str, path: Path) -> Read[_Values]:
     try:
         file = read_gdc_file(path, column)
     except FaultError as error:
-        return _Read(faults=error.faults)
-    with np.errstate(over="ignore"):  # infinity is a fault further on
+        return Read(_Values(), error.faults)
+    with np.errstate(over="ignore"):  # infinite values are reported by later checks
         values = file.values.astype(np.float32)
-    return _Read(file.digest(), values, file.gene_model, file.summary)
+    return Read(_Values(file.digest(), values, file.gene_model, file.summary))
 
 
-@dataclass
-class _Table:
-    """Values of all samples, and the gene list of each.
-
-    Attributes:
-        values: (n, G) float32, G being the length of the first list that was read.
-        odd: rows whose list is of another length; they stand apart.
-    """
-
-    num_samples: int
-    values: np.ndarray | None = None
-    odd: dict[int, np.ndarray] = field(default_factory=dict)
-    digests: list[bytes] = field(default_factory=list)
-
-    def add(self, row: int, read: _Read) -> None:
-        self.digests.append(read.digest)
-        if read.values is None:
-            return
-        if self.values is None:
-            self.values = np.zeros((self.num_samples, len(read.values)), np.float32)
-        if len(read.values) == self.values.shape[1]:
-            self.values[row] = read.values
-        else:
-            self.odd[row] = read.values
-
-    def of_list(self, digest: bytes, num_genes: int) -> np.ndarray:
-        """(n, G) float32; rows with another list, or none, are zero."""
-        if self.values is None or self.values.shape[1] != num_genes:
-            self.values = np.zeros((self.num_samples, num_genes), np.float32)
-        for row, found in enumerate(self.digests):
-            if found != digest:
-                self.values[row] = 0
-            elif row in self.odd:
-                self.values[row] = self.odd[row]
-        return self.values
-
-
-def _load(folder: Path, column: str, workers: int | None, samples: list[Sample]) -> Loaded:
+def _load(
+    folder: Path, column: str, workers: int | None, samples: list[Sample]
+) -> Read[Expression]:
     from tqdm import tqdm
 
     paths = [sample.path for sample in samples]
-    table, faults, first = _Table(len(samples)), [], {}
     reads = parallel_map(partial(_read_one, column), paths, workers)
     bar = tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None)
-    for row, read in enumerate(bar):
+    files, faults = [], []
+    for read in bar:
+        files.append(read.value)
         faults += read.faults
-        table.add(row, read)
-        if not read.faults:
-            first.setdefault(read.digest, (paths[row], read.gene_model, read.summary))
-    if not first:
-        return Loaded(np.zeros((len(samples), 0), np.float32), [], faults)
-    # The list that most files have is the right one; a damaged file must not set it.
-    counts = Counter(digest for digest in table.digests if digest)
+    digests = [file.digest for file in files]
+    counts = Counter(digest for digest in digests if digest)
+    if not counts:
+        return Read(Expression(np.zeros((len(samples), 0), np.float32), []), tuple(faults))
+    # The gene list of most files is taken as the right one, so that a damaged file cannot set it.
     usual = counts.most_common(1)[0][0]
-    typical, model, summary = first[usual]
-    genes = read_gene_rows(typical)
+    first = digests.index(usual)
+    facts, genes = {"gene_model": files[first].gene_model}, read_gene_rows(paths[first])
+    dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in files[first].summary]
     ids = [row["gene_id"] for row in genes]
-    faults += gene_faults(typical, ids)
-    for path, digest in zip(paths, table.digests, strict=True):
+    faults += gene_faults(paths[first], ids)
+    for path, digest in zip(paths, digests, strict=True):
         if digest and digest != usual:
-            expected = f"the {len(ids)} genes of {typical.name} in that order"
+            expected = f"the {len(ids)} genes of {paths[first].name} in that order"
             found = _difference([row["gene_id"] for row in read_gene_rows(path)], ids)
             faults.append(Fault("gene-list", str(path), found, expected))
-    dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in summary]
-    values = table.of_list(usual, len(genes))
-    return Loaded(values, genes, faults, dropped, {"gene_model": model})
+    values = np.zeros((len(samples), len(genes)), np.float32)
+    for row, file in enumerate(files):
+        if file.digest == usual:
+            values[row] = file.values
+        files[row] = None  # freed at once: there is memory for one copy of a large cohort
+    expression = Expression(values, genes, dropped_genes=dropped, provenance=facts)
+    return Read(expression, tuple(faults))
 
 
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:

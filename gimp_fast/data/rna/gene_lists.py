@@ -1,4 +1,4 @@
-"""Names of genes, and files of them: gene lists and signatures."""
+"""Names of genes, and the files that list them: gene lists and signatures."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gimp_fast.errors import FaultError
-from gimp_fast.files.number_text import decode, read_lines, split_cells
+from gimp_fast.files.table import MISSING, open_table, read_lines, read_rows
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+(_PAR_Y)?")
 _LIST_COLUMNS = ("gene_id", "gene", "symbol", "gene_name", "gene_symbol", "hugo_symbol")
-_BLANK = ("", "nan", "NaN", "NA")
 
 
 def gene_key(gene_id: str) -> str:
-    """The name under which two sources hold the same gene: an Ensembl id without its version.
+    """The name by which genes of two sources are compared: an Ensembl id without its version.
 
     ``ENSG00000002586.20_PAR_Y`` gives ``ENSG00000002586_PAR_Y``: the second copy of a gene on
-    chromosome Y stays apart from the first. All other ids are left as they are, because the ``.7``
-    of ``RP11-34P13.7`` is part of the name.
+    chromosome Y stays apart from the first. All other ids are unchanged, because the ``.7`` of
+    ``RP11-34P13.7`` is part of the name.
     """
     match = _ENSEMBL.fullmatch(gene_id)
     return match[1] + (match[2] or "") if match else gene_id
 
 
 def read_gene_list(path: str | Path) -> list[str]:
-    """Genes of a file, each once: text with one a line and ``#`` comments, or a ``.csv`` /
-    ``.tsv`` with a column gene_id, gene, symbol, gene_name, gene_symbol or Hugo_Symbol.
+    """Genes of a file, each once.
+
+    The file is text with one gene per line and ``#`` comments, or a ``.csv`` or ``.tsv`` with a
+    column gene_id, gene, symbol, gene_name, gene_symbol or Hugo_Symbol.
 
     Raises:
         FaultError: unreadable, no such column, no genes, or more than one name in a line.
     """
     path = Path(path)
-    table = _delimiter(path)
-    names = list(_list_column(path, table) if table else _list_lines(path))
-    genes = list(dict.fromkeys(name for name in names if name not in _BLANK))
+    delimiter = _delimiter(path)
+    names = list(_list_column(path, delimiter) if delimiter else _list_lines(path))
+    genes = list(dict.fromkeys(name for name in names if name not in MISSING))
     if not genes:
         raise FaultError.of("no-genes", path, "no genes", "one gene or more")
     return genes
@@ -47,12 +48,11 @@ def _delimiter(path: Path) -> str:
 
 
 def _list_lines(path: Path) -> Iterator[str]:
-    for number, line in read_lines(path, "one gene a line", whole_lines=False):
-        where = f"{path} row {number}"
-        name = decode(line.split(b"#")[0], where)
+    for number, line in read_lines(path, "one gene per line"):
+        name, where = line.split("#")[0].strip(), f"{path} row {number}"
         if name and not _is_name(name):
             raise FaultError.of(
-                "gene-list-file", where, f"'{name[:60]}'", "one gene a line, or a .csv"
+                "gene-list-file", where, f"'{name[:60]}'", "one gene per line, or a .csv"
             )
         yield name
 
@@ -62,42 +62,31 @@ def _is_name(name: str) -> bool:
 
 
 def _list_column(path: Path, delimiter: str) -> Iterator[str]:
-    rows = _rows(path, delimiter, "a table with a column of genes")
-    _, header = next(rows, ("", []))
-    lower = [name.lower() for name in header]
-    column = next((lower.index(name) for name in _LIST_COLUMNS if name in lower), None)
+    table = open_table(path, delimiter, exact=True, expected="a table with a column of genes")
+    lower = {name.lower(): name for name in reversed(table.header)}
+    column = next((lower[name] for name in _LIST_COLUMNS if name in lower), None)
     if column is None:
-        found = f"columns {', '.join(header)[:200] or 'none'}"
+        found = f"columns {table.describe_header()}"
         raise FaultError.of("missing-column", path, found, f"one of {', '.join(_LIST_COLUMNS)}")
-    for where, cells in rows:
-        if len(cells) != len(header):
-            expected = f"{len(header)} as in the header"
-            raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
-        yield cells[column]
-
-
-def _rows(path: Path, delimiter: str, expected: str) -> Iterator[tuple[str, list[str]]]:
-    """(where, cells) of each line; people's own lists need not end with a line end."""
-    for number, line in read_lines(path, expected, whole_lines=False):
-        where = f"{path} row {number}"
-        yield where, [decode(cell, where) for cell in split_cells(line, delimiter, where)]
+    for _, gene in table.rows(column):
+        yield gene
 
 
 def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Signatures of a file, in its order, each gene once in each.
+    """Signature -> its genes, each once, in the order of the file.
 
-    ``.gmt`` (MSigDB): a line is name, description, genes, with tabs between. ``.csv``: a column is
-    a signature, its name on top; short columns are padded with nothing or NaN, as in the
+    ``.gmt`` (MSigDB): a line is name, description, genes, separated by tabs. ``.csv``: a column is
+    a signature with its name on top; short columns are padded with empty cells or NaN, as in the
     signatures of MCAT and SurvPath.
 
     Raises:
-        FaultError: unreadable, no signature, one without genes, or two of one name.
+        FaultError: unreadable, no signature, a signature without genes, or a name twice.
     """
     path = Path(path)
     named = _gmt(path) if path.name.lower().endswith(".gmt") else _signature_columns(path)
     sets: dict[str, tuple[str, ...]] = {}
     for where, name, genes in named:
-        genes = tuple(dict.fromkeys(gene for gene in genes if gene not in _BLANK))
+        genes = tuple(dict.fromkeys(gene for gene in genes if gene not in MISSING))
         if not name or not genes:
             found = f"signature '{name}' with {len(genes)} genes"
             raise FaultError.of("empty-gene-set", where, found, "a name, and genes")
@@ -107,29 +96,23 @@ def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
             )
         sets[name] = genes
     if not sets:
-        raise FaultError.of("no-genes", path, "no signatures", "a .gmt, or a csv with one a column")
+        raise FaultError.of("no-genes", path, "no signatures", "a .gmt, or a csv of signatures")
     return sets
 
 
 def _gmt(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    for where, cells in _rows(path, "\t", "an MSigDB .gmt"):
+    for _, where, cells in read_rows(path, "\t", "an MSigDB .gmt"):
         if len(cells) < 3:
-            expected = "name, description, genes (tabs between)"
+            expected = "name, description, genes (separated by tabs)"
             raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
-        yield where, cells[0], cells[2:]
+        name, _, *genes = (cell.strip() for cell in cells)
+        yield where, name, genes
 
 
 def _signature_columns(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    rows = _rows(path, _delimiter(path) or ",", "a csv of signatures")
-    _, header = next(rows, ("", []))
-    columns: list[list[str]] = [[] for _ in header]
-    for where, cells in rows:
-        if len(cells) > len(header):
-            expected = f"{len(header)} as in the header"
-            raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
-        for column, cell in zip(columns, cells, strict=False):
-            column.append(cell)
-    for number, (name, genes) in enumerate(zip(header, columns, strict=True), start=1):
+    table = open_table(path, _delimiter(path) or ",", expected="a csv of signatures")
+    _, *columns = zip(("", *table.header), *table.rows(), strict=True)
+    for number, (name, *genes) in enumerate(columns, start=1):
         is_index = number == 1 and name in ("", "Unnamed: 0") and all(g.isdigit() for g in genes)
         if not is_index:
             yield f"{path} column {number}", name, genes

@@ -1,4 +1,4 @@
-"""Choosing genes: by biotype, list or signature, and in the order that a model was trained with."""
+"""Choosing genes by biotype, list or signature; aligning them to the gene list of a model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gimp_fast.data.rna.gene_lists import gene_key, read_gene_list, read_gene_sets
+from gimp_fast.data.rna.gene_lists import gene_key
 from gimp_fast.data.rna.source import Expression, GeneRows, drop_row
 from gimp_fast.errors import Fault, FaultError
 
-__all__ = [
-    "AlignedExpression",
-    "align_expression",
-    "filter_genes",
-    "find_genes",
-    "gene_key",
-    "read_gene_list",
-    "read_gene_sets",
-]
 _PAR_Y = "_PAR_Y"
 _NOT_MEASURED = "not measured"
 
@@ -37,19 +28,19 @@ class _Finder:
                 self._by_name.setdefault(row["gene_name"], []).append(place)
 
     def by_id(self, gene_id: str) -> list[int]:
-        """Columns of this id; of the very version if there are several."""
+        """Columns of this id; of the same version if there are several versions."""
         places = self._by_key.get(gene_key(gene_id), [])
         same = [place for place in places if self.genes[place]["gene_id"] == gene_id]
         return same if len(places) > 1 and same else places
 
     def by_name(self, name: str) -> list[int]:
-        """Columns of this name; the copy on Y gives way to that on X."""
+        """Columns of this name; without the copy on Y if there is one on X."""
         places = self._by_name.get(name, [])
         first = [n for n in places if not self.genes[n]["gene_id"].endswith(_PAR_Y)]
         return first if first else places
 
     def find(self, name: str) -> list[int]:
-        """Columns of an id, or else of a name."""
+        """Columns of an id; if there is none, of a name."""
         return self.by_id(name) or self.by_name(name)
 
 
@@ -69,12 +60,12 @@ def filter_genes(
         gene_sets: signatures, whose union is kept in order of first appearance.
 
     Returns:
-        The expression, with all that was dropped in ``dropped_genes`` and what was asked for in
+        The expression, with everything dropped in ``dropped_genes`` and the filters in
         ``provenance["filters"]``; and signature -> columns of it.
 
     Raises:
-        FaultError: no gene types in the source, nothing kept, a name that several genes have, or
-            signatures of which no gene is measured.
+        FaultError: no gene types in the source, nothing kept, a name of several genes, or a
+            signature without a measured gene.
     """
     columns: dict[str, tuple[int, ...]] = {}
     if gene_types:
@@ -95,7 +86,7 @@ def filter_genes(
 def _keep_types(expression: Expression, gene_types: Sequence[str]) -> Expression:
     source = _source(expression)
     if not any(row["gene_type"] for row in expression.genes):
-        found, expected = "genes without types", "a source that tells gene types, such as GDC STAR"
+        found, expected = "genes without types", "a source with gene types, such as GDC STAR"
         raise FaultError.of("no-gene-types", source, found, expected)
     places = [n for n, row in enumerate(expression.genes) if row["gene_type"] in gene_types]
     if not places:
@@ -133,7 +124,7 @@ def _keep_sets(
 
 
 def _find_all(finder: _Finder, names: Sequence[str], what: str) -> dict[str, int]:
-    """name -> column of those that are there; faults for ambiguous names, or if none is."""
+    """name -> column of the names found; FaultError for ambiguous names, or if none is found."""
     found, faults = {}, []
     for name in names:
         places = finder.find(name)
@@ -159,10 +150,10 @@ def _keep(
     note: dict[str, object],
     lost: GeneRows | None = None,
 ) -> Expression:
-    """Columns in this order; the others join the dropped, as do names that were not found."""
+    """The expression with these columns only; the other genes are recorded as dropped."""
     kept, source = set(places), _source(expression)
-    others = [row for place, row in enumerate(expression.genes) if place not in kept]
-    dropped = [drop_row(row["gene_id"], row["gene_name"], reason, source) for row in others]
+    left_out = [row for place, row in enumerate(expression.genes) if place not in kept]
+    dropped = [drop_row(row["gene_id"], row["gene_name"], reason, source) for row in left_out]
     filters = [*expression.provenance.get("filters", []), {**note, "kept": len(places)}]
     return replace(
         expression,
@@ -183,9 +174,8 @@ class AlignedExpression:
 
     Attributes:
         values: (n, G_ref) float32, NaN where a gene is missing.
-        missing: ids of the list that are not measured, or only under a name that several genes
-            have.
-        unused: measured genes that the list does not ask for.
+        missing: ids of the list that are not measured, or only under a name of several genes.
+        unused: how many measured genes are not in the list.
     """
 
     values: np.ndarray
@@ -196,20 +186,20 @@ class AlignedExpression:
 def align_expression(
     expression: Expression, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
 ) -> AlignedExpression:
-    """Bring new patients to the gene list that a model was trained with.
+    """Expression of new patients in the order of a model's gene list.
 
-    Genes match by ``gene_key`` of their ids, else by name: a name of the list may be an id here
-    and the reverse, as one source has Ensembl ids and the other symbols. A measured gene stands
-    for one gene of the list only; what would be a guess is missing instead.
+    Genes match by ``gene_key`` of their ids, or else by name: one source may have Ensembl ids and
+    the other symbols, so that a name of the list is an id here, or the reverse. A measured gene is
+    used for one gene of the list only; an ambiguous gene counts as missing.
 
     Args:
         expression: values (n, G) of the new patients.
         gene_ids: G_ref ids, in order.
-        gene_names: their names, if known; ``""`` where not.
+        gene_names: their names; ``""`` for unknown ones.
 
     Raises:
         FaultError: more than half of the list is missing.
-        ValueError: names that are not one an id.
+        ValueError: another number of names than ids.
     """
     columns = find_genes(expression.genes, gene_ids, gene_names)
     missing = tuple(id for id, column in zip(gene_ids, columns, strict=True) if column is None)
@@ -229,15 +219,15 @@ def align_expression(
 def find_genes(
     genes: GeneRows, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
 ) -> list[int | None]:
-    """A measured column for each gene of a list, no column twice; None for a gene that is missing.
+    """A measured column for each gene of a list, no column twice; None for a missing gene.
 
     Args:
         genes: the measured genes.
         gene_ids: the list.
-        gene_names: their names, if known; ``""`` where not.
+        gene_names: their names; ``""`` for unknown ones.
 
     Raises:
-        ValueError: names that are not one an id.
+        ValueError: another number of names than ids.
     """
     if gene_names and len(gene_names) != len(gene_ids):
         raise ValueError(f"{len(gene_names)} gene names for {len(gene_ids)} gene ids")
@@ -247,7 +237,7 @@ def find_genes(
     used = {column for column in columns if column is not None}
     named: list[int | None] = []
     for id, name, places in zip(gene_ids, gene_names, by_id, strict=True):
-        # the copy on Y has the name of the one on X, and must not stand in for it
+        # A copy on Y has the name of the gene on X, which must not be used for it.
         if places or id.endswith(_PAR_Y):
             named.append(None)
             continue

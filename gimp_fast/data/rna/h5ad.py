@@ -1,8 +1,8 @@
 """AnnData files (``.h5ad``): samples in ``obs``, genes in ``var``.
 
-The tables are decoded by anndata, which is imported only here; of the matrix only the wanted rows
-are read. HDF5 protects neither the description of an array nor, by default, its values: whatever
-can be checked is, before it is believed, and all reading is done in another process.
+anndata, which is imported only here, decodes the tables; of the matrix only the rows asked for are
+read. HDF5 protects neither the description of an array nor, by default, its values: everything is
+checked as far as possible before it is used, and all reading happens in another process.
 """
 
 from __future__ import annotations
@@ -18,22 +18,20 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gimp_fast.data.rna.files import gene_row
-from gimp_fast.data.rna.orientation import CASE_COLUMNS
+from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import ExpressionSource, GeneRows, Loaded, gene_faults
-from gimp_fast.errors import FaultError
+from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, gene_faults, gene_row
+from gimp_fast.errors import FaultError, Read, missing_library
 from gimp_fast.files.hdf5 import (
+    FLOATS,
     INTEGERS,
-    NUMBERS,
     check_all_stored,
     check_stored,
+    has_type,
+    hdf5_errors,
 )
 from gimp_fast.files.isolated import run_isolated
-from gimp_fast.files.number_text import need_library
 
-_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
-_ERRORS = (*_ERRORS, MemoryError, OverflowError)
 _TABLE = "a dataframe as anndata 0.8 or later writes it"
 _ENCODINGS = {
     ("array", "0.2.0"),
@@ -48,7 +46,7 @@ _WINDOW = 256  # rows of a dense matrix read at once
 def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> ExpressionSource:
     """List the samples of an AnnData file; see ``open_expression``."""
     if importlib.util.find_spec("anndata") is None:
-        raise need_library("anndata", path, ImportError("not installed"))
+        raise missing_library("anndata", path, ImportError("not installed"))
     ids, cases = run_isolated(_list_samples, path, layer)
     repeated = [id for id, count in Counter(ids).items() if count > 1]
     if repeated:
@@ -60,7 +58,7 @@ def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> E
             "sample-without-id", path, "an empty id in obs", "an id for every sample"
         )
     if not ids:
-        raise FaultError.of("no-samples", path, "no rows in obs", "one row a sample")
+        raise FaultError.of("no-samples", path, "no rows in obs", "one row per sample")
     samples = tuple(
         make_sample(id, path, sample_types, case_id=case)
         for id, case in zip(ids, cases, strict=True)
@@ -70,15 +68,17 @@ def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> E
     return ExpressionSource("h5ad", (path,), None, samples, load)
 
 
-def _load(path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample]) -> Loaded:
+def _load(
+    path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample]
+) -> Read[Expression]:
     rows = np.array([row_of[sample.barcode] for sample in samples], np.int64)
     values, genes = run_isolated(_read_rows, path, layer, len(row_of), rows)
     faults = gene_faults(f"{path}[var]", [row["gene_id"] for row in genes])
-    return Loaded(values, genes, faults, facts={"layer": layer})
+    return Read(Expression(values, genes, provenance={"layer": layer}), tuple(faults))
 
 
 def _list_samples(path: Path, layer: str | None) -> tuple[list[str], list[str]]:
-    """Ids of samples and of their patients, where the matrix fits them."""
+    """Ids of samples and of their patients, after checking the shape of the matrix."""
     with _reading(path) as file:
         ids, cases = _sample_ids(path, file)
         _matrix(path, file, layer, (len(ids), len(_index(path, file, "var"))))
@@ -93,7 +93,7 @@ def _read_rows(
         genes = _genes(path, file)
         shape = (num_samples, len(genes))
         matrix, name = _matrix(path, file, layer, shape)
-        with np.errstate(over="ignore"):  # infinity is a fault further on
+        with np.errstate(over="ignore"):  # infinite values are reported by later checks
             if isinstance(matrix, h5py.Dataset):
                 return _dense_rows(matrix, rows), genes
             return _sparse_rows(f"{path}[{name}]", matrix, shape, rows), genes
@@ -101,7 +101,7 @@ def _read_rows(
 
 def _sample_ids(path: Path, file: h5py.File) -> tuple[list[str], list[str]]:
     """Ids of samples and of their patients."""
-    cases = _column(path, file, "obs", CASE_COLUMNS)
+    cases = _column(path, file, "obs", PATIENT_COLUMNS)
     ids = _column(path, file, "obs", ("barcode", "sample_id"))
     ids = ids or _index(path, file, "obs")
     if cases is not None and len(cases) != len(ids):
@@ -116,7 +116,7 @@ def _genes(path: Path, file: h5py.File) -> GeneRows:
     if symbols is None:
         symbols = names if ids else [""] * len(names)
     types = _column(path, file, "var", ("gene_type", "feature_types"))
-    # 10x calls all of its features "Gene Expression": no biotype.
+    # 10x writes "Gene Expression" for all features, which is not a biotype.
     if types is None or "protein_coding" not in types:
         types = [""] * len(names)
     columns = (ids or names, symbols, types)
@@ -134,7 +134,7 @@ def _index(path: Path, file: h5py.File, axis: str) -> list[str]:
 
 
 def _column(path: Path, file: h5py.File, axis: str, names: tuple[str, ...]) -> list[str] | None:
-    """The first of these columns as text; None if there is none of them."""
+    """The first of these columns that exists, as text; None if none does."""
     table = _table(path, file, axis)
     name = next((name for name in names if name in table), None)
     if name is None:
@@ -146,7 +146,6 @@ def _column(path: Path, file: h5py.File, axis: str, names: tuple[str, ...]) -> l
         expected = "text or categories as anndata 0.8 or later writes them"
         raise FaultError.of("unreadable-file", where, f"encoding {encoding}", expected)
     check_all_stored(where, table[name])
-    # h5py's own error for text that is not UTF-8 is a ValueError
     cells = np.asarray(_anndata(path).io.read_elem(table[name]), dtype=object)
     return [_text(where, cell) for cell in cells]
 
@@ -193,16 +192,17 @@ def _matrix(
     if found != shape:
         expected = f"{shape}, the lengths of obs and var"
         raise FaultError.of("table-shape", where, f"a matrix of shape {found}", expected)
-    for part, kinds in zip(parts, (NUMBERS, INTEGERS, INTEGERS), strict=False):
+    for number, part in enumerate(parts):
         check_stored(where, part)
-        if not any(part.id.get_type() == known for known in kinds):
-            expected = "little-endian integers" + ", or IEEE floats" * (kinds is NUMBERS)
+        # The first part holds the values; the others of a sparse matrix are indices.
+        if not has_type(part, INTEGERS if number else (*FLOATS, *INTEGERS)):
+            expected = "little-endian integers" if number else "little-endian numbers"
             raise FaultError.of("expression-dtype", where, f"values of type {part.dtype}", expected)
     return matrix, name
 
 
 def _dense_rows(matrix: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """(n, G) float32; windows of the file are read, not single rows."""
+    """(n, G) float32, read in windows of the file, not in single rows."""
     values = np.empty((len(rows), matrix.shape[1]), np.float32)
     for window in np.unique(rows // _WINDOW):
         places = np.flatnonzero(rows // _WINDOW == window)
@@ -247,18 +247,11 @@ def _anndata(path: Path) -> Any:
         import anndata
         import anndata.io
     except ImportError as error:
-        raise need_library("anndata", path, error) from error
+        raise missing_library("anndata", path, error) from error
     return anndata
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except _ERRORS as error:
-        text = " ".join(str(error).split())[:200]
-        kind = "truncated-file" if "truncated file" in text else "unreadable-file"
-        kind = "missing-file" if isinstance(error, FileNotFoundError) else kind
-        found, expected = f"{type(error).__name__}: {text}", "a complete AnnData file"
-        raise FaultError.of(kind, path, found, expected) from error
+    with hdf5_errors(path, "a complete AnnData file"), h5py.File(path, "r") as file:
+        yield file

@@ -1,4 +1,4 @@
-"""Several sources of RNA-seq as one: TCGA's projects, say, are separate downloads."""
+"""Joins several sources of RNA-seq into one: the projects of TCGA are separate downloads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from gimp_fast.data.rna.gene_lists import gene_key
 from gimp_fast.data.rna.samples import Sample
-from gimp_fast.data.rna.source import ExpressionSource, GeneRows, Loaded, drop_row
-from gimp_fast.errors import Fault, FaultError
+from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, drop_row
+from gimp_fast.errors import Fault, FaultError, Read
 
-Part = tuple[ExpressionSource, list[int], Loaded]  # source, its places among the samples, values
+# A source, the places of its samples among all, and their values.
+Part = tuple[ExpressionSource, list[int], Expression]
 
 
 def join_sources(sources: Sequence[ExpressionSource]) -> ExpressionSource:
-    """One source with the samples of all and the genes that all have.
+    """One source with the samples of all sources, and the genes that all of them have.
 
     Raises:
         FaultError: the sources hold other units, or the same file twice.
@@ -44,7 +45,7 @@ def join_sources(sources: Sequence[ExpressionSource]) -> ExpressionSource:
 
 
 def _where_files_lie(sources: Sequence[ExpressionSource]) -> list[ExpressionSource]:
-    """One sheet may list the files of several folders: a file counts in the one that has it."""
+    """The sources, each with its own files only: one sheet may list those of several folders."""
     samples = [sample for source in sources for sample in source.samples]
     missing = {sample for sample in samples if not os.path.exists(sample.path)}
     names = {(s.barcode, s.path.name) for s in samples if s not in missing}
@@ -61,31 +62,34 @@ def _where_files_lie(sources: Sequence[ExpressionSource]) -> list[ExpressionSour
     ]
 
 
-def _load(sources: tuple[ExpressionSource, ...], samples: list[Sample]) -> Loaded:
+def _load(sources: tuple[ExpressionSource, ...], samples: list[Sample]) -> Read[Expression]:
     source_of = {s: n for n, source in reversed([*enumerate(sources)]) for s in source.samples}
     parts: list[Part] = []
+    faults: list[Fault] = []
     for number, source in enumerate(sources):
         places = [place for place, sample in enumerate(samples) if source_of[sample] == number]
-        if places:  # the genes of a source that nobody asks for are no limit to the others
-            parts.append((source, places, source.load([samples[place] for place in places])))
-    faults = [fault for _, _, loaded in parts for fault in loaded.faults]
-    dropped = [row for _, _, loaded in parts for row in loaded.dropped_genes]
+        if places:  # a source without wanted samples does not limit the genes of the others
+            read = source.load([samples[place] for place in places])
+            faults += read.faults
+            parts.append((source, places, read.value))
+    nothing = Expression(np.empty((len(samples), 0), np.float32), [])
     if faults or not parts:
-        return Loaded(np.empty((len(samples), 0), np.float32), [], faults)
+        return Read(nothing, tuple(faults))
     columns, faults = _columns(parts)
     if faults:
-        return Loaded(np.empty((len(samples), 0), np.float32), [], faults)
+        return Read(nothing, tuple(faults))
     common = [key for key in columns[0] if all(key in column for column in columns)]
     if not common:
         found = f"no gene of it in {', '.join(str(source.path) for source, _, _ in parts[1:])}"
         fault = Fault("no-genes", str(parts[0][0].path), found, "genes that all sources have")
-        return Loaded(np.empty((len(samples), 0), np.float32), [], [fault])
+        return Read(nothing, (fault,))
     values = np.empty((len(samples), len(common)), np.float32)
     for (_, places, loaded), column in zip(parts, columns, strict=True):
         values[places] = np.take(loaded.values, [column[key] for key in common], axis=1)
+    dropped = [row for _, _, loaded in parts for row in loaded.dropped_genes]
     dropped += _absent(parts, columns, set(common))
     genes = _gene_rows(parts, columns, common)
-    return Loaded(values, genes, [], dropped, _facts(parts))
+    return Read(Expression(values, genes, dropped_genes=dropped, provenance=_facts(parts)))
 
 
 def _columns(parts: list[Part]) -> tuple[list[dict[str, int]], list[Fault]]:
@@ -104,7 +108,7 @@ def _columns(parts: list[Part]) -> tuple[list[dict[str, int]], list[Fault]]:
 
 
 def _absent(parts: list[Part], columns: list[dict[str, int]], common: set[str]) -> GeneRows:
-    """Genes that some sources have and others have not, each once."""
+    """Genes that some sources have and others lack, each once."""
     rows, seen = [], set(common)
     for (source, _, loaded), column in zip(parts, columns, strict=True):
         for key, place in column.items():
@@ -120,7 +124,7 @@ def _absent(parts: list[Part], columns: list[dict[str, int]], common: set[str]) 
 
 
 def _gene_rows(parts: list[Part], columns: list[dict[str, int]], common: list[str]) -> GeneRows:
-    """Rows of the first source; what it does not tell of a gene, the next that does."""
+    """Rows of the first source; cells that are empty there come from the next source."""
     rows = []
     for key in common:
         of_all = [
@@ -133,12 +137,14 @@ def _gene_rows(parts: list[Part], columns: list[dict[str, int]], common: list[st
 
 
 def _facts(parts: list[Part]) -> dict[str, object]:
-    models = dict.fromkeys(loaded.facts.get("gene_model") for _, _, loaded in parts)
-    ignored = [name for _, _, loaded in parts for name in loaded.facts.get("ignored_columns", [])]
+    models = dict.fromkeys(loaded.provenance.get("gene_model") for _, _, loaded in parts)
+    ignored = [
+        name for _, _, loaded in parts for name in loaded.provenance.get("ignored_columns", [])
+    ]
     return {
         "gene_model": ", ".join(filter(None, models)) or None,
         "ignored_columns": list(dict.fromkeys(ignored)),
         "sources": [
-            {"kind": s.kind, "path": str(s.path), **loaded.facts} for s, _, loaded in parts
+            {"kind": s.kind, "path": str(s.path), **loaded.provenance} for s, _, loaded in parts
         ],
     }

@@ -1,16 +1,14 @@
-"""Samples of RNA-seq: what their ids say, and which one of a patient is used."""
+"""Samples of RNA-seq: whose they are, of which tissue, and which one of a patient is used."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PRIMARY = ("01",)
-# Group 1 is TCGA's code of the sample type.
-BARCODE = re.compile(r"[A-Z0-9]{4}-[A-Z0-9]{2}-[A-Z0-9]{4}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
-# GDC's words for TCGA's codes; ids of other programs than TCGA do not hold the code.
+from gimp_fast.data.names import PRIMARY, SAMPLE_BARCODE, patient_of_sample
+
+# GDC's words -> TCGA's codes; the ids of other programs do not contain the code.
 _CODES = {
     "primary tumor": "01",
     "tumor": "01",
@@ -29,7 +27,7 @@ _CODES = {
     "recurrent blood derived cancer - peripheral blood": "40",
     "cell lines": "50",
 }
-# The sheet's new columns: tissue type, then tumour descriptor.
+# Newer sample sheets have a tissue type and a tumour descriptor instead.
 _DESCRIPTORS = {"metastatic": "06", "recurrence": "02", "new primary": "05"}
 
 
@@ -41,7 +39,7 @@ class Sample:
         case_id: its patient.
         barcode: its id in the source.
         path: the file it is in.
-        sample_type: TCGA's code or the source's words for it; empty where nothing tells.
+        sample_type: TCGA's code or the source's words for it; empty if unknown.
         drop_reason: why it is not used; empty for a sample of the types asked for.
     """
 
@@ -50,11 +48,6 @@ class Sample:
     path: Path
     sample_type: str = ""
     drop_reason: str = ""
-
-    @property
-    def tumour(self) -> bool:
-        """Whether it is of the types asked for: by default, a primary tumour."""
-        return not self.drop_reason
 
 
 def make_sample(
@@ -70,21 +63,15 @@ def make_sample(
     Args:
         barcode: TCGA's, or any other id.
         path: file of the sample.
-        sample_types: TCGA's codes of the samples to keep. Those of unknown type are kept.
-        case_id: its patient, where the source tells; else the id, or 12 characters of a barcode.
+        sample_types: TCGA's codes of the samples to keep. Samples of unknown type are kept.
+        case_id: its patient, if the source says so; by default read from the barcode.
         words: sample or tissue type, and tumour descriptor, in GDC's words.
     """
-    match = BARCODE.fullmatch(barcode)
-    case_id = case_of(case_id or barcode)
-    code, shown = (match[1], match[1]) if match and match[1] else _code(*words)
-    known = bool(code or shown)
-    reason = "" if not known or code in sample_types else _reason(shown, sample_types)
-    return Sample(case_id, barcode, path, shown, reason)
-
-
-def case_of(barcode: str) -> str:
-    """The patient of a barcode; any other id is its own."""
-    return barcode[:12] if BARCODE.fullmatch(barcode) else barcode
+    match = SAMPLE_BARCODE.fullmatch(barcode)
+    code, shown = (match[3], match[3]) if match and match[3] else _code(*words)
+    keep = code in sample_types or not (code or shown)
+    reason = "" if keep else _reason(shown, sample_types)
+    return Sample(patient_of_sample(case_id or barcode), barcode, path, shown, reason)
 
 
 def _code(kind: str, descriptor: str) -> tuple[str, str]:
@@ -103,10 +90,10 @@ def _reason(shown: str, sample_types: tuple[str, ...]) -> str:
 
 
 def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[tuple[Sample, str]]]:
-    """One sample a patient, of the types asked for: the first by barcode.
+    """One sample for each patient, of the types asked for: the first by barcode.
 
     Returns:
-        case_id -> sample, and the samples left out, each with the reason.
+        case_id -> sample; and the samples left out, each with the reason.
     """
     chosen: dict[str, Sample] = {}
     dropped = []

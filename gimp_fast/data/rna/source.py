@@ -1,73 +1,62 @@
-"""What a source of RNA-seq is: samples that can be read, and what reading them gives."""
+"""A source of RNA-seq: its samples, and the expression that reading them gives."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gimp_fast.data.names import TRANSFORMS
 from gimp_fast.data.rna.samples import Sample
-from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.errors import Fault, FaultError, GimpError, Read
 
-TRANSFORMS = ("log2(x+1)", "log1p", "as given")
 GeneRows = list[dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Values as they stand in the files.
-
-    Attributes:
-        values: (n, G) float32, rows as the samples asked for; the reader gives them away.
-        genes: G rows gene_id, gene_name, gene_type.
-        faults: what is wrong with the files.
-        dropped_genes: rows gene_id, gene_name, reason, source.
-        facts: further provenance.
-    """
-
-    values: np.ndarray
-    genes: GeneRows
-    faults: list[Fault] = field(default_factory=list)
-    dropped_genes: GeneRows = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+# Rows that aligners add below or above the genes, for reads outside genes.
+_SUMMARY = re.compile(r"__.*|N_(?:unmapped|multimapping|noFeature|ambiguous)")
+_WRONG_VALUES = {
+    "expression-not-finite": ("missing or not finite", "a number for every gene"),
+    "negative-expression": ("negative", "linear values of 0 or more"),
+}
+SUMMARY_REASON = "summary row of the aligner, not a gene"
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Transformed expression.
+    """Expression of n samples.
 
     Attributes:
-        values: (n, G) float32, one row a sample in the order asked for.
-        genes: rows gene_id, gene_name, gene_type.
-        transform: what was applied.
-        dropped_genes: genes that are not in ``genes``: rows gene_id, gene_name, reason, source.
-        provenance: kind, paths, column, transform, gene_model, ignored_columns, filters; and
-            what else a source tells, such as the layer. JSON can hold it.
+        values: (n, G) float32, one row per sample in the order asked for.
+        genes: G rows gene_id, gene_name, gene_type.
+        transform: what was applied to the values of the files.
+        dropped_genes: genes that were left out: rows gene_id, gene_name, reason, source.
+        provenance: kind, paths, column, transform, gene_model, ignored_columns, filters, and
+            further facts of the source, such as the layer. Can be written as JSON.
     """
 
     values: np.ndarray
     genes: GeneRows
-    transform: str
+    transform: str = "as given"
     dropped_genes: GeneRows = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ExpressionSource:
-    """Samples of one source, not yet read.
+    """The samples of one source, whose values have not been read.
 
     Attributes:
         kind: ``gdc``, ``matrix`` (genes in rows), ``table`` (samples in rows), ``mcat``,
             ``cbioportal``, ``h5ad``, or ``joined``.
         paths: folders or files.
-        column: unit read from GDC files; None for others, whose files do not tell.
-        samples: everything that is there.
-        load: samples -> their values as stored.
-        unit: what the numbers are, as far as the source tells; sources of two units cannot be
+        column: unit of GDC files; None for others, which do not record it.
+        samples: all samples.
+        load: samples -> their values as stored, in a new array that the caller may change.
+        unit: what the numbers are, as far as the source says; sources of two units cannot be
             joined.
     """
 
@@ -75,7 +64,7 @@ class ExpressionSource:
     paths: tuple[Path, ...]
     column: str | None
     samples: tuple[Sample, ...]
-    load: Callable[[list[Sample]], Loaded] = field(repr=False)
+    load: Callable[[list[Sample]], Read[Expression]] = field(repr=False)
     unit: str = "as in the file"
 
     @property
@@ -88,8 +77,8 @@ class ExpressionSource:
 
         Args:
             samples: some of ``samples``.
-            transform: one of ``TRANSFORMS``; by default ``log2(x+1)`` for GDC's linear units
-                and ``as given`` for all else, which its maker has transformed.
+            transform: a value of ``TRANSFORMS``; by default ``log2(x+1)`` for GDC's linear units
+                and ``as given`` for everything else, which was transformed by its authors.
 
         Raises:
             FaultError: every unreadable file, other gene list, and non-finite or negative value.
@@ -97,16 +86,18 @@ class ExpressionSource:
         """
         samples = list(samples)
         transform = transform or ("log2(x+1)" if self.column else "as given")
-        if transform not in TRANSFORMS:
-            raise GimpError(f"no transform '{transform}'; there are {', '.join(TRANSFORMS)}")
+        if transform not in TRANSFORMS.values():
+            expected = ", ".join(TRANSFORMS.values())
+            raise GimpError(f"no transform '{transform}'; there are {expected}")
         loaded = self.load(samples)
+        stored = loaded.value
         linear = bool(self.column) or transform != "as given"
-        faults = loaded.faults + value_faults(samples, loaded.values, loaded.genes, linear)
+        faults = [*loaded.faults, *value_faults(samples, stored.values, stored.genes, linear)]
         if faults:
             raise FaultError(faults, str(self.path))
-        values = loaded.values
+        values = stored.values
         if transform != "as given":
-            # In place: of a large cohort there is memory for one copy, not for three.
+            # In place: there is memory for one copy of a large cohort, not for three.
             np.log1p(values, out=values)
         if transform == "log2(x+1)":
             values /= np.float32(np.log(2.0))
@@ -118,9 +109,19 @@ class ExpressionSource:
             "gene_model": None,
             "ignored_columns": [],
             "filters": [],
-            **loaded.facts,
+            **stored.provenance,
         }
-        return Expression(values, loaded.genes, transform, loaded.dropped_genes, provenance)
+        return replace(stored, transform=transform, provenance=provenance)
+
+
+def is_summary(gene_id: str) -> bool:
+    """True for the name of a row that an aligner adds for reads outside genes."""
+    return _SUMMARY.fullmatch(gene_id) is not None
+
+
+def gene_row(gene_id: str, gene_name: str = "", gene_type: str = "") -> dict[str, str]:
+    """One row of a gene table."""
+    return {"gene_id": gene_id, "gene_name": gene_name, "gene_type": gene_type}
 
 
 def drop_row(gene_id: str, gene_name: str, reason: str, source: str | Path) -> dict[str, str]:
@@ -134,12 +135,13 @@ def drop_row(gene_id: str, gene_name: str, reason: str, source: str | Path) -> d
 
 
 def gene_faults(source: str | Path, ids: Sequence[str]) -> list[Fault]:
-    """No genes, one without an id, or one that is there twice."""
+    """Faults of a gene list: empty, a gene without id, or a gene that appears twice."""
     if not len(ids):
         return [Fault("no-genes", str(source), "no genes", "one gene or more")]
     faults = []
     if not all(ids):
-        found = f"{sum(not id for id in ids)} genes without id, the first at place {_first(ids)}"
+        first = next(n for n, id in enumerate(ids, start=1) if not id)
+        found = f"{sum(not id for id in ids)} genes without id, the first at place {first}"
         faults.append(Fault("gene-without-id", str(source), found, "an id for every gene"))
     repeated = [id for id, count in Counter(ids).items() if count > 1 and id]
     if repeated:
@@ -149,14 +151,10 @@ def gene_faults(source: str | Path, ids: Sequence[str]) -> list[Fault]:
     return faults
 
 
-def _first(ids: Sequence[str]) -> int:
-    return next(n for n, id in enumerate(ids, start=1) if not id)
-
-
 def value_faults(
     samples: Sequence[Sample], values: np.ndarray, genes: GeneRows, linear: bool
 ) -> list[Fault]:
-    """Values that are missing or not finite, and negative ones where they must be linear.
+    """Faults for values that are missing or not finite, and for negative linear values.
 
     Args:
         samples: n samples.
@@ -165,25 +163,20 @@ def value_faults(
         linear: whether values below 0 are a fault.
 
     Returns:
-        One fault a file and kind.
+        One fault for each file and kind.
     """
-    bad: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
-    negative: dict[Path, list[tuple[Sample, np.ndarray]]] = {}
+    wrong: dict[tuple[str, Path], list[tuple[Sample, np.ndarray]]] = {}
     for sample, row in zip(samples, values, strict=True):
-        finite = np.isfinite(row)
-        if not finite.all():
-            bad.setdefault(sample.path, []).append((sample, np.flatnonzero(~finite)))
-        elif linear and (row < 0).any():
-            negative.setdefault(sample.path, []).append((sample, np.flatnonzero(row < 0)))
-    num_genes, faults = len(genes), []
-    for rows in bad.values():
-        found = f"{_count(rows, num_genes)} missing or not finite, {_where(rows, genes)}"
-        expected = "a number for every gene"
-        faults.append(Fault("expression-not-finite", _file(rows), found, expected))
-    for rows in negative.values():
-        found = f"{_count(rows, num_genes)} negative, {_where(rows, genes)}"
-        expected = "linear values of 0 or more"
-        faults.append(Fault("negative-expression", _file(rows), found, expected))
+        kind, places = "expression-not-finite", np.flatnonzero(~np.isfinite(row))
+        if linear and not len(places):
+            kind, places = "negative-expression", np.flatnonzero(row < 0)
+        if len(places):
+            wrong.setdefault((kind, sample.path), []).append((sample, places))
+    faults = []
+    for (kind, _), rows in wrong.items():
+        what, expected = _WRONG_VALUES[kind]
+        found = f"{_count(rows, len(genes))} {what}, {_where(rows, genes)}"
+        faults.append(Fault(kind, _file(rows), found, expected))
     return faults
 
 

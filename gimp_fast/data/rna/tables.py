@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,27 +11,40 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.rna.cbioportal import is_cbioportal, load_cbioportal, value_columns
-from gimp_fast.data.rna.files import gene_row
-from gimp_fast.data.rna.grid import Grid, open_grid
-from gimp_fast.data.rna.orientation import (
-    CASE_COLUMNS,
-    RNA_SUFFIX,
-    SAMPLE_COLUMNS,
+from gimp_fast.data.names import (
+    GENES_IN_ROWS,
+    PATIENT_COLUMNS,
+    SAMPLE_BARCODE,
     SAMPLES_IN_ROWS,
-    find_orientation,
-    id_column,
+    patient_of_sample,
 )
+from gimp_fast.data.rna.cbioportal import is_cbioportal, load_cbioportal, value_columns
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import ExpressionSource, Loaded, drop_row, gene_faults
-from gimp_fast.errors import Fault, FaultError
-from gimp_fast.files.number_text import SUMMARY_REASON, is_summary
+from gimp_fast.data.rna.source import (
+    SUMMARY_REASON,
+    Expression,
+    ExpressionSource,
+    drop_row,
+    gene_faults,
+    gene_row,
+    is_summary,
+)
+from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.files.parquet import ParquetTable
+from gimp_fast.files.table import Table, open_table
 
+AnyTable = Table | ParquetTable
+_SAMPLE_COLUMNS = ("barcode", "sample_id", "sample")
+_SLIDE_COLUMNS = ("slide_id", "slide")
+_ABOVE_GENES = {"ensembl_id", "gene_id", "gene", "gene_name", "hugo_symbol", "entrez_gene_id", "id"}
+_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(?:\.\d+)?(?:_PAR_Y)?")
+_RNA_SUFFIX = "_rnaseq"
+_PEEK = 1000  # rows looked at to find the orientation
 # Columns beside the first that describe genes, in lower case.
 _GENE_NAMES = ("gene_name", "gene_symbol", "hugo_symbol", "symbol")
 _GENE_TYPES = ("gene_type", "gene_biotype", "biotype")
-# Columns of patients that stand among genes in tables of others. As written here: genes have
-# capital letters. Anything else that is no gene is left to the user, who knows what it is.
+# Columns of patient facts that tables have among the genes, in lower case only: genes have capital
+# letters. Any other column that is not a gene is reported as text among numbers.
 _CLINICAL = {
     *("age", "gender", "sex", "race", "ethnicity", "is_female", "project", "project_id", "cohort"),
     *("oncotree_code", "oncotree_site", "site", "stage", "grade", "sample_type", "tissue_type"),
@@ -38,42 +52,108 @@ _CLINICAL = {
     *("os", "os_months", "os_status", "dss", "dfi", "pfi"),
     *("label", "subtype", "fold", "split", "train"),
 }
-_UNNAMED = ("", "Unnamed: 0", "index")  # an index that was written along, if first
+_UNNAMED = ("", "Unnamed: 0", "index")  # the index of a data frame, if it comes first
 
 
-def open_table(
+def open_matrix(
     path: Path, orientation: str, known_cases: Collection[str], sample_types: tuple[str, ...]
 ) -> ExpressionSource:
     """List the samples of a table; see ``open_expression``."""
-    grid = open_grid(path)
-    if find_orientation(grid, orientation, known_cases) == SAMPLES_IN_ROWS:
-        return _open_rows(grid, sample_types)
-    return _open_columns(grid, sample_types)
+    table = _open(path)
+    if find_orientation(table, orientation, known_cases) == SAMPLES_IN_ROWS:
+        return _open_rows(table, sample_types)
+    return _open_columns(table, sample_types)
 
 
-def _open_columns(grid: Grid, sample_types: tuple[str, ...]) -> ExpressionSource:
-    cbioportal = is_cbioportal(grid.header)
-    columns = value_columns(grid.header) if cbioportal else _sample_columns(grid.header)
-    names = [grid.header[n] for n in columns]
+def _open(path: Path) -> AnyTable:
+    if path.suffix.lower() in (".parquet", ".pq"):
+        table, layout = ParquetTable(path), ""
+    else:
+        commas = path.name.lower().removesuffix(".gz").endswith(".csv")
+        layout = f" ({'commas' if commas else 'tabs'} between them)"
+        delimiter = "," if commas else "\t"
+        table = open_table(path, delimiter, exact=True, whole=True, expected="a table")
+    header = " ".join(table.header)
+    if header.startswith("# gene-model"):
+        expected = "its folder, with gdc_sample_sheet.tsv: the file holds a single sample"
+        raise FaultError.of("single-sample", path, "a GDC STAR file", expected)
+    if len(table.header) < 2:
+        expected = f"a column of ids, then one column per sample or gene{layout}"
+        raise FaultError.of("no-samples", path, f"header '{header[:60]}'", expected)
+    return table
+
+
+def find_orientation(table: AnyTable, asked: str, known_cases: Collection[str]) -> str:
+    """What was asked for; for ``auto``, the first of these rules that decides.
+
+    1. Columns whose names end in ``_rnaseq`` are genes.
+    2. Samples are on the axis that has more of the known patients.
+    3. Samples are on the axis whose names are TCGA barcodes, genes on that of Ensembl ids.
+    4. The first header cell says what is below it. Xena writes ``sample`` above its genes, so that
+       word decides nothing.
+    5. Genes in rows.
+    """
+    if asked != "auto":
+        return asked
+    header = table.header
+    if any(name.endswith(_RNA_SUFFIX) for name in header):
+        return SAMPLES_IN_ROWS
+    place = _id_column(header, (*PATIENT_COLUMNS, *_SAMPLE_COLUMNS)) or 0
+    rows = [ids[0] for ids in table.read([place], limit=_PEEK).texts]
+    known = frozenset(known_cases)
+    votes: float = _known(rows, known) - _known(header[1:], known)
+    votes = votes or _looks_like_samples(rows) - _looks_like_samples(header[1:])
+    if votes:
+        return SAMPLES_IN_ROWS if votes > 0 else GENES_IN_ROWS
+    first = header[0]
+    if first.lower() in _ABOVE_GENES:
+        return GENES_IN_ROWS
+    above_samples = {*PATIENT_COLUMNS, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS} - {"sample"}
+    if first in above_samples or (first in ("", "Unnamed: 0") and place):
+        return SAMPLES_IN_ROWS
+    return GENES_IN_ROWS
+
+
+def _id_column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    """Place of the first of these names that the header has."""
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _known(names: Sequence[str], known: Collection[str]) -> int:
+    return sum(name in known or patient_of_sample(name) in known for name in names)
+
+
+def _looks_like_samples(names: Sequence[str]) -> float:
+    """Above 0 for barcodes, below 0 for Ensembl ids, 0 if neither are most of the names."""
+    shares = [
+        sum(pattern.fullmatch(name) is not None for name in names) / max(1, len(names))
+        for pattern in (SAMPLE_BARCODE, _ENSEMBL)
+    ]
+    barcodes, genes = (share if share > 0.5 else 0.0 for share in shares)
+    return barcodes - genes
+
+
+def _open_columns(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
+    cbioportal = is_cbioportal(table.header)
+    columns = value_columns(table.header) if cbioportal else _sample_columns(table.header)
+    names = [table.header[n] for n in columns]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
         found = f"column '{repeated[0]}' more than once"
-        raise FaultError.of("duplicate-sample", grid.path, found, "each sample once")
+        raise FaultError.of("duplicate-sample", table.path, found, "each sample once")
     if "" in names:
         found = f"column {columns[names.index('')] + 1} without a name"
-        raise FaultError.of(
-            "sample-without-id", grid.path, found, "a sample's name over every column"
-        )
+        expected = "the name of a sample above every column"
+        raise FaultError.of("sample-without-id", table.path, found, expected)
     if not names:
-        raise FaultError.of(
-            "no-samples", grid.path, f"columns {grid.header}", "one column a sample"
-        )
-    samples = tuple(make_sample(name, grid.path, sample_types) for name in names)
-    load = partial(load_cbioportal if cbioportal else _load_columns, grid)
+        found = f"columns {', '.join(table.header)}"
+        raise FaultError.of("no-samples", table.path, found, "one column per sample")
+    samples = tuple(make_sample(name, table.path, sample_types) for name in names)
+    load = partial(load_cbioportal if cbioportal else _load_columns, table)
     if cbioportal:
         unit = "as in cBioPortal's file"
-        return ExpressionSource("cbioportal", (grid.path,), None, samples, load, unit)
-    return ExpressionSource("matrix", (grid.path,), None, samples, load)
+        return ExpressionSource("cbioportal", (table.path,), None, samples, load, unit)
+    return ExpressionSource("matrix", (table.path,), None, samples, load)
 
 
 def _sample_columns(header: Sequence[str]) -> list[int]:
@@ -81,25 +161,26 @@ def _sample_columns(header: Sequence[str]) -> list[int]:
     return [n for n in range(1, len(header)) if header[n].lower() not in about_genes]
 
 
-def _load_columns(grid: Grid, samples: list[Sample]) -> Loaded:
-    wanted = [grid.header.index(sample.barcode, 1) for sample in samples]
-    lower = [name.lower() for name in grid.header]
+def _load_columns(table: AnyTable, samples: list[Sample]) -> Read[Expression]:
+    wanted = [table.header.index(sample.barcode, 1) for sample in samples]
+    lower = [name.lower() for name in table.header]
     about = [
         next((lower.index(name, 1) for name in names if name in lower[1:]), None)
         for names in (_GENE_NAMES, _GENE_TYPES)
     ]
-    block = grid.read([0, *(n for n in about if n is not None)], wanted)
+    block = table.read([0, *(n for n in about if n is not None)], wanted)
     genes, kept, dropped = [], [], []
     for place, (gene_id, *more) in enumerate(block.texts):
         if is_summary(gene_id):
-            dropped.append(drop_row(gene_id, "", SUMMARY_REASON, grid.path))
+            dropped.append(drop_row(gene_id, "", SUMMARY_REASON, table.path))
             continue
         cells = iter(more)
         genes.append(gene_row(gene_id, *(next(cells) if n is not None else "" for n in about)))
         kept.append(place)
     values = block.values if not dropped else block.values[kept]
-    faults = gene_faults(grid.path, [row["gene_id"] for row in genes])
-    return Loaded(np.ascontiguousarray(values.T), genes, faults, dropped)
+    faults = gene_faults(table.path, [row["gene_id"] for row in genes])
+    expression = Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
+    return Read(expression, tuple(faults))
 
 
 @dataclass(frozen=True)
@@ -113,13 +194,13 @@ class _Columns:
     mcat: bool
 
 
-def _open_rows(grid: Grid, sample_types: tuple[str, ...]) -> ExpressionSource:
-    columns = _find_columns(grid)
-    block = grid.texts([columns.sample, columns.sample if columns.case is None else columns.case])
+def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
+    columns = _find_columns(table)
+    block = table.read([columns.sample, columns.sample if columns.case is None else columns.case])
     rows_of: dict[str, list[int]] = {}
     case_by: dict[str, str] = {}
     for row, (sample, case) in zip(block.rows, block.texts, strict=True):
-        where = f"{grid.path} row {row}"
+        where = f"{table.path} row {row}"
         if not sample or not case:
             raise FaultError.of(
                 "sample-without-id", where, "an empty id", "the id of a sample or patient"
@@ -129,26 +210,26 @@ def _open_rows(grid: Grid, sample_types: tuple[str, ...]) -> ExpressionSource:
             raise FaultError.of("duplicate-sample", where, found, "each sample of one patient")
         rows_of.setdefault(sample, []).append(row)
     if not rows_of:
-        raise FaultError.of("no-samples", grid.path, "a header without rows", "one row a sample")
+        raise FaultError.of("no-samples", table.path, "a header without rows", "one row per sample")
     samples = tuple(
-        make_sample(sample, grid.path, sample_types, case_id=case)
+        make_sample(sample, table.path, sample_types, case_id=case)
         for sample, case in case_by.items()
     )
-    load = partial(_load_rows, grid, columns, rows_of)
+    load = partial(_load_rows, table, columns, rows_of)
     if columns.mcat:
-        return ExpressionSource("mcat", (grid.path,), None, samples, load, "MCAT's z-scores")
-    return ExpressionSource("table", (grid.path,), None, samples, load)
+        return ExpressionSource("mcat", (table.path,), None, samples, load, "MCAT's z-scores")
+    return ExpressionSource("table", (table.path,), None, samples, load)
 
 
-def _find_columns(grid: Grid) -> _Columns:
-    header = grid.header
-    mcat = any(name.endswith(RNA_SUFFIX) for name in header)
-    case = id_column(header, CASE_COLUMNS)
-    # MCAT has one row a slide, but RNA is a patient's.
-    preferred = CASE_COLUMNS if mcat else (*SAMPLE_COLUMNS, *CASE_COLUMNS)
-    sample = id_column(header, (*preferred, *SAMPLE_COLUMNS, "slide_id", "slide")) or 0
+def _find_columns(table: AnyTable) -> _Columns:
+    header = table.header
+    mcat = any(name.endswith(_RNA_SUFFIX) for name in header)
+    case = _id_column(header, PATIENT_COLUMNS)
+    # MCAT has one row per slide, but RNA belongs to the patient.
+    preferred = PATIENT_COLUMNS if mcat else (*_SAMPLE_COLUMNS, *PATIENT_COLUMNS)
+    sample = _id_column(header, (*preferred, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS)) or 0
     if mcat:
-        genes = [n for n, name in enumerate(header) if name.endswith(RNA_SUFFIX)]
+        genes = [n for n, name in enumerate(header) if name.endswith(_RNA_SUFFIX)]
     else:
         genes = [n for n, name in enumerate(header) if n != sample and not _no_gene(n, name)]
     used = {sample, case, *genes}
@@ -157,42 +238,44 @@ def _find_columns(grid: Grid) -> _Columns:
 
 
 def _no_gene(place: int, name: str) -> bool:
-    ids = (*CASE_COLUMNS, *SAMPLE_COLUMNS, "slide_id", "slide")
+    ids = (*PATIENT_COLUMNS, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS)
     return name in ids or name in _CLINICAL or (place == 0 and name in _UNNAMED)
 
 
 def _load_rows(
-    grid: Grid, columns: _Columns, rows_of: dict[str, list[int]], samples: list[Sample]
-) -> Loaded:
+    table: AnyTable, columns: _Columns, rows_of: dict[str, list[int]], samples: list[Sample]
+) -> Read[Expression]:
     wanted = {row for sample in samples for row in rows_of[sample.barcode]}
-    block = grid.read([columns.sample], columns.genes, wanted)
+    block = table.read([columns.sample], columns.genes, rows=wanted)
     place_of = {row: place for place, row in enumerate(block.rows)}
     if place_of.keys() != wanted:
-        expected = "a table that stays as it was when it was opened"
-        raise FaultError.of("unreadable-file", grid.path, "rows that are gone", expected)
+        expected = "the table as it was when it was opened"
+        raise FaultError.of("unreadable-file", table.path, "fewer rows", expected)
     faults, places = [], []
     for sample in samples:
         first, *others = rows_of[sample.barcode]
         places.append(place_of[first])
         for row in others:
             values = block.values[[place_of[first], place_of[row]]]
-            faults += _conflict(grid, columns, sample, (first, row), values)
-    names = [grid.header[n].removesuffix(RNA_SUFFIX if columns.mcat else "") for n in columns.genes]
-    faults += gene_faults(grid.path, names)
+            faults += _conflict(table, columns, sample, (first, row), values)
+    suffix = _RNA_SUFFIX if columns.mcat else ""
+    names = [table.header[n].removesuffix(suffix) for n in columns.genes]
+    faults += gene_faults(table.path, names)
     genes = [gene_row(name) for name in names]
-    ignored = [grid.header[n] for n in columns.ignored]
-    # indexing by a list copies: the block may be given away
-    return Loaded(block.values[places], genes, faults, facts={"ignored_columns": ignored})
+    ignored = [table.header[n] for n in columns.ignored]
+    # Indexing by a list copies: the caller may change the values.
+    facts = {"ignored_columns": ignored}
+    return Read(Expression(block.values[places], genes, provenance=facts), tuple(faults))
 
 
 def _conflict(
-    grid: Grid, columns: _Columns, sample: Sample, rows: tuple[int, int], values: np.ndarray
+    table: AnyTable, columns: _Columns, sample: Sample, rows: tuple[int, int], values: np.ndarray
 ) -> list[Fault]:
     """A fault if two rows of one sample differ."""
     if np.array_equal(values[0], values[1], equal_nan=True):
         return []
     differs = np.flatnonzero(~((values[0] == values[1]) | np.isnan(values).all(axis=0)))[0]
-    name = grid.header[columns.genes[differs]]
+    name = table.header[columns.genes[differs]]
     found = f"'{sample.barcode}' in rows {rows[0]} and {rows[1]} with other values of '{name}'"
     expected = "the same RNA in all rows of a sample"
-    return [Fault("duplicate-sample", str(grid.path), found, expected)]
+    return [Fault("duplicate-sample", str(table.path), found, expected)]

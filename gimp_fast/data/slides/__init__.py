@@ -1,7 +1,7 @@
-"""Slide feature files: CLAM, TRIDENT and STAMP ``.h5``, their like in Zarr, and tensor ``.pt``.
+"""Slide feature files: CLAM, TRIDENT and STAMP ``.h5``, the same in Zarr, and tensor ``.pt``.
 
-``open_slide(path)`` gives one interface for all of them. Every fault of a file is a FaultError
-that names it. A ``.pt`` is only ever read with ``weights_only=True``: it never runs code.
+``open_slide(path)`` gives all of them one interface. Whatever is wrong with a file is a FaultError
+that names it. A ``.pt`` is only read with ``weights_only=True``: it never runs code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUFFIXES = (".h5", ".pt", ".zarr", ".zarr.zip")
 
 
 def is_slide(path: Path) -> bool:
-    """Whether the name is that of a feature file; a Zarr group may be a folder."""
+    """True if the file's ending is one of a feature file; a Zarr group may be a folder."""
     return path.name.endswith(SUFFIXES)
 
 
@@ -34,7 +34,7 @@ def open_slide(path: str | Path) -> SlideFile:
         path: a ``.h5``, ``.pt``, ``.zarr`` or ``.zarr.zip``.
 
     Returns:
-        The open file. Nothing but its header has been read.
+        The open file; only its header has been read.
 
     Raises:
         FaultError: the file is missing, unreadable, unsafe, or not a table of float features.

@@ -1,4 +1,4 @@
-"""What every slide feature file has, whatever its format."""
+"""What all slide feature files have in common."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 from gimp_fast.errors import FaultError
 
 FEATURE_DATASETS = ("features", "feats")
-# Rows that nobody asked for are read along with their neighbours rather than skipped by a new read.
+# A gap of up to so many rows is read along with its neighbours: a new read would cost more.
 _READ_THROUGH = 32
 
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What is known of a feature file without reading its rows.
+    """What the header of a feature file says, without reading its rows.
 
     Attributes:
         path: the file.
         format: ``clam-h5``, ``trident-h5``, ``stamp-h5``, the same with ``-zarr``, or ``pt``.
         dataset: dataset or dictionary key of the features; empty for a bare tensor.
         num_patches: rows N.
-        feature_dim: channels C; 0 where an empty file does not tell.
+        feature_dim: channels C; 0 if an empty file does not say.
         dtype: as stored; ``read`` always gives float32.
         coords_dtype: type of the patch coordinates in the file; empty if it has none.
-        encoder: name of the network that made the features, where recorded.
-        mpp: micrometres per pixel of the encoded patches, where recorded.
-        patch_size: side of the encoded patches in pixels, where recorded.
+        encoder: name of the network that made the features, if recorded.
+        mpp: micrometres per pixel of the encoded patches, if recorded.
+        patch_size: side of the encoded patches in pixels, if recorded.
         patch_size_level0: the same side in pixels of level 0, the unit of the coordinates.
-        patch_order: order of the rows, where recorded.
+        patch_order: order of the rows, if recorded.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class SlideFile:
         return self._read(start, stop)
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Read rows in any order, in as few contiguous reads as pays.
+        """Read rows in any order, in few contiguous reads.
 
         Args:
             rows: (n,) distinct row numbers.
@@ -104,7 +104,7 @@ class SlideFile:
         raise NotImplementedError
 
     def verify(self) -> None:
-        """Check the checksums that the format has and that reading does not check.
+        """Check those checksums of the format that reading does not check.
 
         Raises:
             FaultError: the content does not match them.

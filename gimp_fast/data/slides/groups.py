@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gimp_fast.data.slides.base import (
-    FEATURE_DATASETS,
-    SlideInfo,
-    check_coords,
-    table_shape,
-)
+from gimp_fast.data.slides.base import FEATURE_DATASETS, SlideInfo, check_coords, table_shape
 from gimp_fast.errors import FaultError
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What the attributes tell of how the features were made; None where they do not."""
-
-    encoder: str | None
-    mpp: float | None
-    patch_size: int | None
-    patch_size_level0: int | None
-    patch_order: str | None
 
 
 def find_features(path: Path, group: Mapping, array_type: type) -> tuple[str, Any]:
@@ -51,9 +34,10 @@ def describe(
     Args:
         path: the file.
         kind: ``h5`` or ``zarr``.
-        name: of the features' array.
-        features: the array; ``coords``: that of the coordinates, or None.
-        attributes: those of the file.
+        name: name of the array of features.
+        features: the array of features.
+        coords: the array of coordinates, or None.
+        attributes: attributes of the file.
     """
     where = f"{path}[{name}]"
     rows, dim = table_shape(where, features.shape)
@@ -65,7 +49,6 @@ def describe(
         if coords.dtype.kind not in "iuf":
             raise FaultError.of("coords-dtype", f"{path}[coords]", str(coords.dtype), "numbers")
     of_features, of_coords = dict(features.attrs), dict(coords.attrs) if has_coords else {}
-    made = provenance(dict(attributes), of_features, of_coords)
     tool = "stamp" if name == "feats" else "trident" if of_features else "clam"
     return SlideInfo(
         path,
@@ -75,12 +58,15 @@ def describe(
         dim,
         str(features.dtype),
         str(coords.dtype) if has_coords else "",
-        **vars(made),
+        **_provenance(dict(attributes), of_features, of_coords),
     )
 
 
-def provenance(file: dict, features: dict, coords: dict) -> Provenance:
-    """From the attributes of STAMP, TRIDENT, or those that name the fact itself."""
+def _provenance(file: dict, features: dict, coords: dict) -> dict[str, Any]:
+    """How the features were made, as fields of ``SlideInfo``; None for what is not recorded.
+
+    From the attributes of STAMP and TRIDENT, or from those with our own names.
+    """
     encoder = _text(features.get("encoder"))
     encoder = encoder or _text(file.get("encoder")) or _text(file.get("extractor"))
     patch_size = _number(coords.get("patch_size")) or _number(file.get("tile_size_px"))
@@ -93,8 +79,13 @@ def provenance(file: dict, features: dict, coords: dict) -> Provenance:
         mpp = side_um / patch_size
     elif mpp is None and magnification:
         mpp = 10.0 / magnification  # 40x is 0.25 µm a pixel by convention
-    order = _text(file.get("patch_order")) or _text(coords.get("patch_order"))
-    return Provenance(encoder, mpp, _whole(patch_size), _whole(level0), order)
+    return {
+        "encoder": encoder,
+        "mpp": mpp,
+        "patch_size": _whole(patch_size),
+        "patch_size_level0": _whole(level0),
+        "patch_order": _text(file.get("patch_order")) or _text(coords.get("patch_order")),
+    }
 
 
 def _text(value: object) -> str | None:
@@ -120,5 +111,5 @@ def rows_of(array: Any, start: int, stop: int) -> np.ndarray:
 
 
 def as_float32(rows: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which checks report
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which checks report
         return rows.astype(np.float32, copy=False)

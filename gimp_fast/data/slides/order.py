@@ -1,4 +1,4 @@
-"""Orders of a slide's patches. Windows and landmarks are runs of rows: the order gives them shape.
+"""Orders of a slide's patches. Windows and landmarks are runs of rows, so the order shapes them.
 
 ``file``: as stored (CLAM: by column inside each contour; TRIDENT: by row). ``row`` and ``column``:
 by coordinates. ``hilbert``: along a Hilbert curve, under which a run of rows is a compact piece of
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-PATCH_ORDERS = ("file", "row", "column", "hilbert")
+from gimp_fast.data.names import PATCH_ORDERS
+
 _BITS = 16
 
 
 def patch_order(coords: np.ndarray, order: str) -> np.ndarray:
-    """The rows of a file, in an order.
+    """Row numbers of a file in the order asked for.
 
     Args:
         coords: (N, 2 or more) x, y of each patch; any unit.
@@ -59,7 +60,7 @@ def hilbert_index(points: np.ndarray, bits: int = _BITS) -> np.ndarray:
     """
     x, y = points[:, 0].copy(), points[:, 1].copy()
     index = np.zeros(len(points), np.int64)
-    # From the largest square to the smallest: which quarter, then turn that quarter upright.
+    # From the largest square to the smallest: find the quarter, then turn it upright.
     for level in range(bits - 1, -1, -1):
         side = 1 << level
         right, upper = (x & side) > 0, (y & side) > 0

@@ -17,25 +17,12 @@ from gimp_fast.data.slides.base import (
     check_coords,
     table_shape,
 )
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
-# What the restricted unpickler says of a pickle that names code outside its short list.
+# Parts of the restricted unpickler's message for a pickle that names other code.
 _UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
 # What the restricted unpickler raises on arbitrary bytes.
-UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    struct.error,
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-)
+UNPICKLING_ERRORS = (*DAMAGE_ERRORS, pickle.UnpicklingError, struct.error)
 
 
 class PtSlide(SlideFile):
@@ -57,14 +44,14 @@ class PtSlide(SlideFile):
         super().__init__(SlideInfo(path, "pt", name, rows, dim, *dtypes))
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        # clone: a window must outlive the memory map, and be writable
+        # A copy, which outlives the memory map and is writable.
         return self._table[start:stop].float().clone().numpy()
 
     def coords(self) -> np.ndarray | None:
         return None if self._coords is None else self._coords.clone().numpy()
 
     def verify(self) -> None:
-        """The CRC of every member of the archive; files of torch before 1.6 have none."""
+        """Check the CRC of every member of the archive; files of torch before 1.6 have none."""
         if not self._zipped:
             return
         path = self.info.path
@@ -79,7 +66,10 @@ class PtSlide(SlideFile):
 
 
 def _check_storage(where: str, table) -> None:
-    """Files of torch before 1.6 have no checksum; a damaged shape leaves numbers that it skips."""
+    """FaultError if numbers of the storage are left out, which a damaged shape does.
+
+    Files of torch before 1.6 have no checksum that would find it.
+    """
     held, used = table.untyped_storage().nbytes(), table.numel() * table.element_size()
     if held != used or not table.is_contiguous():
         found = f"a table of {used} bytes in a storage of {held}"
@@ -97,7 +87,7 @@ def _load(path: Path, zipped: bool) -> object:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of foreign pickles, which are refused anyway
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
             # Files written before torch 1.6 are no zip archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UNPICKLING_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Reads a feature file from end to end, once, and notes what is wrong and what identifies it."""
+"""Reads a feature file once from end to end: its checksum, and everything wrong with it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCAN_BYTES = 32 << 20  # of rows held at a time, as float32
 
 @dataclass(frozen=True)
 class SlideScan:
-    """What reading a whole file showed.
+    """Result of reading a whole file.
 
     Attributes:
         info: what its header says; None if it cannot be opened.
         faults: everything wrong with it.
-        checksum: xxh3 of the rows as float32 in the order of the file; names their content.
+        checksum: xxh3 of the rows as float32 in the order of the file.
         largest: largest absolute value.
         largest_row: where it is.
     """
@@ -35,9 +35,9 @@ class SlideScan:
 
 
 def scan_slide(path: Path) -> SlideScan:
-    """Read all of a file; never raises for what is in it.
+    """Read all of a file; faults in it are returned, not raised.
 
-    HDF5 files are read in a process apart: damaged ones can make the library hang or crash.
+    HDF5 files are read in a process of their own: damaged ones can make the library hang or crash.
     """
     if path.suffix != ".h5" or not path.is_file():
         return _scan(path)

@@ -1,4 +1,4 @@
-"""Zarr groups with the arrays and attributes of CLAM, TRIDENT or STAMP files (extra `formats`)."""
+"""Zarr groups with the arrays and attributes of CLAM, TRIDENT or STAMP files."""
 
 from __future__ import annotations
 
@@ -12,23 +12,9 @@ import numpy as np
 
 from gimp_fast.data.slides.base import SlideFile
 from gimp_fast.data.slides.groups import as_float32, describe, find_features, rows_of
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
 
-_ZARR_ERRORS = (
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    zlib.error,
-    zipfile.BadZipFile,
-    NotImplementedError,
-)
+_ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 _LARGEST_CHUNK = 1 << 30
 
 
@@ -51,7 +37,7 @@ class ZarrSlide(SlideFile):
 
     @staticmethod
     def _check_stored(where: str, array) -> None:
-        """Zarr fills rows that were declared and never written: an interrupted extraction."""
+        """Zarr reads rows that were never written as zeros: an interrupted extraction."""
         if not array.size:
             return
         if np.prod(array.chunks, dtype=float) * array.dtype.itemsize > _LARGEST_CHUNK:
@@ -98,7 +84,6 @@ def _zarr_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        expected = "the zarr package: pip install 'gimp-fast[formats]'"
-        raise FaultError.of("missing-package", path, one_line(error), expected) from error
+        raise missing_library("zarr", path, error) from error
     except _ZARR_ERRORS as error:
         raise FaultError.of("unreadable-file", path, one_line(error), "a Zarr group") from error

@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from gimp_fast.data.names import STORE_DTYPES
 from gimp_fast.data.slides.base import check_range
 from gimp_fast.errors import FaultError
 
 FORMAT, VERSION = "gimp_fast feature store", "1"
-# dtype -> (safetensors' name, numpy's); numpy has no bfloat16 and sees its bits.
-STORE_DTYPES = {"fp16": ("F16", "<f2"), "bf16": ("BF16", "<u2"), "fp32": ("F32", "<f4")}
 COORD_DTYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 HEADER_CHECKSUM, BLOCKS, COORD_CHECKSUMS = "header_checksum", "block_checksums", "coord_checksums"
 _LONGEST_HEADER = 100 << 20  # safetensors' own limit

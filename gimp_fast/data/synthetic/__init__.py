@@ -1,1 +1,1 @@
-"""Generated patients, in the formats of real ones; always called synthetic."""
+"""Generated patients in the formats of real ones, always called synthetic."""

@@ -1,75 +1,41 @@
-"""Synthetic patients in the file formats of real cohorts. They show that the tool works, nothing
-about medicine, and are called synthetic wherever they appear.
+"""Synthetic patients in the file formats of real cohorts, and the cohort prepared from them.
 
-Two subtypes differ in a lesion (a contiguous 5–15 % of a slide's patches, shifted along one of
-two feature directions) and in 4 % of the genes. A quarter of the patients has a nearly
-uninformative slide and another quarter nearly uninformative RNA, so either modality alone
-stays near 0.87 accuracy and both together can reach 0.97 or more.
+They show that the tool works and say nothing about medicine; they are called synthetic wherever
+they appear.
 """
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from gimp_fast.data.prepare.assemble import PrepareOptions, prepare
-from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_table
-from gimp_fast.data.prepare.join_rna import RnaOptions
+from gimp_fast.data.names import SYNTHETIC_ENCODER
+from gimp_fast.data.prepare.assemble import prepare
+from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free
+from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.data.rna import STAR_SUFFIX
-from gimp_fast.data.synthetic.slides import SLIDE_WRITERS
+from gimp_fast.data.synthetic.drawing import (
+    Genome,
+    Patient,
+    SyntheticConfig,
+    draw_expression,
+    draw_genome,
+    draw_patients,
+    draw_slide,
+)
 from gimp_fast.errors import GimpError
+from gimp_fast.files.table import write_table
+
+__all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synthetic_cohort"]
 
 CLASSES = ("SYN-A", "SYN-B")
-FORMATS = ("clam", "trident", "stamp", "pt")
+_PATCH_PX = 256
 _SHEET = ("File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID")
 _SHEET_COLUMNS = (*_SHEET, "Sample ID", "Sample Type")
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Constants of the generator.
-
-    Attributes:
-        num_patients: patients, half of each class.
-        feature_dim: channels C of a patch.
-        num_genes: genes G.
-        signal_genes: fraction of genes that differ between the classes.
-        median_patches, patches_log_sd, min_patches, max_patches: log-normal slide sizes.
-        multi_slide: fraction of patients with two or three slides.
-        weak: fraction of patients with a weak slide, and of patients with weak RNA; disjoint.
-        lesion_shift: how far lesion patches move, in units of feature noise: all of them along
-            one common direction, and by class along another.
-        slide_nuisance: SD over slides of a meaningless shift along the class direction, which
-            hides the lesion from the mean over patches.
-        gene_shift: log2 difference of a signal gene from the middle, before noise.
-        seed: everything is a function of this configuration.
-    """
-
-    num_patients: int = 400
-    feature_dim: int = 64
-    num_genes: int = 1000
-    signal_genes: float = 0.04
-    median_patches: int = 150
-    patches_log_sd: float = 0.6
-    min_patches: int = 40
-    max_patches: int = 600
-    multi_slide: float = 0.12
-    weak: float = 0.26
-    lesion_shift: float = 3.0
-    slide_nuisance: float = 0.5
-    gene_shift: float = 1.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_patients < 20:
-            raise GimpError(f"found {self.num_patients} synthetic patients; expected 20 or more")
-        if self.feature_dim < 4 or self.num_genes < 20:
-            raise GimpError("synthetic data needs 4 channels and 20 genes or more")
-        if not 0 < self.min_patches <= self.max_patches or not 0 <= self.weak <= 0.5:
-            raise GimpError("found an impossible synthetic configuration (patches or weak)")
 
 
 @dataclass(frozen=True)
@@ -81,30 +47,6 @@ class SyntheticPaths:
     sample_sheet: Path
     labels: Path
     splits: Path
-
-
-@dataclass(frozen=True)
-class _Patient:
-    case_id: str
-    label: int
-    slide_strength: float
-    rna_strength: float
-    part: str
-    num_slides: int
-
-
-@dataclass
-class _Genome:
-    """Fixed properties of the genes, shared by all patients."""
-
-    ids: list[str]
-    mean: np.ndarray  # (G,) log2
-    loadings: np.ndarray  # (G, F) of correlated background
-    direction: np.ndarray  # (G,) half the class difference
-    prefixes: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.prefixes = [f"{gene}\tSYN{n}\tprotein_coding" for n, gene in enumerate(self.ids)]
 
 
 def prepare_synthetic(
@@ -143,24 +85,24 @@ def write_synthetic_cohort(
 
     Args:
         folder: made if needed.
-        config: constants; the same configuration gives the same bytes.
+        config: constants of the generator.
 
     Returns:
-        The paths to hand to ``prepare``.
+        The paths, as arguments of ``prepare``.
     """
     folder, config = Path(folder), config or SyntheticConfig()
     folder.mkdir(parents=True, exist_ok=True)
     note = "These patients are SYNTHETIC: generated by gimp_fast, not measured.\n"
     (folder / "README.txt").write_text(note, encoding="utf-8")
     rng = np.random.default_rng([config.seed, 0])
-    patients = _draw_patients(config, rng)
-    tables = _write_slides(folder, patients, config, rng)
+    patients = draw_patients(config, rng)
+    labels = _write_slides(folder, patients, config, rng)
     sheet = _write_rna(folder / "rna", patients, config, rng)
-    write_table(folder / "labels.csv", tables)
+    write_table(folder / "labels.csv", labels)
     (folder / "splits").mkdir(exist_ok=True)
     rows = [{"case_id": patient.case_id, "split": patient.part} for patient in patients]
     write_table(folder / "splits" / "split_0.csv", rows)
-    used = FORMATS[: len({_format_of(n) for n in range(len(patients))})]
+    used = list(_WRITERS)[: len(patients)]
     return SyntheticPaths(
         slides=tuple(folder / "slides" / name for name in used),
         rna=folder / "rna",
@@ -170,111 +112,82 @@ def write_synthetic_cohort(
     )
 
 
-def _draw_patients(config: SyntheticConfig, rng: np.random.Generator) -> list[_Patient]:
-    """Patients whose class, weak modality and part are balanced against each other."""
-    n = config.num_patients
-    labels = np.arange(n) % 2
-    strengths = np.ones((n, 2))  # slide, RNA
-    parts = np.empty(n, dtype=object)
-    for label in (0, 1):
-        cases = rng.permutation(np.flatnonzero(labels == label))
-        weak = round(config.weak * len(cases))
-        strengths[cases[:weak], 0] = rng.uniform(0, 0.05, weak)
-        strengths[cases[weak : 2 * weak], 1] = rng.uniform(0, 0.05, weak)
-        # Dealing parts out along this order gives each part its share of weak slides and RNA.
-        parts[cases] = [
-            ("train", "val", "train", "test", "train")[i % 5] for i in range(len(cases))
-        ]
-    many = rng.random(n) < config.multi_slide
-    slides = np.where(many, rng.integers(2, 4, n), 1)
-    return [
-        _Patient(
-            f"SYNT-00-{i:04d}", int(labels[i]), *strengths[i].tolist(), parts[i], int(slides[i])
-        )
-        for i in rng.permutation(n)
-    ]
-
-
-def _format_of(index: int) -> int:
-    return index % len(FORMATS)
-
-
 def _write_slides(
-    folder: Path, patients: list[_Patient], config: SyntheticConfig, rng: np.random.Generator
+    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: np.random.Generator
 ) -> list[dict[str, str]]:
     basis = np.linalg.qr(rng.standard_normal((config.feature_dim, config.feature_dim)))[0]
-    for name in FORMATS:
+    formats = list(_WRITERS)
+    for name in formats:
         (folder / "slides" / name).mkdir(parents=True, exist_ok=True)
     rows = []
     for index, patient in enumerate(patients):
-        kind = FORMATS[_format_of(index)]
+        kind = formats[index % len(formats)]
         for number in range(1, patient.num_slides + 1):
-            features, coords = _draw_slide(patient, config, basis, rng)
-            # TRIDENT goes through a slide row by row, CLAM column by column
+            features, coords = draw_slide(patient, config, basis, rng)
+            # TRIDENT orders patches by row, CLAM by column.
             order = np.lexsort(coords.T if kind == "trident" else coords.T[::-1])
             slide_id = f"{patient.case_id}-01Z-00-DX{number}"
             file = folder / "slides" / kind / f"{slide_id}{'.pt' if kind == 'pt' else '.h5'}"
-            SLIDE_WRITERS[kind](file, features[order], coords[order])
+            _WRITERS[kind](file, features[order], coords[order])
             label = CLASSES[patient.label]
             rows.append({"case_id": patient.case_id, "slide_id": slide_id, "label": label})
     return sorted(rows, key=lambda row: row["slide_id"])
 
 
-def _draw_slide(
-    patient: _Patient, config: SyntheticConfig, basis: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, C) float32 and grid positions (N, 2) of one slide."""
-    size = config.median_patches * np.exp(config.patches_log_sd * rng.standard_normal())
-    size = int(np.clip(size, config.min_patches, config.max_patches))
-    side = int(np.ceil(1.5 * np.sqrt(size)))
-    fields = _smooth_fields(min(9, config.feature_dim), side, rng)  # (fields, side, side)
-    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1)  # (side, side, 2) x, y
-    distance = np.linalg.norm(grid - (side - 1) / 2, axis=-1) / side
-    tissue = np.argsort((distance - 0.06 * fields[0]).ravel(), kind="stable")[:size]
-    coords = grid.reshape(-1, 2)[tissue]
-    smooth = fields.reshape(len(fields), -1)[1:, tissue].T  # (N, fields - 1)
-
-    # Basis vector 0 marks any lesion, 1 tells the class, and the fields fill the ones from 1 on.
-    latent = np.zeros((size, config.feature_dim))
-    latent[:, 1 : 1 + smooth.shape[1]] = 0.8 * smooth
-    latent[:, 2:] += 0.3 * rng.standard_normal(config.feature_dim - 2)  # stain of the slide
-    latent[:, 1] += config.slide_nuisance * rng.standard_normal()
-    centre = coords[rng.integers(size)]
-    count = max(2, round(rng.uniform(0.05, 0.15) * size))
-    lesion = np.argsort(np.linalg.norm(coords - centre, axis=1), kind="stable")[:count]
-    sign = 2 * patient.label - 1
-    latent[lesion, 0] += config.lesion_shift
-    latent[lesion, 1] += sign * patient.slide_strength * config.lesion_shift
-    latent += 0.35 * rng.standard_normal(latent.shape)
-    return (latent @ basis.T).astype(np.float32), coords
+def _write_clam(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    chunk = min(32, len(features))
+    with h5py.File(file, "w") as h5:
+        h5.create_dataset("features", data=features, chunks=(chunk, features.shape[1]))
+        h5.create_dataset("coords", data=(coords * _PATCH_PX).astype(np.int32), chunks=(chunk, 2))
 
 
-def _smooth_fields(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian random fields (count, side, side), unit variance, correlated over ~3 patches."""
-    frequency = np.fft.fftfreq(side)
-    decay = np.exp(-2 * (np.pi * 2.0) ** 2 * (frequency[:, None] ** 2 + frequency**2))
-    noise = np.fft.fft2(rng.standard_normal((count, side, side)))
-    fields = np.fft.ifft2(noise * decay).real
-    return fields / fields.std(axis=(1, 2), keepdims=True)
+def _write_trident(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    with h5py.File(file, "w") as h5:
+        table = h5.create_dataset("features", data=features, chunks=(1, features.shape[1]))
+        table.attrs.update(name=file.stem, savetodir="None", encoder=SYNTHETIC_ENCODER)
+        places = h5.create_dataset("coords", data=(coords * _PATCH_PX).astype(np.int64))
+        places.attrs.update(
+            patch_size=_PATCH_PX,
+            patch_size_level0=_PATCH_PX,
+            level0_magnification=20,
+            target_magnification=20,
+            overlap=0,
+        )
 
 
-def _draw_genome(config: SyntheticConfig, rng: np.random.Generator) -> _Genome:
-    genes = config.num_genes
-    expressed = rng.random(genes) < 0.75
-    mean = np.where(expressed, rng.normal(3.5, 1.8, genes), rng.normal(0.1, 0.1, genes))
-    signal = rng.permutation(np.flatnonzero(mean > 2))[: max(2, round(config.signal_genes * genes))]
-    direction = np.zeros(genes)
-    direction[signal] = config.gene_shift * rng.choice([-1.0, 1.0], len(signal))
-    loadings = 0.25 * rng.standard_normal((genes, 8)) * expressed[:, None]
-    ids = [f"SYNG{number:011d}.1" for number in range(genes)]
-    return _Genome(ids, np.maximum(mean, 0.02), loadings, direction)
+def _write_stamp(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    with h5py.File(file, "w") as h5:
+        h5["feats"] = features.astype(np.float16)
+        h5["coords"] = coords * 128.0
+        h5.attrs.update(
+            extractor=SYNTHETIC_ENCODER,
+            unit="um",
+            tile_size_um=128.0,
+            tile_size_px=_PATCH_PX,
+            feat_type="tile",
+        )
+
+
+def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    import torch
+
+    torch.save(torch.from_numpy(np.ascontiguousarray(features)), file)
+
+
+# Each takes a file, features (N, C) float32 and grid positions (N, 2) in patches.
+_WRITERS = {
+    "clam": _write_clam,
+    "trident": _write_trident,
+    "stamp": _write_stamp,
+    "pt": _write_pt,
+}
 
 
 def _write_rna(
-    folder: Path, patients: list[_Patient], config: SyntheticConfig, rng: np.random.Generator
+    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: np.random.Generator
 ) -> Path:
     """One STAR file a sample; some patients also have normal tissue or a second aliquot."""
-    genome = _draw_genome(config, rng)
+    genome = draw_genome(config, rng)
     rows = []
     for index, patient in enumerate(patients):
         samples = [("01A", "Primary Tumor", 2 * patient.label - 1)]
@@ -283,11 +196,10 @@ def _write_rna(
         if index % 30 == 7:
             samples.append(("01B", "Primary Tumor", 2 * patient.label - 1))
         for code, kind, sign in samples:
-            fpkm = _draw_expression(genome, sign * patient.rna_strength, rng)
+            fpkm = draw_expression(genome, sign * patient.rna_strength, rng)
             rows.append(_write_sample(folder, patient.case_id, code, kind, genome, fpkm, rng))
-    for extra in range(3):
-        # measured, but without slides
-        fpkm = _draw_expression(genome, 0.0, rng)
+    for extra in range(3):  # patients without slides
+        fpkm = draw_expression(genome, 0.0, rng)
         case = f"SYNT-99-{extra:04d}"
         rows.append(_write_sample(folder, case, "01A", "Primary Tumor", genome, fpkm, rng))
     sheet = folder / "gdc_sample_sheet.tsv"
@@ -296,20 +208,12 @@ def _write_rna(
     return sheet
 
 
-def _draw_expression(genome: _Genome, effect: float, rng: np.random.Generator) -> np.ndarray:
-    """FPKM (G,): log-normal, with correlated background."""
-    background = genome.loadings @ rng.standard_normal(genome.loadings.shape[1])
-    noise = 0.6 * rng.standard_normal(len(genome.mean)) * np.minimum(genome.mean, 1.0)
-    log2 = genome.mean + background + noise + effect * genome.direction
-    return np.exp2(np.maximum(log2, 0.0)) - 1.0
-
-
 def _write_sample(
     folder: Path,
     case: str,
     code: str,
     kind: str,
-    genome: _Genome,
+    genome: Genome,
     fpkm: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Labels from the tables of other projects. Ids are text throughout: zero-padded numbers survive.
+"""Labels from the tables of other projects. Ids stay text: zero-padded numbers keep their zeros.
 
-``read_labels`` knows these layouts; further columns, such as pandas' unnamed index, are ignored.
+``read_labels`` knows these layouts; other columns, such as pandas' unnamed index, are ignored.
 
-- CLAM: ``case_id,slide_id,label``, one row a slide.
-- MCAT, SurvPath: the same, with the label under a name of its own and slide_id ending in ``.svs``.
+- CLAM: ``case_id,slide_id,label``, one row per slide.
+- MCAT, SurvPath: the same, with another name of the label column and slide_id ending in ``.svs``.
 - STAMP: a clini table (``PATIENT`` and the label) beside a slide table (``PATIENT,FILENAME``).
 - TransMIL: ``fold0.csv`` with slide ids under ``train,train_label,val,val_label,test,test_label``,
   or a folder of such files.
@@ -16,18 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
-from gimp_fast.errors import Fault, FaultError
-from gimp_fast.files.table import Table, open_table
+from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.files.table import MISSING, Table, open_table
 
 LABEL_COLUMN = "label"
-PATIENT_COLUMNS = ("case_id", "PATIENT")
 SLIDE_COLUMNS = ("slide_id", "FILENAME")
 SLIDE_EXTENSIONS = (".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".bif", *SUFFIXES)
-NO_LABEL = ("", "NA", "N/A", "NaN", "nan")
-# Group 1 is the patient, group 2 the tissue source site.
-TCGA_BARCODE = re.compile(r"(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -41,48 +37,46 @@ class LabelRow:
 
 
 def strip_extension(slide_id: str) -> str:
-    """``slide_id`` without a known slide or feature file ending."""
+    """``slide_id`` without the ending of a slide or feature file."""
     for extension in SLIDE_EXTENSIONS:
         if slide_id.lower().endswith(extension):
             return slide_id[: -len(extension)]
     return slide_id
 
 
-def patient_of(identifier: str) -> str:
-    """``TCGA-XX-XXXX`` where the id of a slide, sample or case starts so; else the id itself."""
-    barcode = TCGA_BARCODE.match(identifier)
-    return barcode[1] if barcode else identifier
-
-
 def read_labels(
     path: str | Path, *, label_column: str = LABEL_COLUMN, slide_table: str | Path | None = None
-) -> tuple[list[LabelRow], list[Fault]]:
-    """Read a table of labels in one of the layouts above.
+) -> Read[list[LabelRow]]:
+    """Rows of a table of labels in one of the layouts above, and every fault in it.
+
+    Clini patients without slides have an empty ``slide_id``; patients that only the slide table
+    has, an empty ``label``. Faults are, for example, an unreadable file, a missing column,
+    duplicate slides, blank ids, and patients with two labels.
 
     Args:
         path: the table; for TransMIL, one fold file or a folder of them.
-        label_column: column of the label; fold files bring their own.
+        label_column: column of the label; fold files have their own.
         slide_table: STAMP's slide table.
-
-    Returns:
-        The rows, and every fault in them: duplicate slides, blank ids, patients of two labels.
-        Clini patients without slides have an empty ``slide_id``; patients that only the slide
-        table has, an empty ``label``.
-
-    Raises:
-        FaultError: a file cannot be read or lacks a column.
     """
-    path = Path(path)
+    labels = _Labels()
+    try:
+        _add_labels(labels, Path(path), label_column, slide_table)
+    except FaultError as error:
+        return Read([], error.faults)
+    return labels.read(path)
+
+
+def _add_labels(
+    labels: _Labels, path: Path, label_column: str, slide_table: str | Path | None
+) -> None:
     if path.is_dir():
         folds = [open_table(file) for file in sorted(path.glob("*.csv"))]
         if not folds:
             found, expected = "no csv in this folder", "TransMIL's fold files"
             raise FaultError.of("missing-file", path, found, expected)
-        table = None
     else:
         table = open_table(path)
         folds = [table] if is_fold_table(table) and label_column == LABEL_COLUMN else []
-    labels = _Labels()
     if folds:
         if slide_table is not None or label_column != LABEL_COLUMN:
             found = "TransMIL's fold files, which list slides and labels"
@@ -91,51 +85,37 @@ def read_labels(
     elif slide_table is not None:
         _add_clini(labels, table, open_table(slide_table), label_column)
     else:
-        patient, slide = table.one_of(*PATIENT_COLUMNS), table.one_of(*SLIDE_COLUMNS)
-        for where, case, name, label in table.rows(patient, slide, label_column):
-            labels.add(case, _slide_id(name, slide), label, where, name)
-    if not labels.seen_any and not labels.faults:
-        labels.fault("no-rows", str(path), "a table without rows", "one row a slide")
-    return labels.rows, labels.faults
+        labels.add_table(table, label_column)
 
 
-def read_cases(
-    path: str | Path, *, label_column: str = LABEL_COLUMN
-) -> tuple[list[LabelRow], list[Fault]]:
-    """Read a table of patients and their slides, whose labels need not be known.
+def read_cases(path: str | Path, *, label_column: str = LABEL_COLUMN) -> Read[list[LabelRow]]:
+    """Rows of a table of patients and slides whose labels need not be known, and its faults.
 
     Args:
-        path: a table with the columns ``case_id`` and ``slide_id`` (or STAMP's ``PATIENT`` and
-            ``FILENAME``), a row a slide; the slide is empty for a patient without slides.
-        label_column: read where the table has it.
-
-    Returns:
-        The rows, with an empty label where it is not known; and every fault in them.
-
-    Raises:
-        FaultError: the file cannot be read or lacks a column.
+        path: a table with a column of patients and one of slides (``slide_id``, or STAMP's
+            ``FILENAME``), a row per slide; the slide is empty for a patient without slides.
+        label_column: read if the table has it; unknown labels are empty.
     """
-    table, labels = open_table(path), _Labels()
-    patient = table.one_of(*PATIENT_COLUMNS)
-    slide = table.one_of(*SLIDE_COLUMNS)
-    label = [label_column] if label_column in table.header else []
-    for where, case, name, *known in table.rows(patient, slide, *label):
-        labels.add(case, _slide_id(name, slide), "".join(known), where, name)
-    if not labels.seen_any and not labels.faults:
-        labels.fault("no-rows", str(path), "a table without rows", "one row a slide")
-    # A label in one row of a patient is that of all.
-    rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
-    return rows, labels.faults
+    labels = _Labels()
+    try:
+        table = open_table(path)
+        labels.add_table(table, *([label_column] if label_column in table.header else []))
+    except FaultError as error:
+        return Read([], error.faults)
+    read = labels.read(path)
+    # A label in one row of a patient is the label of all rows.
+    rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in read.value]
+    return Read(rows, read.faults)
 
 
 def is_fold_table(table: Table) -> bool:
-    """Whether the columns are those of TransMIL's ``fold0.csv``."""
+    """True if the columns are those of TransMIL's ``fold0.csv``."""
     return {"train", "train_label"} <= set(table.header)
 
 
 @dataclass
 class _Labels:
-    """Rows so far, and what is wrong with them."""
+    """Rows read so far, and their faults."""
 
     rows: list[LabelRow] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -143,13 +123,25 @@ class _Labels:
     first_place: dict[str, str] = field(default_factory=dict)
     seen_any: bool = False
 
+    def read(self, path: str | Path) -> Read[list[LabelRow]]:
+        """The rows and faults; a fault if there was no row at all."""
+        if not self.seen_any and not self.faults:
+            self.fault("no-rows", str(path), "a table without rows", "one row per slide")
+        return Read(self.rows, tuple(self.faults))
+
     def fault(self, kind: str, where: str, found: str, expected: str) -> None:
         self.faults.append(Fault(kind, where, found, expected))
 
+    def add_table(self, table: Table, *label_column: str) -> None:
+        """The rows of a table of patients, slides and, if there is a column of them, labels."""
+        patient, slide = table.one_of(*PATIENT_COLUMNS), table.one_of(*SLIDE_COLUMNS)
+        for where, case, name, *label in table.rows(patient, slide, *label_column):
+            self.add(case, _slide_id(name, slide), "".join(label), where, name)
+
     def add(self, case: str, slide: str, label: str, where: str, written: str = "") -> None:
-        """One row; ``written`` is the cell that ``slide`` was taken from."""
+        """Add one row; ``written`` is the cell that ``slide`` comes from."""
         self.seen_any = True
-        label = "" if label in NO_LABEL else label
+        label = "" if label in MISSING else label
         if not case:
             self.fault("missing-id", where, "no patient id", "a patient's id")
         elif written and not slide:
@@ -169,7 +161,7 @@ class _Labels:
 
 
 def _slide_id(cell: str, column: str) -> str:
-    """A FILENAME may lie in folders of the feature folder; its stem names the slide."""
+    """The slide in a cell; a FILENAME may contain folders, and its stem is the slide."""
     if column == "FILENAME":
         cell = re.split(r"[/\\]", cell)[-1]
     return strip_extension(cell)
@@ -178,8 +170,8 @@ def _slide_id(cell: str, column: str) -> str:
 def _add_clini(labels: _Labels, clini: Table, slides: Table, label_column: str) -> None:
     own = [name for name in SLIDE_COLUMNS if name in clini.header]
     if own:
-        found = f"a column '{own[0]}', and a slide table {slides.path} besides"
-        raise FaultError.of("label-layout", clini.path, found, "slides listed in one of them")
+        found = f"a column '{own[0]}', and a slide table {slides.path} as well"
+        raise FaultError.of("label-layout", clini.path, found, "slides in only one of them")
     patients: dict[str, tuple[str, str]] = {}
     patient = clini.one_of(*PATIENT_COLUMNS)
     for where, case, label in clini.rows(patient, label_column):
@@ -207,7 +199,7 @@ def _add_clini(labels: _Labels, clini: Table, slides: Table, label_column: str) 
 
 
 def _add_folds(labels: _Labels, folds: list[Table]) -> None:
-    """The folds list the same slides in other parts; a slide's labels must agree."""
+    """Add the slides of fold files, which repeat them in other parts with the same label."""
     slides: dict[str, tuple[str, str]] = {}
     for table in folds:
         listed: set[str] = set()
@@ -231,12 +223,12 @@ def _add_folds(labels: _Labels, folds: list[Table]) -> None:
 
 
 def _fold_rows(table: Table) -> Iterator[tuple[str, str, str]]:
-    """(where, slide, label) of every part of one fold file, the padding left out."""
+    """(where, slide, label) of every part of one fold file, without the padding."""
     for part in [part for part in PARTS if part in table.header] or ["train"]:
         for where, slide, label in table.rows(part, f"{part}_label"):
-            slide = "" if slide in NO_LABEL else slide
-            label = "" if label in NO_LABEL else label
-            # Padding with NaN made pandas write the labels of a shorter part as 0.0 and 1.0.
+            slide = "" if slide in MISSING else slide
+            label = "" if label in MISSING else label
+            # pandas writes 0.0 and 1.0 for the labels of a shorter part, which it pads with NaN.
             whole = re.fullmatch(r"(\d+)\.0", label)
             if slide or label:
                 yield f"{where} [{part}]", slide, whole[1] if whole else label

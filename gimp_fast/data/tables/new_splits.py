@@ -1,4 +1,4 @@
-"""New splits of patients, by label and by site, and the check that none is in two parts."""
+"""New splits of patients, by label and by site, and the check that no patient is in two parts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.cohort import PARTS
-from gimp_fast.data.tables.labels import NO_LABEL, PATIENT_COLUMNS, TCGA_BARCODE, patient_of
+from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.errors import Fault, FaultError, Faults
-from gimp_fast.files.table import open_table
+from gimp_fast.files.table import MISSING, open_table
 
-SITE_FOLDS = 5  # of which one is the test part and one the validation part of a single split
+SITE_FOLDS = 5  # one is the test part and one the validation part of a single split
 
 
 def check_split(
@@ -23,7 +22,7 @@ def check_split(
     Cases whose ids are TCGA barcodes of one patient count as that patient.
 
     Raises:
-        FaultError: each patient and site that is in two parts.
+        FaultError: all patients and sites that are in two parts.
     """
     faults = Faults()
     groups = {"patient": {case: patient_of(case) for case in parts}, "site": sites or {}}
@@ -42,7 +41,7 @@ def check_split(
 
 
 def shared_sites(parts: dict[str, str], sites: dict[str, str]) -> int:
-    """How many sites have patients both in train and in test."""
+    """Number of sites with patients both in train and in test."""
     train, test = (
         {sites[case] for case, part in parts.items() if part == wanted and case in sites}
         for wanted in ("train", "test")
@@ -50,22 +49,16 @@ def shared_sites(parts: dict[str, str], sites: dict[str, str]) -> int:
     return len(train & test)
 
 
-def site_of(case_id: str) -> str | None:
-    """Tissue source site, characters 6-7 of a TCGA barcode; None for any other id."""
-    barcode = TCGA_BARCODE.match(case_id)
-    return barcode[2] if barcode else None
-
-
 def sites_from_table(path: str | Path, column: str) -> dict[str, str]:
-    """Case id -> site of a table with a row a patient or slide; empty sites are left out.
+    """Case id -> site, from a table with a row per patient or slide; empty sites are left out.
 
     Raises:
-        FaultError: unreadable, a column missing, or patients of two sites.
+        FaultError: unreadable, a missing column, or a patient with two sites.
     """
     table = open_table(path)
     faults, sites = Faults(), {}
     for where, case, site in table.rows(table.one_of(*PATIENT_COLUMNS), column):
-        if case and site not in NO_LABEL and sites.setdefault(case, site) != site:
+        if case and site not in MISSING and sites.setdefault(case, site) != site:
             found = f"site '{site}' for patient '{case}'"
             faults.add("site-conflict", where, found, f"'{sites[case]}' as before")
     faults.stop(path)
@@ -79,12 +72,12 @@ def make_splits(
     sites: dict[str, str] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, str]]:
-    """Split patients by label; a function of ids, labels, sites and seed.
+    """New splits by label, which depend only on ids, labels, sites and seed.
 
     One fold is a 60/20/20 split named ``split_0``. K folds, named ``fold_0`` …, test on fold k,
     validate on fold k + 1 (mod K) and train on the rest. With sites, all patients of a site are in
-    one part, so that the shares are only near; a single split is then the first of five folds (of
-    fewer where a class has fewer sites) whose parts hold every class.
+    one part, so that the shares are approximate; a single split is then the first of five folds
+    (of fewer if a class has fewer sites) with every class in every part.
 
     Args:
         labels: case id -> label.
@@ -96,8 +89,8 @@ def make_splits(
         Name -> case id -> ``train``, ``val`` or ``test``; every class is in every part.
 
     Raises:
-        FaultError: too few patients or sites of a class, a patient without site, or a part that
-            would lack a class.
+        FaultError: too few patients or sites of a class, a patient without site, or a part
+            without a class.
     """
     _check_request(labels, folds, sites, seed)
     if folds > 1:

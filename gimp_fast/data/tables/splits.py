@@ -1,13 +1,13 @@
 """Splits of patients into train, val and test, read from other projects' files.
 
-``read_splits`` knows these layouts; an entry may be a patient's id or one of their slides'.
+``read_splits`` knows these layouts; an entry is the id of a patient or of one of their slides.
 
-- long: ``case_id,split``, one row a patient.
-- CLAM: columns ``train,val,test`` of ids. TransMIL: the same beside columns of labels.
-- MCAT, SurvPath: columns ``train,val``, the second of which these projects report on.
+- long: ``case_id,split``, one row per patient.
+- CLAM: columns ``train,val,test`` of ids. TransMIL: the same, with columns of labels.
+- MCAT, SurvPath: columns ``train,val``; these projects report results on ``val``.
 - STAMP: ``splits.json`` with ``{"splits": [{"train_patients": […], "test_patients": […]}, …]}``.
 
-Parts may be spelt as in ``PART_NAMES``, in capitals or not.
+Parts may have any name in ``PART_NAMES``, in upper or lower case.
 """
 
 from __future__ import annotations
@@ -21,24 +21,20 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.cohort import PARTS
-from gimp_fast.data.tables.labels import (
-    NO_LABEL,
-    PATIENT_COLUMNS,
-    strip_extension,
-)
+from gimp_fast.data.names import PARTS, PATIENT_COLUMNS
+from gimp_fast.data.tables.labels import strip_extension
 from gimp_fast.data.tables.new_splits import check_split
-from gimp_fast.errors import Fault, FaultError, Faults
-from gimp_fast.files.table import Table, open_table, read_text
+from gimp_fast.errors import FaultError, Faults
+from gimp_fast.files.table import MISSING, Table, open_table, read_text
 
 PART_NAMES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-VAL_SHARE = 0.25  # of the training patients, where a file has no validation part
+VAL_SHARE = 0.25  # of the training patients, if a file has no validation part
 STAMP_LAYOUT = '{"splits": [{"train_patients": [...], "test_patients": [...]}, ...]}'
-_INDEX = re.compile(r"(Unnamed: \d+|index)?")  # also as pandas calls it once it has read it back
+_INDEX = re.compile(r"(Unnamed: \d+|index)?")  # names that pandas gives to an index
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class ReadSplit:
 
     Attributes:
         parts: case id -> ``train``, ``val`` or ``test``.
-        note: what was done to the file's own parts; empty if nothing.
+        note: how it was made from the parts of the file; empty if unchanged.
     """
 
     parts: dict[str, str]
@@ -56,7 +52,7 @@ class ReadSplit:
 
 @dataclass(frozen=True)
 class _Written:
-    """A split as its file has it: (id, part, place) entries and the parts it is made of."""
+    """A split as in its file: entries (id, part, place), and the parts that it declares."""
 
     where: str
     declared: tuple[str, ...]
@@ -64,20 +60,20 @@ class _Written:
 
 
 def split_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The split files of files and folders; CLAM's ``_bool`` and ``_descriptor`` left out.
+    """The split files, with those of folders: csv, tsv, and STAMP's ``splits.json``.
 
-    A folder gives its csv and tsv files and STAMP's ``splits.json``.
+    CLAM's ``_bool`` and ``_descriptor`` tables are left out.
 
     Raises:
-        FaultError: a folder without any, or two files whose splits would have one name.
+        FaultError: a folder without split files, or two files with splits of the same name.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             found = [file for file in sorted(path.iterdir()) if _is_split_file(file)]
             if not found:
-                fault = Fault("missing-file", str(path), "no csv in this folder", "split csv files")
-                raise FaultError([fault])
+                expected = "csv files of splits"
+                raise FaultError.of("missing-file", path, "no csv in this folder", expected)
             files += found
         else:
             files.append(path)
@@ -106,20 +102,20 @@ def read_splits(
     *,
     seed: int,
 ) -> dict[str, ReadSplit]:
-    """Read the splits of one file.
+    """The splits of one file.
 
-    A layout without validation part has its second part for test, and a quarter of the training
-    patients, drawn by label, becomes the validation part; ``note`` says so.
+    If a layout has no validation part, its second part is the test part, and a quarter of the
+    training patients, drawn by label, becomes the validation part; ``note`` says so.
 
     Args:
         path: csv, or STAMP's json.
         case_of_slide: slide id -> case id, as a split may list slides.
         known: every patient that a split may name.
-        labels: case id -> label of those that have one.
-        seed: of the draw, which is a function of ids, labels and this.
+        labels: case id -> label of labelled patients.
+        seed: of the draw, which depends only on ids, labels and seed.
 
     Returns:
-        Name -> split; the name is the file's, with a number for each split of a json file.
+        Name -> split; the name is that of the file, with a number for each split of a json file.
 
     Raises:
         FaultError: all faults of the file: unknown or repeated ids, a patient in two parts, an
@@ -149,7 +145,7 @@ def _read_table(table: Table, known: set[str]) -> _Written:
     if case and "split" in table.header:
         rows = [(id, part, place) for place, id, part in table.rows(case, "split")]
         entries = [(id, PART_NAMES.get(part.lower(), part), place) for id, part, place in rows]
-        # Rows cannot say which part to report on, unless one is called so.
+        # Without a part of another name, the layout has no validation part.
         has_val = any(part not in ("train", "test") for _, part, _ in entries)
         return _Written(where, PARTS if has_val else ("train", "test"), entries)
     columns = _part_columns(table)
@@ -157,13 +153,13 @@ def _read_table(table: Table, known: set[str]) -> _Written:
         (id, part, f"{place} [{name}]")
         for part, name in columns.items()
         for place, id in table.rows(name)
-        if id in known or id not in NO_LABEL  # the padding of shorter columns
+        if id in known or id not in MISSING  # the padding of shorter columns
     ]
     return _Written(where, tuple(columns), entries)
 
 
 def _part_columns(table: Table) -> dict[str, str]:
-    """Part -> column, in the order of ``PARTS``; FaultError where that is not clear."""
+    """Part -> column, in the order of ``PARTS``; FaultError if that is ambiguous."""
     columns: dict[str, str] = {}
     faults = Faults()
     for name in table.header:
@@ -179,7 +175,7 @@ def _part_columns(table: Table) -> dict[str, str]:
         found = f"columns {table.describe_header()}"
         faults.add("missing-column", table.path, found, expected)
     elif len(columns) < 3:
-        # The third part, under a name that is not known, would be lost.
+        # A third part of an unknown name would be lost.
         expected_names = {name + end for name in columns.values() for end in ("", "_label")}
         start = 1 if _INDEX.fullmatch(table.header[0]) else 0
         others = [name for name in table.header[start:] if name not in expected_names]
@@ -225,7 +221,7 @@ def _is_text_list(value: object) -> bool:
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """json keeps the last of repeated keys and forgets the others."""
+    """An object; ValueError for repeated keys, of which json would keep only the last."""
     repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if repeated:
         raise ValueError(f"key '{repeated[0]}' twice in one object")
@@ -233,7 +229,7 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _resolve(split: _Written, case_of_slide: dict[str, str], known: set[str]) -> dict[str, str]:
-    """Case id -> part; FaultError with everything that is wrong with the entries."""
+    """Case id -> part; FaultError with all faults of the entries."""
     faults = Faults()
     parts: dict[str, str] = {}
     seen: dict[str, str] = {}
@@ -276,7 +272,7 @@ def _resolve(split: _Written, case_of_slide: dict[str, str], known: set[str]) ->
 def _complete(
     parts: dict[str, str], split: _Written, labels: dict[str, str], seed: int
 ) -> ReadSplit:
-    """Give a split of two parts a validation part; one of three stays as it is."""
+    """The split with a validation part, drawn from the training patients if it has none."""
     if split.declared == PARTS:
         return ReadSplit(parts)
     second = split.declared[1]
@@ -286,7 +282,7 @@ def _complete(
     generator = np.random.default_rng(seed)
     drawn: set[str] = set()
     for _, cases in sorted(by_class.items()):
-        # A class of one patient stays in train; any other is in both parts.
+        # A class with a single patient stays in train; any other is in both parts.
         count = max(1, round(VAL_SHARE * len(cases))) if len(cases) > 1 else 0
         drawn.update(cases[i] for i in generator.permutation(len(cases))[:count])
     if not drawn:

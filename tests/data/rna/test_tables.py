@@ -1,16 +1,18 @@
-"""Every layout of expression tables reads back what was written; what is odd is a named fault."""
+"""Tables of expression read back what was written; what is odd is a named fault."""
 
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders.faults import faults_of, kinds_of
+from builders.rna_files import (
+    STAR_HEADER,
+    table,
+    write_text,
+)
 
 from gimp_fast.data.rna import (
     ExpressionSource,
@@ -18,8 +20,7 @@ from gimp_fast.data.rna import (
     open_expression,
     open_expressions,
 )
-from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.files import isolated
+from gimp_fast.errors import GimpError
 
 ENSEMBL = ("ENSG00000000003.15", "ENSG00000000005.6", "ENSG00000000419.13")
 CASES = ("TCGA-00-0001", "TCGA-00-0002")
@@ -27,28 +28,9 @@ BARCODES = tuple(f"{case}-01A" for case in CASES)
 VALUES = np.array([[1.5, -2.0, 0.25], [3.0, 4.5, -0.125]], np.float32)  # samples × genes
 
 
-def write_text(file: Path, text: str) -> Path:
-    data = text.encode()
-    file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
-    return file
-
-
-def table(corner: str, rows, columns, values, delimiter: str = ",") -> str:
-    lines = [delimiter.join([corner, *columns])]
-    for name, cells in zip(rows, values, strict=True):
-        lines.append(delimiter.join([name, *(f"{cell:g}" for cell in cells)]))
-    return "\n".join(lines) + "\n"
-
-
 def read(source: ExpressionSource, transform: str | None = None):
     chosen, _ = choose_samples(source.samples)
     return list(chosen), source.read(chosen.values(), transform)
-
-
-def faults_of(action) -> list[tuple[str, str]]:
-    with pytest.raises(FaultError) as error:
-        action()
-    return [(fault.kind, str(fault)) for fault in error.value.faults]
 
 
 def ids(expression) -> list[str]:
@@ -204,53 +186,9 @@ def test_one_fault_a_file_counts_genes_and_samples(tmp_path):
     assert "3 values of 2 of 3 genes, in 2 samples, missing" in message
 
 
-CBIOPORTAL = """Hugo_Symbol\tEntrez_Gene_Id\tTCGA-00-0001-01\tTCGA-00-0002-01\tTCGA-00-0001-11
-TP53\t7157\t1\t2\t9
-\t100\t3\t4\t9
-MATR3\t9782\t5\t6\t9
-MATR3\t55\t7\t8\t9
-\t\t1\t1\t9
-EGFR\t1956\t-1\t-2\t9
-EGFR\t1956\t-1\t-2\t9
-DEAD\t1\tNA\tNA\t9
-"""
-
-
-def test_cbioportal(tmp_path):
-    file = write_text(tmp_path / "data_mrna_seq_v2_rsem_zscores_ref_all_samples.txt", CBIOPORTAL)
-    cases, expression = read(open_expression(file))
-    assert cases == list(CASES)
-    assert ids(expression) == ["TP53", "100", "MATR3|9782", "MATR3|55", "EGFR"]
-    names = [row["gene_name"] for row in expression.genes]
-    assert names == ["TP53", "", "MATR3", "MATR3", "EGFR"]
-    np.testing.assert_array_equal(expression.values, [[1, 3, 5, 7, -1], [2, 4, 6, 8, -2]])
-    assert reasons(expression) == {
-        "": "neither symbol nor Entrez id: row 6",
-        "EGFR": "repeats another row: row 8 is row 7",
-        "DEAD": "no value in any sample",
-    }
-    assert expression.provenance["kind"] == "cbioportal"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "kind", "text"),
-    [
-        ("EGFR\t1956\t-1\t-2\t9\nD", "EGFR\t1956\t-1\t-3\t9\nD", "duplicate-gene", "rows 7 and 8"),
-        ("TP53\t7157\t1\t2", "TP53\t7157\t1\tNA", "expression-not-finite", "1 of 5 genes"),
-        ("MATR3\t55", "MATR3\t9782", "duplicate-gene", "rows 4 and 5"),
-        ("\t100\t", "\tTP53\t", "duplicate-gene", "TP53"),
-        ("0002-01\t", "0001-01\t", "duplicate-sample", "TCGA-00-0001-01"),
-    ],
-)
-def test_bad_cbioportal(tmp_path, old, new, kind, text):
-    assert old in CBIOPORTAL
-    file = write_text(tmp_path / "t.txt", CBIOPORTAL.replace(old, new))
-    ((found, message),) = faults_of(lambda: read(open_expression(file)))
-    assert found == kind
-    assert text in message
-
-
 _IGNORED = ("slide_id", "site", "is_female", "age", "survival_months", "censorship", "TP53_mut")
+
+
 MCAT = f""",case_id,{",".join(_IGNORED)},TP53_rnaseq,A2M_rnaseq
 0,TCGA-00-0002,TCGA-00-0002-01Z-00-DX1.x.svs,00,1,60,1.5,0,1,-0.5,2
 1,TCGA-00-0001,TCGA-00-0001-01Z-00-DX1.y.svs,00,0,61,2.5,1,0,1.25,-3
@@ -319,7 +257,7 @@ def test_other_encodings_are_faults(tmp_path, encoding, end):
     file = tmp_path / f"t{end}"
     file.write_bytes(gzip.compress(text) if end.endswith("gz") else text)
     ((kind, message),) = faults_of(lambda: read(open_expression(file)))
-    assert kind == "unreadable-file"
+    assert kind == "encoding"
     assert "UTF-8" in message
 
 
@@ -371,155 +309,6 @@ def test_impossible_requests(tmp_path):
     assert faults_of(lambda: open_expression(tmp_path / "none.csv"))[0][0] == "missing-file"
 
 
-def anndata_file(file: Path, obs=None, var=None, x=VALUES, obs_names=BARCODES, **layers) -> Path:
-    import anndata
-
-    with warnings.catch_warnings():
-        # anndata 0.12 cannot write the strings of pandas 3
-        warnings.simplefilter("ignore")
-        with pd.option_context("future.infer_string", False):
-            data = anndata.AnnData(
-                x,
-                pd.DataFrame(obs or {}, index=list(obs_names)),
-                pd.DataFrame(var or {}, index=list(ENSEMBL)),
-                layers=layers,
-            )
-            data.write_h5ad(file)
-    return file
-
-
-def sparse(kind: str, values=VALUES):
-    import scipy.sparse
-
-    return getattr(scipy.sparse, f"{kind}_matrix")(values)
-
-
-@pytest.mark.parametrize("storage", ["dense", "float64", "int32", "csr", "csc"])
-def test_h5ad(tmp_path, storage):
-    dense = np.array([[1, 0, 7], [0, 0, 3]], np.float32)
-    x = {"dense": dense, "float64": dense.astype("f8"), "int32": dense.astype("i4")}.get(storage)
-    x = sparse(storage, dense) if x is None else x
-    source = open_expression(anndata_file(tmp_path / "t.h5ad", x=x))
-    cases, expression = read(source)
-    assert (cases, ids(expression)) == (list(CASES), list(ENSEMBL))
-    np.testing.assert_array_equal(expression.values, dense)
-    assert expression.values.dtype == np.float32
-    one, same = source.samples[1], source.samples[1]
-    np.testing.assert_array_equal(source.read([one, same]).values, dense[[1, 1]])
-
-
-@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
-def test_h5ad_layer(tmp_path, kind):
-    layer = VALUES * 2 if kind == "dense" else sparse(kind, VALUES * 2)
-    source = open_expression(anndata_file(tmp_path / "t.h5ad", scaled=layer), layer="scaled")
-    _, expression = read(source)
-    np.testing.assert_array_equal(expression.values, VALUES * 2)
-    assert expression.provenance["layer"] == "scaled"
-
-
-def test_h5ad_columns(tmp_path):
-    obs = {"case_id": ["P2", "P1"], "n": [1, 2]}
-    var = {
-        "gene_ids": ["G1", "G2", "G3"],
-        "gene_symbols": ["A", "B", "C"],
-        "feature_types": ["Gene Expression"] * 3,
-    }
-    source = open_expression(anndata_file(tmp_path / "t.h5ad", obs, var, obs_names=("s1", "s2")))
-    cases, expression = read(source)
-    assert cases == ["P1", "P2"]
-    assert [sample.barcode for sample in source.samples] == ["s1", "s2"]
-    assert expression.genes[0] == {"gene_id": "G1", "gene_name": "A", "gene_type": ""}
-    np.testing.assert_array_equal(expression.values, VALUES[::-1])
-
-
-def test_h5ad_biotypes(tmp_path):
-    var = {"gene_type": ["protein_coding", "lncRNA", "protein_coding"]}
-    _, expression = read(open_expression(anndata_file(tmp_path / "t.h5ad", None, var)))
-    assert [row["gene_type"] for row in expression.genes] == var["gene_type"]
-
-
-def test_bad_h5ad(tmp_path):
-    import h5py
-
-    def broken(change):
-        file = anndata_file(tmp_path / "t.h5ad", x=sparse("csr", np.abs(VALUES)))
-        with h5py.File(file, "r+") as h5:
-            change(h5)
-        return [kind for kind, _ in faults_of(lambda: read(open_expression(file)))]
-
-    def replace(name, values):
-        def change(h5):
-            attributes = dict(h5[name].attrs)
-            del h5[name]
-            h5[name] = values
-            h5[name].attrs.update(attributes)
-
-        return change
-
-    assert broken(lambda h5: h5.pop("X")) == ["no-layer"]
-    assert broken(lambda h5: h5.pop("obs")) == ["unreadable-file"]
-    assert broken(replace("X/data", np.ones(6, ">f4"))) == ["expression-dtype"]
-    assert broken(replace("X/data", np.ones(6, bool))) == ["expression-dtype"]
-    assert broken(replace("X/indices", np.full(6, 7))) == ["unreadable-file"]
-    assert broken(replace("X/indices", np.zeros(6, int))) == ["unreadable-file"]
-    assert broken(replace("X/indptr", np.array([0, 6, 3]))) == ["unreadable-file"]
-    assert broken(replace("X/data", np.ones(5, "f4"))) == ["unreadable-file"]
-    assert broken(replace("X/data", np.full(6, np.nan, "f4"))) == ["expression-not-finite"]
-    assert broken(lambda h5: h5["X"].attrs.modify("shape", [2, 4])) == ["table-shape"]
-    assert broken(replace("obs/_index", ["a", "a"])) == ["duplicate-sample"]
-    assert broken(replace("var/_index", ["a", "a", "b"])) == ["duplicate-gene"]
-    file = anndata_file(tmp_path / "t.h5ad")
-    missing = faults_of(lambda: open_expression(file, layer="counts"))
-    assert [kind for kind, _ in missing] == ["no-layer"]
-    turned = faults_of(lambda: open_expression(file, orientation="genes-in-rows"))
-    assert [kind for kind, _ in turned] == ["orientation"]
-
-
-def test_a_file_that_hangs_hdf5_is_a_fault(tmp_path, monkeypatch):
-    file = anndata_file(tmp_path / "t.h5ad")
-    read(open_expression(file))
-    content = bytearray(file.read_bytes())
-    # The length of the first text in the collection of texts: the next one seems to lie in the
-    # empty end of the collection and to be 0 bytes long, and so HDF5 never gets past it.
-    length = content.index(b"GCOL") + 24
-    content[length : length + 8] = (3600).to_bytes(8, "little")
-    file.write_bytes(content)
-    monkeypatch.setattr(isolated, "SECONDS", 3.0)
-    ((kind, _),) = faults_of(lambda: open_expression(file))
-    assert kind == "unreadable-file"
-
-
-READER = """
-import os, time
-
-def crash(path):
-    os.abort()
-
-def hang(path):
-    time.sleep(600)
-
-def answer(path):
-    print("printing is no answer")
-    return 42
-"""
-
-
-def test_a_reader_may_crash_or_hang(tmp_path, monkeypatch):
-    file = write_text(tmp_path / "bad_reader.py", READER)
-    monkeypatch.syspath_prepend(tmp_path)
-    isolated.close_workers()
-    import bad_reader
-
-    assert isolated.run_isolated(bad_reader.answer, file) == 42
-    ((kind, message),) = faults_of(lambda: isolated.run_isolated(bad_reader.crash, file))
-    assert kind == "unreadable-file"
-    assert "a crash of the library" in message
-    assert isolated.run_isolated(bad_reader.answer, file) == 42
-    monkeypatch.setattr(isolated, "SECONDS", 0.5)
-    ((kind, message),) = faults_of(lambda: isolated.run_isolated(bad_reader.hang, file))
-    assert "no end of reading it" in message
-
-
 @pytest.mark.parametrize(
     "column", [[True, False], ["a", "b"], [b"x", b"y"]], ids=["bool", "text", "bytes"]
 )
@@ -539,92 +328,6 @@ def test_parquet_nulls_and_integers(tmp_path):
     assert [kind for kind, _ in faults_of(lambda: read(source))] == ["expression-not-finite"]
 
 
-WITHOUT = """
-import sys
-sys.modules[sys.argv[1]] = None
-from gimp_fast.data.rna import open_expression
-from gimp_fast.errors import FaultError
-try:
-    open_expression(sys.argv[2])
-except FaultError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(("library", "file"), [("pyarrow", "t.parquet"), ("anndata", "t.h5ad")])
-def test_a_missing_library_is_named(tmp_path, library, file):
-    if library == "pyarrow":
-        pd.DataFrame({"case_id": ["P"], "A": [1]}).to_parquet(tmp_path / file)
-    else:
-        anndata_file(tmp_path / file)
-    argv = [sys.executable, "-c", WITHOUT, library, str(tmp_path / file)]
-    printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert f"{library}, from `pip install gimp-fast[formats]`" in printed
-    assert "[missing-library]" in printed
-
-
-def test_importing_loads_no_library_of_formats():
-    code = (
-        "import sys, gimp_fast.data.rna.expression, gimp_fast.data.rna.genes;"
-        "print([m for m in ('pyarrow', 'anndata', 'scipy', 'pandas') if m in sys.modules])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
-
-
-def matrices(folder: Path) -> list[Path]:
-    first = "gene_id\tgene_name\tP1\tP2\nENSG00000000001.2\tA\t1\t2\nENSG00000000002.1\t\t3\t4\n"
-    first += "ENSG00000000003.1\tC\t5\t6\n"
-    second = "gene_id\tgene_name\tP3\nENSG00000000002.9\tB\t7\nENSG00000000004.1\tD\t8\n"
-    second += "ENSG00000000001.2_PAR_Y\tA\t9\nENSG00000000001.3\tA\t10\n"
-    return [write_text(folder / "a.tsv", first), write_text(folder / "b.tsv", second)]
-
-
-def test_several_sources(tmp_path):
-    paths = matrices(tmp_path)
-    source = open_expressions(paths)
-    cases, expression = read(source)
-    assert cases == ["P1", "P2", "P3"]
-    assert ids(expression) == ["ENSG00000000001.2", "ENSG00000000002.1"]
-    assert [row["gene_name"] for row in expression.genes] == ["A", "B"]
-    np.testing.assert_array_equal(expression.values, [[1, 3], [2, 4], [10, 7]])
-    dropped = {row["gene_id"]: (row["reason"], row["source"]) for row in expression.dropped_genes}
-    assert set(dropped) == {"ENSG00000000003.1", "ENSG00000000004.1", "ENSG00000000001.2_PAR_Y"}
-    reason, where = dropped["ENSG00000000003.1"]
-    assert str(paths[1]) in reason
-    assert where == str(paths[0])
-    assert expression.provenance["paths"] == [str(path) for path in paths]
-    assert expression.provenance["kind"] == "joined"
-    # the order asked for counts, not that of the sources
-    mixed = [source.samples[2], source.samples[0]]
-    np.testing.assert_array_equal(source.read(mixed).values, [[10, 7], [1, 3]])
-
-
-def test_one_of_several_sources_alone_keeps_its_genes(tmp_path):
-    source = open_expressions(matrices(tmp_path))
-    assert source.read(source.samples[2:]).values.shape == (1, 4)
-
-
-def test_sources_that_do_not_fit(tmp_path):
-    first, second = matrices(tmp_path)
-    other = write_text(tmp_path / "c.tsv", "gene_id\tP9\nTP53\t1\n")
-    zscores = write_text(tmp_path / "mcat.csv", MCAT)
-    joined = open_expressions([first, other])
-    assert [kind for kind, _ in faults_of(lambda: read(joined))] == ["no-genes"]
-    mixed = faults_of(lambda: open_expressions([first, zscores]))
-    assert [kind for kind, _ in mixed] == ["mixed-units"]
-    again = faults_of(lambda: open_expressions([first, second, first]))
-    assert [kind for kind, _ in again] == ["duplicate-source"]
-    bad = write_text(tmp_path / "bad.tsv", "")
-    both = faults_of(lambda: open_expressions([bad, first, tmp_path / "none.tsv"]))
-    assert [kind for kind, _ in both] == ["no-samples", "missing-file"]
-    versions = "gene_id\tP9\nENSG00000000001.1\t1\nENSG00000000001.2\t1\n"
-    two = open_expressions([first, write_text(tmp_path / "v.tsv", versions)])
-    assert [kind for kind, _ in faults_of(lambda: read(two))] == ["duplicate-gene"]
-
-
 def test_real_matrix(real_data):
     source = open_expression(real_data / "tcga_nsclc" / "rna.log2.tsv.gz")
     cases, expression = read(source)
@@ -634,3 +337,32 @@ def test_real_matrix(real_data):
     chosen, _ = choose_samples(source.samples)
     expected = frame[[sample.barcode for sample in chosen.values()]].T
     np.testing.assert_array_equal(expression.values, expected.to_numpy(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("id\ta\ta\nG\t1\t2\n", "duplicate-sample"),
+        ("id\ta\nG\t1\nG\t2\n", "duplicate-gene"),
+        ("id\ta\n", "no-genes"),
+        ("id\ta\tb\nG\t1\n", "row-length"),
+        ("id\ta\nG\t1\t2\n", "row-length"),
+        ("id\ta\nG\t1\nH\t1\t2\n", "row-length"),
+        ("id\ta\nG\tx\n", "unreadable-file"),
+        ("id\ta\nG\t\n", "expression-not-finite"),
+        ("# gene-model: GENCODE v36\n" + STAR_HEADER + "\n", "single-sample"),
+        ("id,a\nG,1\n", "no-samples"),
+        ("", "no-samples"),
+    ],
+)
+def test_bad_matrices(tmp_path, text, kind):
+    write_text(tmp_path / "m.tsv", text)
+    assert kinds_of(lambda: read(open_expression(tmp_path / "m.tsv"))) == [kind]
+
+
+def test_truncated_gzip_matrix(tmp_path):
+    lines = "".join(f"G{n}\t{n * 1.37}\n" for n in range(2000))
+    write_text(tmp_path / "m.tsv.gz", "id\ta\n" + lines)
+    content = (tmp_path / "m.tsv.gz").read_bytes()
+    (tmp_path / "m.tsv.gz").write_bytes(content[: len(content) // 2])
+    assert kinds_of(lambda: read(open_expression(tmp_path / "m.tsv.gz"))) == ["truncated-file"]

@@ -14,6 +14,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from builders.slide_files import (
+    COORDS,
+    FEATURES,
+    old_tensor,
+    tensor,
+    zarr_group,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,14 +30,13 @@ from gimp_fast.data.store import FeatureStore, PackedSlide, write_store
 from gimp_fast.errors import FaultError
 from gimp_fast.files import isolated
 
-FEATURES = np.random.default_rng(0).standard_normal((37, 5)).astype(np.float32)
-COORDS = np.arange(74).reshape(37, 2)
-
 fuzz = settings(
     max_examples=int(os.environ.get("GIMP_FAST_FUZZ", "30")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+
+
 places = st.floats(0, 1, exclude_max=True)
 
 
@@ -48,18 +54,6 @@ def with_attributes(file: Path) -> None:
         group["coords"].attrs.update(patch_size=256, target_magnification=20, overlap="None")
 
 
-def zarr(file: Path) -> None:
-    library = pytest.importorskip("zarr")
-    with library.storage.ZipStore(str(file), mode="w") as store:
-        group = library.open_group(store, mode="w")
-        group.create_array("features", data=FEATURES, chunks=(8, 5))
-        group.create_array("coords", data=COORDS, chunks=(8, 2))
-
-
-def old_pt(file: Path) -> None:
-    torch.save(torch.from_numpy(FEATURES), file, _use_new_zipfile_serialization=False)
-
-
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch):
     """HDF5 loops forever over some damaged files; here they are small, and waiting is long."""
@@ -73,10 +67,12 @@ FILES = {
     "attributes": ("s.h5", with_attributes),
     "gzip": ("s.h5", lambda f: h5(f, chunks=(8, 5), compression="gzip")),
     "fletcher32": ("s.h5", lambda f: h5(f, chunks=(8, 5), fletcher32=True)),
-    "zarr-zip": ("s.zarr.zip", zarr),
-    "pt": ("s.pt", lambda f: torch.save(torch.from_numpy(FEATURES), f)),
-    "pt-before-1.6": ("s.pt", old_pt),
+    "zarr-zip": ("s.zarr.zip", zarr_group),
+    "pt": ("s.pt", tensor),
+    "pt-before-1.6": ("s.pt", old_tensor),
 }
+
+
 # These protect their numbers: a flipped bit is found, wherever it is.
 PROTECTED = {"pt"}
 
@@ -154,6 +150,8 @@ def test_arbitrary_bytes_are_a_fault(tmp_path, suffix, content, magic):
 
 
 dtypes = st.sampled_from(["i1", "i8", "u2", "?", "c8", "S3", "f2", ">f4", "f8"])
+
+
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 

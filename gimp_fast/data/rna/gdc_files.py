@@ -1,7 +1,7 @@
-"""Single RNA-seq files of GDC: augmented STAR counts, and the two columns of old.
+"""Single RNA-seq files of GDC: augmented STAR counts, and the older files of two columns.
 
-A file is read by one regular expression over all of its bytes, which keeps the gene ids and the
-one column that is wanted, and proves that every line has the cells it should have.
+One regular expression over all bytes of a file extracts the gene ids and the column asked for, and
+checks that every line has the right number of cells.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gimp_fast.data.rna.source import gene_row, is_summary
 from gimp_fast.errors import FaultError
-from gimp_fast.files.number_text import decode, is_summary, number, read_bytes
-
-if TYPE_CHECKING:
-    import pandas as pd
+from gimp_fast.files.table import number, read_bytes
 
 STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
 STAR_NAMES = ("gene_id", "gene_name", "gene_type")
@@ -34,8 +31,8 @@ class GdcFile:
     Attributes:
         gene_ids: G ids as bytes, in the file's order.
         values: (G,) float64; NaN where there is none.
-        gene_model: as the file tells, e.g. ``GENCODE v36``.
-        summary: names of the aligner's rows, which are no genes.
+        gene_model: as the file says, e.g. ``GENCODE v36``.
+        summary: names of the aligner's summary rows.
     """
 
     gene_ids: list[bytes] = field(repr=False)
@@ -44,12 +41,12 @@ class GdcFile:
     summary: tuple[str, ...] = ()
 
     def digest(self) -> bytes:
-        """Of the gene list and its order; it is compared instead of 60,000 strings a file."""
+        """Digest of the ordered gene list; comparing it replaces comparing 60,000 strings."""
         return hashlib.blake2b(b"\n".join(self.gene_ids)).digest()
 
 
 def read_gdc_file(path: Path, column: str) -> GdcFile:
-    """Read ids and one unit of a STAR file or of a two-column file, told apart by their names.
+    """Ids and one unit of a STAR file or a two-column file, which are recognised by their names.
 
     Raises:
         FaultError: missing, unreadable, cut short, or without the column.
@@ -64,38 +61,12 @@ def read_gdc_file(path: Path, column: str) -> GdcFile:
 def read_gene_rows(path: Path) -> list[dict[str, str]]:
     """Rows gene_id, gene_name, gene_type of a file; names and types are empty in old files."""
     if STAR_SUFFIX not in path.name:
-        return [gene_row(decode(id, str(path))) for id in _read_two_columns(path).gene_ids]
+        return [gene_row(id.decode().strip()) for id in _read_two_columns(path).gene_ids]
     data = read_bytes(path, "a STAR counts table")
     _, start, header = _star_header(path, data)
     cells = _columns(path, data, start, header, STAR_NAMES)
-    rows = [gene_row(*(decode(cell, str(path)) for cell in row)) for row in cells]
+    rows = [gene_row(*(cell.decode().strip() for cell in row)) for row in cells]
     return [row for row in rows if not is_summary(row["gene_id"])]
-
-
-def gene_row(gene_id: str, gene_name: str = "", gene_type: str = "") -> dict[str, str]:
-    """One row of a gene table."""
-    return {"gene_id": gene_id, "gene_name": gene_name, "gene_type": gene_type}
-
-
-def read_star_counts(path: str | Path, column: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read one GDC augmented STAR counts file (``.tsv`` or ``.tsv.gz``).
-
-    Returns:
-        genes (gene_id, gene_name, gene_type as text) and values (G,) float64; ``N_*`` rows left
-        out.
-
-    Raises:
-        FaultError: unreadable, cut short, or without the column.
-    """
-    import pandas as pd
-
-    data = read_bytes(Path(path), "a STAR counts table")
-    _, start, header = _star_header(Path(path), data)
-    file = _read_star(Path(path), column)
-    cells = _columns(Path(path), data, start, header, STAR_NAMES)
-    genes = pd.DataFrame([[decode(c, str(path)) for c in row] for row in cells], columns=STAR_NAMES)
-    genes = genes[~genes["gene_id"].map(is_summary)].reset_index(drop=True)
-    return genes, file.values
 
 
 def _read_star(path: Path, column: str) -> GdcFile:
@@ -116,10 +87,10 @@ def _star_header(path: Path, data: bytes) -> tuple[str | None, int, tuple[str, .
     while data.startswith(b"#", start):
         end = data.index(b"\n", start) + 1
         if data.startswith(_MODEL, start):
-            model = decode(data[start + len(_MODEL) : end], str(path))
+            model = data[start + len(_MODEL) : end].decode().strip()
         start = end
     end = data.find(b"\n", start) + 1
-    header = tuple(decode(cell, str(path)) for cell in data[start:end].split(b"\t"))
+    header = tuple(cell.decode().strip() for cell in data[start:end].split(b"\t"))
     missing = [name for name in STAR_NAMES if name not in header]
     if missing:
         kind = "missing-column" if end else "unreadable-file"
@@ -168,19 +139,19 @@ def _gdc_file(
     path: Path, cells: list[tuple[bytes, ...]], column: str, model: str | None
 ) -> GdcFile:
     summary = [n for n, row in enumerate(cells) if row[0][:2] in (b"N_", b"__")]
-    summary = [n for n in summary if is_summary(decode(cells[n][0], str(path)))]
-    names = tuple(decode(cells[n][0], str(path)) for n in summary)
+    summary = [n for n in summary if is_summary(cells[n][0].decode().strip())]
+    names = tuple(cells[n][0].decode().strip() for n in summary)
     for n in reversed(summary):
         del cells[n]
     ids = [row[0] for row in cells]
     texts = [row[1] for row in cells]
     try:
-        if b"_" in b"".join(texts):  # float takes 1_000 for a number
+        if b"_" in b"".join(texts):  # float accepts 1_000
             raise ValueError
         values = np.fromiter(map(float, texts), np.float64, len(texts))
     except ValueError:
         pairs = zip(ids, texts, strict=True)
         values = np.array(
-            [number(text, column, f"{path} gene {decode(id, str(path))}") for id, text in pairs]
+            [number(text.decode(), column, f"{path} gene {id.decode()}") for id, text in pairs]
         )
     return GdcFile(ids, values, model, names)

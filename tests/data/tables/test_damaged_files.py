@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.names import PARTS, patient_of
 from gimp_fast.data.tables import read_labels, read_splits, sites_from_table
-from gimp_fast.data.tables.labels import patient_of, strip_extension
+from gimp_fast.data.tables.labels import strip_extension
 from gimp_fast.errors import Fault, FaultError
 
 FUZZ = settings(
@@ -149,8 +149,8 @@ def test_labels(tmp_path, layout, damage, data):
     for other, content in others:
         (tmp_path / other).write_text(content, encoding="utf-8")
     slides = tmp_path / "slides.csv" if others else None
-    result, fatal = faults_of(read_labels, tmp_path / "labels.csv", slide_table=slides)
-    rows, faults = result or ([], fatal)
+    labels = read_labels(tmp_path / "labels.csv", slide_table=slides)
+    rows, faults = labels.value, labels.faults
     assert rows or faults
     assert all(str(tmp_path) in place.where for place in (*rows, *faults))
     assert all(row.case_id for row in rows)
@@ -195,7 +195,8 @@ def test_any_bytes(tmp_path, header, content):
     for name in ("any.csv", "any.json"):
         file = tmp_path / name
         file.write_bytes(header + content)
-        faults_of(read_labels, file)
+        labels = read_labels(file)
+        assert labels.value or labels.faults
         splits, faults = faults_of(read_splits, file, SLIDES, set(CASES), LABELS, seed=0)
         assert faults
         assert not splits

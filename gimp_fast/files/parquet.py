@@ -1,4 +1,4 @@
-"""Parquet tables, read through pyarrow, which is imported only for them."""
+"""Parquet tables, read with pyarrow, which is imported only for them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gimp_fast.data.rna.grid import Block
-from gimp_fast.errors import FaultError
-from gimp_fast.files.number_text import need_library
-
-# How pyarrow speaks of damaged files, besides exceptions of its own.
-_ERRORS = (OSError, ValueError, TypeError, KeyError, IndexError, MemoryError, OverflowError)
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
+from gimp_fast.files.table import Block
 
 
-class ParquetGrid:
-    """A Parquet file as a ``grid.Grid``. The index that pandas writes along comes first, as in
-    a csv; one without a name has an empty header.
+class ParquetTable:
+    """A Parquet file with the ``header`` and ``read`` of a ``table.Table``.
+
+    An index that pandas stored comes first, as in a csv; one without a name has an empty header.
     """
 
     def __init__(self, path: Path):
@@ -37,17 +34,16 @@ class ParquetGrid:
                 name.encode("utf-8")
         self._names = [*index, *(name for name in names if name not in index)]
         self.header = ["" if name.startswith("__index_level_") else name for name in self._names]
-        if len(self.header) < 2:
-            expected = "a column of ids, then one a sample or gene"
-            raise FaultError.of("no-samples", path, f"columns {self.header}", expected)
-
-    def texts(self, columns: Sequence[int], limit: int | None = None) -> Block:
-        block = self.read(columns, ())
-        return Block(block.rows[:limit], block.texts[:limit], block.values[:limit])
 
     def read(
-        self, text: Sequence[int], number: Sequence[int], rows: Collection[int] | None = None
+        self,
+        text: Sequence[int],
+        number: Sequence[int] = (),
+        *,
+        rows: Collection[int] | None = None,
+        limit: int | None = None,
     ) -> Block:
+        """As ``Table.read``; columns of other types than text or numbers are a FaultError."""
         kept: list[int] = []
         texts: list[list[str]] = []
         values = [np.empty((0, len(number)), np.float32)]
@@ -69,7 +65,7 @@ class ParquetGrid:
             if start != file.metadata.num_rows:
                 expected = f"{file.metadata.num_rows} as the file declares"
                 raise FaultError.of("truncated-file", self.path, f"{start} rows", expected)
-        return Block(kept, texts, np.concatenate(values))
+        return Block(kept[:limit], texts[:limit], np.concatenate(values)[:limit])
 
     def _open(self) -> Any:
         return self._arrow.parquet.ParquetFile(self.path, page_checksum_verification=True)
@@ -87,7 +83,7 @@ class ParquetGrid:
         if not (types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind)):
             raise self._odd_type(n, column, "numbers")
         values = column.to_numpy(zero_copy_only=False)
-        with np.errstate(over="ignore"):  # infinity is a fault further on
+        with np.errstate(over="ignore"):  # infinite values are reported by later checks
             return values.astype(np.float32)
 
     def _odd_type(self, n: int, column: Any, expected: str) -> Exception:
@@ -98,11 +94,10 @@ class ParquetGrid:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (*_ERRORS, self._arrow.ArrowException) as error:
-            text = " ".join(str(error).split())[:200]
+        except (*DAMAGE_ERRORS, self._arrow.ArrowException) as error:
             kind = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable-file"
-            found = f"{type(error).__name__}: {text}"
-            raise FaultError.of(kind, self.path, found, "a complete Parquet file") from error
+            expected = "a complete Parquet file"
+            raise FaultError.of(kind, self.path, one_line(error), expected) from error
 
 
 def _pyarrow(path: Path) -> ModuleType:
@@ -110,7 +105,7 @@ def _pyarrow(path: Path) -> ModuleType:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise need_library("pyarrow", path, error) from error
+        raise missing_library("pyarrow", path, error) from error
     return pyarrow
 
 

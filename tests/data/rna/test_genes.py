@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders.faults import faults_of, kinds_of
 
-from gimp_fast.data.rna import Expression
-from gimp_fast.data.rna.genes import (
+from gimp_fast.data.rna import (
+    Expression,
     align_expression,
     filter_genes,
     gene_key,
     read_gene_list,
     read_gene_sets,
 )
-from gimp_fast.errors import FaultError
 
 GENES = [
     ("ENSG00000141510.18", "TP53", "protein_coding"),
@@ -32,12 +32,6 @@ def expression(genes=GENES) -> Expression:
     rows = [dict(zip(names, gene, strict=True)) for gene in genes]
     values = np.arange(2)[:, None] * 10 + np.arange(len(genes))
     return Expression(values.astype(np.float32), rows, "as given", [], PROVENANCE)
-
-
-def faults_of(action) -> list[tuple[str, str]]:
-    with pytest.raises(FaultError) as error:
-        action()
-    return [(fault.kind, str(fault)) for fault in error.value.faults]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +75,8 @@ def test_gene_lists(tmp_path, name, text):
         ("a.txt", b"# TP53\n", "no-genes"),
         ("a.txt", b"TP53 EGFR\n", "gene-list-file"),
         ("a.txt", b"TP53,EGFR\n", "gene-list-file"),
-        ("a.txt", "TP53\n".encode("utf-16"), "unreadable-file"),
-        ("a.txt", b"TP\xe953\n", "unreadable-file"),
+        ("a.txt", "TP53\n".encode("utf-16"), "encoding"),
+        ("a.txt", b"TP\xe953\n", "encoding"),
         ("a.csv", b"TP53\nEGFR\n", "missing-column"),
         ("a.csv", b"gene,x\nTP53\n", "row-length"),
         ("a.csv", b"gene\nNA\n", "no-genes"),
@@ -90,7 +84,7 @@ def test_gene_lists(tmp_path, name, text):
 )
 def test_bad_gene_lists(tmp_path, name, content, kind):
     (tmp_path / name).write_bytes(content)
-    assert [k for k, _ in faults_of(lambda: read_gene_list(tmp_path / name))] == [kind]
+    assert kinds_of(lambda: read_gene_list(tmp_path / name)) == [kind]
 
 
 def test_missing_files(tmp_path):
@@ -132,7 +126,7 @@ def test_gene_sets(tmp_path, name, text):
 )
 def test_bad_gene_sets(tmp_path, name, text, kind):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert [k for k, _ in faults_of(lambda: read_gene_sets(tmp_path / name))] == [kind]
+    assert kinds_of(lambda: read_gene_sets(tmp_path / name)) == [kind]
 
 
 def kept(expression: Expression) -> list[str]:
@@ -220,7 +214,7 @@ def test_all_filters_in_turn():
     ],
 )
 def test_impossible_choices(options, kinds):
-    assert [kind for kind, _ in faults_of(lambda: filter_genes(expression(), **options))] == kinds
+    assert kinds_of(lambda: filter_genes(expression(), **options)) == kinds
 
 
 def test_no_types_recorded():

@@ -9,67 +9,59 @@ from __future__ import annotations
 
 import gzip
 import os
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from builders.rna_files import (
+    SHEET,
+    star,
+    table,
+    write_h5ad,
+    write_text,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.rna import open_expression
-from gimp_fast.data.rna.genes import read_gene_list, read_gene_sets
+from gimp_fast.data.rna import (
+    open_expression,
+)
 from gimp_fast.errors import FaultError
 from gimp_fast.files import isolated
 
 EXAMPLES = int(os.environ.get("GIMP_FAST_FUZZ", "30"))
+
+
 fuzzed = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
 GENES = ("ENSG00000000003.15", "ENSG00000000005.6", "ENSG00000000419.13", "ENSG00000000457.14")
+
+
 SAMPLES = ("TCGA-00-0001-01A", "TCGA-00-0002-01A", "TCGA-00-0003-01A")
+
+
 VALUES = np.array(
     [[1.5, 2.25, 0.125, 10], [3, 4.5, 12.5, 0], [0.75, 31, 2, 6.5]], np.float32
 )  # samples × genes
-STAR_HEADER = (
-    "gene_id\tgene_name\tgene_type\tunstranded\tstranded_first\tstranded_second"
-    "\ttpm_unstranded\tfpkm_unstranded\tfpkm_uq_unstranded"
-)
-SHEET = "File ID\tFile Name\tCase ID\tSample ID\tSample Type\n"
-
-
-def star(values) -> str:
-    lines = ["# gene-model: GENCODE v36", STAR_HEADER, "N_unmapped\t\t\t9\t9\t9\t\t\t"]
-    for gene, value in zip(GENES, values, strict=True):
-        lines.append(f"{gene}\tNAME\tlncRNA\t7\t3\t4\t{value * 2:g}\t{value:g}\t{value * 3:g}")
-    return "\n".join(lines) + "\n"
-
-
-def table(corner: str, rows, columns, values, delimiter: str) -> str:
-    lines = [delimiter.join([corner, *columns])]
-    for name, cells in zip(rows, values, strict=True):
-        lines.append(delimiter.join([name, *(f"{cell:g}" for cell in cells)]))
-    return "\n".join(lines) + "\n"
 
 
 def gdc(file: Path, end: str, content: Callable[[np.ndarray], str]) -> Path:
     """A download whose first file is damaged later; returns it."""
-    rows = [SHEET]
+    rows = [f"{SHEET}\n"]
     for number, (sample, values) in enumerate(zip(SAMPLES, VALUES, strict=True)):
         name = f"f{number}{end}"
         write_text(file.parent / name, content(values))
-        rows.append(f"u\t{name}\t{sample[:12]}\t{sample}\tPrimary Tumor\n")
+        rows.append(f"u\t{name}\tx\t{sample[:12]}\t{sample}\tPrimary Tumor\n")
     write_text(file.parent / "gdc_sample_sheet.tsv", "".join(rows))
     return file.parent / f"f0{end}"
-
-
-def write_text(file: Path, text: str) -> None:
-    data = text.encode()
-    file.write_bytes(gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
 
 
 def two_columns(values) -> str:
@@ -107,33 +99,27 @@ def parquet(folder: Path, options: dict) -> Path:
     return folder / "t.parquet"
 
 
-def write_anndata(file: Path, x, kind: str) -> None:
-    import anndata
-
-    obs = pd.DataFrame({"case_id": [s[:12] for s in SAMPLES]}, index=list(SAMPLES))
-    var = pd.DataFrame({"gene_name": list("ABCD")}, index=list(GENES))
-    compression = "gzip" if kind == "csc" else None
-    anndata.AnnData(x, obs, var).write_h5ad(file, compression=compression)
-
-
 def h5ad(folder: Path, kind: str) -> Path:
     import scipy.sparse
 
+    columns = {"obs": {"case_id": [s[:12] for s in SAMPLES]}, "var": {"gene_name": list("ABCD")}}
     x = VALUES if kind == "dense" else getattr(scipy.sparse, f"{kind}_matrix")(VALUES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # anndata 0.12 cannot write the strings of pandas 3
-        with pd.option_context("future.infer_string", False):
-            write_anndata(folder / "t.h5ad", x, kind)
-    return folder / "t.h5ad"
+    compression = "gzip" if kind == "csc" else None
+    return write_h5ad(folder / "t.h5ad", x, SAMPLES, GENES, compression=compression, **columns)
 
 
 STAR_END, OLD_END = ".rna_seq.augmented_star_gene_counts.tsv", ".FPKM.txt"
+
+
 BY_GENES = table("Ensembl_ID", GENES, SAMPLES, VALUES.T, "\t")
+
+
 BY_SAMPLES = table("case_id", SAMPLES, GENES, VALUES, ",")
+
+
 FORMATS: dict[str, Callable[[Path], Path]] = {
-    "star": lambda folder: gdc(folder / "x", STAR_END, star),
-    "star-gz": lambda folder: gdc(folder / "x", f"{STAR_END}.gz", star),
+    "star": lambda folder: gdc(folder / "x", STAR_END, partial(star, GENES)),
+    "star-gz": lambda folder: gdc(folder / "x", f"{STAR_END}.gz", partial(star, GENES)),
     "two-columns": lambda folder: gdc(folder / "x", OLD_END, two_columns),
     "two-columns-gz": lambda folder: gdc(folder / "x", f"{OLD_END}.gz", two_columns),
     "matrix-tsv": plain("t.tsv", BY_GENES),
@@ -151,6 +137,8 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "h5ad-csr": lambda folder: h5ad(folder, "csr"),
     "h5ad-csc-gz": lambda folder: h5ad(folder, "csc"),
 }
+
+
 GDC = ("star", "star-gz", "two-columns", "two-columns-gz")
 
 
@@ -292,6 +280,8 @@ def test_any_bytes(cases, name, content, start):
 
 
 TEXTS = tuple(name for name in FORMATS if not name.startswith(("parquet", "h5ad")))
+
+
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252")
 
 
@@ -312,105 +302,6 @@ def test_other_encodings(cases, name, encoding, place, letter):
     check_sound(ids, expression)
     assert encoding == "utf-8-sig" or encoding in ("latin-1", "cp1252")
     assert count_changes(case, ids, expression) <= len(letter)
-
-
-CELLS = st.one_of(
-    st.text(max_size=12),
-    st.floats(width=32).map(repr),
-    st.integers().map(str),
-    st.sampled_from(
-        ["True", "1_0", "0x1", "1,5", "NA", "", "-", "1e5", "1e400", "١", " 2 ", "inf"]
-    ),
-)
-
-
-@pytest.mark.parametrize("orientation", ["genes-in-rows", "samples-in-rows"])
-@pytest.mark.parametrize("end", ["csv", "tsv", "tsv.gz"])
-@fuzzed
-@given(cell=CELLS)
-def test_any_cell(tmp_path, orientation, end, cell):
-    delimiter = "," if end == "csv" else "\t"
-    text = f"x{delimiter}a{delimiter}b\nc{delimiter}1{delimiter}2\nd{delimiter}3{delimiter}{cell}\n"
-    try:
-        write_text(tmp_path / f"t.{end}", text)
-    except UnicodeEncodeError:  # lone surrogates cannot be written
-        return
-    try:
-        source = open_expression(tmp_path / f"t.{end}", orientation=orientation)
-        values = source.read(source.samples).values
-    except FaultError:
-        return
-    expected = np.array([[1, 2], [3, float(cell.strip().strip('"'))]], np.float32)
-    assert "_" not in cell
-    assert cell.isascii()
-    np.testing.assert_array_equal(
-        values, expected if orientation == "samples-in-rows" else expected.T
-    )
-
-
-ROWS = st.lists(
-    st.lists(st.sampled_from(["1", "2.5", "A", "case_id", "", "TCGA-00-0001-01A", '"', "-3"])),
-    max_size=6,
-)
-
-
-@pytest.mark.parametrize("orientation", ["auto", "genes-in-rows", "samples-in-rows"])
-@pytest.mark.parametrize("corner", ["id", "case_id", "Hugo_Symbol\tEntrez_Gene_Id", "A_rnaseq"])
-@fuzzed
-@given(rows=ROWS, names=st.lists(st.sampled_from(["s", "t", "u", ""]), max_size=3))
-def test_any_shape(tmp_path, orientation, corner, rows, names):
-    lines = ["\t".join([corner, *names]), *("\t".join(row) for row in rows)]
-    write_text(tmp_path / "t.tsv", "\n".join(lines) + "\n")
-    try:
-        source = open_expression(tmp_path / "t.tsv", orientation=orientation)
-        expression = source.read(source.samples)
-    except FaultError:
-        return
-    check_sound([sample.barcode for sample in source.samples], expression)
-
-
-COLUMNS = st.one_of(
-    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
-    st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=2),
-    st.sampled_from(
-        [
-            [True, False],
-            ["1", "2"],
-            [b"a", b"b"],
-            [None, 1.5],
-            [None, None],
-            [pd.Timestamp("2020-01-01")] * 2,
-            [[1.0], [2.0]],
-            [np.nan, 1],
-            [1e300, 1],
-            pd.Categorical(["a", "b"]),
-            pd.array([1, None], "Int8"),
-            np.array([1, 2], np.float16),
-            np.array([1, 2], np.uint8),
-        ]
-    ),
-)
-NUMBERS = "iuf"
-
-
-@pytest.mark.parametrize("orientation", ["genes-in-rows", "samples-in-rows"])
-@fuzzed
-@given(column=COLUMNS)
-def test_any_parquet_column(tmp_path, orientation, column):
-    frame = pd.DataFrame({"id": ["a", "b"], "x": [1.0, 2.0], "y": column})
-    frame.to_parquet(tmp_path / "t.parquet")
-    try:
-        source = open_expression(tmp_path / "t.parquet", orientation=orientation)
-        values = source.read(source.samples).values
-    except FaultError:
-        finite = frame["y"].dtype.kind in NUMBERS and np.isfinite(
-            np.asarray(frame["y"].astype("float64"), np.float32)
-        )
-        assert not np.all(finite)
-        return
-    expected = frame[["x", "y"]].to_numpy(np.float32)
-    expected = expected if orientation == "samples-in-rows" else expected.T
-    np.testing.assert_array_equal(values, expected)
 
 
 DTYPES = ("<f2", "<f4", "<f8", ">f4", "i1", "<u8", ">i4", "?", "<c8", "S3", "<f4")
@@ -478,54 +369,3 @@ def test_sample_sheets(cases, share, bit, cut):
     # a flip changes one name; a sheet that is cut at a line end lists fewer samples
     known = [s.barcode in SAMPLES for s in source.samples]
     assert sum(known) >= len(known) - 1
-
-
-LISTS = {
-    "list.txt": "# mine\nTP53\nRP11-34P13.7\nENSG00000141510.18\n",
-    "list.csv": "n,gene,note\n1,TP53,\n2,EGFR,x\n",
-    "list.tsv.gz": "symbol\tn\nTP53\t1\nEGFR\t2\n",
-    "sets.gmt": "A\thttp://x\tTP53\tEGFR\nB\tna\tKRAS\n",
-    "sets.csv": "A,B\nTP53,KRAS\nEGFR,\n",
-    "sets.csv.gz": "A,B\nTP53,KRAS\nEGFR,\n",
-}
-
-
-def read_names(file: Path) -> list[str]:
-    if file.name.startswith("list"):
-        return read_gene_list(file)
-    sets = read_gene_sets(file)
-    return [*sets, *(gene for genes in sets.values() for gene in genes)]
-
-
-@pytest.mark.parametrize("name", LISTS)
-@fuzzed
-@given(**DAMAGE)
-def test_damaged_gene_lists(tmp_path, name, share, bit, cut):
-    file = tmp_path / name
-    write_text(file, LISTS[name])
-    whole = read_names(file)
-    file.write_bytes(damage(file.read_bytes(), share, bit, cut))
-    try:
-        names = read_names(file)
-    except FaultError:
-        return
-    assert names
-    assert all(isinstance(name, str) and name == name.strip() and name for name in names)
-    assert file.suffix != ".gz" or names == whole
-
-
-@pytest.mark.parametrize("name", LISTS)
-@fuzzed
-@given(
-    content=st.one_of(
-        st.binary(max_size=200),
-        st.text(max_size=100).map(lambda text: text.encode(errors="replace")),
-    )
-)
-def test_any_gene_list(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    try:
-        names = read_names(tmp_path / name)
-    except FaultError:
-        return
-    assert all(names)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.names import PARTS, site_of
 from gimp_fast.data.tables import (
     check_split,
     make_split,
@@ -17,7 +17,6 @@ from gimp_fast.data.tables import (
     read_labels,
     read_splits,
     shared_sites,
-    site_of,
     sites_from_table,
     split_files,
 )
@@ -347,14 +346,6 @@ def test_leaks_are_found():
     assert shared_sites(parts, {"a": "x", "b": "x", "c": "y", "d": "x"}) == 1
 
 
-@pytest.mark.parametrize(
-    ("case", "site"),
-    [("TCGA-05-4244", "05"), ("TCGA-A7-A0CE-01Z", "A7"), ("SYNT-00-0001", None), ("007", None)],
-)
-def test_site_of_a_barcode(case, site):
-    assert site_of(case) == site
-
-
 def test_sites_from_a_table(tmp_path):
     file = write(tmp_path / "l.csv", "case_id,slide_id,hospital\n01,s,05\n01,t,05\n02,u,\n3,v,x\n")
     assert sites_from_table(file, "hospital") == {"01": "05", "3": "x"}
@@ -366,7 +357,7 @@ def test_sites_from_a_table(tmp_path):
 
 
 def real_labels(folder: Path):
-    rows, _ = read_labels(folder / "tcga_nsclc" / "slides.csv")
+    rows = read_labels(folder / "tcga_nsclc" / "slides.csv").value
     return {row.case_id: row.label for row in rows}, {row.slide_id: row.case_id for row in rows}
 
 

@@ -1,0 +1,52 @@
+"""The words of the data: columns, barcodes, parts, and the choices of ``prepare``.
+
+Imports nothing heavy, so that ``--help`` can list the choices.
+"""
+
+from __future__ import annotations
+
+import re
+
+PARTS = ("train", "val", "test")
+# The first of these that a table has names its patients.
+PATIENT_COLUMNS = ("case_id", "PATIENT", "patient_id", "patient", "submitter_id")
+SYNTHETIC_ENCODER = "synthetic"
+
+PATCH_ORDERS = ("file", "row", "column", "hilbert")
+# Type of a packed store -> safetensors' name, numpy's; numpy has no bfloat16 and sees its bits.
+STORE_DTYPES = {"fp16": ("F16", "<f2"), "bf16": ("BF16", "<u2"), "fp32": ("F32", "<f4")}
+# Name on the command line -> name in cohorts.
+TRANSFORMS = {"log2": "log2(x+1)", "log1p": "log1p", "as-given": "as given"}
+# Unit of GDC files -> suffix of the two-column files that GDC gave out before 2022.
+RNA_COLUMNS = {
+    "fpkm_unstranded": ".FPKM.txt",
+    "fpkm_uq_unstranded": ".FPKM-UQ.txt",
+    "tpm_unstranded": None,
+    "unstranded": ".htseq.counts",
+}
+GENES_IN_ROWS, SAMPLES_IN_ROWS = "genes-in-rows", "samples-in-rows"
+ORIENTATIONS = ("auto", GENES_IN_ROWS, SAMPLES_IN_ROWS)
+PRIMARY = ("01",)  # TCGA's code of a primary tumour
+
+# Groups: patient, tissue source site, and in SAMPLE_BARCODE the code of the sample type.
+_PATIENT = r"([A-Z0-9]{4}-([A-Z0-9]{2})-[A-Z0-9]{4})"
+SAMPLE_BARCODE = re.compile(rf"{_PATIENT}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
+_TCGA = re.compile(rf"(?=TCGA-){_PATIENT}(?![A-Za-z0-9])")
+
+
+def patient_of(identifier: str) -> str:
+    """``TCGA-XX-XXXX`` if the id of a slide, sample or case starts so; else the id itself."""
+    barcode = _TCGA.match(identifier)
+    return barcode[1] if barcode else identifier
+
+
+def patient_of_sample(identifier: str) -> str:
+    """The patient in a sample's barcode, of any project that uses TCGA's form; else the id."""
+    barcode = SAMPLE_BARCODE.fullmatch(identifier)
+    return barcode[1] if barcode else identifier
+
+
+def site_of(case_id: str) -> str | None:
+    """Tissue source site, characters 6-7 of a TCGA barcode; None for any other id."""
+    barcode = _TCGA.match(case_id)
+    return barcode[2] if barcode else None

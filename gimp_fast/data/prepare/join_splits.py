@@ -1,0 +1,118 @@
+"""Reads or makes the splits of the patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gimp_fast.data.cohort_files import Rows, dropped_row
+from gimp_fast.data.names import site_of
+from gimp_fast.data.prepare.options import PrepareOptions
+from gimp_fast.data.tables import (
+    LabelRow,
+    ReadSplit,
+    make_splits,
+    read_splits,
+    shared_sites,
+    sites_from_table,
+    split_files,
+)
+from gimp_fast.errors import Fault, FaultError, Read
+
+
+@dataclass(frozen=True)
+class JoinedSplits:
+    """Splits of the cohort's patients.
+
+    Attributes:
+        rows: split -> rows of case_id, split.
+        notes: split -> how it was made, if that needs an explanation.
+        dropped: entries that are left out; rows of ``dropped.csv``.
+    """
+
+    rows: dict[str, Rows] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    dropped: Rows = field(default_factory=list)
+
+
+def join_splits(
+    options: PrepareOptions, labels: Sequence[LabelRow], *, unlabelled: Rows
+) -> Read[JoinedSplits]:
+    """Read the given splits, or make new ones; none for patients to predict.
+
+    Args:
+        options: what to join.
+        labels: rows of the patients.
+        unlabelled: rows of ``dropped.csv`` of those left out because they have no label; splits may
+            name them.
+    """
+    if not options.labels or not labels:
+        return Read(JoinedSplits())
+    label_of = {row.case_id: row.label for row in labels}
+    dropped: Rows = []
+    faults: tuple[Fault, ...] = ()
+    splits: dict[str, ReadSplit] = {}
+    try:
+        sites = _sites(label_of, options)
+        if options.splits:
+            splits, dropped, faults = _read_all(options, labels, label_of, unlabelled)
+        else:
+            splits = _make_new(options, label_of, sites)
+    except FaultError as error:
+        return Read(JoinedSplits(), error.faults)
+    rows, notes = {}, {}
+    for name, split in splits.items():
+        rows[name] = [{"case_id": c, "split": part} for c, part in sorted(split.parts.items())]
+        shared = shared_sites(split.parts, sites)
+        leak = f"hospitals on both sides, in train and in test: {shared}" if shared else ""
+        if note := "; ".join(filter(None, [split.note, leak])):
+            notes[name] = note
+    return Read(JoinedSplits(rows, notes, dropped), faults)
+
+
+def _sites(label_of: dict[str, str], options: PrepareOptions) -> dict[str, str]:
+    """case_id -> site, for known sites."""
+    if options.site_column:
+        return sites_from_table(options.labels, options.site_column)
+    return {case: site for case in label_of if (site := site_of(case))}
+
+
+def _make_new(
+    options: PrepareOptions, label_of: dict[str, str], sites: dict[str, str]
+) -> dict[str, ReadSplit]:
+    by_site = sites if options.site_splits else None
+    splits = make_splits(label_of, folds=options.folds, sites=by_site, seed=options.seed)
+    kind = "site-preserving" if options.site_splits else "stratified"
+    shares = "60/20/20" if options.folds == 1 else f"fold of {options.folds}"
+    note = f"new, {kind}, {shares}, seed {options.seed}"
+    return {name: ReadSplit(parts, note) for name, parts in splits.items()}
+
+
+def _read_all(
+    options: PrepareOptions,
+    labels: Sequence[LabelRow],
+    label_of: dict[str, str],
+    unlabelled: Rows,
+) -> tuple[dict[str, ReadSplit], Rows, tuple[Fault, ...]]:
+    """The splits of all files, without unlabelled patients; what is left out; and all faults."""
+    case_of_slide = {row.slide_id: row.case_id for row in labels if row.slide_id}
+    case_of_slide |= {row["id"]: row["case_id"] for row in unlabelled if row["item"] == "slide"}
+    known = set(label_of) | {row["case_id"] for row in unlabelled}
+    splits: dict[str, ReadSplit] = {}
+    dropped: Rows = []
+    faults: list[Fault] = []
+    for file in split_files(options.splits):
+        try:
+            in_file = read_splits(file, case_of_slide, known, label_of, seed=options.seed)
+        except FaultError as error:
+            faults += error.faults
+            continue
+        for name, split in in_file.items():
+            for case in sorted(split.parts.keys() - label_of.keys()):
+                dropped.append(dropped_row("split-entry", case, case, "no label", file))
+            for case in sorted(label_of.keys() - split.parts.keys()):
+                reason = "in no part of this split"
+                dropped.append(dropped_row("split-entry", case, case, reason, file))
+            parts = {case: part for case, part in split.parts.items() if case in label_of}
+            splits[name] = ReadSplit(parts, split.note)
+    return splits, dropped, tuple(faults)

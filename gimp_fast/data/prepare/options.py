@@ -1,0 +1,162 @@
+"""The options of ``prepare``, declared once: for Python and for the command line.
+
+Imports nothing heavy, so that ``--help`` does not wait for numpy and pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gimp_fast.data.names import (
+    ORIENTATIONS,
+    PATCH_ORDERS,
+    PRIMARY,
+    RNA_COLUMNS,
+    STORE_DTYPES,
+    TRANSFORMS,
+)
+from gimp_fast.options import option
+
+_TABLES, _SLIDES = "labels and splits", "slides"
+
+
+@dataclass(frozen=True)
+class RnaOptions:
+    """Which expression to read, and which of its samples and genes."""
+
+    paths: tuple[Path, ...] = option(
+        (),
+        "folders of GDC files, or tables; of several, the genes that all of them have",
+        flag="--rna",
+        parse=Path,
+        metavar="FILE_OR_DIR",
+    )
+    sample_sheet: Path | None = option(
+        None, "default: gdc_sample_sheet*.tsv in the RNA folder", parse=Path
+    )
+    column: str | None = option(
+        None,
+        "unit of GDC files (default: fpkm_unstranded, or that of --genes-of)",
+        flag="--rna-column",
+        choices=tuple(RNA_COLUMNS),
+    )
+    transform: str | None = option(
+        None,
+        "default: log2(x+1) for GDC files; none for tables, which their authors have transformed",
+        choices=TRANSFORMS,
+    )
+    sample_types: tuple[str, ...] = option(
+        PRIMARY,
+        "TCGA's codes of the samples to use: 01 primary tumour (default), 06 metastasis, "
+        "03 leukaemia",
+        metavar="CODE",
+    )
+    orientation: str = option("auto", "of tables", choices=ORIENTATIONS)
+    layer: str | None = option(None, "of an AnnData file (default: X)")
+    gene_types: tuple[str, ...] = option(
+        (), "biotypes to keep, e.g. protein_coding", metavar="TYPE"
+    )
+    genes: Path | None = option(
+        None, "list of genes to keep, in this order", parse=Path, metavar="FILE"
+    )
+    gene_sets: Path | None = option(
+        None,
+        "signatures (.gmt, or a csv with one per column): keep their genes, and make each "
+        "signature a group of the gene encoder",
+        parse=Path,
+        metavar="FILE",
+    )
+    genes_of: Path | None = option(
+        None,
+        "align new patients to the ordered gene list, unit and transform of a cohort, a run, an "
+        "exported model or a checkpoint; genes that were not measured are reported",
+        parse=Path,
+        metavar="COHORT_OR_RUN",
+    )
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to join into a cohort.
+
+    Attributes:
+        rna: expression; without paths, a cohort without RNA.
+        synthetic: whether the patients are generated.
+        progress: show progress bars.
+    """
+
+    labels: Path | None = option(
+        None, "table of patients, slides and labels", parse=Path, metavar="FILE"
+    )
+    cases: Path | None = option(
+        None,
+        "for prediction: table of case_id, slide_id and, if known, label",
+        parse=Path,
+        metavar="FILE",
+    )
+    out: Path | None = option(
+        None, "cohort folder to write; new or empty", parse=Path, metavar="DIR"
+    )
+    name: str | None = option(None, "name of the cohort (default: that of the folder)")
+    allow_missing_modality: bool = option(
+        False,
+        "keep patients without RNA, and patients with an empty slide_id; needed for a cohort "
+        "without --rna or without --slides",
+    )
+    seed: int = option(0, "for new splits and synthetic patients (default: 0)", parse=int)
+    workers: int | None = option(
+        None, "processes that read files (default: one per core)", parse=int
+    )
+    label_column: str = option("label", "column of the labels (default: label)", group=_TABLES)
+    slide_table: Path | None = option(
+        None,
+        "STAMP's slide table, if --labels is its clini table",
+        parse=Path,
+        metavar="FILE",
+        group=_TABLES,
+    )
+    splits: tuple[Path, ...] = option(
+        (),
+        "default: a new stratified 60/20/20 split of patients",
+        parse=Path,
+        metavar="FILE_OR_DIR",
+        group=_TABLES,
+    )
+    folds: int = option(
+        1, "make this many stratified folds instead, 3 or more", parse=int, group=_TABLES
+    )
+    site_splits: bool = option(
+        False,
+        "make splits with all patients of a hospital in one part; its code is read from TCGA "
+        "barcodes, or from --site-column",
+        group=_TABLES,
+    )
+    site_column: str | None = option(
+        None, "column of the labels table that names the hospital", group=_TABLES
+    )
+    slides: tuple[Path, ...] = option(
+        (),
+        "folders of feature files, which stay where they are",
+        parse=Path,
+        metavar="DIR",
+        group=_SLIDES,
+    )
+    order: str = option(
+        "file",
+        "order of a slide's patches, by coordinates; with hilbert a window is a compact piece of "
+        "tissue (default: that of the file)",
+        choices=PATCH_ORDERS,
+        group=_SLIDES,
+    )
+    pack: str | None = option(
+        None,
+        "copy all features into one file with checksums, which is read at the speed of memory "
+        "(fp16 if no type is given)",
+        choices=tuple(STORE_DTYPES),
+        const="fp16",
+        group=_SLIDES,
+    )
+    rna: RnaOptions = field(default_factory=RnaOptions)
+    synthetic: bool = False
+    progress: bool = False

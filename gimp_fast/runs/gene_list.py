@@ -1,0 +1,51 @@
+"""Reads the gene list to which new patients are aligned, wherever it is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gimp_fast.data.prepare.gene_reference import (
+    GeneReference,
+    is_cohort,
+    make_gene_reference,
+    read_cohort_genes,
+    unreadable_genes,
+)
+from gimp_fast.errors import GimpError, Read
+from gimp_fast.runs import layout
+
+_STAGES = ("finetune", "last")
+
+
+def read_gene_reference(path: str | Path) -> Read[GeneReference | None]:
+    """The gene list of a cohort folder, a run folder, an exported model, or a checkpoint.
+
+    Its value is None, with a fault, if the path is none of them or holds no genes.
+    """
+    path = Path(path)
+    if is_cohort(path):
+        return read_cohort_genes(path)
+    try:
+        facts = json.loads(_state_of(path))["cohort"]
+    except (GimpError, KeyError, TypeError, ValueError) as error:
+        return unreadable_genes(path, error)
+    return make_gene_reference(path, facts)
+
+
+def _state_of(path: Path) -> str:
+    """The JSON in the header of a checkpoint, of which no weights are read."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.is_dir():
+        files = [layout.checkpoint_file(path, name) for name in _STAGES]
+        files.append(path / layout.WEIGHTS)
+        path = next((file for file in files if file.is_file()), files[0])
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = (file.metadata() or {}).get(layout.STATE_KEY)
+    except (OSError, SafetensorError) as error:
+        raise GimpError(str(error)) from error
+    if state is None:
+        raise GimpError("a safetensors file that is not a checkpoint of gimp_fast")
+    return state

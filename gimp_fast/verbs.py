@@ -1,0 +1,130 @@
+"""What a notebook does with the package, in one call each; the commands call the same functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gimp_fast.data.cohort import Cohort, open_cohort
+from gimp_fast.data.prepare.assemble import Checked, check
+from gimp_fast.data.prepare.cohort_writer import write_cohort
+from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
+from gimp_fast.errors import GimpError, Read
+from gimp_fast.options import make_options
+from gimp_fast.runs.gene_list import read_gene_reference
+
+if TYPE_CHECKING:
+    from gimp_fast.training import TrainConfig
+
+__all__ = ["check_cohort", "open_cohort", "prepare_cohort", "train_model"]
+
+
+def prepare_cohort(options: PrepareOptions | None = None, **fields: Any) -> Cohort:
+    """Check slides, RNA, labels and splits, write them as a cohort folder, and open it.
+
+        cohort = prepare_cohort(
+            slides="h5_files", rna="gdc_download", labels="labels.csv", out="cohort"
+        )
+
+    Args:
+        options: what to join.
+        **fields: fields of ``PrepareOptions`` and ``RnaOptions``, instead of ``options`` or to
+            replace some of them. Text is accepted for a path, and one value where several are
+            possible; ``rna`` is the path or paths of expression.
+
+    Raises:
+        FaultError: all faults of the input; nothing has been written.
+        GimpError: no ``out``, an unknown field, or a folder that cannot be written.
+    """
+    options = _options(options, fields)
+    if options.out is None:
+        raise GimpError("prepare_cohort: found no `out`; expected the folder to write")
+    write_cohort(options.out, check_cohort(options).need_contents(), options.progress)
+    return open_cohort(options.out)
+
+
+def check_cohort(options: PrepareOptions | None = None, **fields: Any) -> Checked:
+    """What ``prepare_cohort`` would write, and all faults; nothing is written.
+
+    Args:
+        options, **fields: as in ``prepare_cohort``.
+    """
+    options = _options(options, fields)
+    genes_of = options.rna.genes_of
+    return check(options, read_gene_reference(genes_of) if genes_of else Read(None))
+
+
+def train_model(
+    cohort: str | Path | Cohort,
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    preset: str = "paper",
+    resume: bool = False,
+    stages: Sequence[str] | None = None,
+    report: bool = True,
+    log: Callable[[str], None] = print,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Train a model on a cohort, evaluate it on the test patients, and write ``report.html``.
+
+        metrics = train_model("cohort", "runs/first", preset="small", method="mcat", seed=1)
+        metrics["test"]["accuracy"]
+
+    Args:
+        cohort: cohort folder, or an open cohort.
+        out: run folder; must not hold a run, unless that run is to be resumed.
+        config: the configuration; None makes one of ``preset`` and ``fields``.
+        preset: a name of :func:`gimp_fast.training.presets`.
+        resume: continue after the last checkpoint of the run in ``out``; start if there is none.
+        stages: names of the stages to run; None runs all.
+        report: write ``report.html`` once the model is evaluated.
+        log: called with one line of text for each event.
+        **fields: fields of :class:`gimp_fast.training.TrainConfig`; a mapping changes some fields
+            of a section, e.g. ``finetune={"lr": 3e-4}``.
+
+    Returns:
+        The contents of ``metrics.json``; see :func:`gimp_fast.training.train`.
+
+    Raises:
+        GimpError: the cohort, the configuration or the run folder do not fit, or the loss is not
+            finite.
+        StoppedError: a signal asked the run to stop; its state is saved.
+    """
+    from gimp_fast.report import write_report
+    from gimp_fast.training import load_config, train
+    from gimp_fast.training.distributed import is_first_rank
+
+    if config is None:
+        config = load_config(preset, fields=fields)
+    elif fields:
+        raise GimpError(f"train_model: found a config and {', '.join(fields)}; expected either")
+    metrics = train(config, cohort, Path(out), resume=resume, stages=stages, log=log)
+    evaluated = stages is None or "finetune" in stages
+    if report and evaluated and is_first_rank():
+        log(f"report: {write_report(out)}")
+    return metrics
+
+
+def _options(options: PrepareOptions | None, fields: dict[str, Any]) -> PrepareOptions:
+    """The options with these fields; those of ``RnaOptions`` go to ``options.rna``."""
+    options = options or PrepareOptions()
+    if "rna" in fields and not isinstance(fields["rna"], RnaOptions):
+        fields = {**fields, "paths": fields["rna"]}
+        del fields["rna"]
+    of_rna = {field.name for field in dataclasses.fields(RnaOptions)}
+    known = of_rna | {field.name for field in dataclasses.fields(PrepareOptions)}
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        expected = ", ".join(sorted(known - {"paths"}))
+        raise GimpError(f"prepare_cohort: found {', '.join(unknown)}; expected some of {expected}")
+    given = {name: value for name, value in fields.items() if name in of_rna}
+    rna = make_options(RnaOptions, **{**_values(fields.get("rna", options.rna)), **given})
+    others = {name: value for name, value in fields.items() if name not in of_rna}
+    return make_options(PrepareOptions, **{**_values(options), **others, "rna": rna})
+
+
+def _values(options: PrepareOptions | RnaOptions) -> dict[str, Any]:
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
