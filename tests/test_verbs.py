@@ -46,7 +46,7 @@ def test_a_configuration_and_fields_are_one_too_many(cohort_folder, tmp_path):
 
 
 def test_fields_that_do_not_exist_are_named(cohort_folder, tmp_path):
-    with pytest.raises(FaultError, match="finetune.learning_rate"):
+    with pytest.raises(FaultError, match=r"finetune\.learning_rate"):
         gimp_fast.train_model(cohort_folder, tmp_path / "run", finetune={"learning_rate": 1})
 
 

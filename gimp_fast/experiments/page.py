@@ -18,6 +18,7 @@ from gimp_fast.experiments.tables import Grid
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
+from gimp_fast.runs import layout
 
 MOST_CURVES = 5
 FEWEST_FOR_TSNE = 10
@@ -78,7 +79,7 @@ def write_page(
         notes=notes,
         figures=shown,
     )
-    report = out / "report.html"
+    report = out / layout.REPORT
     write_text(report, page)
     return report
 
