@@ -61,16 +61,66 @@ __all__ = [
     "available",
     "build",
     "model_class",
+    "register",
 ]
 
 
 def available() -> tuple[str, ...]:
-    """Names that :func:`build` knows."""
+    """Names of the models that :func:`build` can make."""
     return tuple(_MODELS)
 
 
+def register(name: str, model_class: type[PatientModel]) -> None:
+    """Add a model under a name, for :func:`build` and for training with ``method=<name>``.
+
+    Call it in every process, before the name is used::
+
+        class LinearSettings(ModelSettings):
+            dropout: float = 0.0
+
+        class LinearConfig(LinearSettings, Sizes):
+            pass
+
+        class Linear(PatientModel):
+            title, reads = "Linear", ("rna",)
+            settings_class, config_class = LinearSettings, LinearConfig
+
+            def __init__(self, config, backend="auto"):
+                super().__init__(config)
+                self.dropout = nn.Dropout(config.dropout)
+                self.head = nn.Linear(config.num_genes, config.num_classes)
+
+            def vectors(self, inputs):  # (B, G)
+                return self.dropout(inputs.genes)
+
+            def classify(self, representation):  # (B, G) -> logits (B, classes)
+                return self.head(representation.vectors)
+
+        models.register("linear", Linear)
+
+    Args:
+        name: the name of the method in configurations and runs.
+        model_class: constructed as ``model_class(config, backend=...)``.
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: not a :class:`PatientModel` with ``title``, ``settings_class``, ``config_class``
+            and ``reads``.
+    """
+    if name in _MODELS:
+        raise ValueError(f"model {name!r} is taken by {_MODELS[name].__name__}; choose another")
+    if not (isinstance(model_class, type) and issubclass(model_class, PatientModel)):
+        raise TypeError(
+            f"model {name!r}: found {model_class!r}; expected a subclass of PatientModel"
+        )
+    facts = ("title", "settings_class", "config_class", "reads")
+    if missing := [fact for fact in facts if not hasattr(model_class, fact)]:
+        raise TypeError(f"model {name!r}: {model_class.__name__} lacks {', '.join(missing)}")
+    _MODELS[name] = model_class
+
+
 def model_class(name: str) -> type[PatientModel]:
-    """The class of the model called `name`.
+    """The class of a model.
 
     Raises:
         ValueError: unknown name.
@@ -81,15 +131,15 @@ def model_class(name: str) -> type[PatientModel]:
 
 
 def build(name: str, config: Sizes | Mapping[str, Any], backend: str = "auto") -> PatientModel:
-    """The model called `name`.
+    """A new model.
 
     Args:
         name: one of :func:`available`.
         config: its configuration, as an object or as a mapping of its fields.
-        backend: of the operators, see :func:`gimp_fast.ops.available_backends`.
+        backend: for its operators, see :func:`gimp_fast.ops.available_backends`.
 
     Raises:
-        ValueError: unknown name, or a configuration that does not validate.
+        ValueError: unknown name, or a configuration that is not valid.
     """
-    chosen = model_class(name)
-    return chosen(chosen.config_class.model_validate(config), backend=backend)
+    cls = model_class(name)
+    return cls(cls.config_class.model_validate(config), backend=backend)

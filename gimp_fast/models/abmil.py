@@ -27,7 +27,7 @@ class ABMILSettings(ModelSettings):
 
 
 class ABMILConfig(ABMILSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class ABMIL(PatientModel):
@@ -36,6 +36,7 @@ class ABMIL(PatientModel):
     h = ReLU(W x),  z = Σ softmax(s(h))_i h_i,  P̂ = softmax(W_c z)
     """
 
+    title = "ABMIL"
     settings_class, config_class, reads = ABMILSettings, ABMILConfig, ("slide",)
 
     def __init__(self, config: ABMILConfig, backend: str = "auto"):
@@ -55,5 +56,5 @@ class ABMIL(PatientModel):
         return self.head(representation.vectors)
 
     def attention(self, inputs: PatientInputs) -> Tensor:
-        """(T, 1) of each patch; sums to one over a bag."""
+        """(T, 1), the attention of each patch; it sums to one over a bag."""
         return self.pool(self.embed(inputs.patches), inputs.bags)[1]

@@ -1,4 +1,4 @@
-"""What pre-training by alignment shares: GiMP's encoders, projections, contrast of patients."""
+"""The common part of models that are pre-trained by alignment of slides with genes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Gather = Callable[[Tensor], Tensor]
 
 
 class AlignedSettings(GiMPSettings):
-    """Architecture of GiMP's encoders and head, and what aligns them.
+    """Architecture of GiMP's encoders and head, and settings of the alignment.
 
     Attributes:
         projection_dim: width of the space in which slides and genes are compared.
@@ -30,18 +30,18 @@ class AlignedSettings(GiMPSettings):
     @classmethod
     def _has_fragments(cls, gene_encoder: str) -> str:
         if gene_encoder != "group_msa":
-            raise ValueError("group_msa, whose gene fragments are what slides are aligned with")
+            raise ValueError("group_msa, because slides are aligned with its gene fragments")
         return gene_encoder
 
 
 class AlignedModel(GiMP):
     """GiMP's encoders and head, pre-trained by aligning slides with genes, without labels.
 
-    Models for images and reports: a window of patches stands for an image, the expression profile
-    for its report, fragments of it for the words, and CLS_img and CLS_ge for the global
-    representations. Encoders, head and fine-tuning are those of GiMP, so that only pre-training is
-    compared; projections serve it alone. The gene encoder is trained with the rest, never by labels
-    before.
+    The methods were made for images and reports. Here a window of patches replaces the image, the
+    expression profile the report, its fragments the words, and CLS_img and CLS_ge the global
+    representations. Encoders, head and fine-tuning are those of GiMP, so that only pre-training
+    differs; projections are used in pre-training only. The gene encoder is trained with the rest,
+    not by labels before.
 
     Attributes:
         views: windows of each patient in a step.
@@ -49,7 +49,7 @@ class AlignedModel(GiMP):
         word_genes: (W, fragment size) bool, True = a gene.
 
     Raises:
-        ValueError: not both modalities.
+        ValueError: the configuration does not have both modalities.
     """
 
     reads = ("both",)
@@ -58,9 +58,12 @@ class AlignedModel(GiMP):
 
     def __init__(self, config: GiMPConfig, backend: str = "auto"):
         if config.modalities != "both":
-            raise ValueError(f"slides are aligned with genes; modalities: {config.modalities!r}")
+            raise ValueError(
+                f"modalities is {config.modalities!r}; expected 'both', because slides are aligned "
+                "with genes"
+            )
         super().__init__(config, backend)
-        self.decoder = None  # of masked patches, which are not modelled here
+        self.decoder = None  # these models have no masked patches
         self.project_slide = projection(config.dim, config.projection_dim)
         self.project_genes = projection(config.dim, config.projection_dim)
         genes = self.gene_encoder.gene_mask
@@ -70,18 +73,18 @@ class AlignedModel(GiMP):
 
     @abstractmethod
     def alignment_terms(self, windows: Tensor, genes: Tensor, gather: Gather) -> dict[str, Tensor]:
-        """Weighted terms of one pre-training step, of which the sum is minimised.
+        """Weighted terms of one pre-training step, whose sum is minimised.
 
         Args:
-            windows: (b, views, L, C) contiguous patch windows of this process's patients, all of
-                whom have both modalities.
+            windows: (b, views, L, C) contiguous patch windows of the patients of this process, who
+                all have both modalities.
             genes: (b, G) their scaled expression.
-            gather: (b, ...) rows -> those of the patients of all processes.
+            gather: collects rows (b, ...) of the patients of all processes.
 
         Returns:
-            By name: scalars computed from the patients of all processes, and terms (b,) of this
-            process's patients each, to be averaged. What follows a ``gather`` has no parameters,
-            since each process would add their whole gradient.
+            Terms by name. A scalar is computed from the patients of all processes; (b,) has a value
+            for each patient of this process, to be averaged. Nothing after a ``gather`` may have
+            parameters, because each process would add their whole gradient.
         """
 
     def aligned_modules(self) -> Iterator[nn.Module]:
@@ -96,12 +99,12 @@ class AlignedModel(GiMP):
     def contrast(
         self, cls_img: Tensor, cls_ge: Tensor, gather: Gather, first_weight: float = 0.5
     ) -> Tensor:
-        """InfoNCE of the projected pairs among all patients, scalar.
+        """InfoNCE of the projected pairs among the patients of all processes, a scalar.
 
         Args:
             cls_img, cls_ge: (b, d).
             gather: as in :meth:`alignment_terms`.
-            first_weight: of the direction from slide to genes.
+            first_weight: weight of the direction from slide to genes.
         """
         slide = gather(unit_rows(self.project_slide(cls_img)))
         rna = gather(unit_rows(self.project_genes(cls_ge)))
@@ -109,5 +112,5 @@ class AlignedModel(GiMP):
 
 
 def projection(dim: int, out: int) -> nn.Sequential:
-    """W₂ GELU(W₁ LN(x)). The public codes normalise over the batch, which here has few patients."""
+    """W₂ GELU(W₁ LN(x)). Public codes normalise over the batch, but ours has few patients."""
     return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, out))

@@ -1,4 +1,4 @@
-"""What all models share: sizes, settings, and how they are called."""
+"""The interface of all models: settings, sizes, representations, losses."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Modalities = Literal["both", "slide", "rna"]
 
 
 class ModelSettings(BaseModel):
-    """Architecture: what a user chooses."""
+    """Architecture, as far as a user chooses it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Sizes(BaseModel):
-    """Architecture: what the cohort gives.
+    """Architecture, as far as the cohort decides it.
 
     Attributes:
         num_classes: number of classes.
         feature_dim: C, width of the patch embeddings.
         num_genes: G.
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
-            leaves the cut to the model.
+            lets the model form the groups.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,11 +51,11 @@ class Sizes(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """What a model classifies, and what it saw of each patient.
+    """The vectors that a model classifies, and the modalities that they come from.
 
     Attributes:
         vectors: (B, ·), all that :meth:`PatientModel.classify` needs.
-        slide, rna: who had which modality.
+        slide, rna: which patients had the modality.
     """
 
     vectors: Tensor
@@ -69,11 +69,11 @@ class Representation:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Of one supervised step.
+    """Logits and losses of one supervised step.
 
     Attributes:
         logits: (B, classes).
-        loss: (B,) of each patient, to be averaged.
+        loss: (B,), the loss of each patient, to be averaged.
     """
 
     logits: Tensor
@@ -83,18 +83,19 @@ class Outcome:
 class PatientModel(nn.Module, ABC):
     """Slides and RNA of patients -> classes.
 
-    All models take the same :class:`PatientInputs`; one that has no use for a modality leaves it
-    unread.
+    All models take the same :class:`PatientInputs`, and ignore a modality that they do not use.
 
     Attributes:
-        settings_class: what a user chooses.
-        config_class: that, and what the cohort gives.
-        reads: modalities that it can be built for; the first is the default.
+        title: name of the model for people to read.
+        settings_class: the settings that a user chooses.
+        config_class: these settings, and the sizes that the cohort decides.
+        reads: modalities that the model can be built for; the first is the default.
         pretraining: ``"gimp"`` (masked patches, triplets), ``"alignment"`` (slides with genes) or
             None.
-        supervised_genes: whether its gene encoder is trained before, by labels, and frozen.
+        supervised_genes: True if its gene encoder is first trained by labels, and then frozen.
     """
 
+    title: ClassVar[str]
     settings_class: ClassVar[type[ModelSettings]]
     config_class: ClassVar[type[Sizes]]
     reads: ClassVar[tuple[Modalities, ...]]
@@ -107,68 +108,72 @@ class PatientModel(nn.Module, ABC):
 
     @abstractmethod
     def vectors(self, inputs: PatientInputs) -> Tensor:
-        """(B, ·), all that :meth:`classify` needs of each patient."""
+        """(B, ·), all that :meth:`classify` needs to know of each patient."""
 
     @abstractmethod
     def classify(self, representation: Representation) -> Tensor:
-        """Logits (B, classes) of what :meth:`represent` gave."""
+        """Logits (B, classes) of the result of :meth:`represent`."""
 
     def represent(self, inputs: PatientInputs) -> Representation:
-        """The vectors of patients, and which modalities they come from."""
+        """The vectors of the patients, and the modalities that they come from."""
         return Representation.of(self.vectors(inputs), inputs)
 
     def forward(self, *inputs, **fields) -> Tensor:
         """Logits (B, classes).
 
         Args:
-            inputs: :class:`PatientInputs`, or what :meth:`PatientInputs.of` makes them from, e.g.
-                ``model(patches=patches, genes=genes)``.
+            inputs: :class:`PatientInputs`, or the arguments of :meth:`PatientInputs.of`, for
+                example ``model(patches=patches, genes=genes)``.
+
+        Raises:
+            ValueError: a model of both modalities got only one, and no flags that say who lacks
+                the other.
         """
         if inputs and isinstance(inputs[0], PatientInputs):
             return self.classify(self.represent(inputs[0]))
-        made = PatientInputs.of(*inputs, **fields)
+        batch = PatientInputs.of(*inputs, **fields)
         if getattr(self.config, "modalities", self.reads[0]) == "both":
             for name, absent, flags in (
-                ("patches", made.patches is None, "has_slide"),
-                ("genes", made.genes is None, "has_genes"),
+                ("patches", batch.patches is None, "has_slide"),
+                ("genes", batch.genes is None, "has_genes"),
             ):
                 if absent and fields.get(flags) is None:
                     raise ValueError(
-                        f"found no {name}, and no patient marked as lacking them by {flags}; the "
-                        "model reads slides and RNA"
+                        f"found no {name}, but this model reads slides and RNA; give them, or say "
+                        f"with {flags} that patients lack them"
                     )
-        return self.classify(self.represent(made))
+        return self.classify(self.represent(batch))
 
     def predict(self, *inputs, **fields) -> Tensor:
-        """Class probabilities (B, classes); arguments as :meth:`forward`."""
+        """Class probabilities (B, classes); takes the arguments of :meth:`forward`."""
         return self.forward(*inputs, **fields).float().softmax(-1)
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Cross-entropy of each patient, and what a model adds to it; labels are (B,) classes."""
+        """Logits and losses for labels (B,): cross-entropy, and terms that the model adds."""
         logits = self.forward(inputs).float()
         return Outcome(logits, classification.loss(logits, labels))
 
     def gene_classifier(self) -> nn.Module:
-        """(B, G) -> logits: what the genes stage trains of a model with ``supervised_genes``."""
+        """The module (B, G) -> logits that the genes stage trains, with ``supervised_genes``."""
         raise NotImplementedError
 
     def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
-        """Choose what validation patients decide, if anything; True if predictions may change."""
+        """True if predictions may have changed, because validation patients chose a parameter."""
         return False
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         """Modules that fine-tuning trains.
 
         Args:
-            freeze_genes: leave out a gene encoder that was trained before.
+            freeze_genes: leave out a gene encoder that is already trained.
         """
         yield self
 
     def loose_parameters(self) -> list[nn.Parameter]:
-        """Parameters that fine-tuning trains beside those of ``finetuned_modules``."""
+        """Parameters that fine-tuning trains besides those of ``finetuned_modules``."""
         return []
 
 
 def absent_token(dim: int) -> nn.Parameter:
-    """A learned row in place of a modality that a patient lacks."""
+    """A learned row, used in place of a modality that a patient lacks."""
     return nn.Parameter(torch.randn(dim) * 0.02)

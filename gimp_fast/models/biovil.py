@@ -1,4 +1,4 @@
-"""BioViL: slides contrasted with genes, and masked gene fragments filled in."""
+"""BioViL: slides contrasted with genes, and reconstruction of masked gene fragments."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class BioViLSettings(AlignedSettings):
     """Architecture of GiMP's encoders and head, and constants of BioViL.
 
     Attributes:
-        mask_ratio: part of the gene fragments that is masked; always at least one.
-        reconstruction_weight: λ of their reconstruction.
+        mask_ratio: fraction of the gene fragments to mask; at least one is masked.
+        reconstruction_weight: λ, weight of their reconstruction.
     """
 
     mask_ratio: float = Field(0.15, gt=0, le=1)
@@ -27,22 +27,23 @@ class BioViLSettings(AlignedSettings):
 
 
 class BioViLConfig(BioViLSettings, GiMPConfig):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class BioViL(AlignedModel):
     """Contrast and masked language modelling (Boecking et al., ECCV 2022).
 
-    https://arxiv.org/abs/2204.09817, here of slides with genes. With v, t the projections of
-    CLS_img and CLS_ge, x_j the expression of the fragments, and M those that are masked:
+    https://arxiv.org/abs/2204.09817, here for slides and genes. With v, t the projections of
+    CLS_img and CLS_ge, x_j the expression of fragment j, and M the masked fragments:
 
         L = InfoNCE(v, t) + λ mean_{j ∈ M} |x_j − x̂_j|
 
-    Words of a vocabulary become expression, and their cross-entropy the mean absolute error. The
-    contrast sees the whole profile, the reconstruction a second pass over the masked one. The
-    pre-training of its language model on text alone has no counterpart.
+    Expression replaces words, and mean absolute error their cross-entropy. The contrast reads the
+    whole profile, the reconstruction reads the masked one in a second pass. There is no counterpart
+    of the language model's own pre-training on text.
     """
 
+    title = "BioViL"
     settings_class, config_class = BioViLSettings, BioViLConfig
 
     def __init__(self, config: BioViLConfig, backend: str = "auto"):
@@ -55,21 +56,21 @@ class BioViL(AlignedModel):
 
     def alignment_terms(self, windows: Tensor, genes: Tensor, gather: Gather) -> dict[str, Tensor]:
         cls_img, cls_ge = self.encode_windows(windows)[:, 0], self.gene_encoder(genes)
-        chosen = self._choose(len(genes))
+        words = self._choose(len(genes))
         return {
             "contrast": self.contrast(cls_img, cls_ge, gather),
-            "reconstruction": self.config.reconstruction_weight * self._fill_in(genes, chosen),
+            "reconstruction": self.config.reconstruction_weight * self._fill_in(genes, words),
         }
 
     def _choose(self, patients: int) -> Tensor:
-        """(b, masked) of the words, other ones for each patient."""
+        """(b, masked), the words to mask, drawn for each patient."""
         words = len(self.words)
         count = max(1, round(self.config.mask_ratio * words))
         return torch.rand(patients, words, device=self.words.device).argsort(1)[:, :count]
 
-    def _fill_in(self, genes: Tensor, chosen: Tensor) -> Tensor:
-        """Error (b,) of the chosen words (b, masked), which the encoder does not see."""
-        slots, encoder = self.words[chosen], self.gene_encoder
+    def _fill_in(self, genes: Tensor, words: Tensor) -> Tensor:
+        """Error (b,) of these words (b, masked), which are hidden from the encoder."""
+        slots, encoder = self.words[words], self.gene_encoder
         target = encoder.cut(genes)  # (b, slots, fragment size)
         masked = torch.zeros(target.shape[:2], dtype=torch.bool, device=genes.device)
         masked = masked.scatter(1, slots, True)
@@ -77,11 +78,11 @@ class BioViL(AlignedModel):
         _, fragments = encoder.encode(genes, masked=masked, mask_token=mask_token)
         rows = torch.arange(len(genes), device=genes.device)[:, None]
         prediction = self.masked_genes.decoder(fragments[rows, slots])
-        return fragment_l1(prediction, target[rows, slots], self.word_genes[chosen])
+        return fragment_l1(prediction, target[rows, slots], self.word_genes[words])
 
 
 class MaskedGenes(nn.Module):
-    """What stands for a masked fragment, and what reads its expression from its token.
+    """A token for masked fragments, and a decoder of their expression.
 
     Args:
         dim: d.

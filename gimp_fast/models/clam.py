@@ -1,4 +1,4 @@
-"""CLAM: gated attention pooling whose extremes are sorted into in and out of the class."""
+"""CLAM: gated attention pooling, whose most and least attended patches are classified too."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gimp_fast.targets import classification
 
 
 class CLAMSettings(ModelSettings):
-    """Architecture of CLAM, and the loss of its instances.
+    """Architecture of CLAM, and its instance loss.
 
     Attributes:
         dim: width of the embedded patches.
         attention_dim: width of V and U.
         dropout: probability on the embedded patches, and after tanh and gate of the attention.
-        instances: k, patches of most and of least attention that the instance loss takes; all of a
-            bag that has fewer.
-        bag_weight: of the bag's loss; what is missing to one is that of the instances.
-        subtyping: classes exclude each other, so that what is evidence for one is none for others.
+        instances: k, number of most and of least attended patches in the instance loss; a bag of
+            fewer uses all.
+        bag_weight: w, weight of the loss of the bag; the instance loss has 1 − w.
+        subtyping: classes exclude each other, so evidence for one is evidence against the others.
     """
 
     dim: int = Field(512, ge=1)
@@ -35,7 +35,7 @@ class CLAMSettings(ModelSettings):
 
 
 class CLAMConfig(CLAMSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class CLAMSB(PatientModel):
@@ -45,12 +45,13 @@ class CLAMSB(PatientModel):
 
         P̂ = softmax(W z + b),   L = w CE(bag) + (1 − w) L_instances
 
-    L_instances asks a two-way classifier of the label's class to find the k patches of most
-    attention in the class, and the k of least attention out of it. With subtyping, those of every
-    other class have to find the former out of theirs, and the loss is the mean of all classes.
-    It needs labels; nothing of it enters a prediction.
+    Each class has a two-way classifier of patches, in or out of the class. L_instances wants that
+    of the label's class to put the k most attended patches in, and the k least attended out. With
+    subtyping, those of the other classes must put their k most attended patches out, and the loss
+    is the mean over classes. It needs labels and is not part of a prediction.
     """
 
+    title = "CLAM-SB"
     settings_class, config_class, reads = CLAMSettings, CLAMConfig, ("slide",)
 
     def __init__(self, config: CLAMConfig, backend: str = "auto"):
@@ -74,25 +75,25 @@ class CLAMSB(PatientModel):
         return rows, attention, pooled.flatten(1)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
-        """(B, branches · d): the attention-weighted mean of each bag, of each branch."""
+        """(B, branches · d): the attention-weighted means of each bag, one per branch."""
         return self._pool(inputs)[2]
 
     def classify(self, representation: Representation) -> Tensor:
         return self.head(representation.vectors)
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Cross-entropy of the bag and of its extreme instances, weighted."""
+        """Logits, and weighted cross-entropy of the bags and of their extreme instances."""
         rows, attention, pooled = self._pool(inputs)
         logits = self.classify(Representation.of(pooled, inputs)).float()
-        of_bag = classification.loss(logits, labels)
-        of_instances = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
+        bag_loss = classification.loss(logits, labels)
+        instance_loss = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
         weight = self.config.bag_weight
-        return Outcome(logits, weight * of_bag + (1 - weight) * of_instances)
+        return Outcome(logits, weight * bag_loss + (1 - weight) * instance_loss)
 
     def _instance_losses(
         self, rows: Tensor, attention: Tensor, bags: Bags, labels: list[int]
     ) -> Tensor:
-        """(B,) of each bag, all in one pass: many small ones would cost more than the bags."""
+        """(B,), the loss of each bag. One pass for all: many small passes would be slow."""
         picks = [
             self._picks(attention[start:stop].detach(), start, label)
             for (start, stop), label in zip(bags.spans, labels, strict=True)
@@ -105,43 +106,45 @@ class CLAMSB(PatientModel):
         return torch.stack([part.sum() for part in parts])
 
     def _picks(self, attention: Tensor, start: int, label: int) -> tuple[Tensor, ...]:
-        """What the instance loss asks about one bag.
+        """The patches of one bag that enter the instance loss.
 
         Args:
             attention: (N, branches).
-            start: row of the bag's first patch.
-            label: its class.
+            start: row of the first patch of the bag.
+            label: class of the bag.
 
         Returns:
-            (K · k + k,) each: row of a patch, class whose classifier is asked, whether the patch is
-            in that class (1) or out of it (0), and weight of the answer.
+            (K · k + k,) each: row of a patch, the class whose classifier sees it, the target (1 in
+            the class, 0 out), and the weight of the loss.
         """
         k, num_classes = min(self.config.instances, len(attention)), self.config.num_classes
-        # One branch shows the evidence of every class, several show each its own.
+        # With one branch, all classes share its attention; else each class has its own.
         attention = attention.expand(-1, num_classes)  # (N, K)
         most = attention.topk(k, dim=0).indices.T.flatten()  # class after class
         least = attention[:, label].topk(k, largest=False).indices
         classes = torch.arange(num_classes + 1, device=attention.device).repeat_interleave(k)
         targets = (classes == label).long()
         classes[-k:] = label
-        of_others = 1.0 if self.config.subtyping else 0.0
-        weights = torch.where(classes == label, 0.5, of_others) / k
+        other_weight = 1.0 if self.config.subtyping else 0.0
+        weights = torch.where(classes == label, 0.5, other_weight) / k
         if self.config.subtyping:
             weights = weights / num_classes
         return torch.cat([most, least]) + start, classes, targets, weights
 
     def attention(self, inputs: PatientInputs) -> Tensor:
-        """(T, branches) of each patch; sums to one over a bag."""
+        """(T, branches), the attention of each patch; it sums to one over a bag."""
         return self._pool(inputs)[1]
 
 
 class CLAMMB(CLAMSB):
-    """Slides -> class, an attention branch a class (https://arxiv.org/abs/2004.09666).
+    """Slides -> class, one attention branch per class (https://arxiv.org/abs/2004.09666).
 
-    As :class:`CLAMSB`, but each class k has scores w_k of its own on the shared tanh and gate, and
-    with them a_k, z_k = Σ a_ki h_i, its logit w′_k · z_k + b_k, and its most and least attended
-    patches.
+    It differs from :class:`CLAMSB` in that each class k has its own scores w_k on the shared tanh
+    and gate. So it has its own a_k, z_k = Σ a_ki h_i, logit w′_k · z_k + b_k, and most and least
+    attended patches.
     """
+
+    title = "CLAM-MB"
 
     def _branches(self) -> int:
         return self.config.num_classes

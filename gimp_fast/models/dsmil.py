@@ -1,4 +1,4 @@
-"""DSMIL: a classifier of instances, and attention to the instance that it finds critical."""
+"""DSMIL: a classifier of instances, and attention to the critical instance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DSMILSettings(ModelSettings):
 
     Attributes:
         query_dim: width of the queries.
-        bag_weight: of the bag's loss; what is missing to one is that of the critical instances.
+        bag_weight: w, weight of the loss of the bag; that of the critical instances has 1 − w.
     """
 
     query_dim: int = Field(128, ge=1)
@@ -26,23 +26,24 @@ class DSMILSettings(ModelSettings):
 
 
 class DSMILConfig(DSMILSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class DSMIL(PatientModel):
     """Slides -> class in two streams (Li et al., CVPR 2021, https://arxiv.org/abs/2011.08939).
 
-    Of a bag x (N, C), a class k at a time:
+    For a bag x (N, C) and each class k:
 
         c = W x + b,  m_k = argmax_i c_ik                  the critical instance
         q = tanh(W₂ ReLU(W₁ x)),  a_k = softmax_i(q_i · q_{m_k} / √128)
         z_k = Σ a_ki x_i,  bag = conv(z)                   across all classes and channels
         L = w CE(bag) + (1 − w) CE(max_i c_i),  P̂ = softmax((bag + max_i c_i) / 2)
 
-    The prediction averages the streams, as the public code does for TCGA; there it is the mean of
-    two sigmoids, here of the logits. Of instances that tie, the first is critical.
+    The prediction is the mean of both streams, as in the public code for TCGA, which averages two
+    sigmoids where we average logits. If instances tie, the first is critical.
     """
 
+    title = "DSMIL"
     settings_class, config_class, reads = DSMILSettings, DSMILConfig, ("slide",)
 
     def __init__(self, config: DSMILConfig, backend: str = "auto"):
@@ -55,7 +56,7 @@ class DSMIL(PatientModel):
             nn.Linear(config.query_dim, config.query_dim),
             nn.Tanh(),
         )
-        # The paper's convolution is as long as its input: one position, a linear map of (K, C).
+        # The paper's convolution is as long as its input, so it is a linear map of (K, C).
         self.head = nn.Linear(classes * channels, classes)
 
     def _streams(self, patches: Tensor, bags: Bags) -> tuple[Tensor, Tensor]:
@@ -68,22 +69,22 @@ class DSMIL(PatientModel):
             ]
         )  # (B, K)
         queries = self.query(patches)  # (T, D)
-        similar = [
+        similarities = [
             rows @ queries[chosen].T
             for rows, chosen in zip(split_bags(queries, bags), critical, strict=True)
         ]
         scale = queries.shape[1] ** -0.5
-        attention = attention_of_bags(torch.cat(similar) * scale, bags)
+        attention = attention_of_bags(torch.cat(similarities) * scale, bags)
         return scores.gather(0, critical), attention
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
-        """(B, K + K·C): logits of the critical instances, and an embedding of the bag a class."""
+        """(B, K + K·C): logits of the critical instances, and a bag embedding per class."""
         largest, attention = self._streams(inputs.patches, inputs.bags)
         embeddings = weighted_sums(attention, inputs.patches, inputs.bags)  # (B, K, C)
         return torch.cat([largest, embeddings.flatten(1)], dim=1)
 
     def _logits(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, classes) of the critical instances and of the bag."""
+        """Logits (B, classes) of the critical instances and of the bag."""
         classes = self.config.num_classes
         return vectors[:, :classes], self.head(vectors[:, classes:])
 
@@ -92,13 +93,13 @@ class DSMIL(PatientModel):
         return (largest + bag) / 2
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Cross-entropy of both streams, weighted."""
+        """Logits, and the weighted cross-entropy of both streams."""
         largest, bag = (logits.float() for logits in self._logits(self.vectors(inputs)))
         weight = self.config.bag_weight
-        of_bag = classification.loss(bag, labels)
-        of_instance = classification.loss(largest, labels)
-        return Outcome((largest + bag) / 2, weight * of_bag + (1 - weight) * of_instance)
+        bag_loss = classification.loss(bag, labels)
+        instance_loss = classification.loss(largest, labels)
+        return Outcome((largest + bag) / 2, weight * bag_loss + (1 - weight) * instance_loss)
 
     def attention(self, inputs: PatientInputs) -> Tensor:
-        """(T, K) of each patch for each class; sums to one over a bag."""
+        """(T, K), the attention of each patch for each class; it sums to one over a bag."""
         return self._streams(inputs.patches, inputs.bags)[1]

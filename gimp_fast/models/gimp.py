@@ -1,4 +1,4 @@
-"""GiMP: gene encoder, patch aggregator, and the head that fuses their CLS tokens."""
+"""GiMP: a gene encoder, a patch aggregator, and a head that fuses their CLS tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SNN_WIDTHS = (256, 256, 256, 256)
 
 
 class GiMPSettings(ModelSettings):
-    """Architecture: what a user chooses. Where the paper leaves it open: TransMIL-like.
+    """Architecture, as far as a user chooses it. Where the paper is silent, it follows TransMIL.
 
     Attributes:
         dim: d, width of both encoders.
@@ -35,23 +35,23 @@ class GiMPSettings(ModelSettings):
         num_landmarks: M.
         pinv_iterations: hyper-power iterations of the pseudo-inverse.
         conv_kernel: length in patches of the depthwise residual convolution, odd.
-        dropout: after each Nyström layer.
-        patch_dropout: on the embedded patches.
-        checkpoint_layers: of the patch aggregator, compute the Nyström layers again in the backward
-            pass instead of keeping what it needs: less memory, more time, the same gradients.
-        gene_encoder: ``"group_msa"``, or ``"snn"``, a self-normalising network of four blocks of
-            256 and a linear map (an ablation); of the settings below, its dropout alone is used.
-        gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or a fragment to
-            every ten genes of a small panel.
+        dropout: probability after each Nyström layer.
+        patch_dropout: probability on the embedded patches.
+        checkpoint_layers: compute the Nyström layers again in the backward pass instead of keeping
+            their intermediate results. Less memory, more time, the same gradients.
+        gene_encoder: ``"group_msa"``; or, as an ablation, ``"snn"``, a self-normalising network of
+            four blocks of 256 and a linear map, which of the settings below uses only the dropout.
+        gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or one fragment
+            per ten genes in a small panel.
         gene_groups: N_gr; ``"auto"`` is 8, or N_f if that is less.
-        gene_dropout: in the gene encoder.
-        gene_mlp_ratio: MLP in the attention blocks of GroupMSA; 0 is attention only.
-        decoder_hidden: hidden width of the reconstruction decoder; 0 is one linear map.
+        gene_dropout: probability in the gene encoder.
+        gene_mlp_ratio: MLP in the attention blocks of GroupMSA; 0 for attention only.
+        decoder_hidden: hidden width of the reconstruction decoder; 0 for a single linear map.
         head_hidden: hidden width of the fusion head.
-        head_dropout: in the fusion head.
-        fusion: ``"head"`` is the MLP head alone; ``"validated"`` mixes its logits with those of the
-            genes stage's classifier, by a weight that the validation patients choose. The gene
-            encoder then has to stay frozen in fine-tuning.
+        head_dropout: probability in the fusion head.
+        fusion: ``"head"`` is the MLP head only; ``"validated"`` mixes its logits with those of the
+            classifier of the genes stage, by a weight that is chosen on the validation patients.
+            The gene encoder must then stay frozen in fine-tuning.
     """
 
     dim: int = Field(512, ge=1)
@@ -75,20 +75,20 @@ class GiMPSettings(ModelSettings):
 
 
 class GiMPConfig(GiMPSettings, Sizes):
-    """Architecture and the sizes that the cohort gives.
+    """Architecture, and the sizes that the cohort decides.
 
     Attributes:
-        modalities: which encoders the model has.
+        modalities: the encoders that the model has.
     """
 
     modalities: Modalities = "both"
 
     def resolved_gene_groups(self) -> tuple[int, int]:
-        """Fragments and groups with ``"auto"`` replaced; with gene sets, they are the groups."""
+        """Number of fragments and of groups, without ``"auto"``; gene sets are the groups."""
         fragments = self.gene_fragments
         if fragments == "auto":
-            listed = self.gene_sets and sum(map(len, self.gene_sets))
-            fragments = min(64, max(1, (listed or self.num_genes) // 10))
+            genes = sum(map(len, self.gene_sets)) if self.gene_sets else self.num_genes
+            fragments = min(64, max(1, genes // 10))
         if self.gene_sets is not None:
             return fragments, len(self.gene_sets)
         groups = self.gene_groups
@@ -103,14 +103,15 @@ class GiMP(PatientModel):
         CLS_img = Aggregator(H_p),  CLS_ge = GroupMSA(X_G),  CLS_pat = [CLS_img; CLS_ge] ∈ ℝ^2d
         P̂ = softmax(MLP(CLS_pat))
 
-    A modality that one patient lacks is replaced with a learned token in CLS_pat. A model built for
-    one modality has CLS_pat ∈ ℝ^d.
+    A learned token stands in CLS_pat for a modality that a patient lacks. A model for one modality
+    has CLS_pat ∈ ℝ^d.
 
     With ``fusion="validated"`` the logits of a patient with RNA are (1 − w)(W CLS_ge + b) +
-    w MLP(CLS_pat), W and b being the genes stage's: where slides mislead on patients of other
-    hospitals than the training ones, w → 0 leaves what the genes say.
+    w MLP(CLS_pat), with W and b from the genes stage. Slides can mislead on patients of hospitals
+    that the training did not see; then w → 0 makes the model rely on the genes.
     """
 
+    title = "GiMP"
     settings_class, config_class, reads = GiMPSettings, GiMPConfig, ("both", "slide", "rna")
     pretraining, supervised_genes = "gimp", True
 
@@ -161,7 +162,7 @@ class GiMP(PatientModel):
         return torch.cat(parts, dim=-1)
 
     def _cls_ge(self, genes: Tensor | None, rna: Presence) -> Tensor:
-        """CLS_ge (B, d), the learned token for patients without RNA; genes are (present, G)."""
+        """CLS_ge (B, d), a learned token for patients without RNA; genes are (present, G)."""
         encoded = None if genes is None else self.gene_encoder(genes)
         return rna.fill(encoded, self.absent_genes)
 
@@ -171,11 +172,11 @@ class GiMP(PatientModel):
         if self.gene_head is None or self.head.training:
             return fused
         weight = torch.where(representation.rna.mask[:, None], self.fusion_weight, 1.0)
-        of_genes = self.gene_head(vectors[:, self.config.dim :])
-        return torch.lerp(of_genes.float(), fused.float(), weight)
+        from_genes = self.gene_head(vectors[:, self.config.dim :])
+        return torch.lerp(from_genes.float(), fused.float(), weight)
 
     def gene_classifier(self) -> GeneClassifier:
-        """The gene encoder under a linear head, which is the model's own with validated fusion."""
+        """The gene encoder with a linear head. With validated fusion the model keeps that head."""
         classifier = GeneClassifier(self.gene_encoder, self.config.dim, self.config.num_classes)
         if self.gene_head is not None:
             classifier.head = self.gene_head
@@ -183,7 +184,7 @@ class GiMP(PatientModel):
 
     @torch.no_grad()
     def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
-        """Choose w of 0, 0.1 … 1 by the cross-entropy of validation patients."""
+        """True with validated fusion; sets w to the best of 0, 0.1 … 1 by their cross-entropy."""
         if self.gene_head is None:
             return False
         losses = []
@@ -211,19 +212,19 @@ class GiMP(PatientModel):
         genes: Tensor | None = None,
         rna: Presence | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Reconstruction loss of masked windows, and CLS_pat, of which triplets are mined.
+        """Reconstruction loss of masked windows, and CLS_pat, from which triplets are mined.
 
-        The gene encoder is frozen: it runs without gradient. Only masked rows are decoded, a chunk
+        The gene encoder is frozen and runs without gradients. Only masked rows are decoded, a chunk
         at a time.
 
         Args:
             windows: (B, L, C) contiguous patch windows.
             masked: (B, L) bool, True = masked.
-            genes: (B, G) scaled expression, for a model that has the gene encoder.
-            rna: who has RNA; None for everybody.
+            genes: (B, G) scaled expression, for a model with a gene encoder.
+            rna: which patients have RNA; None if all have.
 
         Returns:
-            The sum of eq. 3, and (B, 2d), or (B, d) for a model of slides alone.
+            The sum of eq. 3, and (B, 2d), or (B, d) for a model that reads only slides.
         """
         cls_img, tokens = self.aggregator(windows, masked=masked, keep="masked")
         reconstruction = self.decoder.reconstruction_loss(tokens, windows, masked, reduction="sum")
@@ -236,7 +237,7 @@ class GiMP(PatientModel):
 
 
 def _gene_encoder(config: GiMPConfig) -> nn.Module:
-    """(B, G) -> (B, d)."""
+    """The module (B, G) -> (B, d)."""
     if config.gene_encoder == "snn":
         blocks = SNNEncoder(config.num_genes, _SNN_WIDTHS, config.gene_dropout)
         return nn.Sequential(blocks, nn.Linear(_SNN_WIDTHS[-1], config.dim))
@@ -254,7 +255,7 @@ def _gene_encoder(config: GiMPConfig) -> nn.Module:
 
 
 class GeneClassifier(nn.Module):
-    """Supervised training of the gene encoder alone: softmax(W CLS_ge + b) (GiMP section 2.3)."""
+    """Classifier for training only the gene encoder: softmax(W CLS_ge + b) (GiMP section 2.3)."""
 
     def __init__(self, encoder: nn.Module, dim: int, num_classes: int):
         super().__init__()

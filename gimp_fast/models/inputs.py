@@ -1,4 +1,4 @@
-"""What a model reads of a batch of patients, in one object that is made once and passed down."""
+"""The inputs of a model for a batch of patients, in one object that is made once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 @dataclass(frozen=True, eq=False)
 class Presence:
-    """Which of B patients have a modality, known to the CPU and to the device at once.
+    """Which of B patients have a modality, known on the CPU and on the device.
 
     Attributes:
-        flags: one bool a patient.
+        flags: one bool per patient.
         mask: (B,) bool on the device, True = present.
-        index: (present,) int64 on the device: the patients who have it, in order.
+        index: (present,) int64 on the device, the patients who have it, in order.
     """
 
     flags: tuple[bool, ...]
@@ -27,6 +27,7 @@ class Presence:
 
     @classmethod
     def of(cls, flags: Sequence[bool], device: torch.device | str = "cpu") -> Presence:
+        """Presence from one flag per patient."""
         flags = tuple(map(bool, flags))
         index = [place for place, has in enumerate(flags) if has]
         return cls(
@@ -40,23 +41,24 @@ class Presence:
 
     @property
     def count(self) -> int:
-        """Patients who have it."""
+        """Number of patients who have the modality."""
         return sum(self.flags)
 
     @property
     def everybody(self) -> bool:
+        """True if no patient lacks the modality."""
         return all(self.flags)
 
     def rows_of(self, values: Tensor) -> Tensor:
-        """(B, …) -> (present, …)."""
+        """The rows of patients who have the modality: (B, …) -> (present, …)."""
         return values if self.everybody else values.index_select(0, self.index)
 
     def fill(self, rows: Tensor | None, token: Tensor) -> Tensor:
-        """(present, d) -> (B, d), with the token in the rows of patients who lack the modality.
+        """Rows of all patients (B, d), with the token for those who lack the modality.
 
         Args:
-            rows: of the patients who have it; None if nobody has.
-            token: (d,) learned, for the others.
+            rows: (present, d), of the patients who have it; None if nobody has.
+            token: (d,), learned.
         """
         if rows is None:
             return token.expand(len(self), -1)
@@ -65,15 +67,15 @@ class Presence:
 
 @dataclass(frozen=True, eq=False)
 class PatientInputs:
-    """B patients as a model reads them. A model that has no use for a modality leaves it unread.
+    """B patients as a model reads them. Models ignore a modality that they do not use.
 
     Attributes:
-        patches: (T, C) packed patches of the patients who have any; None for no slides at all.
-        bags: their bounds, one bag for each patient who has a slide; None without patches.
-        genes: (B, G) scaled expression, where rows of patients without RNA are not read; None for
-            no RNA at all.
-        slide: who has a slide.
-        rna: who has RNA.
+        patches: (T, C) packed patches of the patients who have a slide; None without any slides.
+        bags: one bag for each patient who has a slide; None without patches.
+        genes: (B, G) scaled expression; rows of patients without RNA are not read. None without any
+            RNA.
+        slide: which patients have a slide.
+        rna: which patients have RNA.
     """
 
     patches: Tensor | None
@@ -92,32 +94,34 @@ class PatientInputs:
         has_slide: Sequence[bool] | Tensor | None = None,
         has_genes: Sequence[bool] | Tensor | None = None,
     ) -> PatientInputs:
-        """From tensors on one device.
+        """Inputs from tensors on one device.
 
         Args:
             patches: (T, C) packed patches.
-            cu_seqlens: (bags + 1,) their bounds; None for one bag.
+            cu_seqlens: (bags + 1,) bounds of the packed bags, or bags; None for a single bag.
             genes: (B, G) scaled expression.
-            has_slide: (B,) bool, True = present; None for everybody if there are patches. The
-                present ones are the bags, in order.
-            has_genes: (B,) bool, True = present; None for everybody if there are genes.
+            has_slide: (B,) bool, True = present; None if all patients have one (with patches) or
+                none has. The patients who have a slide are the bags, in order.
+            has_genes: (B,) bool, True = present; None if all patients have RNA (with genes) or none
+                has.
 
         Raises:
-            ValueError: no modality at all, bounds that do not fit, or not as many bags as patients
-                with a slide.
+            ValueError: no modality at all, bounds that do not fit, or a number of bags that is not
+                the number of patients with a slide.
         """
-        given = next((x for x in (patches, genes) if x is not None), None)
-        if given is None:
+        tensor = genes if patches is None else patches
+        if tensor is None:
             raise ValueError("found neither patches nor genes; expected at least one of them")
         bags = None
         if patches is not None:
-            bounds = torch.tensor([0, len(patches)]) if cu_seqlens is None else cu_seqlens
-            bags = as_bags(bounds, len(patches)).to(patches.device)
+            if cu_seqlens is None:
+                cu_seqlens = Bags.of_lengths([len(patches)])
+            bags = as_bags(cu_seqlens, len(patches)).to(patches.device)
         count = next(len(x) for x in (has_slide, has_genes, genes, bags) if x is not None)
         if genes is not None and len(genes) != count:
             raise ValueError(f"found genes of {len(genes)} patients; expected {count}")
-        slide = _presence(has_slide, count, bags is not None and len(bags) > 0, given.device)
-        rna = _presence(has_genes, count, genes is not None, given.device)
+        slide = _presence(has_slide, count, bags is not None and len(bags) > 0, tensor.device)
+        rna = _presence(has_genes, count, genes is not None, tensor.device)
         if bags is not None and len(bags) != slide.count:
             raise ValueError(f"found {len(bags)} bags for {slide.count} patients with a slide")
         return cls(patches, bags, genes, slide, rna)
@@ -159,25 +163,25 @@ class PatientInputs:
 
     @property
     def has_bags(self) -> bool:
-        """Whether any patient has a slide."""
+        """True if any patient has a slide."""
         return self.patches is not None and len(self.bags) > 0
 
     @property
     def present_genes(self) -> Tensor | None:
-        """(present, G) of the patients who have RNA; None if nobody has."""
+        """(present, G), the genes of the patients who have RNA; None if nobody has."""
         if self.genes is None or self.rna.count == 0:
             return None
         return self.rna.rows_of(self.genes)
 
     def to(self, device: torch.device) -> PatientInputs:
-        """On a device; patches become float32 there, so that half as many bytes travel."""
+        """The inputs on a device. Patches become float32 only there, to copy half as many bytes."""
         moved = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
         patches = moved.patches
         return moved if patches is None else replace(moved, patches=patches.float())
 
 
 def map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
-    """A copy of a dataclass with the function applied to every tensor in it, at any depth."""
+    """A copy of a dataclass with the function applied to all tensors in it, at any depth."""
     changed = {}
     for field in fields(value):
         part = getattr(value, field.name)
@@ -189,11 +193,12 @@ def map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
 
 
 def _presence(
-    given: Sequence[bool] | Tensor | None, count: int, default: bool, device: torch.device
+    flags: Sequence[bool] | Tensor | None, count: int, default: bool, device: torch.device
 ) -> Presence:
-    flags = [default] * count if given is None else given
-    if isinstance(flags, Tensor):
+    if flags is None:
+        flags = [default] * count
+    elif isinstance(flags, Tensor):
         flags = flags.tolist()
     if len(flags) != count:
-        raise ValueError(f"found {len(flags)} flags of presence for {count} patients")
+        raise ValueError(f"found {len(flags)} flags for {count} patients; expected one for each")
     return Presence.of(flags, device)

@@ -1,4 +1,4 @@
-"""What PORPOISE and Pathomic Fusion share: attention pooling, an SNN, and all products of both."""
+"""The common part of PORPOISE and Pathomic Fusion: attention pooling, an SNN, Kronecker fusion."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class KroneckerSettings(ModelSettings):
-    """Architecture of a model that fuses by products.
+    """Architecture of a model that fuses by products of features.
 
     Attributes:
         dim: width of the embedded patches.
         attention_dim: width of the gated attention.
-        slide_dim: width of the slide's representation.
-        gene_widths: of the SNN's blocks; the last is that of the genes' representation.
-        reduced_dim: width of both, gated, before their products.
-        fusion_dim: width after.
-        gate: what gates a representation: a linear map of both, or their products.
-        skip: whether both representations go around the products too.
-        dropout: everywhere.
+        slide_dim: width of the representation of the slide.
+        gene_widths: widths of the SNN's blocks; the last is that of the genes' representation.
+        reduced_dim: width of both gated representations, before the products.
+        fusion_dim: width after the products.
+        gate: input of the gates: both representations (linear) or their products (bilinear).
+        skip: adds both representations beside the products.
+        dropout: probability, the same everywhere.
     """
 
     dim: int = Field(512, ge=1)
@@ -49,13 +49,13 @@ class KroneckerSettings(ModelSettings):
 
 
 class KroneckerConfig(KroneckerSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class KroneckerModel(PatientModel):
     """Slides and RNA -> class: h_p = ReLU(W Σ a_i h_i), h_g = SNN(X_G), Kronecker fusion, linear.
 
-    A modality that a patient lacks is replaced with a learned token for h_p or h_g.
+    A learned token replaces h_p or h_g of a patient who lacks that modality.
     """
 
     reads = ("both",)
@@ -100,5 +100,5 @@ class KroneckerModel(PatientModel):
         return self.head(representation.vectors)
 
     def attention(self, inputs: PatientInputs) -> Tensor:
-        """(T, 1) of each patch; sums to one over a bag."""
+        """(T, 1), the attention of each patch; it sums to one over a bag."""
         return self.pool(self.embed(inputs.patches), inputs.bags)[1]

@@ -1,4 +1,4 @@
-"""MCAT: groups of genes attend over the patches, then both are read as short sequences."""
+"""MCAT: groups of genes attend over the patches, and Transformers pool both."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ class MCATSettings(ModelSettings):
     """Architecture of MCAT.
 
     Attributes:
-        dim: d of patches and groups of genes.
-        groups: of consecutive genes, at most as many as genes; not used with gene sets.
-        heads: of the Transformers.
-        num_layers: of each Transformer.
+        dim: d, width of patches and groups of genes.
+        groups: number of groups of consecutive genes, at most that of genes; not used with gene
+            sets.
+        heads: attention heads of the Transformers.
+        num_layers: layers of each Transformer.
         ffn_dim: hidden width of their feed-forward networks.
         attention_dim: width of the gated attention that pools them.
-        dropout: everywhere.
+        dropout: probability, the same everywhere.
     """
 
     dim: int = Field(256, ge=1)
@@ -42,7 +43,7 @@ class MCATSettings(ModelSettings):
 
 
 class MCATConfig(MCATSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class GeneGroups(nn.Module):
@@ -68,7 +69,7 @@ class GeneGroups(nn.Module):
 
 
 class SequencePooling(nn.Module):
-    """ReLU(W Σ a_k x_k) of a short sequence behind a Transformer, a its gated attention."""
+    """ReLU(W Σ a_k x_k), with x the output of a Transformer and a its gated attention."""
 
     def __init__(self, config: MCATConfig):
         super().__init__()
@@ -97,15 +98,16 @@ class MCAT(PatientModel):
         h = ReLU(W x),   g_k = SNN_k(genes of group k),   ĥ_k = CoAttention(g_k; h)
         z = MLP([Pool(Transformer(ĥ)); Pool(Transformer(g))]),   P̂ = softmax(W′ z)
 
-    Groups are the cohort's gene sets, in place of its six functional signatures, or else
-    consecutive genes. Its survival likelihood is replaced with cross-entropy. For a patient without
-    RNA learned tokens stand for g, which go on to ask the slide; for one without slides, learned
-    tokens stand for ĥ.
+    Groups are the cohort's gene sets, or else consecutive genes; the paper has six functional
+    signatures. Cross-entropy replaces its survival likelihood. Learned tokens replace g of a
+    patient without RNA, and then attend over the slide; others replace ĥ of a patient without
+    slides.
 
     Raises:
-        ValueError: heads that do not divide the width, or no genes.
+        ValueError: the heads do not divide the width, or there are no genes.
     """
 
+    title = "MCAT"
     settings_class, config_class, reads = MCATSettings, MCATConfig, ("both",)
 
     def __init__(self, config: MCATConfig, backend: str = "auto"):
@@ -143,7 +145,7 @@ class MCAT(PatientModel):
         return self.fusion(torch.cat(pooled, 1))
 
     def _groups(self, inputs: PatientInputs) -> Tensor:
-        """(B, K, d), with learned ones for patients without RNA."""
+        """Groups of genes (B, K, d), with learned tokens for patients without RNA."""
         genes = inputs.present_genes
         encoded = None if genes is None else self.gene_groups(genes).flatten(1)
         return self._in_groups(inputs.rna.fill(encoded, self.absent_genes))
@@ -156,22 +158,22 @@ class MCAT(PatientModel):
         return self.head(representation.vectors)
 
     def co_attend(self, inputs: PatientInputs) -> Tensor:
-        """What each group of genes attends to, (T, K); columns sum to one over a bag.
+        """(T, K), the attention of each group of genes over the patches; it sums to one over a bag.
 
-        For patients without RNA, the learned groups ask.
+        For patients without RNA, the learned tokens attend.
         """
         queries = inputs.slide.rows_of(self._groups(inputs))
         return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)[1]
 
     def attention(self, inputs: PatientInputs) -> Tensor:
-        """(T, 1) of each patch: the mean of :meth:`co_attend` over the groups."""
+        """(T, 1), the attention of each patch: the mean of :meth:`co_attend` over the groups."""
         return self.co_attend(inputs).mean(1, keepdim=True)
 
 
 def _gene_sets(config: MCATConfig) -> list[Tensor]:
-    """Columns of the genes of each group; sizes of consecutive ones differ by at most one."""
+    """Columns of the genes of each group; sizes of consecutive groups differ by at most one."""
     if config.gene_sets is not None:
         return [torch.tensor(genes) for genes in config.gene_sets]
     if config.num_genes < 1:
-        raise ValueError("mcat needs a gene or more; num_genes is 0")
+        raise ValueError("mcat: num_genes is 0; expected at least 1")
     return list(torch.arange(config.num_genes).tensor_split(min(config.groups, config.num_genes)))

@@ -1,4 +1,4 @@
-"""The mean of the bag and a linear classifier: the least that a slide model has to beat."""
+"""Mean pooling with a linear classifier, the simplest baseline of slide models."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from gimp_fast.nn.pooling import mean_of_bags
 
 
 class MeanPoolSettings(ModelSettings):
-    """There is nothing to choose."""
+    """Mean pooling has no settings."""
 
 
 class MeanPoolConfig(MeanPoolSettings, Sizes):
-    """The sizes that the cohort gives."""
+    """The sizes that the cohort decides."""
 
 
 class MeanPool(PatientModel):
     """P̂ = softmax(W x̄ + b), x̄ the mean of the patient's patches."""
 
+    title = "Mean pooling"
     settings_class, config_class, reads = MeanPoolSettings, MeanPoolConfig, ("slide",)
 
     def __init__(self, config: MeanPoolConfig, backend: str = "auto"):

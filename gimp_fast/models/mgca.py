@@ -18,13 +18,13 @@ class MGCASettings(AlignedSettings):
     """Architecture of GiMP's encoders and head, and constants of MGCA.
 
     Attributes:
-        token_weight: λ₁ of the contrast of tokens.
-        token_temperature: its temperature.
-        max_tokens: patches of a window, evenly spaced, that take part in it.
-        prototype_weight: λ₂ of the swapped prediction of prototypes.
-        prototypes: K at most; a step has no use for more than patients.
+        token_weight: λ₁, weight of the contrast of tokens.
+        token_temperature: temperature of that contrast.
+        max_tokens: at most so many patches of a window, evenly spaced, enter it.
+        prototype_weight: λ₂, weight of the swapped prediction of prototypes.
+        prototypes: K, at most; a step uses no more prototypes than it has patients.
         prototype_temperature: τ of the prediction.
-        sinkhorn_epsilon, sinkhorn_steps: of the assignments.
+        sinkhorn_epsilon, sinkhorn_steps: of the assignment of patients to prototypes.
     """
 
     token_weight: float = Field(0.7, ge=0)
@@ -38,26 +38,26 @@ class MGCASettings(AlignedSettings):
 
 
 class MGCAConfig(MGCASettings, GiMPConfig):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class MGCA(AlignedModel):
     """Multi-granularity cross-modal alignment (Wang et al., NeurIPS 2022).
 
-    https://arxiv.org/abs/2210.06044, here of slides with genes. With v, t ∈ ℝ¹²⁸ the projections of
+    https://arxiv.org/abs/2210.06044, here for slides and genes. With v, t ∈ ℝ¹²⁸ the projections of
     CLS_img and CLS_ge, v_j those of patch tokens, t_k those of gene fragments, and cross-attention
     within a patient, o_j = Attention(v_j; t), u_k = Attention(t_k; v):
 
         L = InfoNCE(v, t) + λ₁ ½ [InfoNCE({v_j}, {o_j}) + InfoNCE({t_k}, {u_k})]
             + λ₂ Swap(C v, C t)
 
-    The first contrasts patients, the second tokens of one patient (all alike, for want of the
-    attention of an exact Transformer to weight them), the third predicts the prototypes C of one
-    modality from the other. Of a window's thousands of patches a subset takes part in the second.
-    Prototypes are to be used alike, which a batch of fewer patients cannot do: it has the first as
-    many of them.
+    The first term contrasts patients. The second contrasts tokens of one patient; all have the same
+    weight, because there is no exact attention to weight them by, and only a subset of the patches
+    of a window enters. The third predicts the prototypes C of one modality from the other. All
+    prototypes should be used equally often, so a step uses only as many as it has patients.
     """
 
+    title = "MGCA"
     settings_class, config_class = MGCASettings, MGCAConfig
 
     def __init__(self, config: MGCAConfig, backend: str = "auto"):
@@ -86,18 +86,19 @@ class MGCA(AlignedModel):
         }
 
     def _tokens(self, patches: Tensor, fragments: Tensor) -> Tensor:
-        """(b, P, d) and (b, W, d) -> (b,) of each patient."""
+        """Contrast of tokens of each patient: (b, P, d) and (b, W, d) -> (b,)."""
         visual = unit_rows(self.project_patches(patches))  # (b, P, projection)
         words = unit_rows(self.project_fragments(fragments))  # (b, W, projection)
-        seen, _ = self.patches_to_fragments(visual, words, words, need_weights=False)
-        read, _ = self.fragments_to_patches(words, visual, visual, need_weights=False)
+        from_words, _ = self.patches_to_fragments(visual, words, words, need_weights=False)
+        from_patches, _ = self.fragments_to_patches(words, visual, visual, need_weights=False)
         temperature = self.config.token_temperature
         return 0.5 * (
-            info_nce_loss(visual, seen, temperature) + info_nce_loss(words, read, temperature)
+            info_nce_loss(visual, from_words, temperature)
+            + info_nce_loss(words, from_patches, temperature)
         )
 
     def _swap(self, cls_img: Tensor, cls_ge: Tensor, gather: Gather) -> Tensor:
-        """Swapped prediction among all patients, scalar."""
+        """Swapped prediction among the patients of all processes, a scalar."""
         slide, rna = self.project_slide(cls_img), self.project_genes(cls_ge)
         with torch.autocast(slide.device.type, enabled=False):
             prototypes = unit_rows(self.prototypes.weight)  # (K, projection)
@@ -113,6 +114,6 @@ class MGCA(AlignedModel):
 
 
 def evenly_spaced(total: int, most: int) -> Tensor:
-    """Up to `most` of 0 … total − 1, in order."""
+    """Up to `most` evenly spaced numbers of 0 … total − 1, in order."""
     count = min(total, most)
     return torch.arange(count) * total // count

@@ -1,4 +1,4 @@
-"""One forward pass in the precision of a run, and its results as arrays."""
+"""The results of one forward pass, in the precision of a run, as arrays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gimp_fast.models.inputs import PatientInputs, Presence
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model makes of B patients.
+    """Predictions of a model for B patients.
 
     Attributes:
         probabilities: (B, classes) float32.
-        vectors: (B, ·) float32, what the model classifies (CLS_pat in GiMP).
-        has_slide, has_genes: (B,) bool, what the model saw of each.
+        vectors: (B, ·) float32, the vectors that the model classifies (CLS_pat in GiMP).
+        has_slide, has_genes: (B,) bool, the modalities that the model read of each patient.
     """
 
     probabilities: np.ndarray
@@ -30,19 +30,19 @@ class Outputs:
 
     @classmethod
     def joined(cls, parts: Sequence[Outputs]) -> Outputs:
-        """Those of several batches, in order."""
+        """The outputs of several batches, in order."""
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def representation(self, device: torch.device) -> Representation:
-        """What :meth:`gimp_fast.models.PatientModel.classify` takes."""
-        vectors = torch.from_numpy(self.vectors).to(device)
-        who = (Presence.of(flags.tolist(), device) for flags in (self.has_slide, self.has_genes))
-        return Representation(vectors, *who)
+        """The input of :meth:`gimp_fast.models.PatientModel.classify`."""
+        slide = Presence.of(self.has_slide.tolist(), device)
+        rna = Presence.of(self.has_genes.tolist(), device)
+        return Representation(torch.from_numpy(self.vectors).to(device), slide, rna)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision for forward passes; weights stay fp32."""
+    """A context that runs forward passes in mixed precision; weights stay fp32."""
     if precision == "fp32":
         return nullcontext()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]

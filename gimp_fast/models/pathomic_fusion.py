@@ -1,4 +1,4 @@
-"""Pathomic Fusion: small representations of slide and RNA, gated by each other, all products."""
+"""Pathomic Fusion: products of small representations of slide and RNA, gated by each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gimp_fast.nn.bilinear_fusion import Gate
 
 
 class PathomicFusionSettings(KroneckerSettings):
-    """Architecture of Pathomic Fusion: that of :class:`KroneckerSettings` with its sizes."""
+    """Architecture of Pathomic Fusion: :class:`KroneckerSettings` with the sizes of the paper."""
 
     attention_dim: int = Field(128, ge=1)
     slide_dim: int = Field(32, ge=1)
@@ -21,7 +21,7 @@ class PathomicFusionSettings(KroneckerSettings):
 
 
 class PathomicFusionConfig(PathomicFusionSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class PathomicFusion(KroneckerModel):
@@ -32,8 +32,9 @@ class PathomicFusion(KroneckerModel):
         z = ReLU(W′ ReLU(W″ ([o_p; 1] ⊗ [o_g; 1]))) ∈ ℝ⁶⁴,   P̂ = softmax(W‴ z)
 
     The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Gated attention
-    pooling of all patches (ABMIL) stands for its VGG-19 of one chosen region, and for its graph of
-    cells; branches, fusion and classifier are trained together, without its L1 penalty.
+    pooling of all patches (ABMIL) replaces the paper's VGG-19 of one chosen region and its graph of
+    cells. Branches, fusion and classifier are trained together, without its L1 penalty.
     """
 
+    title = "Pathomic Fusion"
     settings_class, config_class = PathomicFusionSettings, PathomicFusionConfig

@@ -1,4 +1,4 @@
-"""PORPOISE's multimodal fusion: attention pooling and SNN, 32 features each, all their products."""
+"""PORPOISE: attention pooling and an SNN, reduced to 32 features each, and all their products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class PORPOISESettings(KroneckerSettings):
 
 
 class PORPOISEConfig(PORPOISESettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class PORPOISE(KroneckerModel):
@@ -21,9 +21,9 @@ class PORPOISE(KroneckerModel):
         o_p, o_g ∈ ℝ³²: h_p and h_g, each gated by a linear map of both
         z = ReLU(W′ [ReLU(W″ ([o_p; 1] ⊗ [o_g; 1])); h_p; h_g]),   P̂ = softmax(W‴ z)
 
-    The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Its survival
-    likelihood is replaced with cross-entropy, and a modality that a patient lacks with a learned
-    token.
+    The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Cross-entropy replaces
+    the paper's survival likelihood.
     """
 
+    title = "PORPOISE"
     settings_class, config_class = PORPOISESettings, PORPOISEConfig

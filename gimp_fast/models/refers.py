@@ -1,4 +1,4 @@
-"""REFERS: several windows of a slide, fused, contrasted with the genes and made to tell them."""
+"""REFERS: several windows of a slide are fused, contrasted with the genes, and predict them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class REFERSSettings(AlignedSettings):
     """Architecture of GiMP's encoders and head, and constants of REFERS.
 
     Attributes:
-        slide_to_genes: λ, weight of that direction of the contrast; the rest is the other's.
-        generation_weight: of the error of the generated genes.
+        slide_to_genes: λ, weight of the contrast from slide to genes; the reverse has 1 − λ.
+        generation_weight: λ_g, weight of the error of the generated genes.
     """
 
     temperature: float = Field(0.1, gt=0)
@@ -28,24 +28,25 @@ class REFERSSettings(AlignedSettings):
 
 
 class REFERSConfig(REFERSSettings, GiMPConfig):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class REFERS(AlignedModel):
     """Cross-supervision by reports (Zhou et al., Nature Machine Intelligence 2022).
 
     https://www.nature.com/articles/s42256-021-00425-9, here by genes. Three windows of a slide are
-    the views of a patient; with v, t the projections of z and CLS_ge and x_j the expression of the
-    fragments:
+    the views of a patient. With v, t the projections of z and CLS_ge, and x_j the expression of
+    fragment j:
 
         z = Σ_i softmax_i(w · tanh(V CLS_i)) CLS_i,   x̂_j = Decoder(z + e_j)
         L = InfoNCE(v, t) + λ_g mean_j |x_j − x̂_j|,   InfoNCE = λ (v → t) + (1 − λ) (t → v)
 
-    The report that its Transformer generates word by word is a profile here, which has no order: a
-    small decoder tells all fragments at once, e_j asking for the j-th. The cross-entropy of words
-    becomes the mean absolute error of expression.
+    In the paper a Transformer generates a report word by word. A profile has no order, so a small
+    decoder predicts all fragments at once, with a learned query e_j for the j-th. Mean absolute
+    error replaces cross-entropy.
     """
 
+    title = "REFERS"
     settings_class, config_class = REFERSSettings, REFERSConfig
     views = 3
 
@@ -71,12 +72,12 @@ class REFERS(AlignedModel):
         }
 
     def fuse(self, cls: Tensor) -> Tensor:
-        """CLS_img of the views (b, V, d) -> their weighted mean (b, d)."""
+        """The weighted mean of the views: CLS_img (b, V, d) -> (b, d)."""
         return self.view_scores.pool(cls)
 
 
 class GeneGenerator(nn.Module):
-    """Expression of all fragments from one representation.
+    """Decoder from one representation to the expression of all fragments.
 
     Args:
         dim: d.

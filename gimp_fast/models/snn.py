@@ -1,4 +1,4 @@
-"""SNN: a self-normalising network of the expression profile."""
+"""SNN: a self-normalising network on the expression profile."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SNNSettings(ModelSettings):
 
     Attributes:
         hidden: width of the blocks.
-        num_blocks: how many there are.
-        dropout: probability of AlphaDropout after each.
+        num_blocks: number of blocks.
+        dropout: probability of AlphaDropout after each block.
     """
 
     hidden: int = Field(256, ge=1)
@@ -25,7 +25,7 @@ class SNNSettings(ModelSettings):
 
 
 class SNNConfig(SNNSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class SNN(PatientModel):
@@ -33,9 +33,10 @@ class SNN(PatientModel):
 
     hˡ⁺¹ = AlphaDropout(ELU(Wˡ hˡ + bˡ)),  h⁰ = X_G,  P̂ = softmax(W h + b)
 
-    It reads nothing else, so that it has no answer for a patient without RNA.
+    It cannot predict for a patient without RNA.
     """
 
+    title = "SNN"
     settings_class, config_class, reads = SNNSettings, SNNConfig, ("rna",)
 
     def __init__(self, config: SNNConfig, backend: str = "auto"):
@@ -45,15 +46,15 @@ class SNN(PatientModel):
         self.head = nn.Linear(config.hidden, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
-        """(B, hidden): the last block.
+        """(B, hidden), the output of the last block.
 
         Raises:
-            ValueError: patients without RNA.
+            ValueError: a patient has no RNA.
         """
         if inputs.genes is None or not inputs.rna.everybody:
             lacking = len(inputs) - inputs.rna.count
             raise ValueError(
-                f"snn reads RNA alone, which {lacking} of {len(inputs)} patients lack; leave such "
+                f"snn reads only RNA, and {lacking} of {len(inputs)} patients lack it; leave these "
                 "patients out"
             )
         return self.gene_encoder(inputs.genes)

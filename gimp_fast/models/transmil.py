@@ -1,4 +1,4 @@
-"""TransMIL: two Nyström layers with position convolutions on a square of patches between them."""
+"""TransMIL: two Nyström layers, and between them convolutions over patches laid out as a square."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TransMILSettings(ModelSettings):
         num_landmarks: M.
         pinv_iterations: hyper-power iterations of the pseudo-inverse.
         conv_kernel: length in tokens of the depthwise residual convolution, odd.
-        dropout: after each Nyström layer.
+        dropout: probability after each Nyström layer.
     """
 
     dim: int = Field(512, ge=1)
@@ -37,11 +37,11 @@ class TransMILSettings(ModelSettings):
 
 
 class TransMILConfig(TransMILSettings, Sizes):
-    """Architecture and the sizes that the cohort gives."""
+    """Architecture, and the sizes that the cohort decides."""
 
 
 class PyramidPositions(nn.Module):
-    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise on the square of one bag's patches.
+    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise, on one bag laid out as a square.
 
     Args:
         dim: d.
@@ -54,10 +54,10 @@ class PyramidPositions(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(s², d), row by row -> the same."""
+        """(s², d), the square row by row -> the same."""
         side = math.isqrt(len(tokens))
         grid = tokens.T.reshape(1, -1, side, side)  # (1, d, s, s)
-        # A sum of convolutions is the convolution with the sum: the square is read once.
+        # The sum of convolutions is one convolution with the summed filters, in a single pass.
         weight = sum(F.pad(conv.weight, [3 - conv.padding[0]] * 4) for conv in self.convs)
         bias = sum(conv.bias for conv in self.convs)
         grid = grid + F.conv2d(grid, weight, bias, padding=3, groups=len(weight))
@@ -71,13 +71,14 @@ class TransMIL(PatientModel):
         H⁰ = [CLS; H],  H¹ = H⁰ + Nyström(LN(H⁰)),  H² = [CLS¹; PPEG(H¹)]
         H³ = H² + Nyström(LN(H²)),  P̂ = softmax(W′ LN(CLS³) + b)
 
-    Unlike the public code, the attention pads nothing, and is exact for a bag of fewer than M
-    tokens: see :class:`gimp_fast.nn.NystromAttention`.
+    Unlike the public code, the attention pads nothing, and it is exact for bags of up to M tokens;
+    see :class:`gimp_fast.nn.NystromAttention`.
 
     Raises:
-        ValueError: heads that do not divide the width.
+        ValueError: the heads do not divide the width.
     """
 
+    title = "TransMIL"
     settings_class, config_class, reads = TransMILSettings, TransMILConfig, ("slide",)
 
     def __init__(self, config: TransMILConfig, backend: str = "auto"):
@@ -130,7 +131,7 @@ class TransMIL(PatientModel):
 
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:
-    """(N, d) -> (1 + s², d): CLS, the rows, and the first of them again, up to a full square."""
+    """CLS, the rows, and the first rows again to fill a square: (N, d) -> (1 + s², d)."""
     side = math.isqrt(len(rows) - 1) + 1
     missing = side * side - len(rows)
     return torch.cat([cls_token.to(rows.dtype)[None], rows, rows[:missing]])

@@ -1,1 +1,1 @@
-"""What a model is asked about a patient: its loss, its scores, and which epoch is best."""
+"""Prediction targets: their losses, scores, and the rule that picks the best epoch."""

@@ -1,4 +1,4 @@
-"""Classification: one of K classes for each patient."""
+"""Classification of each patient into one of K classes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B,) float, 1 where the likeliest class is the true one."""
+    """(B,) float, 1 where the predicted class is the true one, else 0."""
     return (logits.detach().argmax(-1) == labels).float()
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-    """``loss``, ``accuracy``, and ``auc`` where every class has a patient.
+    """``loss`` and ``accuracy``, and ``auc`` if every class has a patient.
 
-    The loss is NaN, alone, where a probability is not finite.
+    If a probability is not finite, there is only a loss, NaN.
 
     Args:
         probabilities: (patients, K).
@@ -33,15 +33,15 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     if not np.isfinite(probabilities).all():
         return {"loss": float("nan")}
     values = rates(probabilities, labels)
-    found = {"loss": cross_entropy(probabilities, labels), "accuracy": values["accuracy"]}
-    return found if values["auc"] is None else found | {"auc": values["auc"]}
+    result = {"loss": cross_entropy(probabilities, labels), "accuracy": values["accuracy"]}
+    return result if values["auc"] is None else result | {"auc": values["auc"]}
 
 
 def rank(scores: Scores, select: str) -> tuple[float, ...]:
-    """Larger is better; decides the best epoch. Ties go to the lower loss.
+    """The rank of an epoch: the largest is the best. Ties go to the lower loss.
 
     Args:
-        scores: of the validation patients.
+        scores: scores of the validation patients.
         select: ``"accuracy"``, ``"auc"`` or ``"loss"``.
     """
     if select == "loss":

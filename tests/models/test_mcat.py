@@ -147,7 +147,7 @@ def test_sizes_of_the_paper():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"heads": 3}, "must divide dim"), ({"num_genes": 0}, "needs a gene")],
+    [({"heads": 3}, "must divide dim"), ({"num_genes": 0}, "num_genes is 0; expected at least 1")],
     ids=["heads", "genes"],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):

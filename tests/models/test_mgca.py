@@ -185,7 +185,7 @@ def test_bf16_steps_are_finite(aligned_batch):
 
 
 def test_settings_that_cannot_be_aligned_are_refused():
-    with pytest.raises(ValidationError, match="whose gene fragments are what slides are aligned"):
+    with pytest.raises(ValidationError, match="slides are aligned with its gene fragments"):
         make(gene_encoder="snn")
-    with pytest.raises(ValueError, match="slides are aligned with genes; modalities: 'slide'"):
+    with pytest.raises(ValueError, match="modalities is 'slide'; expected 'both'"):
         make(modalities="slide")

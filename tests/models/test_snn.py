@@ -64,7 +64,7 @@ def test_depth_and_dropout_leave_mean_and_variance():
     [
         (
             {"genes": torch.ones(3, 7), "has_genes": torch.tensor([True, False, False])},
-            "2 of 3 patients lack",
+            "2 of 3 patients lack it",
         ),
         ({"genes": None, "has_genes": torch.tensor([False])}, "neither patches nor genes"),
         ({}, "neither patches nor genes"),
