@@ -6,9 +6,11 @@ Imports neither numpy nor torch, so that ``--help`` is quick.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gimp_fast.errors import GimpError
 from gimp_fast.options import option
@@ -20,30 +22,28 @@ _AREA_MM2 = f"{_AREA_UM2 / UM2_PER_MM2:.2g}"
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -> torch's names
 
 
-def positive(kind: type) -> Callable[[str], float]:
+def positive(kind: type) -> Callable[[str], Any]:
     """A parser of ``int`` or ``float`` values above zero."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"found {text}; expected more than 0")
-        return value
-
-    parse.__name__ = kind.__name__  # which argparse names if the text is not a number
-    return parse
+    name = "a whole number" if kind is int else "a number"
+    return _checked(kind, lambda value: value > 0, f"{name} above 0")
 
 
 def between(low: float, high: float) -> Callable[[str], float]:
     """A parser of numbers from ``low`` to ``high``."""
+    return _checked(float, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
 
-    def number(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high:
-            expected = f"a number from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"found {text}; expected {expected}")
+
+def _checked(kind: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"found '{text}'; expected {expected}")
         return value
 
-    return number
+    return parse
 
 
 def mpp_of(magnification: str) -> float:

@@ -38,7 +38,6 @@ class Outcome:
 
     Attributes:
         path: the slide.
-        slide_id: its name in tables.
         status: ``done``, ``present`` (made by an earlier run) or ``failed``.
         patches: rows of its file.
         plan: how its patches were read; None if it failed earlier, or for ``present``.
@@ -49,7 +48,6 @@ class Outcome:
     """
 
     path: Path
-    slide_id: str
     status: str = "failed"
     patches: int = 0
     plan: PatchPlan | None = None
@@ -57,6 +55,10 @@ class Outcome:
     reader: str = ""
     seconds: float = 0.0
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def slide_id(self) -> str:
+        return slide_id_of(self.path)
 
     @property
     def kinds(self) -> list[str]:
@@ -94,7 +96,7 @@ def extract(
         GimpError: no slide can succeed: the disk is full, or the GPU too small.
     """
     for path in slides:
-        outcome = Outcome(path, slide_id_of(path))
+        outcome = Outcome(path)
         start = time.perf_counter()
         try:
             _extract_one(outcome, options, encoder, on_batch)

@@ -122,23 +122,18 @@ def load_into(network: TruncatedResNet50, state: Mapping[str, Tensor], where: ob
     Raises:
         FaultError: a tensor is missing, or has another shape.
     """
-    needed = {
-        key: value.shape
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked")  # for training only; older files lack it
-    }
-    missing = [key for key in needed if not isinstance(state.get(key), Tensor)]
-    misshapen = [
-        f"{key} of {tuple(state[key].shape)}"
-        for key, shape in needed.items()
-        if key not in missing and state[key].shape != shape
-    ]
-    if missing or misshapen:
-        found = f"{len(missing)} tensors missing" if missing else f"{len(misshapen)} of other shape"
-        found += f" (first: {(missing or misshapen)[0]})"
-        expected = "conv1, bn1, layer1, layer2 and layer3 of ResNet50, with torchvision's names"
+    expected = "conv1, bn1, layer1, layer2 and layer3 of ResNet50, with torchvision's names"
+    keys = network.state_dict().keys()
+    try:
+        given = {key: state[key] for key in keys if key in state}
+        missing = network.load_state_dict(given, strict=False).missing_keys
+    except RuntimeError as error:
+        raise FaultError.of("weights", where, one_line(error), expected) from error
+    # The counters of training are not needed; older files lack them.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        found = f"{len(missing)} tensors missing (first: {missing[0]})"
         raise FaultError.of("weights", where, found, expected)
-    network.load_state_dict({key: state[key] for key in needed}, strict=False)
 
 
 def download() -> Mapping[str, Tensor]:

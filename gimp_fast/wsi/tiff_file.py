@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import re
 import struct
 import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _ERRORS = (
     tifffile.TiffFileError, OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError,
     AttributeError, RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-CACHE_BYTES = 64 << 20  # of decoded tiles; a larger tile is held alone
+CACHE_BYTES = 64 << 20  # of decoded tiles in memory, or one tile if it is larger
 # tifffile logs what it then raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: inch, centimetre
@@ -42,9 +43,9 @@ class TiffSlide(WholeSlide):
         with contextlib.ExitStack() as undo, _tiff_errors(path, self._refused):
             self._file = undo.enter_context(tifffile.TiffFile(path))
             self._pages = _pages(path, self._file)
-            self._decoded: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-            self._held = 0
-            self._lock, self._file_lock = threading.Lock(), threading.Lock()
+            largest = max(math.prod(page.chunks) for page in self._pages)
+            self._tile = functools.lru_cache(max(1, CACHE_BYTES // largest))(self._decode)
+            self._lock = threading.Lock()
             super().__init__(_facts(path, self._file, self._pages))
             undo.pop_all()
 
@@ -64,25 +65,11 @@ class TiffSlide(WholeSlide):
                     _paste(out, tile, column * wide - left, row * tall - top)
         return out
 
-    def _tile(self, level: int, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, decoded or from the cache."""
-        key = (level, index)
+    def _decode(self, level: int, index: int) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        page, handle = self._pages[level], self._file.filehandle
+        size = page.databytecounts[index]
         with self._lock:
-            if key in self._decoded:
-                self._decoded.move_to_end(key)
-                return self._decoded[key]
-        tile = self._decode(self._pages[level], index)
-        with self._lock:
-            if key not in self._decoded:
-                self._held += tile.nbytes
-            self._decoded[key] = tile
-            while self._held > CACHE_BYTES and len(self._decoded) > 1:
-                self._held -= self._decoded.popitem(last=False)[1].nbytes
-        return tile
-
-    def _decode(self, page: tifffile.TiffPage, index: int) -> np.ndarray:
-        size, handle = page.databytecounts[index], self._file.filehandle
-        with self._file_lock:
             handle.seek(page.dataoffsets[index])
             data = handle.read(size)
         if len(data) < size:

@@ -1,17 +1,15 @@
-"""The picture of what was taken."""
+"""The picture for checking an extraction."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+from builders.slides import slide_facts
 from PIL import Image
 
 from gimp_fast.wsi.grid import PatchPlan
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
-from gimp_fast.wsi.slide import Level, SlideFacts
 
-FACTS = SlideFacts(Path("a.svs"), "test", (Level(4000, 2000, 1.0),), 0.5, None)
+FACTS = slide_facts((4000, 2000))
 PLAN = PatchPlan(256, 500, 0, 500, 0.5, 0.25, "test")
 
 
