@@ -2,11 +2,11 @@
 
 python benchmarks/extract.py [--slides FOLDER] [--patches 600] [--sizes 1000 10000 50000]
 
-Reading, without the network: synthetic pyramids (JPEG if imagecodecs is installed, else deflate) and
-the slides of FOLDER (default: $GIMP_FAST_REALDATA/slides), patches of 256 pixels at 0.5 µm, by
+Reading, without the network: synthetic pyramids (JPEG if imagecodecs is installed, else deflate)
+and the slides of FOLDER (default: $GIMP_FAST_REALDATA/slides), patches of 256 pixels at 0.5 µm, by
 gimp_fast in 1, 2 and 4 threads, beside the loop that everybody writes: read_region, convert,
 reduce. All readers must return the same pixels before they are timed. Two hashing threads show how
-much of the machine was free; many short turns (--patches 64 --repeats 100) find moments when it was.
+much of the machine was free; many short turns (--patches 64 --repeats 100) find free moments.
 Memory: `extract` from slide to file, in a fresh process, with an encoder that costs nothing, on
 slides of more and more patches. The patches are 64 pixels of 2 µm, so that slide, mask and overlay
 are as large as with 256 pixels of 0.5 µm. Writes results/<device>-extract.json.
@@ -33,14 +33,14 @@ from _common import add_shared_options, peak_memory_mib, time_interleaved, write
 
 from gimp_fast.wsi import open_wsi
 from gimp_fast.wsi.encoder import load_encoder
-from gimp_fast.wsi.extract_options import (
+from gimp_fast.wsi.extraction import extract
+from gimp_fast.wsi.grid import PatchPlan, foreground, plan_patches
+from gimp_fast.wsi.options import (
     EncoderOptions,
     ExtractOptions,
     GridOptions,
     TissueOptions,
 )
-from gimp_fast.wsi.extraction import extract
-from gimp_fast.wsi.grid import PatchPlan, foreground, plan_patches
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.resolution import read_overrides

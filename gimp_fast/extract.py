@@ -15,8 +15,8 @@ from pathlib import Path
 from gimp_fast.cli import EXIT_BAD_INPUT, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
-from gimp_fast.wsi import extract_options
-from gimp_fast.wsi.extract_options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
+from gimp_fast.wsi import options as wsi_options
+from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
 
 
@@ -52,8 +52,8 @@ def _add_resolution(group: argparse._ArgumentGroup) -> None:
     """Of the patches, in either unit; and of level 0, in either or both."""
     add = group.add_mutually_exclusive_group().add_argument
     target = {"dest": "target_mpp", "metavar": "X", "default": GridOptions.target_mpp}
-    add("--magnification", **target, type=extract_options.mpp_of, help="10 / mpp (default: 20)")
-    add("--mpp", **target, type=extract_options.positive(float), help="micrometres per pixel")
+    add("--magnification", **target, type=wsi_options.mpp_of, help="10 / mpp (default: 20)")
+    add("--mpp", **target, type=wsi_options.positive(float), help="micrometres per pixel")
     group.add_argument(
         "--mpp-override",
         metavar="VALUE_OR_CSV",

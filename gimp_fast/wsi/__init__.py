@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "EncoderOptions": "extract_options",
-    "ExtractOptions": "extract_options",
-    "GridOptions": "extract_options",
+    "EncoderOptions": "options",
+    "ExtractOptions": "options",
+    "GridOptions": "options",
     "SUFFIXES": "slide_files",
-    "TissueOptions": "extract_options",
+    "TissueOptions": "options",
     "WholeSlide": "slide",
     "extract": "extraction",
     "find_tissue": "tissue",

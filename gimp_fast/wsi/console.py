@@ -12,9 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, one_line
-from gimp_fast.wsi.extract_options import ExtractOptions
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
+from gimp_fast.wsi.options import ExtractOptions
 
 OUTCOME_COLUMNS = (
     "slide_id", "file", "status", "patches", "mpp", "patch_size_level0", "level", "level0_mpp",

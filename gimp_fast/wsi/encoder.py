@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gimp_fast.errors import GimpError, one_line
-from gimp_fast.wsi.extract_options import PRECISIONS, EncoderOptions
+from gimp_fast.wsi.options import PRECISIONS, EncoderOptions
 from gimp_fast.wsi.resnet50 import (
     FEATURE_DIM,
     MEAN,

@@ -13,7 +13,6 @@ import numpy as np
 from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import Fault, FaultError
 from gimp_fast.files.parallel import available_cores
-from gimp_fast.wsi.extract_options import ExtractOptions
 from gimp_fast.wsi.feature_file import (
     PatchEncoder,
     read_coords,
@@ -22,6 +21,7 @@ from gimp_fast.wsi.feature_file import (
     write_features,
 )
 from gimp_fast.wsi.grid import PatchPlan, foreground, plan_of_size, plan_patches
+from gimp_fast.wsi.options import ExtractOptions
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gimp_fast.errors import FaultError
-from gimp_fast.wsi.extract_options import GridOptions
+from gimp_fast.wsi.options import GridOptions
 from gimp_fast.wsi.resolution import Override, level0_mpp
 from gimp_fast.wsi.slide import SlideFacts
 

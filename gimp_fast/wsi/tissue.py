@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from gimp_fast.wsi.extract_options import TissueOptions
+from gimp_fast.wsi.options import TissueOptions
 
 _ROWS = 256
 

@@ -14,7 +14,7 @@ from builders.slides import write_slide
 
 from gimp_fast import extract
 from gimp_fast.extract import build_parser, main
-from gimp_fast.wsi.extract_options import GridOptions, TissueOptions
+from gimp_fast.wsi.options import GridOptions, TissueOptions
 
 SMALL = {"size": (1400, 1300), "tissue": [(256, 256, 1024, 1024)]}
 

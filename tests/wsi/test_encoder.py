@@ -13,7 +13,7 @@ from torch import nn
 
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.wsi.encoder import Encoder, digest_of, load_encoder
-from gimp_fast.wsi.extract_options import EncoderOptions
+from gimp_fast.wsi.options import EncoderOptions
 from gimp_fast.wsi.resnet50 import MEAN, STD, URL, TruncatedResNet50, random_network
 
 

@@ -11,8 +11,8 @@ import pytest
 from builders.slides import MeanColour
 
 from gimp_fast.data.slides import open_slide
-from gimp_fast.wsi.extract_options import ExtractOptions, GridOptions
 from gimp_fast.wsi.extraction import Outcome, extract
+from gimp_fast.wsi.options import ExtractOptions, GridOptions
 from gimp_fast.wsi.resolution import read_overrides
 
 pytest.importorskip("openslide")

@@ -7,8 +7,8 @@ import pytest
 from builders.slides import slide_facts
 
 from gimp_fast.errors import FaultError
-from gimp_fast.wsi.extract_options import GridOptions
 from gimp_fast.wsi.grid import foreground, plan_patches
+from gimp_fast.wsi.options import GridOptions
 
 APERIO_40X = (1, 4.0001, 16.002, 32.01)
 

@@ -14,8 +14,8 @@ from PIL import Image
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.wsi.encoder import load_encoder
-from gimp_fast.wsi.extract_options import EncoderOptions, ExtractOptions, GridOptions
 from gimp_fast.wsi.extraction import extract
+from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions
 from gimp_fast.wsi.resolution import read_overrides
 from gimp_fast.wsi.slide_files import find_slides
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gimp_fast.wsi.extract_options import TissueOptions
+from gimp_fast.wsi.options import TissueOptions
 from gimp_fast.wsi.tissue import _majority, find_tissue, otsu, saturation_of
 
 PINK, GLASS = (200, 110, 160), (240, 240, 242)
