@@ -21,6 +21,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,8 +46,10 @@ from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.resolution import read_overrides
 from gimp_fast.wsi.slide_files import find_slides
-from gimp_fast.wsi.synthetic_slide import write_synthetic_slide
 from gimp_fast.wsi.tissue import find_tissue
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from builders.synthetic_slide import write_synthetic_slide
 
 THREADS = (1, 2, 4)
 CHANNELS = 1024

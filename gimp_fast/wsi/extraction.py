@@ -20,7 +20,7 @@ from gimp_fast.wsi.feature_file import (
     write_coords,
     write_features,
 )
-from gimp_fast.wsi.grid import PatchPlan, foreground, plan_of_size, plan_patches
+from gimp_fast.wsi.grid import PatchPlan, PatchSet, foreground, plan_of_size, plan_patches
 from gimp_fast.wsi.options import ExtractOptions
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
@@ -67,11 +67,9 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Patches:
-    plan: PatchPlan
-    coords: np.ndarray  # (N, 2) int64
-    order: str
-    tissue: Tissue | None
+class _Chosen:
+    patches: PatchSet
+    tissue: Tissue | None  # None if the patches were given
     picture: np.ndarray  # (h, w, 3) uint8, for the overlay
 
 
@@ -123,26 +121,23 @@ def _extract_one(
     with open_wsi(outcome.path) as slide:
         outcome.reader = slide.facts.reader
         chosen = _choose_patches(slide, options, override, outcome.slide_id)
-        outcome.plan, outcome.tissue = chosen.plan, chosen.tissue
+        patches, tissue = chosen.patches, chosen.tissue
+        outcome.plan, outcome.tissue = patches.plan, tissue
         if options.overlay:
-            mask = None if chosen.tissue is None else chosen.tissue.mask
-            picture = draw_overlay(chosen.picture, mask, slide.facts, chosen.plan, chosen.coords)
+            picture = draw_overlay(chosen.picture, tissue and tissue.mask, patches)
             write_overlay(options.out / "overlays" / f"{outcome.slide_id}.png", picture)
-        if not len(chosen.coords):
-            raise FaultError.of("no-tissue", outcome.path, *_no_patches(chosen.tissue, options))
+        if not len(patches.coords):
+            raise FaultError.of("no-tissue", outcome.path, *_no_patches(tissue, options))
         provenance: dict[str, object] = {"settings": settings}
-        if tissue := chosen.tissue:
+        if tissue is not None:
             least = options.grid.min_tissue
             provenance |= {"min_tissue": least, "saturation": tissue.threshold}
         if encoder is None:
-            write_coords(target, slide.facts, chosen.plan, chosen.coords, provenance)
+            write_coords(target, patches, provenance)
         else:
-            batches = _encode(slide, chosen, options, encoder, on_batch)
-            write_features(
-                target, slide.facts, chosen.plan, chosen.coords, chosen.order, encoder, batches,
-                provenance,
-            )  # fmt: skip
-    outcome.patches, outcome.status = len(chosen.coords), "done"
+            batches = _encode(slide, patches, options, encoder, on_batch)
+            write_features(target, patches, encoder, batches, provenance)
+    outcome.patches, outcome.status = len(patches.coords), "done"
 
 
 def settings_for(
@@ -182,7 +177,7 @@ def _rows_of_present(target: Path, settings: dict[str, object], features: bool) 
 
 def _choose_patches(
     slide: WholeSlide, options: ExtractOptions, override: Override | None, slide_id: str
-) -> _Patches:
+) -> _Chosen:
     if options.coords is not None:
         return _given_patches(slide, options, override, options.coords / f"{slide_id}.h5")
     plan = plan_patches(slide.facts, options.grid, override)
@@ -191,12 +186,12 @@ def _choose_patches(
     mpp = plan.level0_mpp * slide.facts.width / small.shape[1]
     tissue = find_tissue(small, mpp, options.tissue)
     coords = foreground(slide.facts, plan, tissue.mask, options.grid.min_tissue)
-    return _Patches(plan, coords, "row", tissue, picture)
+    return _Chosen(PatchSet(slide.facts, plan, coords, "row"), tissue, picture)
 
 
 def _given_patches(
     slide: WholeSlide, options: ExtractOptions, override: Override | None, path: Path
-) -> _Patches:
+) -> _Chosen:
     """The patches of a coordinate file, in its order."""
     coords, attributes = read_coords(path)
     facts, patch_size = slide.facts, options.grid.patch_size
@@ -212,7 +207,7 @@ def _given_patches(
         expected = f"corners inside {facts.width} × {facts.height} pixels"
         raise FaultError.of("coords", path, found, expected)
     picture, _ = read_overview(slide, plan.level0_mpp, options.tissue.mpp)
-    return _Patches(plan, coords, "file", None, picture)
+    return _Chosen(PatchSet(facts, plan, coords, "file"), None, picture)
 
 
 def _given_size(path: Path, attributes: dict[str, object], slide: WholeSlide) -> int:
@@ -243,20 +238,20 @@ def _no_patches(tissue: Tissue | None, options: ExtractOptions) -> tuple[str, st
 
 def _encode(
     slide: WholeSlide,
-    chosen: _Patches,
+    patches: PatchSet,
     options: ExtractOptions,
     encoder: PatchEncoder,
     on_batch: Callable[[int], None],
 ) -> Generator[np.ndarray]:
     """Features, batch by batch; FaultError if they are not finite."""
     workers = options.workers or available_cores()
-    batches = read_batches(slide, chosen.plan, chosen.coords, options.batch_size, workers)
+    batches = read_batches(slide, patches.plan, patches.coords, options.batch_size, workers)
     with contextlib.closing(batches):
-        for patches in batches:
-            features = encoder(patches)
+        for batch in batches:
+            features = encoder(batch)
             if not np.isfinite(features).all():
                 found = f"NaN or ∞ from a network in {encoder.precision}"
                 expected = "finite features; fp16 overflows above 65,504, bf16 and fp32 do not"
                 raise FaultError.of("features-not-finite", slide.facts.path, found, expected)
             yield features
-            on_batch(len(patches))
+            on_batch(len(batch))

@@ -15,9 +15,8 @@ from gimp_fast import __version__
 from gimp_fast.errors import FaultError, one_line
 from gimp_fast.files.atomic import atomic_file
 from gimp_fast.files.isolated import run_isolated
-from gimp_fast.wsi.grid import PatchPlan
+from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
-from gimp_fast.wsi.slide import SlideFacts
 
 SETTINGS = "gimp_fast_settings"
 
@@ -36,21 +35,16 @@ class PatchEncoder(Protocol):
 
 def write_features(
     path: Path,
-    facts: SlideFacts,
-    plan: PatchPlan,
-    coords: np.ndarray,
-    order: str,
+    patches: PatchSet,
     encoder: PatchEncoder,
     batches: Generator[np.ndarray],
     provenance: dict[str, object],
 ) -> None:
-    """Write ``features`` (N, C) float32 and ``coords`` (N, 2) int64 in pixels of level 0.
+    """Write ``features`` (N, C) float32 and ``coords`` (N, 2) int64, or no file at all.
 
     Args:
-        path: of the file, which is complete or absent.
-        facts, plan: of the slide and its patches.
-        coords: (N, 2).
-        order: of the rows, as ``prepare --order`` names it.
+        path: of the file.
+        patches: N patches of the slide.
         encoder: that the features come from.
         batches: N rows of features in all, (n, C) float32 each; closed at the end.
         provenance: further attributes by name; ``settings`` is a dictionary.
@@ -58,36 +52,27 @@ def write_features(
     # The generator is closed whatever happens: its threads must end before the slide is closed.
     with contextlib.closing(batches), _new_file(path) as file:
         # Contiguous, since N is known: the layout whose windows are read fastest.
-        features = file.create_dataset("features", (len(coords), encoder.dim), np.float32)
-        data = file.create_dataset("coords", data=coords.astype(np.int64))
-        place = _name_and_folder(path)
-        features.attrs.update(place | {"encoder": encoder.name})
-        data.attrs.update(place | _trident_attributes(facts, plan))
+        shape = len(patches.coords), encoder.dim
+        features = file.create_dataset("features", shape, np.float32)
+        _write_coords(file, path, patches)
+        features.attrs.update(_name_and_folder(path) | {"encoder": encoder.name})
         made_with = {"weights": encoder.weights, "precision": encoder.precision}
-        provenance = {"encoder": encoder.name} | provenance | made_with
-        _describe_file(file, facts, plan, order, provenance)
+        _describe_file(file, patches, {"encoder": encoder.name} | provenance | made_with)
         row = 0
         for batch in batches:
             features[row : row + len(batch)] = batch
             row += len(batch)
 
 
-def write_coords(
-    path: Path,
-    facts: SlideFacts,
-    plan: PatchPlan,
-    coords: np.ndarray,
-    provenance: dict[str, object],
-) -> None:
+def write_coords(path: Path, patches: PatchSet, provenance: dict[str, object]) -> None:
     """Write a file of coordinates alone, as CLAM's patching step does.
 
     Its ``patch_size`` is in pixels of ``patch_level``, as in CLAM.
     """
-    level = facts.levels[plan.level]
+    plan = patches.plan
+    level = patches.facts.levels[plan.level]
     with _new_file(path) as file:
-        data = file.create_dataset("coords", data=coords.astype(np.int64))
-        data.attrs.update(_name_and_folder(path) | _trident_attributes(facts, plan))
-        data.attrs.update(
+        _write_coords(file, path, patches).attrs.update(
             {
                 "patch_size": plan.read_size,
                 "patch_level": plan.level,
@@ -97,7 +82,7 @@ def write_coords(
                 "save_path": str(path.parent),
             }
         )
-        _describe_file(file, facts, plan, "row", provenance)
+        _describe_file(file, patches, provenance)
 
 
 @contextlib.contextmanager
@@ -110,24 +95,29 @@ def _name_and_folder(path: Path) -> dict[str, object]:
     return {"name": path.name.removesuffix(".h5"), "savetodir": str(path.parent)}
 
 
-def _trident_attributes(facts: SlideFacts, plan: PatchPlan) -> dict[str, object]:
-    """TRIDENT's attributes of coordinates; magnifications are 10 / mpp."""
-    return {
-        "patch_size": plan.patch_size,
-        "patch_size_level0": plan.size_level0,
-        "level0_magnification": MPP_AT_1X / plan.level0_mpp,
-        "target_magnification": MPP_AT_1X / plan.mpp,
-        "overlap": 0,
-        "level0_width": facts.width,
-        "level0_height": facts.height,
-    }
+def _write_coords(file: h5py.File, path: Path, patches: PatchSet) -> h5py.Dataset:
+    """``coords`` with TRIDENT's attributes; magnifications are 10 / mpp."""
+    facts, plan = patches.facts, patches.plan
+    coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
+    coords.attrs.update(
+        _name_and_folder(path)
+        | {
+            "patch_size": plan.patch_size,
+            "patch_size_level0": plan.size_level0,
+            "level0_magnification": MPP_AT_1X / plan.level0_mpp,
+            "target_magnification": MPP_AT_1X / plan.mpp,
+            "overlap": 0,
+            "level0_width": facts.width,
+            "level0_height": facts.height,
+        }
+    )
+    return coords
 
 
-def _describe_file(
-    file: h5py.File, facts: SlideFacts, plan: PatchPlan, order: str, provenance: dict[str, object]
-) -> None:
+def _describe_file(file: h5py.File, patches: PatchSet, provenance: dict[str, object]) -> None:
+    facts, plan = patches.facts, patches.plan
     attributes = {
-        "patch_order": order,
+        "patch_order": patches.order,
         "mpp": plan.mpp,
         "patch_size": plan.patch_size,
         "patch_size_level0": plan.size_level0,

@@ -35,6 +35,23 @@ class PatchPlan:
     mpp_source: str
 
 
+@dataclass(frozen=True)
+class PatchSet:
+    """The patches that are taken from a slide.
+
+    Attributes:
+        facts: of the slide.
+        plan: how the patches are read.
+        coords: (N, 2) int64 x, y of the top left corners in pixels of level 0.
+        order: of the rows, as ``prepare --order`` names it.
+    """
+
+    facts: SlideFacts
+    plan: PatchPlan
+    coords: np.ndarray
+    order: str
+
+
 def plan_patches(
     facts: SlideFacts, options: GridOptions, override: Override | None = None
 ) -> PatchPlan:

@@ -9,8 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from gimp_fast.files.atomic import atomic_file
-from gimp_fast.wsi.grid import PatchPlan
-from gimp_fast.wsi.slide import SlideFacts
+from gimp_fast.wsi.grid import PatchSet
 
 _OUTLINE = (0, 110, 60)
 _GRID = (30, 90, 200)
@@ -18,17 +17,13 @@ _LEFT_OUT = 0.45  # contrast of what no patch covers
 _LEAST_SIDE = 1000
 
 
-def draw_overlay(
-    rgb: np.ndarray, mask: np.ndarray | None, facts: SlideFacts, plan: PatchPlan, coords: np.ndarray
-) -> np.ndarray:
+def draw_overlay(rgb: np.ndarray, mask: np.ndarray | None, patches: PatchSet) -> np.ndarray:
     """A picture of the slide with its patches and tissue drawn over it.
 
     Args:
         rgb: (h, w, 3) uint8, the whole slide.
         mask: (h', w') bool, the tissue of the whole slide; None if the patches were given.
-        facts: of the slide.
-        plan: gives the side of the patches.
-        coords: (N, 2) top left corners in pixels of level 0.
+        patches: of the slide.
 
     Returns:
         (H, W, 3) uint8, at least about 1000 pixels long.
@@ -36,8 +31,8 @@ def draw_overlay(
     enlarge = max(1, round(_LEAST_SIDE / max(rgb.shape)))
     picture = rgb.copy() if enlarge == 1 else rgb.repeat(enlarge, 0).repeat(enlarge, 1)
     height, width = picture.shape[:2]
-    scale = np.array([width / facts.width, height / facts.height])
-    boxes = _boxes(coords, plan.size_level0, scale, np.array([width, height]))
+    scale = np.array([width / patches.facts.width, height / patches.facts.height])
+    boxes = _boxes(patches.coords, patches.plan.size_level0, scale, np.array([width, height]))
     covered, lines = np.zeros((2, height, width), bool)
     for left, top, right, bottom in boxes:
         covered[top:bottom, left:right] = True

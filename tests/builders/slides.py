@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from builders.synthetic_slide import write_synthetic_slide
 
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
-from gimp_fast.wsi.synthetic_slide import write_synthetic_slide
 
 SIZE = (2048, 1792)
 TISSUE = [(512, 512, 1536, 1280)]  # 4 × 3 patches

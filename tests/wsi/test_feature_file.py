@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ from gimp_fast.wsi.feature_file import (
     write_coords,
     write_features,
 )
-from gimp_fast.wsi.grid import PatchPlan
+from gimp_fast.wsi.grid import PatchPlan, PatchSet
 from gimp_fast.wsi.slide import Level, SlideFacts
 
 LEVELS = (Level(8000, 6000, 1.0), Level(2000, 1500, 4.0))
@@ -25,6 +26,7 @@ FACTS = SlideFacts(Path("slide-1.svs"), "test", LEVELS, 0.25, 40)
 PLAN = PatchPlan(256, 512, 0, 512, 0.5, 0.25, "mpp of the slide")
 META = {"settings": {"a": 1}}
 COORDS = np.array([[0, 512], [512, 512], [0, 1024]], np.int64)
+PATCHES = PatchSet(FACTS, PLAN, COORDS, "row")
 
 
 class Encoder(MeanColour):
@@ -34,7 +36,7 @@ class Encoder(MeanColour):
 def write(path: Path) -> np.ndarray:
     features = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     batches = (batch for batch in (features[:2], features[2:]))
-    write_features(path, FACTS, PLAN, COORDS, "row", Encoder(), batches, META)
+    write_features(path, PATCHES, Encoder(), batches, META)
     return features
 
 
@@ -69,7 +71,7 @@ def test_readers_of_trident_find_their_attributes(tmp_path):
 def test_readers_of_clam_s_patches_find_their_attributes(tmp_path):
     path = tmp_path / "patches" / "slide-1.h5"
     plan = PatchPlan(256, 1600, 1, 400, 0.39, 0.0625, "test")
-    write_coords(path, FACTS, plan, COORDS, {"settings": {}})
+    write_coords(path, replace(PATCHES, plan=plan), {"settings": {}})
     coords, attributes = read_coords(path)
     assert (coords == COORDS).all()
     # The side of a patch in pixels of the level that CLAM reads.
@@ -103,7 +105,7 @@ def test_a_failure_between_batches_leaves_nothing_and_closes_the_reader(tmp_path
             closed.append(True)
 
     with pytest.raises(FaultError, match="a broken tile"):
-        write_features(tmp_path / "a.h5", FACTS, PLAN, COORDS, "row", Encoder(), batches(), META)
+        write_features(tmp_path / "a.h5", PATCHES, Encoder(), batches(), META)
     assert closed
     assert list(tmp_path.iterdir()) == []
 
