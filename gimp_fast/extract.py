@@ -31,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         "that OpenSlide does not read. OUT gets h5_files/ (or patches/), overlays/, slides.csv "
         "and failures.csv.",
     )
-    add, paths = parser.add_argument, {"type": Path, "nargs": "+", "metavar": "PATH"}
-    add("--slides", **paths, required=True, help="slides, or folders of slides")
+    add = parser.add_argument
+    add("--slides", type=Path, nargs="+", required=True, metavar="PATH", help="slides or folders")
     add("--pattern", nargs="+", default=(), help="file names to take from folders: '*-DX?.*'")
     add("--recursive", action="store_true", help="search subfolders too, as in a GDC download")
     add("--shard", metavar="I/N", help="process part I of N of the slides; I counts from 1")

@@ -86,7 +86,12 @@ def _table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[dict[str, o
         table = csv.DictWriter(file, columns, extrasaction="ignore")
         with disk_errors():
             table.writeheader()
-        yield disk_errors()(table.writerow)
+
+        def add(cells: dict[str, object]) -> None:
+            with disk_errors():
+                table.writerow(cells)
+
+        yield add
 
 
 def outcome_row(outcome: Outcome) -> dict[str, object]:

@@ -54,8 +54,9 @@ def write_features(
         # Contiguous, since N is known: the layout whose windows are read fastest.
         shape = len(patches.coords), encoder.dim
         features = file.create_dataset("features", shape, np.float32)
-        _write_coords(file, path, patches)
+        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
         features.attrs.update(_name_and_folder(path) | {"encoder": encoder.name})
+        coords.attrs.update(_trident_attributes(path, patches))
         made_with = {"weights": encoder.weights, "precision": encoder.precision}
         _describe_file(file, patches, {"encoder": encoder.name} | provenance | made_with)
         row = 0
@@ -72,7 +73,9 @@ def write_coords(path: Path, patches: PatchSet, provenance: dict[str, object]) -
     plan = patches.plan
     level = patches.facts.levels[plan.level]
     with _new_file(path) as file:
-        _write_coords(file, path, patches).attrs.update(
+        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
+        coords.attrs.update(_trident_attributes(path, patches))
+        coords.attrs.update(
             {
                 "patch_size": plan.read_size,
                 "patch_level": plan.level,
@@ -95,23 +98,18 @@ def _name_and_folder(path: Path) -> dict[str, object]:
     return {"name": path.name.removesuffix(".h5"), "savetodir": str(path.parent)}
 
 
-def _write_coords(file: h5py.File, path: Path, patches: PatchSet) -> h5py.Dataset:
-    """``coords`` with TRIDENT's attributes; magnifications are 10 / mpp."""
+def _trident_attributes(path: Path, patches: PatchSet) -> dict[str, object]:
+    """TRIDENT's attributes of ``coords``; magnifications are 10 / mpp."""
     facts, plan = patches.facts, patches.plan
-    coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
-    coords.attrs.update(
-        _name_and_folder(path)
-        | {
-            "patch_size": plan.patch_size,
-            "patch_size_level0": plan.size_level0,
-            "level0_magnification": MPP_AT_1X / plan.level0_mpp,
-            "target_magnification": MPP_AT_1X / plan.mpp,
-            "overlap": 0,
-            "level0_width": facts.width,
-            "level0_height": facts.height,
-        }
-    )
-    return coords
+    return _name_and_folder(path) | {
+        "patch_size": plan.patch_size,
+        "patch_size_level0": plan.size_level0,
+        "level0_magnification": MPP_AT_1X / plan.level0_mpp,
+        "target_magnification": MPP_AT_1X / plan.mpp,
+        "overlap": 0,
+        "level0_width": facts.width,
+        "level0_height": facts.height,
+    }
 
 
 def _describe_file(file: h5py.File, patches: PatchSet, provenance: dict[str, object]) -> None:

@@ -14,7 +14,7 @@ _LEAST_SIDE = 1000  # small slides get a finer picture, for people to look at
 
 
 def read_overview(slide: WholeSlide, level0_mpp: float, mpp: float) -> tuple[np.ndarray, int]:
-    """The whole slide at ``mpp`` / k micrometres a pixel.
+    """The whole slide at ``mpp`` / k micrometres per pixel.
 
     Args:
         slide: open.
