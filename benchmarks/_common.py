@@ -23,14 +23,14 @@ MIN_TURNS = 2
 
 
 def add_shared_options(parser: argparse.ArgumentParser, device: str | None = None) -> None:
-    """What ``make bench BENCH_ARGS=…`` may give to every script.
+    """Add the options that every script must accept from ``make bench BENCH_ARGS=…``.
 
     Args:
         parser: of the script.
-        device: what the device is of, or that it makes no difference.
+        device: help text of ``--device``.
     """
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=device)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--no-write", action="store_true", help="only print")
 
 
@@ -49,8 +49,8 @@ def time_interleaved(
 ) -> dict[str, dict[str, float]]:
     """Median, fastest and slowest milliseconds of every call, and how often it was timed.
 
-    The peers take turns, so that a noisy moment of the machine falls on all of them. After
-    ``budget_s`` seconds no other turn begins, but there are at least ``MIN_TURNS``.
+    The peers take turns, so that a noisy moment of the machine affects all of them. No turn starts
+    after ``budget_s`` seconds, except that there are at least ``MIN_TURNS``.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
@@ -78,10 +78,10 @@ def time_interleaved(
 def peak_memory_mib(
     prepare: Callable[..., Callable[[], Any]], *arguments: Any, device: str
 ) -> float:
-    """Peak memory of one call above what was held before it.
+    """Peak memory of one call above the memory in use before it.
 
-    On a GPU torch's allocator counts what is in use, whatever was there before. On the CPU it is
-    the resident set of a fresh process, which starts in seconds.
+    On a GPU this is what torch's allocator counts. On the CPU it is the resident set of a fresh
+    process, which takes seconds to start.
 
     Args:
         prepare: importable function; ``prepare(*arguments)`` allocates the inputs and returns the
@@ -90,7 +90,7 @@ def peak_memory_mib(
 
     Raises:
         torch.OutOfMemoryError: the call did not fit on the GPU.
-        RuntimeError: the process ended without an answer, as one that the system kills does.
+        RuntimeError: the process ended without an answer: the system may have killed it.
     """
     if device == "cuda":
         try:
@@ -124,7 +124,7 @@ def _gpu_peak_mib(call: Callable[[], Any]) -> float:
 
 def _send_peak(sender: Any, prepare: Callable[..., Any], arguments: tuple) -> None:
     call = prepare(*arguments)
-    # Resets the high-water mark, which otherwise starts at the peak of the process that started us.
+    # Reset the high-water mark, which otherwise starts at the peak of the parent process.
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _proc_mib("self/status", "VmHWM")
     call()
@@ -139,21 +139,21 @@ def _proc_mib(file: str, field: str) -> float:
 
 
 def limit_gpu_memory(cap_gb: float | None) -> None:
-    """Let torch's allocator have no more than ``cap_gb`` GiB of the GPU; all of it where None."""
+    """Limit torch's allocator to ``cap_gb`` GiB of the GPU; None for no limit."""
     if cap_gb is not None:
         total = torch.cuda.get_device_properties("cuda").total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gb * 2**30 / total))
 
 
 def free_memory_mib(device: str) -> float:
-    """What an allocation could get now, on this machine or its GPU."""
+    """The memory that is free now, on this machine or its GPU."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0] / MIB
     return _proc_mib("meminfo", "MemAvailable")
 
 
 def origin(device: str) -> dict[str, Any]:
-    """Where the figures come from: device, versions, revision of the code."""
+    """The origin of the figures: device, versions, revision of the code."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from gimp_fast.pages.style import DPI, INK, colours, new_figure, rc
 
 MARKERS = "osD^vPX"
-# field -> title, unit, larger unit and how many of the smaller it holds
+# field -> title, unit, larger unit, and their ratio
 QUANTITIES = {
     "median_ms": ("median time", "ms", "s", 1000),
     "peak_mib": ("peak memory above the inputs", "MiB", "GiB", 1024),
@@ -22,7 +22,7 @@ QUANTITIES = {
 def plot_scaling(
     rows: list[dict[str, Any]], path: Path, title: str, along: str = "N (patches of a slide)"
 ) -> None:
-    """Time and peak memory against N, one line a peer, one row of panels a mode.
+    """Plot time and peak memory against N: one line per peer, one row of panels per mode.
 
     Args:
         rows: records with ``n``, ``mode``, ``peer``, ``median_ms``, ``floor_ms``, ``peak_mib``.
@@ -35,14 +35,14 @@ def plot_scaling(
         figure = new_figure(8.4, 1.1 + 2.7 * len(modes))
         panels = figure.subplots(len(modes), 2, squeeze=False, sharex=True)
         for pair, mode in zip(panels, modes, strict=True):
-            some = [row for row in rows if row["mode"] == mode]
-            floor = {row["n"]: row["floor_ms"] for row in some}
+            in_mode = [row for row in rows if row["mode"] == mode]
+            floor = {row["n"]: row["floor_ms"] for row in in_mode}
             pair[0].plot(*_line(floor), color=INK, ls=":", label="floor (matmul rate)")
             for panel, field in zip(pair, QUANTITIES, strict=True):
                 for i, peer in enumerate(peers):
-                    points = {row["n"]: row[field] for row in some if row["peer"] == peer}
+                    points = {row["n"]: row[field] for row in in_mode if row["peer"] == peer}
                     look = {"color": colours(len(peers))[i], "marker": MARKERS[i], "ms": 4}
-                    # The first peer is the one to see: above the others.
+                    # The first peer is drawn above the others.
                     panel.plot(*_line(points), label=peer, zorder=len(peers) - i + 2, **look)
                 _label(panel, field, mode)
         lengths = sorted(_distinct(row["n"] for row in rows))
@@ -75,6 +75,6 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def _line(points: dict[int, float | None]) -> tuple[list[int], list[float]]:
-    """Points by rising N; a zero or an unknown value has no place on a logarithmic axis."""
-    known = sorted((n, value) for n, value in points.items() if value)
-    return [n for n, _ in known], [value for _, value in known]
+    """Points by rising N, without zeros and unknown values: the axes are logarithmic."""
+    drawn = sorted((n, value) for n, value in points.items() if value)
+    return [n for n, _ in drawn], [value for _, value in drawn]

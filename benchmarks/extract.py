@@ -1,15 +1,15 @@
-"""Extraction: how fast patches are read and encoded, and that the memory stays flat.
+"""Extraction: how fast patches are read and encoded, and whether memory stays constant.
 
 python benchmarks/extract.py [--slides FOLDER] [--patches 600] [--sizes 1000 10000 50000]
 
-Reading, without the network: synthetic pyramids (JPEG where imagecodecs is installed, else deflate)
+Reading, without the network: synthetic pyramids (JPEG if imagecodecs is installed, else deflate)
 and the slides of FOLDER (default: $GIMP_FAST_REALDATA/slides), patches of 256 pixels at 0.5 µm, by
 gimp_fast in 1, 2 and 4 threads, beside the loop that everybody writes: read_region, convert,
-reduce. Equal pixels first. Two threads that hash tell how much of the machine was free; many short
-turns (--patches 64 --repeats 100) find moments in which it was.
+reduce. All readers must return the same pixels before they are timed. Two hashing threads show how
+much of the machine was free; many short turns (--patches 64 --repeats 100) find free moments.
 Memory: `extract` from slide to file, in a fresh process, with an encoder that costs nothing, on
-slides of ever more patches; they have 64 pixels of 2 µm, so that slide, mask and overlay have the
-size that they would have with 256 pixels of 0.5 µm. Writes results/<device>-extract.json.
+slides of more and more patches. The patches are 64 pixels of 2 µm, so that slide, mask and overlay
+are as large as with 256 pixels of 0.5 µm. Writes results/<device>-extract.json.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,14 +33,23 @@ import openslide
 from _common import add_shared_options, peak_memory_mib, time_interleaved, write_results
 
 from gimp_fast.wsi import open_wsi
-from gimp_fast.wsi.choice import find_slides, read_overrides
-from gimp_fast.wsi.extraction import ExtractOptions, extract
-from gimp_fast.wsi.grid import GridOptions, PatchPlan, foreground, plan_patches
+from gimp_fast.wsi.encoder import load_encoder
+from gimp_fast.wsi.extraction import extract
+from gimp_fast.wsi.grid import PatchPlan, foreground, plan_patches
+from gimp_fast.wsi.options import (
+    EncoderOptions,
+    ExtractOptions,
+    GridOptions,
+    TissueOptions,
+)
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
-from gimp_fast.wsi.synthetic import write_synthetic_slide
-from gimp_fast.wsi.tissue import TissueOptions, find_tissue
-from gimp_fast.wsi.weights import load_encoder
+from gimp_fast.wsi.resolution import read_overrides
+from gimp_fast.wsi.slide_files import find_slides
+from gimp_fast.wsi.tissue import find_tissue
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from builders.synthetic_slide import write_synthetic_slide
 
 THREADS = (1, 2, 4)
 CHANNELS = 1024
@@ -52,7 +62,7 @@ def main() -> None:
     parser.add_argument("--slides", type=Path, help="real slides to read as well")
     parser.add_argument("--patches", type=int, default=600, help="of each synthetic slide")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 50_000])
-    parser.add_argument("--batch", type=int, default=16, help="patches the network is given")
+    parser.add_argument("--batch", type=int, default=16, help="patches per batch of the network")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
     add_shared_options(parser, device="of the network")
@@ -79,7 +89,7 @@ def main() -> None:
 
 
 def synthetic_slides(folder: Path, patches: int) -> dict[str, Path]:
-    """Slides as scanners write them: tiles of 256 pixels and of 240, at 20x and at 40x."""
+    """Slides like those of scanners: tiles of 256 and of 240 pixels, at 20x and at 40x."""
     compression = "jpeg" if importlib.util.find_spec("imagecodecs") else "deflate"
     columns = math.ceil(math.sqrt(2 * patches))
     size = columns * 256, math.ceil(patches / columns) * 256
@@ -95,7 +105,7 @@ def synthetic_slides(folder: Path, patches: int) -> dict[str, Path]:
 
 
 def time_reading(name: str, path: Path, patches: int, repeats: int) -> dict[str, object]:
-    """Patches a second of every reader, after a check that all see the same pixels."""
+    """Patches per second of every reader, after a check that all read the same pixels."""
     plan, coords = chosen(path, patches)
     readers: dict[str, Callable[[], float]] = {
         "plain loop": functools.partial(plain, path, plan, coords)
@@ -106,7 +116,7 @@ def time_reading(name: str, path: Path, patches: int, repeats: int) -> dict[str,
         )
     sums = {reader: read() for reader, read in readers.items()}
     if len(set(sums.values())) > 1:
-        raise SystemExit(f"{name}: the readers see other pixels: {sums}")
+        raise SystemExit(f"{name}: the readers return different pixels: {sums}")
     control = {
         f"control, {threads} threads": functools.partial(hashing, threads) for threads in (1, 2)
     }
@@ -138,7 +148,7 @@ def time_reading(name: str, path: Path, patches: int, repeats: int) -> dict[str,
 
 
 def chosen(path: Path, patches: int) -> tuple[PatchPlan, np.ndarray]:
-    """The patches of a slide, as `extract` chooses them; those wholly inside it."""
+    """The patches that `extract` chooses and that lie wholly inside the slide."""
     with open_wsi(path) as slide:
         facts = slide.facts
         plan = plan_patches(facts, GridOptions(), OVERRIDES.of(path))
@@ -150,7 +160,7 @@ def chosen(path: Path, patches: int) -> tuple[PatchPlan, np.ndarray]:
 
 
 def plain(path: Path, plan: PatchPlan, coords: np.ndarray) -> float:
-    """One after the other; returns the sum of all pixels."""
+    """The sum of all pixels, read one patch after the other."""
     total, side = 0, (plan.read_size, plan.read_size)
     with openslide.OpenSlide(path) as slide:
         for x, y in coords.tolist():
@@ -168,18 +178,19 @@ def ours(path: Path, plan: PatchPlan, coords: np.ndarray, threads: int) -> float
 
 
 def hashing(threads: int) -> None:
-    """Work that scales with the cores that are free, and with nothing else."""
+    """Work that scales with the free cores, and with nothing else."""
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda _: hashlib.sha256(_BYTES).digest(), range(8)))
 
 
 def time_encoder(device: str, batch: int, repeats: int) -> dict[str, object]:
-    """Patches a second of the cut ResNet50, random weights, in every precision of the device."""
+    """Patches per second of the truncated ResNet50 in every precision of the device."""
     patches = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), np.uint8)
     precisions = ("fp32", "bf16", "fp16") if device == "cuda" else ("fp32", "bf16")
     calls = {
         precision: functools.partial(
-            load_encoder(None, random_seed=0, device=device, precision=precision), patches
+            load_encoder(EncoderOptions(random_weights=True, device=device, precision=precision)),
+            patches,
         )
         for precision in precisions
     }
@@ -191,7 +202,7 @@ def time_encoder(device: str, batch: int, repeats: int) -> dict[str, object]:
 
 
 class StandIn:
-    """As many channels as the real encoder, at no cost."""
+    """An encoder of as many channels as the real one, at no cost."""
 
     name, dim, weights, precision = "stand-in", CHANNELS, "none", "fp32"
 

@@ -33,7 +33,8 @@ def option(
     """A dataclass field that is also an option of a command.
 
     Args:
-        default: of the field. ``False`` makes a switch, a tuple makes an option of several values.
+        default: of the field. ``False`` makes a switch, ``True`` one with a ``--no-`` twin, a tuple
+            makes an option of several values.
         help: shown by ``--help``; the documentation of the field.
         flag: on the command line; by default the name of the field, ``--with-dashes``.
         parse: from the text of one value, e.g. ``int`` or ``Path``.
@@ -78,6 +79,8 @@ def add_options(
         arguments: dict[str, Any] = {k: v for k, v in facts.items() if v is not None}
         if field.default is False:
             arguments = {"action": "store_true", "help": facts["help"]}
+        elif field.default is True:
+            arguments |= {"action": argparse.BooleanOptionalAction, "default": True}
         elif field.default is dataclasses.MISSING:
             arguments["required"] = True
         else:

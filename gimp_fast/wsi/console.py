@@ -1,4 +1,4 @@
-"""Runs an extraction for a person: progress, tables of outcomes, and what failed."""
+"""Runs an extraction on the terminal: progress, tables of outcomes, and a list of failures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, one_line
-from gimp_fast.wsi.extraction import ExtractOptions, Outcome, PatchEncoder, extract
+from gimp_fast.wsi.extraction import Outcome, extract
+from gimp_fast.wsi.feature_file import PatchEncoder
+from gimp_fast.wsi.options import ExtractOptions
 
 OUTCOME_COLUMNS = (
     "slide_id", "file", "status", "patches", "mpp", "patch_size_level0", "level", "level0_mpp",
@@ -27,134 +29,129 @@ def run_and_report(
     encoder: PatchEncoder | None,
     shard: str | None = None,
 ) -> int:
-    """Extract; print a line a slide, and failures at the end; write both as tables.
+    """The number of slides that failed, after extracting all and printing a line for each.
 
-    Each run writes ``slides.csv`` and ``failures.csv`` anew, a line as soon as a slide is through;
-    shares of the slides have tables of their own (``slides-3of8.csv``).
-
-    Returns:
-        How many slides failed.
+    Each run writes new ``slides.csv`` and ``failures.csv``, row by row as slides are finished; the
+    parts of a sharded run have tables of their own (``slides-3of8.csv``).
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
     if encoder is not None:
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
-    if encoder is not None and encoder.name.startswith("RANDOM"):
-        print("WARNING: random weights. Use these features for trials only.")
-    tables = _Tables(options.out, ending)
-    outcomes, patches = [], Counter()
-    with tables, tqdm(total=len(slides), unit="slide", disable=None) as bar:
+        if encoder.name.startswith("RANDOM"):
+            print("WARNING: random weights. Use these features for trials only.")
+    failures = options.out / f"failures{ending}.csv"
+    outcomes, patches = [], 0
+    with (
+        _table(options.out / f"slides{ending}.csv", OUTCOME_COLUMNS) as add_outcome,
+        _table(failures, FAILURE_COLUMNS) as add_failure,
+        tqdm(total=len(slides), unit="slide", disable=None) as bar,
+    ):
 
-        def on_batch(number: int) -> None:
-            patches["all"] += number
+        def on_batch(size: int) -> None:
+            nonlocal patches
+            patches += size
             elapsed = bar.format_dict["elapsed"] or 1
-            bar.set_postfix_str(f"{patches['all']} patches, {patches['all'] / elapsed:.0f}/s")
+            bar.set_postfix_str(f"{patches} patches, {patches / elapsed:.0f}/s")
 
         for outcome in extract(slides, options, encoder, on_batch):
             outcomes.append(outcome)
-            tables.write(outcome)
+            add_outcome(outcome_row(outcome))
+            for fault in outcome.faults:
+                add_failure(outcome_row(outcome) | fault.as_dict())
             tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
             bar.update()
-    print(summary(outcomes, options.out / f"failures{ending}.csv"))
+    print(summary(outcomes, failures))
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
-class _Tables:
-    """``slides.csv`` and ``failures.csv``, open; GimpError where they cannot be written."""
-
-    def __init__(self, folder: Path, ending: str):
-        self._folder = folder
-        with _disk_errors(folder), contextlib.ExitStack() as undo:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._files = [
-                undo.enter_context(
-                    (folder / f"{name}{ending}.csv").open("w", newline="", encoding="utf-8")
-                )
-                for name in ("slides", "failures")
-            ]
-            self._done, self._failed = map(csv.writer, self._files)
-            self._done.writerow(OUTCOME_COLUMNS)
-            self._failed.writerow(FAILURE_COLUMNS)
-            undo.pop_all()
-
-    def write(self, outcome: Outcome) -> None:
-        with _disk_errors(self._folder):
-            self._done.writerow(row_of(outcome))
-            for fault in outcome.faults:
-                cells = (outcome.slide_id, outcome.path, fault.kind, fault.found, fault.expected)
-                self._failed.writerow(cells)
-            for file in self._files:
-                file.flush()
-
-    def __enter__(self) -> _Tables:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for file in self._files:
-            file.close()
-
-
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise GimpError(f"{folder}: cannot be written ({one_line(error)})") from error
+def _table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[dict[str, object]], None]]:
+    """A new csv; the function that it yields adds a row to the file at once.
+
+    Raises:
+        GimpError: the file cannot be written.
+    """
+
+    @contextlib.contextmanager
+    def disk_errors() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
+
+    with disk_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", buffering=1, newline="", encoding="utf-8")
+    with file:
+        table = csv.DictWriter(file, columns, extrasaction="ignore")
+        with disk_errors():
+            table.writeheader()
+
+        def add(cells: dict[str, object]) -> None:
+            with disk_errors():
+                table.writerow(cells)
+
+        yield add
 
 
-def row_of(outcome: Outcome) -> list[object]:
-    """The cells of ``OUTCOME_COLUMNS``; empty where nothing is known."""
-    plan = outcome.plan
-    of_plan: tuple = ("",) * 5
-    if plan is not None:
-        of_plan = (
-            f"{plan.mpp:.6g}", plan.size_level0, plan.level, f"{plan.level0_mpp:.6g}",
-            plan.mpp_source,
-        )  # fmt: skip
-    return [
-        outcome.slide_id,
-        outcome.path,
-        outcome.status,
-        outcome.patches,
-        *of_plan,
-        "" if outcome.tissue is None else f"{outcome.tissue:.4f}",
-        "" if outcome.threshold is None else f"{outcome.threshold:g}",
-        outcome.reader,
-        f"{outcome.seconds:.2f}",
-        " ".join(dict.fromkeys(fault.kind for fault in outcome.faults)),
-    ]
+def outcome_row(outcome: Outcome) -> dict[str, object]:
+    """The cells of ``OUTCOME_COLUMNS`` that are known."""
+    cells: dict[str, object] = {
+        "slide_id": outcome.slide_id,
+        "file": outcome.path,
+        "status": outcome.status,
+        "patches": outcome.patches,
+        "reader": outcome.reader,
+        "seconds": f"{outcome.seconds:.2f}",
+        "kind": " ".join(outcome.kinds),
+    }
+    if plan := outcome.plan:
+        cells |= {
+            "mpp": f"{plan.mpp:.6g}",
+            "patch_size_level0": plan.size_level0,
+            "level": plan.level,
+            "level0_mpp": f"{plan.level0_mpp:.6g}",
+            "mpp_source": plan.mpp_source,
+        }
+    if tissue := outcome.tissue:
+        cells |= {
+            "tissue_fraction": f"{tissue.fraction:.4f}",
+            "saturation_threshold": f"{tissue.threshold:g}",
+        }
+    return cells
 
 
 def line_of(outcome: Outcome) -> str:
-    """What became of a slide, in one line."""
-    if outcome.status == "failed":
-        kinds = ", ".join(dict.fromkeys(fault.kind for fault in outcome.faults))
-        return f"{outcome.slide_id}: FAILED ({kinds})"
-    if outcome.status == "present" or outcome.plan is None:
-        return f"{outcome.slide_id}: {outcome.patches} patches, made earlier"
+    """The outcome of a slide in one line."""
     plan = outcome.plan
+    if outcome.status == "failed":
+        return f"{outcome.slide_id}: FAILED ({', '.join(outcome.kinds)})"
+    if outcome.status == "present" or plan is None:
+        return f"{outcome.slide_id}: {outcome.patches} patches, made earlier"
     return (
-        f"{outcome.slide_id}: {outcome.patches} patches of {plan.mpp:.4g} µm a pixel"
+        f"{outcome.slide_id}: {outcome.patches} patches of {plan.mpp:.4g} µm per pixel"
         f" ({plan.size_level0} pixels of level 0, read from level {plan.level}; {plan.mpp_source}),"
         f" {outcome.seconds:.1f} s"
     )
 
 
 def summary(outcomes: Sequence[Outcome], failures: Path) -> str:
-    """Counts, and a table of what failed and why."""
+    """Counts, and a list of what failed and why."""
     count = Counter(outcome.status for outcome in outcomes)
     patches = sum(outcome.patches for outcome in outcomes)
     lines = [
         f"{len(outcomes)} slides: {count['done']} done, {count['present']} made earlier, "
         f"{count['failed']} failed; {patches} patches"
     ]
-    bad = [outcome for outcome in outcomes if outcome.faults]
-    if bad:
-        width = min(
-            max(len(outcome.slide_id) for outcome in bad), shutil.get_terminal_size()[0] // 2
-        )
-        lines.append(f"failed, and listed in {failures}:")
-        for outcome in bad:
-            for fault in outcome.faults:
-                lines.append(f"  {outcome.slide_id:<{width}}  {fault.kind}: found {fault.found}; "
-                             f"expected {fault.expected}")  # fmt: skip
+    failed = [outcome for outcome in outcomes if outcome.faults]
+    if failed:
+        longest = max(len(outcome.slide_id) for outcome in failed)
+        width = min(longest, shutil.get_terminal_size()[0] // 2)
+        lines.append(f"failures, also listed in {failures}:")
+        lines += [
+            f"  {outcome.slide_id:<{width}}  {fault.kind}: found {fault.found}; "
+            f"expected {fault.expected}"
+            for outcome in failed
+            for fault in outcome.faults
+        ]
     return "\n".join(lines)

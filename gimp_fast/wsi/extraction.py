@@ -1,117 +1,76 @@
-"""From slides to feature files: one slide after the other, patches in batches, nothing kept."""
+"""From slides to feature files: one slide at a time, its patches in batches."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
-import h5py
 import numpy as np
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import Fault, FaultError
-from gimp_fast.files.atomic import atomic_file
-from gimp_fast.wsi import open_wsi
-from gimp_fast.wsi.choice import Overrides, slide_id_of
+from gimp_fast.files.parallel import available_cores
 from gimp_fast.wsi.feature_file import (
-    FeatureFile,
+    PatchEncoder,
     read_coords,
     settings_of,
     write_coords,
+    write_features,
 )
-from gimp_fast.wsi.grid import (
-    GridOptions,
-    Override,
-    PatchPlan,
-    foreground,
-    level0_mpp,
-    plan_of_size,
-    plan_patches,
-)
+from gimp_fast.wsi.grid import PatchPlan, PatchSet, foreground, plan_of_size, plan_patches
+from gimp_fast.wsi.options import ExtractOptions
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
-from gimp_fast.wsi.slide import WholeSlide, number
-from gimp_fast.wsi.tissue import Tissue, TissueOptions, find_tissue
-
-
-class PatchEncoder(Protocol):
-    """What extraction needs of an encoder; see ``gimp_fast.wsi.encoder.Encoder``."""
-
-    name: str
-    dim: int
-    weights: str
-    precision: str
-
-    def __call__(self, patches: np.ndarray) -> np.ndarray:
-        """(B, P, P, 3) uint8 -> (B, C) float32."""
-
-
-@dataclass(frozen=True)
-class ExtractOptions:
-    """What is made of each slide, and where it is put.
-
-    Attributes:
-        out: folder; gets ``h5_files`` or ``patches``, and ``overlays``.
-        grid: which patches.
-        tissue: how tissue is found.
-        overrides: what the user says of resolutions.
-        coords: folder of coordinate files, by slide id, to use instead of looking for tissue.
-        batch_size: patches a call of the encoder.
-        workers: threads that read.
-        overlay: whether a picture is drawn of each slide.
-        overwrite: make anew what is there already.
-    """
-
-    out: Path
-    grid: GridOptions = field(default_factory=GridOptions)
-    tissue: TissueOptions = field(default_factory=TissueOptions)
-    overrides: Overrides = field(default_factory=Overrides)
-    coords: Path | None = None
-    batch_size: int = 64
-    workers: int = 1
-    overlay: bool = True
-    overwrite: bool = False
+from gimp_fast.wsi.readers import open_wsi
+from gimp_fast.wsi.resolution import Override, level0_mpp, number
+from gimp_fast.wsi.slide import WholeSlide
+from gimp_fast.wsi.slide_files import slide_id_of
+from gimp_fast.wsi.tissue import Tissue, find_tissue
 
 
 @dataclass
 class Outcome:
-    """What became of one slide.
+    """The outcome of one slide.
 
     Attributes:
-        path: the slide; ``slide_id``: its name in tables.
+        path: the slide.
         status: ``done``, ``present`` (made by an earlier run) or ``failed``.
         patches: rows of its file.
-        plan: how they were read; None if it did not come to that, or an earlier run did.
-        tissue: fraction of the slide that is tissue; ``threshold``: the saturation used.
+        plan: how its patches were read; None if it failed earlier, or for ``present``.
+        tissue: the tissue that was found; None if the patches were given.
         reader: library and format.
         seconds: taken.
         faults: why it failed.
     """
 
     path: Path
-    slide_id: str
     status: str = "failed"
     patches: int = 0
     plan: PatchPlan | None = None
-    tissue: float | None = None
-    threshold: float | None = None
+    tissue: Tissue | None = None
     reader: str = ""
     seconds: float = 0.0
     faults: tuple[Fault, ...] = ()
 
+    @property
+    def slide_id(self) -> str:
+        return slide_id_of(self.path)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of its faults, each once."""
+        return list(dict.fromkeys(fault.kind for fault in self.faults))
+
 
 @dataclass(frozen=True)
-class _Patches:
-    plan: PatchPlan
-    coords: np.ndarray  # (N, 2) int64
-    order: str
-    tissue: Tissue | None
-    picture: np.ndarray | None  # (h, w, 3) uint8, where an overlay is wanted
+class _Chosen:
+    patches: PatchSet
+    tissue: Tissue | None  # None if the patches were given
+    picture: np.ndarray  # (h, w, 3) uint8, for the overlay
 
 
 def extract(
@@ -120,27 +79,27 @@ def extract(
     encoder: PatchEncoder | None,
     on_batch: Callable[[int], None] = lambda patches: None,
 ) -> Iterator[Outcome]:
-    """Make the file of every slide; one that fails does not stop the others.
+    """Write the file of every slide; a slide that fails does not stop the others.
 
     Args:
         slides: paths.
-        options: see there.
-        encoder: None for files of coordinates alone.
-        on_batch: told the number of patches after each batch.
+        options: what to make, and where.
+        encoder: None to write coordinates alone.
+        on_batch: called with the number of patches after each batch.
 
     Yields:
-        An outcome a slide, in their order.
+        The outcome of each slide, in order.
 
     Raises:
-        GimpError: nothing further can be made: the disk is full, the GPU too small.
+        GimpError: no slide can succeed: the disk is full, or the GPU too small.
     """
     for path in slides:
-        outcome = Outcome(path, slide_id_of(path))
+        outcome = Outcome(path)
         start = time.perf_counter()
         try:
             _extract_one(outcome, options, encoder, on_batch)
         except FaultError as error:
-            outcome.status, outcome.faults = "failed", error.faults
+            outcome.faults = error.faults
         outcome.seconds = time.perf_counter() - start
         yield outcome
 
@@ -156,32 +115,35 @@ def _extract_one(
     folder = "patches" if encoder is None else "h5_files"
     target = options.out / folder / f"{outcome.slide_id}.h5"
     if target.exists() and not options.overwrite:
-        outcome.patches = _present(target, settings, encoder is not None)
+        outcome.patches = _rows_of_present(target, settings, encoder is not None)
         outcome.status = "present"
         return
     with open_wsi(outcome.path) as slide:
         outcome.reader = slide.facts.reader
         chosen = _choose_patches(slide, options, override, outcome.slide_id)
-        outcome.plan = chosen.plan
-        made: dict[str, object] = {"settings": settings}
-        if chosen.tissue is not None:
-            outcome.tissue, outcome.threshold = chosen.tissue.fraction, chosen.tissue.threshold
-            made |= {"min_tissue": options.grid.min_tissue, "saturation": chosen.tissue.threshold}
-        if chosen.picture is not None:
-            _draw(options.out / "overlays" / f"{outcome.slide_id}.png", slide, chosen)
-        if not len(chosen.coords):
-            raise FaultError.of("no-tissue", outcome.path, *_nothing_found(chosen, options))
+        patches, tissue = chosen.patches, chosen.tissue
+        outcome.plan, outcome.tissue = patches.plan, tissue
+        if options.overlay:
+            picture = draw_overlay(chosen.picture, tissue and tissue.mask, patches)
+            write_overlay(options.out / "overlays" / f"{outcome.slide_id}.png", picture)
+        if not len(patches.coords):
+            raise FaultError.of("no-tissue", outcome.path, *_no_patches(tissue, options))
+        provenance: dict[str, object] = {"settings": settings}
+        if tissue is not None:
+            least = options.grid.min_tissue
+            provenance |= {"min_tissue": least, "saturation": tissue.threshold}
         if encoder is None:
-            write_coords(target, slide.facts, chosen.plan, chosen.coords, made)
+            write_coords(target, patches, provenance)
         else:
-            _write_features(target, slide, chosen, options, encoder, made, on_batch)
-    outcome.patches, outcome.status = len(chosen.coords), "done"
+            batches = _encode(slide, patches, options, encoder, on_batch)
+            write_features(target, patches, encoder, batches, provenance)
+    outcome.patches, outcome.status = len(patches.coords), "done"
 
 
 def settings_for(
     options: ExtractOptions, encoder: PatchEncoder | None, override: Override | None
 ) -> dict[str, object]:
-    """All that changes what a file holds; a file made with other settings is not taken for done."""
+    """Everything that changes the content of a file: one with other settings is not finished."""
     settings: dict[str, object] = {
         "patch_size": options.grid.patch_size,
         "override_mpp": override.mpp if override else None,
@@ -194,19 +156,19 @@ def settings_for(
     return settings
 
 
-def _present(target: Path, settings: dict[str, object], features: bool) -> int:
+def _rows_of_present(target: Path, settings: dict[str, object], features: bool) -> int:
     """Rows of a file that an earlier run made with these settings; FaultError if with others."""
     made_with = settings_of(target)
-    expected = "the settings of this run; --overwrite makes it anew, another --out keeps both"
+    expected = "the settings of this run; --overwrite replaces it, another --out keeps both"
     if made_with is None:
-        raise FaultError.of("other-settings", target, "a file that something else made", expected)
-    differing = [
+        raise FaultError.of("other-settings", target, "a file from another program", expected)
+    differences = [
         f"{key} {made_with.get(key)} (now {settings.get(key)})"
         for key in sorted({*made_with, *settings})
         if made_with.get(key) != settings.get(key)
     ]
-    if differing:
-        raise FaultError.of("other-settings", target, "; ".join(differing), expected)
+    if differences:
+        raise FaultError.of("other-settings", target, "; ".join(differences), expected)
     if not features:
         return len(read_coords(target)[0])
     with open_slide(target) as slide:
@@ -215,7 +177,7 @@ def _present(target: Path, settings: dict[str, object], features: bool) -> int:
 
 def _choose_patches(
     slide: WholeSlide, options: ExtractOptions, override: Override | None, slide_id: str
-) -> _Patches:
+) -> _Chosen:
     if options.coords is not None:
         return _given_patches(slide, options, override, options.coords / f"{slide_id}.h5")
     plan = plan_patches(slide.facts, options.grid, override)
@@ -224,85 +186,72 @@ def _choose_patches(
     mpp = plan.level0_mpp * slide.facts.width / small.shape[1]
     tissue = find_tissue(small, mpp, options.tissue)
     coords = foreground(slide.facts, plan, tissue.mask, options.grid.min_tissue)
-    return _Patches(plan, coords, "row", tissue, picture if options.overlay else None)
+    return _Chosen(PatchSet(slide.facts, plan, coords, "row"), tissue, picture)
 
 
 def _given_patches(
     slide: WholeSlide, options: ExtractOptions, override: Override | None, path: Path
-) -> _Patches:
-    """Patches of a coordinate file of CLAM, TRIDENT, or this command; in the order of the file."""
-    coords, said = read_coords(path)
-    facts, wanted = slide.facts, options.grid.patch_size
-    size = _given_size(path, said, slide)
-    if size < wanted:
-        expected = f"--patch-size {size} or less: pixels are not invented"
+) -> _Chosen:
+    """The patches of a coordinate file, in its order."""
+    coords, attributes = read_coords(path)
+    facts, patch_size = slide.facts, options.grid.patch_size
+    size = _given_size(path, attributes, slide)
+    if size < patch_size:
+        expected = f"--patch-size {size} or less: patches are never enlarged"
         raise FaultError.of("resolution-too-low", path, f"{size} pixels of level 0", expected)
-    plan = plan_of_size(facts, size, wanted, *level0_mpp(facts, override))
+    plan = plan_of_size(facts, size, patch_size, *level0_mpp(facts, override))
     outside = ((coords < 0) | (coords >= [facts.width, facts.height])).any(-1)
     if outside.any():
         row = int(outside.argmax())
         found = f"row {row} at {coords[row].tolist()}"
         expected = f"corners inside {facts.width} × {facts.height} pixels"
         raise FaultError.of("coords", path, found, expected)
-    picture = read_overview(slide, plan.level0_mpp, options.tissue.mpp)[0]
-    return _Patches(plan, coords, "file", None, picture if options.overlay else None)
+    picture, _ = read_overview(slide, plan.level0_mpp, options.tissue.mpp)
+    return _Chosen(PatchSet(facts, plan, coords, "file"), None, picture)
 
 
-def _given_size(path: Path, said: dict[str, object], slide: WholeSlide) -> int:
+def _given_size(path: Path, attributes: dict[str, object], slide: WholeSlide) -> int:
     """Side of the patches of a coordinate file in pixels of level 0."""
-    size = number(said.get("patch_size_level0"))
-    if size is None and (size := number(said.get("patch_size"))):  # CLAM: in pixels of a level
-        level, levels = int(number(said.get("patch_level")) or 0), slide.facts.levels
+    size = number(attributes.get("patch_size_level0"))
+    if size is None and (size := number(attributes.get("patch_size"))):  # CLAM: pixels of a level
+        level, levels = int(number(attributes.get("patch_level")) or 0), slide.facts.levels
         if not 0 <= level < len(levels):
             expected = f"one of the {len(levels)} levels of {slide.facts.path.name}"
             raise FaultError.of("coords", path, f"patch_level {level}", expected)
         size *= levels[level].downsample
     if not size or size < 1:
         expected = "'patch_size_level0', or 'patch_size' and 'patch_level'"
-        raise FaultError.of("coords", path, f"attributes {sorted(said)}", expected)
+        raise FaultError.of("coords", path, f"attributes {sorted(attributes)}", expected)
     return round(size)
 
 
-def _draw(path: Path, slide: WholeSlide, chosen: _Patches) -> None:
-    mask = None if chosen.tissue is None else chosen.tissue.mask
-    picture = draw_overlay(chosen.picture, mask, slide.facts, chosen.plan, chosen.coords)
-    write_overlay(path, picture)
-
-
-def _nothing_found(chosen: _Patches, options: ExtractOptions) -> tuple[str, str]:
-    if chosen.tissue is None:
-        return "no coordinates", "one patch or more"
-    tissue, least = chosen.tissue, options.grid.min_tissue
+def _no_patches(tissue: Tissue | None, options: ExtractOptions) -> tuple[str, str]:
+    """What was found and expected of a slide without patches."""
+    if tissue is None:
+        return "no coordinates", "at least one patch"
     found = f"tissue on {tissue.fraction:.2%} of the slide (saturation above {tissue.threshold:g})"
     if tissue.dropped:
         found += f", and {tissue.dropped:.2%} in parts below --min-part"
-    return found, f"a patch with {least:.0%} of tissue or more; see the overlay, --saturation"
+    least = options.grid.min_tissue
+    return found, f"a patch with at least {least:.0%} tissue; see the overlay, --saturation"
 
 
-def _write_features(
-    target: Path,
+def _encode(
     slide: WholeSlide,
-    chosen: _Patches,
+    patches: PatchSet,
     options: ExtractOptions,
     encoder: PatchEncoder,
-    made: dict[str, object],
     on_batch: Callable[[int], None],
-) -> None:
-    made = made | {"weights": encoder.weights, "precision": encoder.precision}
-    with atomic_file(target) as partial, h5py.File(partial, "w") as file:
-        out = FeatureFile(file, target, chosen.coords, encoder.dim)
-        out.describe(slide.facts, chosen.plan, chosen.order, encoder.name, made)
-        batches = read_batches(
-            slide, chosen.plan, chosen.coords, options.batch_size, options.workers
-        )
-        # Closed here, whatever happens: its threads must have ended before the slide is closed.
-        with contextlib.closing(batches):
-            for patches in batches:
-                features = encoder(patches)
-                if not np.isfinite(features).all():
-                    found = f"NaN or ∞ from a network in {encoder.precision}"
-                    expected = "finite features; fp16 ends at 65,504, bf16 and fp32 do not"
-                    path = slide.facts.path
-                    raise FaultError.of("features-not-finite", path, found, expected)
-                out.append(features)
-                on_batch(len(patches))
+) -> Generator[np.ndarray]:
+    """Features, batch by batch; FaultError if they are not finite."""
+    workers = options.workers or available_cores()
+    batches = read_batches(slide, patches.plan, patches.coords, options.batch_size, workers)
+    with contextlib.closing(batches):
+        for batch in batches:
+            features = encoder(batch)
+            if not np.isfinite(features).all():
+                found = f"NaN or ∞ from a network in {encoder.precision}"
+                expected = "finite features; fp16 overflows above 65,504, bf16 and fp32 do not"
+                raise FaultError.of("features-not-finite", slide.facts.path, found, expected)
+            yield features
+            on_batch(len(batch))

@@ -1,12 +1,12 @@
-"""Feature and coordinate files: CLAM's layout, with the attributes of TRIDENT's readers.
-
-A file gets its name when it is complete: what an interruption leaves ends in ``.partial``.
-"""
+"""Feature and coordinate files: CLAM's layout, with the attributes that TRIDENT's readers use."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -14,83 +14,94 @@ import numpy as np
 from gimp_fast import __version__
 from gimp_fast.errors import FaultError, one_line
 from gimp_fast.files.atomic import atomic_file
-from gimp_fast.wsi.grid import MPP_AT_1X, PatchPlan
-from gimp_fast.wsi.slide import SlideFacts
+from gimp_fast.files.isolated import run_isolated
+from gimp_fast.wsi.grid import PatchSet
+from gimp_fast.wsi.resolution import MPP_AT_1X
 
 SETTINGS = "gimp_fast_settings"
 
 
-class FeatureFile:
-    """Features of one slide, written batch after batch.
+class PatchEncoder(Protocol):
+    """What extraction needs of an encoder; see ``gimp_fast.wsi.encoder.Encoder``."""
 
-    ``features`` (N, C) float32, ``coords`` (N, 2) int64 in pixels of level 0.
+    name: str
+    dim: int
+    weights: str
+    precision: str
+
+    def __call__(self, patches: np.ndarray) -> np.ndarray:
+        """(B, P, P, 3) uint8 -> (B, C) float32."""
+
+
+def write_features(
+    path: Path,
+    patches: PatchSet,
+    encoder: PatchEncoder,
+    batches: Generator[np.ndarray],
+    provenance: dict[str, object],
+) -> None:
+    """Write ``features`` (N, C) float32 and ``coords`` (N, 2) int64, or no file at all.
 
     Args:
-        file: new, open for writing.
-        target: where it will lie.
-        coords: (N, 2).
-        dim: C.
+        path: of the file.
+        patches: N patches of the slide.
+        encoder: that the features come from.
+        batches: N rows of features in all, (n, C) float32 each; closed at the end.
+        provenance: further attributes by name; ``settings`` is a dictionary.
     """
-
-    def __init__(self, file: h5py.File, target: Path, coords: np.ndarray, dim: int):
-        self._file, self._target = file, target
-        self._rows = 0
-        # The number of rows is known: they lie in one piece, which reads windows the fastest.
-        self.features = file.create_dataset("features", (len(coords), dim), np.float32)
-        self.coords = file.create_dataset("coords", data=coords.astype(np.int64))
-
-    def append(self, features: np.ndarray) -> None:
-        """Write the next rows, (n, C) float32."""
-        self.features[self._rows : self._rows + len(features)] = features
-        self._rows += len(features)
-
-    def describe(
-        self, facts: SlideFacts, plan: PatchPlan, order: str, encoder: str, made: dict[str, object]
-    ) -> None:
-        """Write the attributes.
-
-        Args:
-            facts, plan: of the slide and its patches.
-            order: of the rows, in the words of ``prepare --order``.
-            encoder: its name.
-            made: further facts of the making, by name; settings as a dictionary.
-        """
-        name, folder = self._target.name.removesuffix(".h5"), str(self._target.parent)
-        self.features.attrs.update({"name": name, "savetodir": folder, "encoder": encoder})
-        self.coords.attrs.update(trident_attributes(facts, plan, name, folder))
-        _describe_file(self._file, facts, plan, order, {"encoder": encoder} | made)
+    # The generator is closed whatever happens: its threads must end before the slide is closed.
+    with contextlib.closing(batches), _new_file(path) as file:
+        # Contiguous, since N is known: the layout whose windows are read fastest.
+        shape = len(patches.coords), encoder.dim
+        features = file.create_dataset("features", shape, np.float32)
+        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
+        features.attrs.update(_name_and_folder(path) | {"encoder": encoder.name})
+        coords.attrs.update(_trident_attributes(path, patches))
+        made_with = {"weights": encoder.weights, "precision": encoder.precision}
+        _describe_file(file, patches, {"encoder": encoder.name} | provenance | made_with)
+        row = 0
+        for batch in batches:
+            features[row : row + len(batch)] = batch
+            row += len(batch)
 
 
-def write_coords(
-    path: Path, facts: SlideFacts, plan: PatchPlan, coords: np.ndarray, made: dict[str, object]
-) -> None:
-    """A file of coordinates alone, as CLAM's patching step writes it.
+def write_coords(path: Path, patches: PatchSet, provenance: dict[str, object]) -> None:
+    """Write a file of coordinates alone, as CLAM's patching step does.
 
-    Its ``patch_size`` is in pixels of ``patch_level``, as CLAM has it.
+    Its ``patch_size`` is in pixels of ``patch_level``, as in CLAM.
     """
-    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
-        data = file.create_dataset("coords", data=coords.astype(np.int64))
-        name, folder = path.name.removesuffix(".h5"), str(path.parent)
-        data.attrs.update(trident_attributes(facts, plan, name, folder))
-        level = facts.levels[plan.level]
-        data.attrs.update(
+    plan = patches.plan
+    level = patches.facts.levels[plan.level]
+    with _new_file(path) as file:
+        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
+        coords.attrs.update(_trident_attributes(path, patches))
+        coords.attrs.update(
             {
                 "patch_size": plan.read_size,
                 "patch_level": plan.level,
                 "downsample": (level.downsample, level.downsample),
                 "downsampled_level_dim": (level.width, level.height),
                 "level_dim": (level.width, level.height),
-                "save_path": folder,
+                "save_path": str(path.parent),
             }
         )
-        _describe_file(file, facts, plan, "row", made)
+        _describe_file(file, patches, provenance)
 
 
-def trident_attributes(facts: SlideFacts, plan: PatchPlan, name: str, folder: str) -> dict:
-    """What TRIDENT says of coordinates; magnifications are 10 / mpp."""
-    return {
-        "name": name,
-        "savetodir": folder,
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[h5py.File]:
+    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
+        yield file
+
+
+def _name_and_folder(path: Path) -> dict[str, object]:
+    return {"name": path.name.removesuffix(".h5"), "savetodir": str(path.parent)}
+
+
+def _trident_attributes(path: Path, patches: PatchSet) -> dict[str, object]:
+    """TRIDENT's attributes of ``coords``; magnifications are 10 / mpp."""
+    facts, plan = patches.facts, patches.plan
+    return _name_and_folder(path) | {
         "patch_size": plan.patch_size,
         "patch_size_level0": plan.size_level0,
         "level0_magnification": MPP_AT_1X / plan.level0_mpp,
@@ -101,27 +112,23 @@ def trident_attributes(facts: SlideFacts, plan: PatchPlan, name: str, folder: st
     }
 
 
-def _describe_file(
-    file: h5py.File, facts: SlideFacts, plan: PatchPlan, order: str, made: dict[str, object]
-) -> None:
-    made = dict(made)
-    made[SETTINGS] = json.dumps(made.pop("settings"), sort_keys=True)
-    file.attrs.update(
-        {
-            "patch_order": order,
-            "mpp": plan.mpp,
-            "patch_size": plan.patch_size,
-            "patch_size_level0": plan.size_level0,
-            "level": plan.level,
-            "level_read_size": plan.read_size,
-            "level0_mpp": plan.level0_mpp,
-            "mpp_source": plan.mpp_source,
-            "slide": facts.path.name,
-            "reader": facts.reader,
-            "made_by": f"gimp_fast {__version__}",
-        }
-        | made
-    )
+def _describe_file(file: h5py.File, patches: PatchSet, provenance: dict[str, object]) -> None:
+    facts, plan = patches.facts, patches.plan
+    attributes = {
+        "patch_order": patches.order,
+        "mpp": plan.mpp,
+        "patch_size": plan.patch_size,
+        "patch_size_level0": plan.size_level0,
+        "level": plan.level,
+        "level_read_size": plan.read_size,
+        "level0_mpp": plan.level0_mpp,
+        "mpp_source": plan.mpp_source,
+        "slide": facts.path.name,
+        "reader": facts.reader,
+        "made_by": f"gimp_fast {__version__}",
+    } | provenance
+    attributes[SETTINGS] = json.dumps(attributes.pop("settings"), sort_keys=True)
+    file.attrs.update(attributes)
 
 
 def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
@@ -135,28 +142,33 @@ def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
     """
     if not path.is_file():
         raise FaultError.of("missing-file", path, "no such file", "coordinates of the slide")
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("coords")
-            if not isinstance(data, h5py.Dataset) or data.ndim != 2 or data.shape[1] != 2:
-                found = f"datasets {sorted(file)}"
-                raise FaultError.of("no-coords", path, found, "a dataset 'coords' (N, 2)")
-            return data[:].astype(np.int64), {**file.attrs, **data.attrs}
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        expected = "a complete HDF5 file"
-        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
+    return run_isolated(_read_coords, path)
+
+
+def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
+    with _h5_errors(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+        data = file.get("coords")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 2 or data.shape[1] != 2:
+            found = f"datasets {sorted(file)}"
+            raise FaultError.of("no-coords", path, found, "a dataset 'coords' (N, 2)")
+        return data[:].astype(np.int64), {**file.attrs, **data.attrs}
 
 
 def settings_of(path: Path) -> dict[str, object] | None:
-    """The settings that a file was made with; None if this package did not make it.
+    """The settings that a file was made with; None if another program made it.
 
     Raises:
         FaultError: it cannot be read.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get(SETTINGS)
+    expected = "a complete HDF5 file; --overwrite makes it again"
+    with _h5_errors(path, expected), h5py.File(path, "r") as file:
+        text = file.attrs.get(SETTINGS)
         return None if text is None else json.loads(text)
+
+
+@contextlib.contextmanager
+def _h5_errors(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        expected = "a complete HDF5 file; --overwrite makes it anew"
         raise FaultError.of("unreadable-file", path, one_line(error), expected) from error

@@ -1,4 +1,4 @@
-"""Where patches lie: at one physical resolution, on one grid, where there is tissue."""
+"""Where patches lie: at one physical resolution, on a grid, where there is tissue."""
 
 from __future__ import annotations
 
@@ -7,41 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from gimp_fast.errors import FaultError
+from gimp_fast.wsi.options import GridOptions
+from gimp_fast.wsi.resolution import Override, level0_mpp
 from gimp_fast.wsi.slide import SlideFacts
-
-MPP_AT_1X = 10.0  # by convention 20x is 0.5 µm a pixel and 40x is 0.25
-
-
-@dataclass(frozen=True)
-class GridOptions:
-    """Which patches are wanted.
-
-    Attributes:
-        target_mpp: micrometres per pixel of a patch; 20x is 0.5.
-        patch_size: side in pixels, P.
-        tolerance: a whole-numbered reduction of level 0 is taken as it is if its resolution
-            deviates by no more than this fraction.
-        min_tissue: least fraction of a patch that is tissue.
-    """
-
-    target_mpp: float = 0.5
-    patch_size: int = 256
-    tolerance: float = 0.1
-    min_tissue: float = 0.25
 
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """How patches of a slide are read.
+    """How to read the patches of a slide.
 
     Attributes:
-        patch_size: side P in pixels as encoded.
+        patch_size: side P in pixels, as encoded.
         size_level0: the same side in pixels of level 0; also the step of the grid.
-        level: to read from.
-        read_size: the same side in pixels of that level; other than P, it is resampled.
+        level: the level to read.
+        read_size: the same side in pixels of that level; resampled to P if it differs.
         mpp: micrometres per pixel of the encoded patch.
-        level0_mpp: of level 0.
-        mpp_source: where that comes from.
+        level0_mpp: micrometres per pixel of level 0.
+        mpp_source: where ``level0_mpp`` comes from.
     """
 
     patch_size: int
@@ -54,50 +36,30 @@ class PatchPlan:
 
 
 @dataclass(frozen=True)
-class Override:
-    """What the user says of a slide: micrometres per pixel of level 0.
+class PatchSet:
+    """The patches that are taken from a slide.
 
     Attributes:
-        mpp: the number.
-        source: where the user says it.
-        always: also where the slide has its own; else only where it has none.
+        facts: of the slide.
+        plan: how the patches are read.
+        coords: (N, 2) int64 x, y of the top left corners in pixels of level 0.
+        order: of the rows, as ``prepare --order`` names it.
     """
 
-    mpp: float
-    source: str
-    always: bool
-
-
-def level0_mpp(facts: SlideFacts, override: Override | None = None) -> tuple[float, str]:
-    """(micrometres per pixel of level 0, where that comes from).
-
-    Raises:
-        FaultError: neither the slide nor the user tells. It is never assumed.
-    """
-    if override and override.always:
-        return override.mpp, override.source
-    if facts.mpp is not None:
-        return facts.mpp, "mpp of the slide"
-    if facts.magnification is not None:
-        return (
-            MPP_AT_1X / facts.magnification,
-            f"magnification {facts.magnification:g} of the slide",
-        )
-    if override:
-        return override.mpp, override.source
-    found = facts.remark or "neither micrometres per pixel nor a magnification"
-    expected = "one of them; tell it with --mpp-override or --magnification-override"
-    raise FaultError.of("resolution-unknown", facts.path, found, expected)
+    facts: SlideFacts
+    plan: PatchPlan
+    coords: np.ndarray
+    order: str
 
 
 def plan_patches(
     facts: SlideFacts, options: GridOptions, override: Override | None = None
 ) -> PatchPlan:
-    """Read patches of the wanted resolution, from the coarsest level that has all of it.
+    """Patches of the requested resolution, read from the coarsest level that has all their detail.
 
-    Level 0 reduced by a whole number k is preferred where it comes near the wanted resolution:
-    patches of a 40x slide at 20x are then 512 pixels of level 0, as CLAM's are, whether the scanner
-    calls 0.2485 or 0.2527 µm 40x.
+    If level 0 reduced by a whole number is near enough, that resolution is used: patches of a 40x
+    slide at 20x are then 512 pixels of level 0, as in CLAM, whether the scanner records 0.2485 or
+    0.2527 µm.
 
     Raises:
         FaultError: the resolution is unknown, too low, or the slide is smaller than one patch.
@@ -108,8 +70,8 @@ def plan_patches(
     if abs(whole / factor - 1) <= options.tolerance:
         factor = whole
     if factor < 1:
-        found = f"{base:g} µm a pixel at level 0 ({source})"
-        expected = f"{options.target_mpp:g} µm or finer: pixels are not invented"
+        found = f"{base:g} µm per pixel at level 0 ({source})"
+        expected = f"{options.target_mpp:g} µm or finer: patches are never enlarged"
         raise FaultError.of("resolution-too-low", facts.path, found, expected)
     size = round(options.patch_size * factor)
     return plan_of_size(facts, size, options.patch_size, base, source)
@@ -131,16 +93,16 @@ def plan_of_size(
 def foreground(
     facts: SlideFacts, plan: PatchPlan, mask: np.ndarray, min_tissue: float
 ) -> np.ndarray:
-    """Patches with enough tissue, of a grid that begins at the corner of the slide.
+    """Patches with enough tissue, on a grid that starts at the top left corner of the slide.
 
-    Those that reach over its right or lower edge are white there, as CLAM pads them; what is
-    outside counts as no tissue.
+    Patches may extend beyond the right or lower edge: the part outside is white, as in CLAM, and
+    counts as glass.
 
     Args:
-        facts: the slide's.
+        facts: of the slide.
         plan: gives the step of the grid.
         mask: (h, w) bool over the whole slide; True is tissue.
-        min_tissue: least fraction; 0 keeps every patch with any tissue.
+        min_tissue: smallest fraction of tissue; 0 keeps every patch that has any.
 
     Returns:
         (N, 2) int64 x, y of the top left corners in pixels of level 0, row by row.
@@ -150,7 +112,7 @@ def foreground(
     y = np.arange(-(-facts.height // size), dtype=np.int64) * size
     left, right = _to_mask(x, size, facts.width, mask.shape[1])
     top, bottom = _to_mask(y, size, facts.height, mask.shape[0])
-    # Sum of the mask over any rectangle, from the sums over those that begin at the corner.
+    # Summed-area table: the sum over any rectangle is a difference of four entries.
     total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
     np.cumsum(mask, 0, out=total[1:, 1:])
     np.cumsum(total, 1, out=total)

@@ -11,13 +11,14 @@ import openslide
 from PIL import Image
 
 from gimp_fast.errors import FaultError, one_line
-from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
+from gimp_fast.wsi.resolution import checked_resolution, number
+from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
 
 _ERRORS = (openslide.OpenSlideError, OSError, ValueError, KeyError, MemoryError)
 
 
 def recognises(path: Path) -> bool:
-    """Whether OpenSlide knows the format of the file; damage may show only later."""
+    """Whether OpenSlide knows the format; damage may show only when the slide is read."""
     with _openslide_errors(path):
         return openslide.OpenSlide.detect_format(path) is not None
 
@@ -41,7 +42,7 @@ class OpenSlideFile(WholeSlide):
 
 
 def over_white(region: Image.Image) -> np.ndarray:
-    """RGBA with straight alpha over white, (h, w, 3) uint8: nobody scanned what is clear."""
+    """(h, w, 3) uint8 of straight-alpha RGBA: transparent pixels, never scanned, become white."""
     rgba = np.asarray(region)
     if rgba[..., 3].min(initial=255) == 255:
         return np.asarray(region.convert("RGB"))
@@ -52,14 +53,18 @@ def over_white(region: Image.Image) -> np.ndarray:
 def _facts(path: Path, slide: openslide.OpenSlide) -> SlideFacts:
     sizes, downsamples = slide.level_dimensions, slide.level_downsamples
     levels = (Level(*size, float(scale)) for size, scale in zip(sizes, downsamples, strict=True))
-    said = slide.properties
-    mpp = (
-        number(said.get(openslide.PROPERTY_NAME_MPP_X)),
-        number(said.get(openslide.PROPERTY_NAME_MPP_Y)),
+    properties = slide.properties
+    across, down, power = (
+        number(properties.get(name))
+        for name in (
+            openslide.PROPERTY_NAME_MPP_X,
+            openslide.PROPERTY_NAME_MPP_Y,
+            openslide.PROPERTY_NAME_OBJECTIVE_POWER,
+        )
     )
-    power = number(said.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
-    vendor = said.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
-    return SlideFacts(path, f"openslide {vendor}", tuple(levels), *checked_resolution(mpp, power))
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+    resolution = checked_resolution((across, down), power)
+    return SlideFacts(path, f"openslide {vendor}", tuple(levels), *resolution)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A small picture of a whole slide, read in blocks: the memory does not grow with level 0."""
+"""A small picture of a whole slide, read in blocks, so memory does not grow with level 0."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from PIL import Image
 
 from gimp_fast.wsi.slide import WholeSlide
 
-_BLOCK = 2048  # side of what is read at once, in pixels of the level
+_BLOCK = 2048  # side of a block, in pixels of the level that is read
 _LEAST_SIDE = 1000  # small slides get a finer picture, for people to look at
 
 
 def read_overview(slide: WholeSlide, level0_mpp: float, mpp: float) -> tuple[np.ndarray, int]:
-    """The whole slide at ``mpp`` / k micrometres a pixel.
+    """The whole slide at ``mpp`` / k micrometres per pixel.
 
     Args:
         slide: open.
         level0_mpp: micrometres per pixel of its level 0.
-        mpp: wanted.
+        mpp: the resolution of ``reduce(picture, k)``.
 
     Returns:
-        (h, w, 3) uint8, both sides multiples of k where the slide has the pixels for it; and k ≥ 1.
-        ``reduce(picture, k)`` has ``mpp``.
+        (h, w, 3) uint8, and k ≥ 1. Both sides are multiples of k if the slide has enough pixels.
     """
     facts = slide.facts
     scale = max(1.0, mpp / level0_mpp)
     longest = max(facts.width, facts.height)
-    finer = min(math.ceil(_LEAST_SIDE * scale / longest), math.floor(scale))
-    finer = max(1, finer)
+    finer = max(1, min(math.ceil(_LEAST_SIDE * scale / longest), math.floor(scale)))
     width = max(1, round(facts.width / scale)) * finer
     height = max(1, round(facts.height / scale)) * finer
     return _read_reduced(slide, min(width, facts.width), min(height, facts.height)), finer
@@ -41,7 +39,7 @@ def reduce(picture: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _read_reduced(slide: WholeSlide, width: int, height: int) -> np.ndarray:
-    """(height, width, 3): each pixel the mean of the pixels of the level that lie under it."""
+    """(height, width, 3) uint8: each pixel is the mean of the pixels of the level under it."""
     facts = slide.facts
     level = facts.level_for(min(facts.width / width, facts.height / height))
     source = facts.levels[level]
@@ -63,7 +61,7 @@ def _read_reduced(slide: WholeSlide, width: int, height: int) -> np.ndarray:
 def _read_box(
     slide: WholeSlide, level: int, box: tuple[float, ...], width: int, height: int
 ) -> np.ndarray:
-    """The box, in pixels of the level with fractions, as (height, width, 3)."""
+    """A box with fractional corners, in pixels of the level, as (height, width, 3) uint8."""
     source = slide.facts.levels[level]
     x, y = int(box[0]), int(box[1])
     x_end = min(math.ceil(box[2] - 1e-6), source.width)

@@ -1,4 +1,4 @@
-"""Reads patches ahead of their use, in threads: OpenSlide and the codecs work beside Python."""
+"""Reads patches ahead of their use, in threads: OpenSlide and the codecs release Python's lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from gimp_fast.wsi.grid import PatchPlan
 from gimp_fast.wsi.slide import WholeSlide
 
-_AHEAD = 2  # batches that are read while one is used
+_AHEAD = 2  # batches that are read while another is used
 
 
 def read_patch(slide: WholeSlide, plan: PatchPlan, x: int, y: int) -> np.ndarray:
@@ -35,14 +35,14 @@ def read_batches(
 
     Args:
         slide: open; shared by the threads.
-        plan: how they are read.
+        plan: how to read them.
         coords: (N, 2) x, y of the top left corners in pixels of level 0.
         batch_size: B; the last batch may be smaller.
         workers: threads.
 
     Yields:
-        (B, P, P, 3) uint8. Three batches exist at a time, however many patches there are. Close
-        the generator before the slide.
+        (B, P, P, 3) uint8. At most three batches exist at a time. Close the generator before the
+        slide.
     """
     side = plan.patch_size
     pending: deque[tuple[np.ndarray, list[Future]]] = deque()

@@ -1,14 +1,15 @@
-"""TIFFs that OpenSlide does not know (in strips, OME-TIFF), or all where it is not installed."""
+"""TIFFs that OpenSlide does not read (strips, OME-TIFF), or all of them without OpenSlide."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import re
 import struct
 import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,25 +17,15 @@ import numpy as np
 import tifffile
 
 from gimp_fast.errors import FaultError, one_line
-from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide, checked_resolution, number
+from gimp_fast.wsi.resolution import checked_resolution, number
+from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
 
 _ERRORS = (
-    tifffile.TiffFileError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-CACHE_BYTES = 64 << 20  # of decoded tiles; one that is larger is held alone
-# What it prints of damaged files is in the error that it raises, or does not matter.
+    tifffile.TiffFileError, OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError,
+    AttributeError, RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+CACHE_BYTES = 64 << 20  # of decoded tiles in memory, or one tile if it is larger
+# tifffile logs what it then raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: inch, centimetre
 
@@ -44,7 +35,7 @@ class TiffSlide(WholeSlide):
 
     Args:
         path: the file.
-        refused_by_openslide: whether OpenSlide was asked first; errors then say so.
+        refused_by_openslide: OpenSlide was tried first; errors then say so.
     """
 
     def __init__(self, path: Path, refused_by_openslide: bool = False):
@@ -52,9 +43,9 @@ class TiffSlide(WholeSlide):
         with contextlib.ExitStack() as undo, _tiff_errors(path, self._refused):
             self._file = undo.enter_context(tifffile.TiffFile(path))
             self._pages = _pages(path, self._file)
-            self._decoded: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-            self._held = 0
-            self._lock, self._file_lock = threading.Lock(), threading.Lock()
+            largest = max(math.prod(page.chunks) for page in self._pages)
+            self._tile = functools.lru_cache(max(1, CACHE_BYTES // largest))(self._decode)
+            self._lock = threading.Lock()
             super().__init__(_facts(path, self._file, self._pages))
             undo.pop_all()
 
@@ -69,36 +60,22 @@ class TiffSlide(WholeSlide):
             for row in range(max(top, 0) // tall, -(-y_end // tall)):
                 for column in range(max(left, 0) // wide, -(-x_end // wide)):
                     tile = self._tile(level, row * across + column)
-                    # Tiles at the edge are whole; what they have beyond it is no picture.
+                    # Tiles at the edge are whole: crop what lies beyond the picture.
                     tile = tile[: page.shape[0] - row * tall, : page.shape[1] - column * wide]
                     _paste(out, tile, column * wide - left, row * tall - top)
         return out
 
-    def _tile(self, level: int, index: int) -> np.ndarray:
-        """(h, w, 3) uint8, decoded or remembered."""
-        key = (level, index)
+    def _decode(self, level: int, index: int) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        page, handle = self._pages[level], self._file.filehandle
+        size = page.databytecounts[index]
         with self._lock:
-            if key in self._decoded:
-                self._decoded.move_to_end(key)
-                return self._decoded[key]
-        tile = self._decode(self._pages[level], index)
-        with self._lock:
-            if key not in self._decoded:
-                self._held += tile.nbytes
-            self._decoded[key] = tile
-            while self._held > CACHE_BYTES and len(self._decoded) > 1:
-                self._held -= self._decoded.popitem(last=False)[1].nbytes
-        return tile
-
-    def _decode(self, page: tifffile.TiffPage, index: int) -> np.ndarray:
-        size, handle = page.databytecounts[index], self._file.filehandle
-        with self._file_lock:
             handle.seek(page.dataoffsets[index])
             data = handle.read(size)
         if len(data) < size:
             raise EOFError(f"tile {index} has {len(data)} of {size} bytes")
         segment, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
-        if segment is None:  # a tile that was never scanned
+        if segment is None:  # never scanned
             return np.full((shape[1], shape[2], 3), 255, np.uint8)
         return np.ascontiguousarray(segment[0, : shape[1], : shape[2], :3])
 
@@ -107,7 +84,7 @@ class TiffSlide(WholeSlide):
 
 
 def _paste(out: np.ndarray, tile: np.ndarray, x: int, y: int) -> None:
-    """Copy the part of the tile, whose corner is at (x, y), that lies in the picture."""
+    """Copy the part of the tile, placed at (x, y), that lies in the picture."""
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + tile.shape[1], out.shape[1]), min(y + tile.shape[0], out.shape[0])
     if left < right and top < bottom:
@@ -115,7 +92,7 @@ def _paste(out: np.ndarray, tile: np.ndarray, x: int, y: int) -> None:
 
 
 def _pages(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The pages of the pyramid, the finest first; FaultError unless they are RGB of 8 bits."""
+    """The levels of the pyramid, finest first; FaultError unless they are 8-bit RGB."""
     if not file.series:
         raise FaultError.of("unreadable-slide", path, "no image", "a whole, undamaged TIFF")
     pages = [level.pages[0].aspage() for level in file.series[0].levels]
@@ -123,7 +100,7 @@ def _pages(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
         colour = len(page.shape) == 3 and page.shape[2] in (3, 4) and page.planarconfig == 1
         if page.dtype != np.uint8 or not colour:
             found = f"an image of shape {page.shape}, {page.dtype}, {page.photometric.name}"
-            raise FaultError.of("pixel-format", path, found, "RGB of 8 bits, (height, width, 3)")
+            raise FaultError.of("pixel-format", path, found, "8-bit RGB, (height, width, 3)")
     return pages
 
 
@@ -134,24 +111,24 @@ def _facts(path: Path, file: tifffile.TiffFile, pages: list[tifffile.TiffPage]) 
         for page in pages
     )
     text = pages[0].description or ""
-    aperio = number(_after("MPP", text)), number(_after("AppMag", text))
-    mpp = _ome_mpp(file) or ((aperio[0],) * 2 if aperio[0] else _tag_mpp(pages[0]))
-    return SlideFacts(path, "tifffile", levels, *checked_resolution(mpp, aperio[1]))
+    aperio_mpp, aperio_magnification = _aperio("MPP", text), _aperio("AppMag", text)
+    mpp = _ome_mpp(file) or ((aperio_mpp,) * 2 if aperio_mpp else _tag_mpp(pages[0]))
+    return SlideFacts(path, "tifffile", levels, *checked_resolution(mpp, aperio_magnification))
 
 
-def _after(name: str, description: str) -> str:
-    found = re.search(rf"\b{name}\s*=\s*([0-9.]+)", description)
-    return found[1] if found else ""
+def _aperio(name: str, description: str) -> float | None:
+    match = re.search(rf"\b{name}\s*=\s*([0-9.]+)", description)
+    return number(match[1]) if match else None
 
 
 def _ome_mpp(file: tifffile.TiffFile) -> tuple[float, float] | None:
     if not file.is_ome:
         return None
     text = file.ome_metadata or ""
-    # The unit is micrometre unless another is named; others are left to --mpp-override.
+    # The default unit is micrometres; slides in other units need --mpp-override.
     if re.search(r'PhysicalSize[XY]Unit="(?!(µm|um|&#181;m)")', text):
         return None
-    sides = [number(found) for found in re.findall(r'PhysicalSize[XY]="([^"]+)"', text)[:2]]
+    sides = [number(size) for size in re.findall(r'PhysicalSize[XY]="([^"]+)"', text)[:2]]
     return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
 
 
@@ -175,6 +152,6 @@ def _tiff_errors(path: Path, refused: bool) -> Iterator[None]:
             text = "pixels in a codec that needs the package imagecodecs"
             expected = "that package, or openslide-bin"
         if refused:
-            text += "; OpenSlide does not know the file either"
-            expected += "; a slide of a scanner is damaged if OpenSlide does not know it"
+            text += "; OpenSlide does not recognise the file either"
+            expected += "; a scanner's slide that OpenSlide does not recognise is damaged"
         raise FaultError.of("unreadable-slide", path, text, expected) from error

@@ -1,10 +1,10 @@
-"""Tissue and glass, by the saturation of colour (CLAM's method; Lu et al., Nature BME 2021).
+"""Tissue and glass, told apart by colour saturation (CLAM's method; Lu et al., Nature BME 2021).
 
 GiMP section 3.1 discards the background with CLAM's preprocessing. Stained tissue is coloured and
-glass is grey: the saturation of HSV is blurred by a median, cut by a threshold, gaps are closed,
-small parts dropped and small holes filled. Areas are told in square micrometres, and by default in
-patches of 256 pixels at 20x, which are 128 µm: CLAM's unit, 512 pixels, at 40x. Its settings for
-TCGA keep holes of 4 and more, as here, and parts of 16 and more, which would lose small biopsies.
+glass is grey: HSV saturation passes a median filter and a threshold, gaps are closed, small parts
+dropped and small holes filled. Areas are in square micrometres; their defaults are multiples of a
+256-pixel patch at 20x (128 µm), which is CLAM's unit of 512 pixels at 40x. CLAM's settings for TCGA
+keep holes of 4 units or more, as here, and parts of 16 or more, which would lose small biopsies.
 """
 
 from __future__ import annotations
@@ -15,47 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-PATCH_AREA_UM2 = 128.0**2
+from gimp_fast.wsi.options import TissueOptions
+
 _ROWS = 256
 
 
 @dataclass(frozen=True)
-class TissueOptions:
-    """How tissue is found.
-
-    Attributes:
-        saturation: threshold in 0 … 255, above which a pixel is tissue; None for Otsu's.
-        lowest: Otsu's threshold is not taken below this: on blank glass it splits the noise.
-        highest: nor above this: where all is tissue it splits pale from dark tissue.
-        darkest: pixels whose brightest channel is below this are no tissue: edges of the scan,
-            whose hue is noise.
-        mpp: micrometres per pixel at which tissue is looked for.
-        median: side of the median filter in those pixels, each of which is a mean of many already;
-            1 for none.
-        close: gaps up to about this many of those pixels are closed; 1 for none.
-        min_part_um2: smaller parts of tissue are dropped.
-        min_hole_um2: smaller holes are filled.
-    """
-
-    saturation: float | None = None
-    lowest: float = 8
-    highest: float = 30
-    darkest: int = 32
-    mpp: float = 16.0
-    median: int = 3
-    close: int = 4
-    min_part_um2: float = 4 * PATCH_AREA_UM2
-    min_hole_um2: float = 4 * PATCH_AREA_UM2
-
-
-@dataclass(frozen=True)
 class Tissue:
-    """Where tissue is.
+    """Where the tissue of a slide is.
 
     Attributes:
         mask: (h, w) bool over the whole slide.
-        threshold: of saturation, that was used.
-        dropped: fraction of the slide that was coloured, in parts that are too small.
+        threshold: the saturation threshold that was used.
+        dropped: fraction of the slide in coloured parts that were too small.
     """
 
     mask: np.ndarray
@@ -68,12 +40,12 @@ class Tissue:
 
 
 def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
-    """Find tissue in a picture of a whole slide.
+    """The tissue in a picture of a whole slide.
 
     Args:
         rgb: (h, w, 3) uint8.
         mpp: micrometres per pixel of the picture.
-        options: see there.
+        options: thresholds and sizes.
     """
     saturation = saturation_of(rgb, options.darkest)
     threshold = options.saturation
@@ -100,7 +72,7 @@ def saturation_of(rgb: np.ndarray, darkest: int = 0) -> np.ndarray:
 
 
 def otsu(values: np.ndarray) -> int:
-    """The threshold of uint8 values that best parts them in two: those up to it, those above it.
+    """The threshold that splits uint8 values best into those up to it and those above it.
 
     Maximises the variance between the two classes (Otsu, IEEE TSMC 1979). 0 if all are equal.
     """
@@ -111,18 +83,18 @@ def otsu(values: np.ndarray) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
     between = np.nan_to_num(between, nan=0.0, posinf=0.0)
-    # Between two heaps every threshold is as good: the middle one is the least extreme.
+    # All thresholds between two clusters are equally good: take the middle one.
     best = np.flatnonzero(between >= between.max() * (1 - 1e-12)) if between.any() else [0]
     return int(best[len(best) // 2])
 
 
 def _blocks(rows: int) -> Iterator[slice]:
-    """Some rows at a time: of a large slide, what is in between would be larger than it."""
+    """Blocks of rows: temporaries of a whole large picture would be larger than the picture."""
     return (slice(top, top + _ROWS) for top in range(0, rows, _ROWS))
 
 
 def _count(values: np.ndarray, number: int) -> np.ndarray:
-    """How often each of 0 … number − 1 is in an image, (number,) int64."""
+    """How often each of 0 … number − 1 occurs in an image, (number,) int64."""
     total = np.zeros(number, np.int64)
     for rows in _blocks(len(values)):
         total += np.bincount(values[rows].ravel(), minlength=number)
@@ -130,7 +102,7 @@ def _count(values: np.ndarray, number: int) -> np.ndarray:
 
 
 def _majority(mask: np.ndarray, side: int) -> np.ndarray:
-    """Median filter of the saturation, done after the threshold, with which it commutes."""
+    """The median filter of the saturation: it commutes with the threshold, so it comes after it."""
     if side <= 1:
         return mask
     share = mask.astype(np.float32)
@@ -141,7 +113,7 @@ def _majority(mask: np.ndarray, side: int) -> np.ndarray:
 def _close(mask: np.ndarray, side: int) -> np.ndarray:
     if side <= 1:
         return mask
-    # Beyond the edge the picture goes on as it ends, or closing would eat tissue there.
+    # Padded with its own edge, or closing would erode tissue there.
     padded = np.pad(mask, side, mode="edge")
     closed = ndimage.binary_closing(padded, np.ones((side, side), bool))
     return closed[side:-side, side:-side] | mask
@@ -156,7 +128,7 @@ def _drop_small(mask: np.ndarray, pixels: float) -> np.ndarray:
 
 
 def _fill_small_holes(mask: np.ndarray, pixels: float) -> np.ndarray:
-    """A hole is glass that tissue encloses; glass that reaches the edge is none."""
+    """A hole is glass enclosed by tissue; glass that reaches the edge is not a hole."""
     labels, count = ndimage.label(~mask)
     sizes = _count(labels, count + 1)
     fill = sizes < pixels

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from builders.slides import write_slide
 
 from gimp_fast import extract
 from gimp_fast.extract import build_parser, main
+from gimp_fast.wsi.options import GridOptions, TissueOptions
 
-TISSUE = [(256, 256, 1024, 1024)]
+SMALL = {"size": (1400, 1300), "tissue": [(256, 256, 1024, 1024)]}
 
 
 @pytest.fixture
@@ -22,21 +24,21 @@ def folder(tmp_path) -> Path:
     """Three slides that are fine, and one each of blank, without resolution, and damaged."""
     pytest.importorskip("openslide")
     pytest.importorskip("tifffile")
-    from gimp_fast.wsi.synthetic import write_synthetic_slide
-
     slides = tmp_path / "slides"
-    slides.mkdir()
     for name in ("a", "b", "c"):
-        write_synthetic_slide(slides / f"{name}.tif", (1400, 1300), TISSUE)
-    write_synthetic_slide(slides / "blank.tif", (1400, 1300), [])
-    write_synthetic_slide(slides / "no-mpp.tif", (1400, 1300), TISSUE, mpp=None)
+        write_slide(slides, f"{name}.tif", **SMALL)
+    write_slide(slides, "blank.tif", **SMALL | {"tissue": []})
+    write_slide(slides, "no-mpp.tif", **SMALL, mpp=None)
     (slides / "damaged.svs").write_bytes((slides / "a.tif").read_bytes()[:5000])
     return slides
 
 
 def run(folder: Path, *options: object) -> int:
     out = folder.parent / "out"
-    return main(["--slides", str(folder), "--out", str(out), *map(str, options)])
+    try:
+        return main(["--slides", str(folder), "--out", str(out), *map(str, options)])
+    except SystemExit as refused:  # by argparse
+        return refused.code
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -44,7 +46,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_batch_goes_on_and_failures_are_listed(folder, capsys):
+def test_failures_are_listed_and_do_not_stop_the_others(folder, capsys):
     assert run(folder, "--random-weights", "--workers", 2) == 2
     out, printed = folder.parent / "out", capsys.readouterr().out
     assert sorted(path.stem for path in (out / "h5_files").iterdir()) == ["a", "b", "c"]
@@ -106,7 +108,7 @@ def test_resume_skips_and_overwrite_does_not(folder, capsys):
     assert not (folder.parent / "out" / "overlays").exists()
 
 
-def test_shares_do_all_slides_once(folder):
+def test_the_parts_cover_all_slides_once(folder):
     for index in (1, 2):
         run(folder, "--pattern", "[abc].tif", "--patches-only", "--shard", f"{index}/2")
     out = folder.parent / "out"
@@ -115,7 +117,7 @@ def test_shares_do_all_slides_once(folder):
     assert len(list((out / "patches").iterdir())) == 3
 
 
-def test_a_resolution_told_for_slides_that_lack_it(folder):
+def test_a_resolution_for_slides_that_record_none(folder):
     assert run(folder, "--pattern", "no-mpp.tif", "--patches-only", "--mpp-override", 0.5) == 0
     assert run(folder, "--pattern", "no-mpp.tif", "--patches-only", "--overwrite",
                "--magnification-override", 20) == 0  # fmt: skip
@@ -127,12 +129,18 @@ def test_a_resolution_told_for_slides_that_lack_it(folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (("--random-weights", "--weights", "w.pth"), "either --weights or --random-weights"),
         (("--patches-only", "--coords", "x"), "leave out --patches-only"),
-        (("--random-weights", "--batch-size", 0), "--batch-size: found 0; expected more than 0"),
-        (("--random-weights", "--min-tissue", 2), "--min-tissue: found 2; expected a number from"),
+        (
+            ("--random-weights", "--batch-size", 0),
+            "--batch-size: found '0'; expected a",
+        ),
+        (
+            ("--random-weights", "--min-tissue", 2),
+            "--min-tissue: found '2'; expected a",
+        ),
         (("--random-weights", "--saturation", "high"), "--saturation: found 'high'"),
         (("--random-weights", "--shard", "9/8"), "--shard: found '9/8'"),
         (("--weights", "absent.pth"), "absent.pth: found no such file"),
@@ -141,10 +149,10 @@ def test_a_resolution_told_for_slides_that_lack_it(folder):
         (("--random-weights", "--device", "cuda:99"), "--device cuda:99"),
     ],
 )
-def test_requests_that_cannot_be_met(folder, capsys, options, said):
+def test_requests_that_cannot_be_met(folder, capsys, options, expected):
     assert run(folder, *options) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert expected in error
     assert "Traceback" not in error
 
 
@@ -161,26 +169,21 @@ def test_a_missing_extra_is_named(tmp_path, capsys, monkeypatch):
 
 
 def test_defaults_in_the_help_are_those_of_the_options():
-    from gimp_fast.wsi.encoder import PRECISIONS
-    from gimp_fast.wsi.grid import GridOptions
-    from gimp_fast.wsi.tissue import TissueOptions
-
-    told = " ".join(build_parser().format_help().split())
     grid, tissue = GridOptions(), TissueOptions()
-    assert tuple(PRECISIONS) == extract.PRECISIONS
+    help_text = " ".join(build_parser().format_help().split())
     for text in (
         f"10 / mpp (default: {10 / grid.target_mpp:g})",
-        f"(default: {grid.patch_size})",
-        f"(default: {grid.tolerance:g})",
-        f"that is tissue (default: {grid.min_tissue:g})",
-        f"of the search (default: {tissue.mpp:g})",
+        f"side in pixels (default: {grid.patch_size})",
+        f"without resampling (default: {grid.tolerance:g})",
+        f"tissue in a patch (default: {grid.min_tissue:g})",
+        f"searched for tissue (default: {tissue.mpp:g})",
         f"kept within {tissue.lowest} and {tissue.highest}",
-        f"filter in its pixels (default: {tissue.median})",
-        f"are closed (default: {tissue.close})",
-        f"dropped (default: {tissue.min_part_um2 / 1e6:.2g})",
-        f"filled (default: {tissue.min_hole_um2 / 1e6:.2g})",
+        f"1 for none (default: {tissue.median})",
+        f"1 for none (default: {tissue.close})",
+        f"pieces of tissue (default: {tissue.min_part_um2 / 1e6:.2g})",
+        f"smaller holes (default: {tissue.min_hole_um2 / 1e6:.2g})",
     ):
-        assert text in told
+        assert text in help_text
     assert extract.__doc__.startswith("``python -m gimp_fast.extract``")
 
 
@@ -190,7 +193,7 @@ def test_every_option_reaches_its_place(tmp_path):
             "--segmentation-mpp", "8", "--median", "5", "--close", "2", "--min-part", "0.3",
             "--min-hole", "0.1", "--batch-size", "9", "--workers", "3", "--no-overlay",
             "--overwrite", "--coords", "z"]  # fmt: skip
-    made = extract._extract_options(build_parser().parse_args(argv))
+    made = extract.options_of(build_parser().parse_args(argv))
     assert vars(made.grid) == {
         "target_mpp": 1, "patch_size": 128, "tolerance": 0.2, "min_tissue": 0.6,
     }  # fmt: skip
@@ -201,28 +204,31 @@ def test_every_option_reaches_its_place(tmp_path):
     assert (tissue["min_part_um2"], tissue["min_hole_um2"]) == (0.3e6, 0.1e6)
     assert (made.batch_size, made.workers, made.overlay, made.overwrite) == (9, 3, False, True)
     assert (made.out, made.coords) == (Path("y"), Path("z"))
-    assert (
-        extract._extract_options(
-            build_parser().parse_args(["--slides", "x", "--out", "y", "--magnification", "40"])
-        ).grid.target_mpp
-        == 10 / 40
-    )
+    argv = ["--slides", "x", "--out", "y", "--magnification", "40"]
+    assert extract.options_of(build_parser().parse_args(argv)).grid.target_mpp == 10 / 40
+
+
+def test_a_resolution_is_given_in_one_unit(capsys):
+    argv = ["--slides", "x", "--out", "y", "--magnification", "40", "--mpp", "0.25"]
+    with pytest.raises(SystemExit) as refused:
+        build_parser().parse_args(argv)
+    assert refused.value.code == 2
+    assert "not allowed with argument --magnification" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(folder):
-    """SIGKILL in the middle of a slide: what is there is whole, and the same command ends it."""
-    from gimp_fast.wsi.synthetic import write_synthetic_slide
-
-    write_synthetic_slide(folder / "z.tif", (12_000, 6_000), [(0, 0, 12_000, 6_000)])
+def test_a_killed_run_resumes(folder):
+    """SIGKILL in the middle of a slide: every file is complete, and the same command resumes."""
+    write_slide(folder, "z.tif", size=(4000, 2000), tissue=[(0, 0, 4000, 2000)])
     out = folder.parent / "out"
     command = [
         sys.executable, "-m", "gimp_fast.extract", "--slides", str(folder), "--pattern", "a.tif",
         "z.tif", "--out", str(out), "--random-weights", "--patch-size", "64", "--batch-size", "8",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob("h5_files/z.h5.*.partial")):
+    while process.poll() is None and not list(out.glob("h5_files/.z.h5.*.partial")):
         time.sleep(0.01)
+    assert process.poll() is None
     process.kill()
     process.wait()
     assert [path.name for path in out.glob("h5_files/*.h5")] == ["a.h5"]

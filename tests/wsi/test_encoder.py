@@ -1,96 +1,25 @@
-"""The cut ResNet50: against torchvision's and timm's, and by numbers that torchvision's gave."""
+"""Features of patches, the weights that an encoder loads, and faults of both."""
 
 from __future__ import annotations
 
-import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from builders.resnet50 import formula_network
+from safetensors.torch import save_file
+from torch import nn
 
-from gimp_fast.errors import GimpError
-from gimp_fast.wsi.encoder import (
-    MEAN,
-    STD,
-    Encoder,
-    TruncatedResNet50,
-    digest_of,
-    random_network,
-)
-
-
-def formula(name: str, shape: tuple[int, ...]) -> Tensor:
-    """A weight that can be written down again, of a size at which the network stays tame."""
-    i = torch.arange(math.prod(shape), dtype=torch.float64)
-    if name.endswith("running_var"):
-        value = 1 + 0.5 * torch.sin(i)
-    elif name.endswith(("running_mean", "bias")):
-        value = 0.1 * torch.sin(1.7 * i)
-    elif "bn" in name or "downsample.1" in name:
-        value = 0.4 + 0.2 * torch.sin(0.9 * i)
-    else:
-        scale = 1.4 * math.sqrt(2 * shape[1] / len(i))
-        value = torch.sin(i * i * 0.37 + len(name)) * scale
-    return value.float().reshape(shape)
+from gimp_fast.errors import FaultError, GimpError
+from gimp_fast.wsi.encoder import Encoder, digest_of, load_encoder
+from gimp_fast.wsi.options import EncoderOptions
+from gimp_fast.wsi.resnet50 import MEAN, STD, URL, TruncatedResNet50, random_network
 
 
 @pytest.fixture(scope="module")
 def network() -> TruncatedResNet50:
-    network = TruncatedResNet50().eval()
-    state = network.state_dict()
-    network.load_state_dict(
-        {key: formula(key, tuple(v.shape)) if v.ndim else v for key, v in state.items()}
-    )
-    return network
-
-
-def test_numbers_that_torchvision_gave_in_fp64(network):
-    x = torch.sin(torch.arange(3 * 70 * 64, dtype=torch.float64) * 0.013).reshape(1, 3, 70, 64)
-    with torch.inference_mode():
-        features = network.double()(x)[0]
-    network.float()
-    expected = [0.003254648774170607, 0.5126514617155152, 0.0, 0.4493574828129738,
-                0.001970117442220058, 0.0]  # fmt: skip
-    assert features[[0, 1, 100, 511, 1000, 1023]].tolist() == pytest.approx(expected, abs=1e-9)
-    assert features.sum().item() == pytest.approx(144.31312277027484)
-
-
-def test_parameters_are_those_of_resnet50_without_layer4_and_head(network):
-    assert sum(parameter.numel() for parameter in network.parameters()) == 8_543_296
-    assert len(network.state_dict()) == 43 * 6  # convolutions, each with a BatchNorm of five
-    assert "layer3.5.bn3.running_var" in network.state_dict()
-
-
-def _peer(package: str) -> nn.Module:
-    # torchvision's CUDA build fails with RuntimeError beside a CPU-only torch.
-    try:
-        if package == "timm":
-            import timm
-
-            return timm.create_model("resnet50.tv_in1k", pretrained=False)
-        import torchvision
-
-        return torchvision.models.resnet50(weights=None)
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"{package} does not import here: {error}")
-
-
-@pytest.mark.parametrize("package", ["torchvision", "timm"])
-def test_features_are_those_of_the_peer_bit_for_bit(package):
-    from gimp_fast.wsi.weights import load_into
-
-    peer = _peer(package).eval()
-    state = peer.state_dict()
-    peer.load_state_dict({k: formula(k, tuple(v.shape)) if v.ndim else v for k, v in state.items()})
-    network = TruncatedResNet50().eval()
-    load_into(network, peer.state_dict(), package)
-    act = getattr(peer, "relu", None) or peer.act1
-    stages = (peer.conv1, peer.bn1, act, peer.maxpool, peer.layer1, peer.layer2, peer.layer3)
-    x = torch.randn(2, 3, 96, 80, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = nn.Sequential(*stages)(x).mean((2, 3))
-        assert torch.equal(network(x), expected)
+    return formula_network()
 
 
 def pixels(number: int = 3, side: int = 64) -> np.ndarray:
@@ -123,22 +52,12 @@ def test_a_patch_does_not_depend_on_its_batch(network):
         np.testing.assert_allclose(alone, together[n], rtol=1e-4, atol=1e-6)
 
 
-def test_random_weights_come_from_the_seed_and_leave_the_random_state():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    first, again, other = random_network(0), random_network(0), random_network(1)
-    assert torch.equal(torch.rand(3), expected)
-    assert digest_of(first) == digest_of(again) != digest_of(other)
-    assert np.isfinite(Encoder(first, "name", "weights")(pixels())).all()
-
-
 def test_too_little_memory_asks_for_a_smaller_batch():
     class Greedy(nn.Module):
         def forward(self, x):
             raise torch.OutOfMemoryError("no")
 
-    with pytest.raises(GimpError, match="batches of 3 patches; expected a smaller --batch-size"):
+    with pytest.raises(GimpError, match="batches of 3 patches; use a smaller --batch-size"):
         Encoder(Greedy(), "name", "weights")(pixels())
 
 
@@ -149,3 +68,103 @@ def test_a_gpu_gives_the_features_of_the_cpu(network, precision):
     on_gpu = Encoder(network, "name", "weights", device="cuda", precision=precision)(pixels())
     network.cpu()
     assert np.abs(on_gpu - exact).max() < 0.03 * np.abs(exact).max()
+
+
+@pytest.fixture(scope="module")
+def state() -> dict:
+    """As of a whole ResNet50: with a head, which is not needed."""
+    return random_network(3).state_dict() | {"fc.weight": torch.zeros(1000, 2048)}
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_weights_of_a_file_are_used(tmp_path, state, name):
+    path = tmp_path / name
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    encoder = load_encoder(EncoderOptions(path))
+    digest = digest_of(random_network(3))
+    assert (encoder.name, encoder.weights) == (f"resnet50_trunc-{digest}", name)
+    assert encoder.dim == 1024
+    assert digest_of(encoder._network) == digest
+
+
+def test_other_weights_are_another_encoder(tmp_path, state):
+    torch.save(state, tmp_path / "a.pth")
+    torch.save(random_network(4).state_dict(), tmp_path / "b.pth")
+    assert (
+        load_encoder(EncoderOptions(tmp_path / "a.pth")).name
+        != load_encoder(EncoderOptions(tmp_path / "b.pth")).name
+    )
+
+
+def test_random_weights_say_so():
+    encoder = load_encoder(EncoderOptions(random_weights=True, seed=7))
+    assert encoder.name == "RANDOM-WEIGHTS-resnet50_trunc-seed7"
+    assert "mean nothing" in encoder.weights
+    assert np.isfinite(encoder(pixels())).all()
+    with pytest.raises(GimpError, match="either --weights or --random-weights"):
+        EncoderOptions(weights="w.pth", random_weights=True)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code of a weights file ran",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("w.pth", b"nothing"),
+        ("w.pth", b""),
+        ("w.safetensors", b"nothing"),
+        ("w.safetensors", b""),
+        ("w.pth", pickle.dumps(Evil())),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path, capfd, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FaultError, match=name):
+        load_encoder(EncoderOptions(tmp_path / name))
+    assert "ran" not in capfd.readouterr().out
+
+
+def test_a_tensor_is_no_state_dict(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "w.pth")
+    with pytest.raises(FaultError, match="found a Tensor; expected a state dict"):
+        load_encoder(EncoderOptions(tmp_path / "w.pth"))
+    with pytest.raises(FaultError, match="no such file"):
+        load_encoder(EncoderOptions(tmp_path / "absent.pth"))
+
+
+def test_without_a_network_it_says_how_to_get_weights(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
+    with pytest.raises(GimpError, match=r"not known(.|\n)*curl(.|\n)*--weights FILE.*--random-w"):
+        load_encoder(EncoderOptions())
+
+
+def test_the_server_s_weights_are_checked_and_not_unpickled(monkeypatch, state):
+    asked = {}
+
+    def serve(url, **options):
+        asked.update(options, url=url)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", serve)
+    assert load_encoder(EncoderOptions()).weights == URL
+    assert asked["check_hash"]
+    assert asked["weights_only"]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("cpu", "fp16", "--precision fp16 needs a GPU"),
+        ("gpu", "fp32", "--device gpu: .*expected cpu or cuda"),
+        ("cuda:99", "fp32", "--device cuda:99"),
+    ],
+)
+def test_devices_that_are_not_there(device, precision, message):
+    with pytest.raises(GimpError, match=message):
+        load_encoder(EncoderOptions(random_weights=True, device=device, precision=precision))

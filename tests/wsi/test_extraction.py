@@ -8,11 +8,12 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from builders.slides import MeanColour
 
 from gimp_fast.data.slides import open_slide
-from gimp_fast.wsi.choice import read_overrides
-from gimp_fast.wsi.extraction import ExtractOptions, Outcome, extract
-from gimp_fast.wsi.grid import GridOptions
+from gimp_fast.wsi.extraction import Outcome, extract
+from gimp_fast.wsi.options import ExtractOptions, GridOptions
+from gimp_fast.wsi.resolution import read_overrides
 
 pytest.importorskip("openslide")
 tifffile = pytest.importorskip("tifffile")
@@ -81,7 +82,7 @@ def test_a_level_0_of_40x_gives_as_many_patches_as_20x(slide_file, options, mean
     assert [o.patches for o in run([single, double], options, mean_colour)] == [12, 12]
 
 
-def test_each_bad_slide_has_its_outcome_and_the_others_go_on(slide_file, options, mean_colour):
+def test_a_bad_slide_does_not_stop_the_others(slide_file, options, mean_colour):
     slides = [
         slide_file("good-1.tif"),
         slide_file("blank.tif", tissue=[]),
@@ -111,16 +112,14 @@ def test_a_blank_slide_is_drawn_so_that_one_can_see_why(slide_file, options, mea
     assert (options.out / "overlays" / "slide.png").is_file()
 
 
-def test_a_resolution_that_the_user_tells(slide_file, options, mean_colour):
-    told = replace(options, overrides=read_overrides("0.5", None))
-    outcome = one(slide_file(mpp=None), told, mean_colour)
+def test_a_resolution_from_the_user(slide_file, options, mean_colour):
+    options = replace(options, overrides=read_overrides("0.5", None))
+    outcome = one(slide_file(mpp=None), options, mean_colour)
     assert (outcome.patches, outcome.plan.mpp_source) == (12, "--mpp-override 0.5")
 
 
-class Never:
-    """An encoder that must not be asked."""
-
-    name, dim, weights, precision = "mean-colour", 4, "none", "fp32"
+class Never(MeanColour):
+    """An encoder that must not be called."""
 
     def __call__(self, patches):
         raise AssertionError("a finished slide was made again")
@@ -143,9 +142,7 @@ def test_finished_slides_are_skipped(slide_file, options, mean_colour):
     ],
     ids=["min_tissue", "override"],
 )
-def test_a_file_of_other_settings_is_not_taken_for_done(
-    slide_file, options, mean_colour, change, named
-):
+def test_a_file_of_other_settings_is_not_finished(slide_file, options, mean_colour, change, named):
     path = slide_file()
     one(path, options, mean_colour)
     outcome = one(path, replace(options, **change), Never())
@@ -224,8 +221,8 @@ def test_coordinates_with_faults(slide_file, options, tmp_path, coords, attribut
     assert said in outcome.faults[0].found
 
 
-def test_features_that_are_not_finite_fail_the_slide(slide_file, options, mean_colour):
-    class Overflowing(type(mean_colour)):
+def test_features_that_are_not_finite_fail_the_slide(slide_file, options):
+    class Overflowing(MeanColour):
         def __call__(self, patches):
             return super().__call__(patches) * np.float32(np.inf)
 
@@ -235,7 +232,7 @@ def test_features_that_are_not_finite_fail_the_slide(slide_file, options, mean_c
 
 
 def test_an_interruption_leaves_nothing_that_looks_finished(slide_file, options, mean_colour):
-    class Interrupted(type(mean_colour)):
+    class Interrupted(MeanColour):
         def __call__(self, patches):
             raise KeyboardInterrupt
 
@@ -247,7 +244,7 @@ def test_an_interruption_leaves_nothing_that_looks_finished(slide_file, options,
     assert one(slide_file(), options, mean_colour).status == "done"
 
 
-def test_progress_is_told_in_patches(slide_file, options, mean_colour):
-    told = []
-    list(extract([slide_file()], options, mean_colour, told.append))
-    assert told == [5, 5, 2]
+def test_progress_counts_patches(slide_file, options, mean_colour):
+    sizes = []
+    list(extract([slide_file()], options, mean_colour, sizes.append))
+    assert sizes == [5, 5, 2]

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from builders.slides import MeanColour
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.files.atomic import atomic_file
 from gimp_fast.wsi.feature_file import (
-    FeatureFile,
     read_coords,
     settings_of,
     write_coords,
+    write_features,
 )
-from gimp_fast.wsi.grid import PatchPlan
+from gimp_fast.wsi.grid import PatchPlan, PatchSet
 from gimp_fast.wsi.slide import Level, SlideFacts
 
 LEVELS = (Level(8000, 6000, 1.0), Level(2000, 1500, 4.0))
 FACTS = SlideFacts(Path("slide-1.svs"), "test", LEVELS, 0.25, 40)
 PLAN = PatchPlan(256, 512, 0, 512, 0.5, 0.25, "mpp of the slide")
+META = {"settings": {"a": 1}}
 COORDS = np.array([[0, 512], [512, 512], [0, 1024]], np.int64)
+PATCHES = PatchSet(FACTS, PLAN, COORDS, "row")
 
 
-def write(path: Path, batches=(2, 1), dim: int = 8) -> np.ndarray:
-    features = np.random.default_rng(0).normal(size=(3, dim)).astype(np.float32)
-    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
-        out = FeatureFile(file, path, COORDS, dim)
-        out.describe(FACTS, PLAN, "row", "resnet50_trunc-1234", {"settings": {"a": 1}})
-        for part in np.split(features, np.cumsum(batches)[:-1]):
-            out.append(part)
+class Encoder(MeanColour):
+    name, dim = "resnet50_trunc-1234", 8
+
+
+def write(path: Path) -> np.ndarray:
+    features = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    batches = (batch for batch in (features[:2], features[2:]))
+    write_features(path, PATCHES, Encoder(), batches, META)
     return features
 
 
@@ -55,10 +59,10 @@ def test_readers_of_trident_find_their_attributes(tmp_path):
         assert dict(file["features"].attrs) == {
             "name": "slide-1", "savetodir": str(tmp_path), "encoder": "resnet50_trunc-1234",
         }  # fmt: skip
-        said = dict(file["coords"].attrs)
-    assert said.pop("name") == "slide-1"
-    assert said.pop("savetodir") == str(tmp_path)
-    assert said == {
+        attributes = dict(file["coords"].attrs)
+    assert attributes.pop("name") == "slide-1"
+    assert attributes.pop("savetodir") == str(tmp_path)
+    assert attributes == {
         "patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40,
         "target_magnification": 20, "overlap": 0, "level0_width": 8000, "level0_height": 6000,
     }  # fmt: skip
@@ -67,18 +71,18 @@ def test_readers_of_trident_find_their_attributes(tmp_path):
 def test_readers_of_clam_s_patches_find_their_attributes(tmp_path):
     path = tmp_path / "patches" / "slide-1.h5"
     plan = PatchPlan(256, 1600, 1, 400, 0.39, 0.0625, "test")
-    write_coords(path, FACTS, plan, COORDS, {"settings": {}})
-    coords, said = read_coords(path)
+    write_coords(path, replace(PATCHES, plan=plan), {"settings": {}})
+    coords, attributes = read_coords(path)
     assert (coords == COORDS).all()
     # The side of a patch in pixels of the level that CLAM reads.
-    assert (said["patch_size"], said["patch_level"]) == (400, 1)
-    assert said["patch_size_level0"] == 1600
-    assert said["downsample"].tolist() == [4, 4]
-    assert said["level_dim"].tolist() == [2000, 1500]
-    assert said["name"] == "slide-1"
+    assert (attributes["patch_size"], attributes["patch_level"]) == (400, 1)
+    assert attributes["patch_size_level0"] == 1600
+    assert attributes["downsample"].tolist() == [4, 4]
+    assert attributes["level_dim"].tolist() == [2000, 1500]
+    assert attributes["name"] == "slide-1"
 
 
-def test_features_lie_in_one_piece(tmp_path):
+def test_features_are_contiguous(tmp_path):
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["features"].chunks is None
@@ -88,6 +92,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(GimpError, match=r"file.*a\.h5: cannot be written"):
         write(tmp_path / "file" / "a.h5")
+
+
+def test_a_failure_between_batches_leaves_nothing_and_closes_the_reader(tmp_path):
+    closed = []
+
+    def batches():
+        try:
+            yield np.zeros((2, 8), np.float32)
+            raise FaultError.of("unreadable-slide", "a.svs", "a broken tile", "none")
+        finally:
+            closed.append(True)
+
+    with pytest.raises(FaultError, match="a broken tile"):
+        write_features(tmp_path / "a.h5", PATCHES, Encoder(), batches(), META)
+    assert closed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_are_kept(tmp_path):

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from builders.slides import InMemory
 
 from gimp_fast.wsi import overview
 from gimp_fast.wsi.overview import read_overview, reduce
-from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
-
-
-class InMemory(WholeSlide):
-    """Levels that are arrays; notes the largest region that was asked for."""
-
-    def __init__(self, pixels: np.ndarray, downsamples=(1,)):
-        self.pixels = [
-            pixels[: -(-len(pixels) // n) * n].reshape(
-                pixels.shape[0] // n, n, pixels.shape[1] // n, n, 3
-            ).mean((1, 3)).round().astype(np.uint8)
-            for n in downsamples
-        ]  # fmt: skip
-        levels = tuple(
-            Level(level.shape[1], level.shape[0], n)
-            for level, n in zip(self.pixels, downsamples, strict=True)
-        )
-        super().__init__(SlideFacts(Path("memory"), "test", levels, None, None))
-        self.largest, self.levels_read = 0, set()
-
-    def read(self, x, y, level, width, height):
-        self.largest = max(self.largest, width, height)
-        self.levels_read.add(level)
-        scale = self.facts.levels[level].downsample
-        left, top = round(x / scale), round(y / scale)
-        return self.pixels[level][top : top + height, left : left + width]
 
 
 def noise(height: int, width: int) -> np.ndarray:

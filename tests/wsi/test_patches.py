@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.slides import slide_facts
 from PIL import Image
 
 from gimp_fast.errors import FaultError
 from gimp_fast.wsi.grid import PatchPlan
 from gimp_fast.wsi.patches import read_batches, read_patch
-from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
+from gimp_fast.wsi.slide import WholeSlide
 
-FACTS = SlideFacts(Path("a.svs"), "test", (Level(10_000, 10_000, 1.0),), 0.5, None)
+FACTS = slide_facts((10_000, 10_000))
 
 
 class Numbered(WholeSlide):

@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from builders.slides import slide_facts
 
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.wsi import open_wsi
-from gimp_fast.wsi.slide import Level, SlideFacts
 
 pytest.importorskip("openslide")
 tifffile = pytest.importorskip("tifffile")
@@ -98,16 +98,15 @@ def test_a_cache_of_tiles_is_bounded(tmp_path, monkeypatch):
     with tiff_file.TiffSlide(tmp_path / "a.tif") as slide:
         for _ in range(2):
             assert (slide.read(0, 0, 0, 512, 512) == rgb).all()
-        assert len(slide._decoded) == 3
-        assert slide._held == 3 * 64 * 64 * 3
+        assert slide._tile.cache_info().currsize == 3
 
 
 def test_an_aperio_description_is_understood(tmp_path):
     from gimp_fast.wsi.tiff_file import TiffSlide
 
-    said = "Aperio Image Library v11\r\n64x64 |AppMag = 40|StripeWidth = 2040|MPP = 0.2498"
+    header = "Aperio Image Library v11\r\n64x64 |AppMag = 40|StripeWidth = 2040|MPP = 0.2498"
     rgb = random_rgb(64, 64)
-    tifffile.imwrite(tmp_path / "a.svs", rgb, photometric="rgb", description=said, metadata=None)
+    tifffile.imwrite(tmp_path / "a.svs", rgb, photometric="rgb", description=header, metadata=None)
     with TiffSlide(tmp_path / "a.svs") as slide:
         assert (slide.facts.mpp, slide.facts.magnification) == (0.2498, 40)
 
@@ -210,14 +209,13 @@ def test_without_a_reader_the_extra_is_named(tmp_path, monkeypatch):
         open_wsi(tmp_path / "a.svs")
 
 
-def test_the_level_for_a_downsample_is_the_coarsest_that_is_fine_enough(tmp_path):
-    levels = tuple(Level(1, 1, n) for n in (1, 4.0001, 16.01, 32.02))
-    facts = SlideFacts(tmp_path, "test", levels, None, None)
+def test_the_level_for_a_downsample_is_the_coarsest_that_is_fine_enough():
+    facts = slide_facts(downsamples=(1, 4.0001, 16.01, 32.02))
     found = [facts.level_for(n) for n in (0.5, 1, 2, 4, 15.9, 16, 31, 32, 1000)]
     assert found == [0, 0, 0, 1, 2, 2, 2, 3, 3]
 
 
-def test_importing_the_package_imports_no_reader():
+def test_the_options_import_neither_a_reader_nor_numpy():
     code = "import sys, gimp_fast.wsi; print({'openslide', 'tifffile', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -13,9 +13,11 @@ from PIL import Image
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.wsi.choice import find_slides, read_overrides
-from gimp_fast.wsi.extraction import ExtractOptions, extract
-from gimp_fast.wsi.grid import GridOptions
+from gimp_fast.wsi.encoder import load_encoder
+from gimp_fast.wsi.extraction import extract
+from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions
+from gimp_fast.wsi.resolution import read_overrides
+from gimp_fast.wsi.slide_files import find_slides
 
 CMU, TCGA = "cmu-1-small-region", "tcga-cr-7395-01a-01-ts1"
 OVERRIDES = read_overrides("0.25", None)
@@ -23,12 +25,10 @@ OVERRIDES = read_overrides("0.25", None)
 
 @pytest.fixture(scope="module")
 def made(real_slides, tmp_path_factory):
-    """Features by mean colour, and overlays; one outcome a slide."""
-    from gimp_fast.wsi.weights import load_encoder
-
+    """Features of random weights, and overlays; the outcome of each slide."""
     out = tmp_path_factory.mktemp("real")
     options = ExtractOptions(out=out, overrides=OVERRIDES, batch_size=16)
-    encoder = load_encoder(None, random_seed=0)
+    encoder = load_encoder(EncoderOptions(random_weights=True))
     outcomes = list(extract(find_slides([real_slides]), options, encoder))
     return out, {outcome.slide_id: outcome for outcome in outcomes}
 
@@ -93,8 +93,6 @@ def test_patches_are_where_the_slide_is_coloured(real_slides, made, slide_id, si
 def test_features_are_those_of_openslide_s_patches(real_slides, made, slide_id):
     import openslide
 
-    from gimp_fast.wsi.weights import load_encoder
-
     out, outcomes = made
     plan = outcomes[slide_id].plan
     with open_slide(out / "h5_files" / f"{slide_id}.h5") as file:
@@ -108,7 +106,7 @@ def test_features_are_those_of_openslide_s_patches(real_slides, made, slide_id):
             np.asarray(slide.read_region(tuple(xy), plan.level, (256, 256)).convert("RGB"))
             for xy in coords[rows].tolist()
         ]
-    expected = load_encoder(None, random_seed=0)(np.stack(patches))
+    expected = load_encoder(EncoderOptions(random_weights=True))(np.stack(patches))
     np.testing.assert_allclose(features[rows], expected, rtol=1e-3, atol=1e-3)
 
 

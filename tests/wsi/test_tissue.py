@@ -9,13 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gimp_fast.wsi.tissue import (
-    TissueOptions,
-    _majority,
-    find_tissue,
-    otsu,
-    saturation_of,
-)
+from gimp_fast.wsi.options import TissueOptions
+from gimp_fast.wsi.tissue import _majority, find_tissue, otsu, saturation_of
 
 PINK, GLASS = (200, 110, 160), (240, 240, 242)
 # At 16 µm a pixel: parts from 4 pixels, holes from 9; neither filter.

@@ -1,4 +1,4 @@
-"""Slides that nobody scanned, for tests and benchmarks: pyramids with rectangles of tissue."""
+"""Synthetic slides for tests and benchmarks: pyramids with rectangles of tissue."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def write_synthetic_slide(
     compression: str = "deflate",
     seed: int = 0,
 ) -> Path:
-    """Write a TIFF pyramid, tile by tile: the memory does not grow with the slide.
+    """Write a TIFF pyramid tile by tile, so memory does not grow with the slide.
 
     Args:
         path: a ``.tif``.
         size: width, height of level 0 in pixels.
-        tissue: where it is; all else is glass.
-        mpp: micrometres per pixel, written as the resolution of the TIFF; None for none.
-        downsamples: of the levels; levels smaller than a tile are left out, level 0 never is.
+        tissue: rectangles of tissue; all else is glass.
+        mpp: micrometres per pixel, written as the TIFF's resolution; None to record none.
+        downsamples: of the levels; levels smaller than a tile are left out, except level 0.
         tile: side of the tiles; None for strips, which OpenSlide does not read, and which are
             held in memory.
-        compression: of tifffile; ``jpeg`` needs imagecodecs.
+        compression: a name that tifffile knows; ``jpeg`` needs imagecodecs.
         seed: of the texture.
 
     Returns:
@@ -71,19 +71,12 @@ def _tiles(
 ) -> Iterator[np.ndarray]:
     for top in range(0, height, tall):
         for left in range(0, width, wide):
-            yield _tile(left, top, wide, tall, boxes, texture)
-
-
-def _tile(
-    left: int, top: int, width: int, height: int, boxes: np.ndarray, texture: np.ndarray
-) -> np.ndarray:
-    pixels = np.empty((height, width, 3), np.int16)
-    pixels[:] = GLASS
-    for box in boxes - (left, top, left, top):
-        x, y, x_end, y_end = np.clip(box, 0, [width, height, width, height])
-        if x < x_end and y < y_end:
-            # Shifted with the place: no two patches of a slide are alike.
-            rows = (np.arange(top + y, top + y_end) + 37 * (left // 256)) % 256
-            columns = (np.arange(left + x, left + x_end) + 53 * (top // 256)) % 256
-            pixels[y:y_end, x:x_end] = TISSUE + texture[np.ix_(rows, columns)]
-    return pixels.clip(0, 255).astype(np.uint8)
+            pixels = np.full((tall, wide, 3), GLASS, np.int16)
+            for box in boxes - (left, top, left, top):
+                x, y, x_end, y_end = np.clip(box, 0, [wide, tall, wide, tall])
+                if x < x_end and y < y_end:
+                    # Shifted by position, so that no two patches are alike.
+                    rows = (np.arange(top + y, top + y_end) + 37 * (left // 256)) % 256
+                    columns = (np.arange(left + x, left + x_end) + 53 * (top // 256)) % 256
+                    pixels[y:y_end, x:x_end] = TISSUE + texture[np.ix_(rows, columns)]
+            yield pixels.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,178 @@
+"""What extraction makes of a slide: the options of ``gimp-fast extract`` and of ``extract``.
+
+Imports neither numpy nor torch, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gimp_fast.errors import GimpError
+from gimp_fast.options import option
+from gimp_fast.wsi.resolution import MPP_AT_1X, Overrides
+
+UM2_PER_MM2 = 1e6
+_AREA_UM2 = 4 * 128.0**2  # four patches of 256 pixels at 20x
+_AREA_MM2 = f"{_AREA_UM2 / UM2_PER_MM2:.2g}"
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -> torch's names
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """A parser of ``int`` or ``float`` values above zero."""
+    name = "a whole number" if kind is int else "a number"
+    return _checked(kind, lambda value: value > 0, f"{name} above 0")
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``."""
+    return _checked(float, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
+
+
+def _checked(kind: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"found '{text}'; expected {expected}")
+        return value
+
+    return parse
+
+
+def mpp_of(magnification: str) -> float:
+    """The micrometres per pixel of a magnification."""
+    return MPP_AT_1X / positive(float)(magnification)
+
+
+def _saturation(text: str) -> float | None:
+    return None if text.lower() == "otsu" else between(0, 255)(text)
+
+
+def _area(square_millimetres: str) -> float:
+    return between(0, 1e6)(square_millimetres) * UM2_PER_MM2
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """Which patches to take. ``target_mpp`` is micrometres per pixel of a patch; 20x is 0.5."""
+
+    target_mpp: float = 0.5
+    patch_size: int = option(256, "side in pixels (default: %(default)s)", parse=positive(int))
+    tolerance: float = option(
+        0.1,
+        "if level 0 reduced by a whole number is within this fraction of the requested resolution, "
+        "use it without resampling (default: %(default)s); the files record the true mpp",
+        flag="--level-tolerance",
+        parse=between(0, 0.5),
+    )
+    min_tissue: float = option(
+        0.25, "smallest fraction of tissue in a patch (default: %(default)s)", parse=between(0, 1)
+    )
+
+
+@dataclass(frozen=True)
+class TissueOptions:
+    """How to find tissue.
+
+    Attributes:
+        lowest: smallest threshold taken from Otsu: on blank glass, Otsu splits the noise.
+        highest: largest one: where all is tissue, Otsu splits pale from dark tissue.
+        darkest: pixels whose brightest channel is below this are not tissue: they are edges of the
+            scan, whose hue is noise.
+    """
+
+    saturation: float | None = option(
+        None,
+        "pixels of a higher saturation are tissue: Otsu's threshold, kept within 8 and 30 "
+        "(default), or a number; CLAM uses 8",
+        parse=_saturation,
+        metavar="otsu|0…255",
+    )
+    lowest: float = 8
+    highest: float = 30
+    darkest: int = 32
+    mpp: float = option(
+        16.0,
+        "micrometres per pixel of the picture that is searched for tissue (default: %(default)g)",
+        flag="--segmentation-mpp",
+        parse=positive(float),
+    )
+    median: int = option(
+        3,
+        "side of the median filter in pixels of that picture, 1 for none (default: %(default)s)",
+        parse=positive(int),
+    )
+    close: int = option(
+        4,
+        "close gaps up to about this many of its pixels, 1 for none (default: %(default)s)",
+        parse=positive(int),
+    )
+    min_part_um2: float = option(
+        _AREA_UM2,
+        f"drop smaller pieces of tissue (default: {_AREA_MM2})",
+        flag="--min-part",
+        parse=_area,
+        metavar="MM2",
+    )
+    min_hole_um2: float = option(
+        _AREA_UM2,
+        f"fill smaller holes (default: {_AREA_MM2})",
+        flag="--min-hole",
+        parse=_area,
+        metavar="MM2",
+    )
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which weights the encoder has, and how it computes."""
+
+    weights: Path | None = option(
+        None,
+        "ResNet50 weights of torchvision or timm, .safetensors or .pth (default: torchvision's "
+        "first ImageNet weights, from torch's cache or its server)",
+        parse=Path,
+    )
+    random_weights: bool = option(False, "for trials: the features will be meaningless")
+    seed: int = option(0, "of random weights (default: %(default)s)", parse=int)
+    device: str = option("auto", "cpu, cuda or cuda:1 (default: a GPU if there is one)")
+    precision: str = option("fp32", "default: %(default)s", choices=tuple(PRECISIONS))
+
+    def __post_init__(self) -> None:
+        if self.weights and self.random_weights:
+            raise GimpError("give either --weights or --random-weights, not both")
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What to make of each slide, and where to put it.
+
+    Attributes:
+        grid: which patches.
+        tissue: how tissue is found.
+        overrides: resolutions given by the user.
+    """
+
+    out: Path = option(help="output folder", parse=Path)
+    grid: GridOptions = GridOptions()
+    tissue: TissueOptions = TissueOptions()
+    overrides: Overrides = field(default_factory=Overrides)
+    coords: Path | None = option(
+        None,
+        "do not look for tissue: take the patches from the files in this folder (CLAM's patches/, "
+        "TRIDENT's, or those of --patches-only)",
+        parse=Path,
+    )
+    batch_size: int = option(64, "patches per batch (default: %(default)s)", parse=positive(int))
+    workers: int | None = option(
+        None, "threads that read patches (default: one per core)", parse=positive(int)
+    )
+    overlay: bool = option(True, "draw a PNG of each slide with its tissue and patches")
+    overwrite: bool = option(False, "replace existing files")
