@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,26 +37,34 @@ def clustered_projections(ids: Tensor, h: int, d: int, *, gain: float, noise: fl
     return (centres[ids] * gain + spread * noise)[None]
 
 
-def loss_weight(qkv: Tensor, seed: int = 1) -> Tensor:
-    """fp64 (B, H, N, D) that every dtype holds exactly: the output's gradient in a scalar loss."""
-    b, n, _, h, d = qkv.shape
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(b, n, h, d, generator=generator).bfloat16().double()
-    return weight.transpose(1, 2).to(qkv.device)
-
-
 def split(qkv: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
     """q, k and v (B, H, N, D): leaves that are strided views of one tensor."""
-    return [
-        x.transpose(1, 2).detach().requires_grad_() for x in qkv.to(dtype or qkv.dtype).unbind(2)
-    ]
+    parts = qkv.to(dtype or qkv.dtype).unbind(2)
+    return [x.transpose(1, 2).detach().requires_grad_() for x in parts]
+
+
+def loss_weight(inputs: Sequence[Tensor], seed: int = 1) -> Tensor:
+    """The gradient of the output in a scalar loss: (B, H, N, D), and the same in every dtype."""
+    b, h, n, d = inputs[0].shape
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(b, n, h, d, generator=generator).bfloat16()
+    return weight.transpose(1, 2).to(inputs[0].device, inputs[0].dtype)
 
 
 def outputs_and_gradients(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor, **options
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    grad: Tensor | None = None,
+    **options: Any,
 ) -> list[Tensor]:
-    """The output, then the gradient of each input."""
+    """The output, then the gradient of each input in the loss ⟨grad, output⟩.
+
+    Args:
+        function: called with the inputs and the options.
+        grad: :func:`loss_weight` unless given.
+    """
     out = function(*inputs, **options)
+    grad = loss_weight(inputs) if grad is None else grad
     return [out, *torch.autograd.grad(out, inputs, grad.to(out.dtype))]
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,19 +60,12 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
-def compile_for(capability: int, dtype: str, head_dims: tuple[int, ...], file: Path) -> None:
-    """Run the script, in a process that does not interpret kernels, and keep what it printed."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    with tempfile.TemporaryDirectory() as cache:
-        done = subprocess.run(
-            [sys.executable, SCRIPT, str(capability), dtype, *map(str, head_dims)],
-            env=environment | {"TRITON_CACHE_DIR": cache},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    file.write_text(done.stdout, encoding="utf-8")
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """One that does not interpret kernels; what several cases share is compiled once."""
+    cache = tmp_path_factory.getbasetemp().parent / "triton-cache"
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return kept | {"TRITON_CACHE_DIR": str(cache)}
 
 
 def test_the_kernels_are_found():
@@ -96,11 +88,16 @@ def test_resident_warps_are_those_of_the_scarcest_resource(block, warps, monkeyp
 @pytest.mark.parametrize(
     ("case", "head_dims"), CASES.items(), ids=[f"sm_{c}-{dtype}" for c, dtype in CASES]
 )
-def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results):
+def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results, environment):
     capability, dtype = case
     file = results / f"sm_{capability}-{dtype}-{'-'.join(map(str, head_dims))}.jsonl"
     if not file.exists():
-        compile_for(capability, dtype, head_dims, file)
+        done = subprocess.run(
+            [sys.executable, SCRIPT, str(capability), dtype, *map(str, head_dims)],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        file.write_text(done.stdout, encoding="utf-8")
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for head_dim in head_dims:
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == KERNELS

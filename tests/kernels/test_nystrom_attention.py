@@ -52,13 +52,14 @@ CASES = [
 
 def attend(qkv, dtype, function=nystrom_attention, **options):
     """Output and gradients; q, k and v are strided views of one tensor, as a module gives them."""
-    return outputs_and_gradients(function, split(qkv, dtype), loss_weight(qkv), **options)
+    return outputs_and_gradients(function, split(qkv, dtype), **options)
 
 
 def reference(qkv, **options):
     """The same in fp64, and what its errors are relative to."""
     expected = attend(qkv, torch.float64, nystrom_attention_reference, **options)
-    return expected, attention_sizes(expected, split(qkv), loss_weight(qkv))
+    inputs = split(qkv)
+    return expected, attention_sizes(expected, inputs, loss_weight(inputs))
 
 
 def random_inputs(b, h, n, d, gain=1.5, seed=0):
@@ -108,7 +109,7 @@ def test_error_is_at_most_twice_that_of_the_plain_composition(kind, dtype):
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     lengths = (37, 37, 0, 5, 1, 20, 530)
     bags = [random_inputs(1, 1, n, 16, gain=1 + 0.3 * i, seed=i) for i, n in enumerate(lengths)]
-    weights = [loss_weight(bag) for bag in bags]
+    weights = [loss_weight(split(bag)) for bag in bags]
 
     def bits(bags, weights, dim, **options):
         inputs = [x.detach().requires_grad_() for x in split(torch.cat(bags, dim), dtype)]
@@ -130,8 +131,8 @@ def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["contiguous", "head-minor", "expanded gradient"])
 def test_any_strides(layout):
-    qkv = random_inputs(2, 2, 40, 16)
-    inputs, grad = split(qkv.float()), loss_weight(qkv).float()
+    inputs = split(random_inputs(2, 2, 40, 16).float())
+    grad = loss_weight(inputs)
     if layout == "contiguous":
         inputs = [x.detach().contiguous().requires_grad_() for x in inputs]
     elif layout == "head-minor":
@@ -184,8 +185,8 @@ def test_a_gpu_uses_them_by_default():
 @pytest.mark.gpu
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
 def test_a_cuda_graph_replays_the_same_bits(packed):
-    qkv = random_inputs(1, 2, 1300, 64)
-    inputs, grad = split(qkv, torch.bfloat16), loss_weight(qkv).bfloat16()
+    inputs = split(random_inputs(1, 2, 1300, 64), torch.bfloat16)
+    grad = loss_weight(inputs)
     bounds = torch.tensor([0, 100, 1300], dtype=torch.int32, device=DEVICE) if packed else None
 
     def step():
