@@ -19,7 +19,7 @@ DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-# What a user installs for one feature alone: wandb for `--wandb`, timm and torchvision for encoders.
+# What a user installs for one feature: wandb for `--wandb`, timm and torchvision for encoders.
 OPTIONAL = {"wandb", "timm", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.once import make_once, session_folder
 from packaging.version import Version
 
 import gimp_fast.kernels
@@ -48,22 +49,18 @@ CASES = {
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory) -> Path:
-    """A folder for what compiling found out: of use again until a source or a version changes."""
-    folder = ROOT / "build"
-    if not os.access(ROOT, os.W_OK):
-        folder = tmp_path_factory.getbasetemp().parent
+    """A folder for what compiling found out; it is used until a source or a version changes."""
+    folder = ROOT / "build" if os.access(ROOT, os.W_OK) else session_folder(tmp_path_factory)
     digest = hashlib.sha256(f"{triton.__version__} {torch.__version__}".encode())
     for path in (SCRIPT, *sorted(Path(gimp_fast.kernels.__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
-    folder = folder / "ahead-of-time" / digest.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder / "ahead-of-time" / digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory) -> dict[str, str]:
     """One that does not interpret kernels; what several cases share is compiled once."""
-    cache = tmp_path_factory.getbasetemp().parent / "triton-cache"
+    cache = session_folder(tmp_path_factory) / "triton-cache"
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     return kept | {"TRITON_CACHE_DIR": str(cache)}
 
@@ -90,14 +87,17 @@ def test_resident_warps_are_those_of_the_scarcest_resource(block, warps, monkeyp
 )
 def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results, environment):
     capability, dtype = case
-    file = results / f"sm_{capability}-{dtype}-{'-'.join(map(str, head_dims))}.jsonl"
-    if not file.exists():
+
+    def compile_all(path: Path) -> None:
         done = subprocess.run(
             [sys.executable, SCRIPT, str(capability), dtype, *map(str, head_dims)],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        file.write_text(done.stdout, encoding="utf-8")
+        path.write_text(done.stdout, encoding="utf-8")
+
+    name = f"sm_{capability}-{dtype}-{'-'.join(map(str, head_dims))}.jsonl"
+    file = make_once(results / name, compile_all)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for head_dim in head_dims:
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == KERNELS
