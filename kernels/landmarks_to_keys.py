@@ -3,8 +3,8 @@
 Each program folds one chunk of keys into a tile of landmarks, as flash attention does; a second
 kernel combines the chunks in order. The backward pass recomputes the weights from two statistics of
 each row, its largest score and the base-2 logarithm of its sum, which are stored apart so that
-neither rounds the other away. A bag of N ≤ M tokens has its own tokens as landmarks, and W is its exact softmax
-attention.
+neither rounds the other away. A bag of N ≤ M tokens has its own tokens as landmarks, and W is its
+exact softmax attention.
 """
 
 from __future__ import annotations
