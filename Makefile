@@ -6,13 +6,13 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 BENCH_ARGS ?=
-# On a machine without a network: `make test-gpu OFFLINE=1 VENV=/path/of/an/environment`, which has
-# torch and what building needs; wheels of packages that it lacks are taken from the folder WHEELS.
+# Without a network: `make test OFFLINE=1 VENV=/path/of/an/environment WHEELS=/folder/of/wheels`. The
+# environment has torch and the build tools; packages that it lacks are installed from the wheels.
 OFFLINE ?=
 WHEELS ?=
 CONSTRAINTS ?= constraints.txt
-# The oldest torch and triton that are supported, and what they can stand beside: triton 3.6 interprets
-# kernels under NumPy below 2.5 only (compiled ones do not care), torch 2.11 refuses setuptools 82.
+# The oldest supported torch and triton, with the versions that they need: the interpreter of triton
+# 3.6 fails under NumPy 2.5 (compiled kernels do not use it), and torch 2.11 refuses setuptools 82.
 OLDEST := torch==2.11.0 triton==3.6.0 numpy==2.3.5 setuptools==81.0.0
 
 BIN := $(VENV)/bin
@@ -24,7 +24,7 @@ else
 PIP_INSTALL := $(PIP) install --no-index --no-deps
 BUILD_REQUIREMENTS := $(wildcard $(addsuffix /*.whl,$(WHEELS)))
 endif
-# An isolated build would fetch a second torch only for its headers.
+# An isolated build would download a second torch for its headers alone.
 BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
@@ -32,7 +32,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(
 NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
-# Stamps: what is installed, as of when. A changed source is installed again.
+# Stamps of what is installed; a changed source is installed again.
 READY := $(VENV)/.build-requirements
 INSTALLED := $(VENV)/.installed
 INSTALLED_ALL := $(VENV)/.installed-with-extras
@@ -40,37 +40,43 @@ LINTERS := $(VENV)/.linters
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-oldest test-gpu bench gpu-day format lint clean
+.PHONY: help demo test quick test-oldest test-gpu bench gpu-day format lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## install, and train on the synthetic cohort; replaces runs/demo
+demo: $(INSTALLED) ## install, and train on a synthetic cohort; replaces runs/demo
 	rm -rf runs/demo
 	$(BIN)/gimp-fast train --preset demo --out runs/demo
 
-# One thread a worker: workers that all start a thread a core spend the time waiting for each other.
-test: $(INSTALLED_ALL) ## install, and run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+# One thread a worker: with a thread a core each, workers wait for each other. An idle worker takes
+# tests from a busy one, so that all end together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal
 
-test-oldest: ## the same under the oldest torch, in .venv-oldest; fetches gigabytes of CUDA libraries
+test: $(INSTALLED_ALL) ## install, and run all tests
+	$(PYTEST) $(PYTEST_ARGS)
+
+quick: $(INSTALLED_ALL) ## install, and run the tests that take no builds, compilers or whole commands
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-oldest: ## all tests under the oldest torch, in .venv-oldest; downloads gigabytes of CUDA libraries
 	mkdir -p build
 	grep -vE '$(subst $() ,|,$(foreach pin,$(OLDEST),^$(firstword $(subst ==, ,$(pin)))==))' \
 		constraints.txt > build/constraints-oldest.txt
 	printf '%s\n' $(OLDEST) >> build/constraints-oldest.txt
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=build/constraints-oldest.txt
 
-test-gpu: $(INSTALLED_ALL) ## install, run what needs a CUDA GPU or is compiled for one, and compute-sanitizer
+test-gpu: $(INSTALLED_ALL) ## install, run the tests that use a CUDA GPU, and compute-sanitizer
 	$(BIN)/pytest -m "gpu or triton" $(PYTEST_ARGS)
 	$(BIN)/python tests/kernels/sanitize.py
 
-bench: $(INSTALLED_ALL) ## install, and run every benchmark; results in benchmarks/results
+bench: $(INSTALLED_ALL) ## install, and run every benchmark; results go to benchmarks/results
 	@set -e; for script in $(BENCHMARKS); do \
 		echo "$$script"; $(BIN)/python "$$script" $(BENCH_ARGS); \
 	done
 
-# The card is capped at 24 GB, the memory of an RTX 3090, where memory is what is asked.
-gpu-day: test-gpu ## all that only a GPU can show: its tests, and its benchmarks beside every peer
+# --cap-gb 24: the memory of an RTX 3090.
+gpu-day: test-gpu ## the tests of a GPU, then its benchmarks beside every peer
 	$(BIN)/python benchmarks/masked_l1.py --device cuda
 	$(BIN)/python benchmarks/nystrom_attention.py --device cuda
 	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op
@@ -101,7 +107,7 @@ $(READY): constraints.txt | $(BIN)/python
 	$(if $(BUILD_REQUIREMENTS),$(PIP_INSTALL) $(BUILD_REQUIREMENTS))
 	touch $@
 
-# build/lib is removed first: it would put files back that the sources no longer have.
+# build/lib is removed first, as it would bring back files that the sources no longer have.
 $(INSTALLED): $(READY) $(SOURCES)
 	rm -rf build/lib*
 	$(BUILD_AND_INSTALL) .

@@ -1,4 +1,4 @@
-"""Drives CMake, which defines the native build, and maps kernels/ into the package.
+"""Drive CMake, which defines the native build, and map kernels/ into the package.
 
 Metadata is in pyproject.toml.
 """
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and installs the CMake project next to the Python files."""
+    """Configure, build and install the CMake project next to the Python files."""
 
     def build_extension(self, ext: Extension) -> None:
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
@@ -41,7 +41,7 @@ class CMakeBuild(build_ext):
         self._build = build
 
     def copy_extensions_to_source(self) -> None:
-        """An editable install: the libraries go where the sources are imported from."""
+        """Put the libraries where an editable install imports from."""
         self._install(self._build, ROOT / "gimp_fast")
 
     @staticmethod
@@ -52,7 +52,7 @@ class CMakeBuild(build_ext):
 
 
 def _tool(name: str, folder_variable: str) -> str | None:
-    """The one that is installed for this Python; the system's, first in PATH, may be too old."""
+    """Path of the tool that is installed for this Python; the one first in PATH may be too old."""
     if importlib.util.find_spec(name) is None:
         return shutil.which(name)
     return str(Path(getattr(importlib.import_module(name), folder_variable), name))

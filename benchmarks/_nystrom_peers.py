@@ -31,7 +31,7 @@ PINV_ITERATIONS = 6
 
 @dataclass(frozen=True)
 class Setting:
-    """What all peers have in common; small enough to be sent to another process."""
+    """What all peers share; it can be sent to another process."""
 
     level: str
     dtype: str
@@ -98,7 +98,7 @@ class Layer(nn.Module):
 
 
 def two_sdpa(q: Tensor, k: Tensor, v: Tensor, num_landmarks: int) -> Tensor:
-    """Nyström attention as one writes it without a library: two fused attention calls.
+    """Nyström attention without a library: two fused attention calls.
 
     Segments are balanced and nothing is padded; the segments that are longer by one come first.
     """
@@ -172,7 +172,7 @@ def _reference(setting: Setting) -> nn.Module:
 
 
 def installed(name: str) -> ModuleType:
-    """The installed package: the benchmark of the same name hides it from ``import``."""
+    """The installed package, which a benchmark of the same name hides from ``import``."""
     if name not in sys.modules:
         file = distribution(name.replace("_", "-")).locate_file(f"{name}/__init__.py")
         spec = importlib.util.spec_from_file_location(name, file)
@@ -182,12 +182,12 @@ def installed(name: str) -> ModuleType:
 
 
 def _few_rows(setting: Setting, n: int, backward: bool) -> int:
-    """Some tensors of (B, N, C), as measured on a CPU: no scores are kept."""
+    """Elements of the (B, N, C) tensors that are held, as measured on a CPU; no scores are kept."""
     return (26 if backward else 12) * setting.batch * n * setting.dim
 
 
 def _scores(setting: Setting, n: int, backward: bool) -> int:
-    """As many tensors of (B, H, N, M), N padded, as nystrom-attention was seen to hold."""
+    """Elements of the (B, H, N, M) tensors that nystrom-attention holds, as measured; N padded."""
     padded = -(-n // setting.landmarks) * setting.landmarks
     return (9 if backward else 7) * setting.batch * setting.heads * padded * setting.landmarks
 
@@ -216,17 +216,17 @@ def _with_shared_weights(layer: nn.Module, setting: Setting, same_heads: bool) -
     torch.manual_seed(0)
     shared = _gimp_fast(replace(setting, level="module")).state_dict()
     per_head = shared["to_qkv.weight"].unflatten(0, (3, setting.heads, setting.dim_head))
-    per_head[:2] *= 2  # else attention is nearly uniform, and no error in it would show
+    per_head[:2] *= 2  # otherwise attention is nearly uniform and hides errors
     if same_heads:
         per_head[:, 1:] = per_head[:, :1]
     layer.load_state_dict({name: shared[name] for name in layer.state_dict()})
     wide = setting.dtype == "fp64"
-    # Training mode, without dropout: on a GPU ours then projects all bags of a batch at once.
+    # Training mode, without dropout: on a GPU ours projects all bags of a batch at once only then.
     return layer.to(setting.device, torch.float64 if wide else torch.float32).train()
 
 
 def make_inputs(setting: Setting, n: int, same_heads: bool = False) -> tuple[Tensor, Tensor]:
-    """Input that requires its gradient, and the gradient of the output."""
+    """The input, which requires a gradient, and the gradient of the output."""
     generator = torch.Generator(setting.device).manual_seed(n)
 
     def normal(channels: int, dtype: torch.dtype) -> Tensor:
@@ -248,7 +248,7 @@ def make_inputs(setting: Setting, n: int, same_heads: bool = False) -> tuple[Ten
 def step(
     layer: nn.Module, inputs: tuple[Tensor, Tensor], setting: Setting, backward: bool
 ) -> list[Tensor]:
-    """Output alone, or output and the gradients of input and parameters."""
+    """The output, or the output and the gradients of input and parameters."""
     x, grad = inputs
     half = setting.dtype == "bf16"
     with (
@@ -262,7 +262,7 @@ def step(
 
 
 def errors(name: str, setting: Setting) -> dict[str, float]:
-    """Relative errors of output and input gradient against fp64, where a right peer agrees.
+    """Relative errors of output and input gradient against fp64, where a correct peer agrees.
 
     One bag, N = 4 M, and equal heads: nystrom-attention pads other lengths, and starts its
     pseudo-inverse from maxima over the batch and the heads.
@@ -276,7 +276,7 @@ def errors(name: str, setting: Setting) -> dict[str, float]:
     found = step(make_layer(name, setting, same_heads=True), (x, grad), setting, True)
 
     def gradient(results: list[Tensor]) -> Tensor:
-        # Of equal heads the sum: rounding decides which of them holds the peer's maximum.
+        # Summed over equal heads: rounding decides which of them holds the peer's maximum.
         if setting.level == "module":
             return results[1]
         return results[1].unflatten(-1, (3, setting.heads, setting.dim_head)).sum(3)
@@ -291,7 +291,7 @@ def errors(name: str, setting: Setting) -> dict[str, float]:
 
 
 def prepare_step(name: str, setting: Setting, n: int, backward: bool) -> Callable[[], None]:
-    """Everything but one step is done, whose memory is to be measured."""
+    """A function that runs one step, whose memory is measured; the rest is done before."""
     layer = make_layer(name, setting)
     # Loads libraries and starts threads; a compiled layer is compiled for one N.
     first = n if PEERS[name].compiled else setting.landmarks + 1

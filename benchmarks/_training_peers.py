@@ -1,4 +1,4 @@
-"""GiMP's training steps, by this package and as one writes them with nystrom-attention."""
+"""GiMP's training steps, by this package and written plainly with nystrom-attention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = ("pretrain", "finetune")
 
 @dataclass(frozen=True)
 class Setting:
-    """What both peers have in common; small enough to be sent to another process."""
+    """What both peers share; it can be sent to another process."""
 
     dtype: str = "fp32"
     device: str = "cpu"
@@ -140,7 +140,7 @@ PEERS: dict[str, type[nn.Module]] = {"gimp_fast": Ours, "plain": Plain}
 
 
 def make_model(name: str, setting: Setting, same_heads: bool = False) -> nn.Module:
-    """With the weights that both peers share."""
+    """The model of a peer, with the weights that both share."""
     torch.manual_seed(0)
     shared = GiMP(setting.config()).state_dict()
     if same_heads:
@@ -156,7 +156,7 @@ def make_model(name: str, setting: Setting, same_heads: bool = False) -> nn.Modu
 
 
 def make_inputs(setting: Setting, stage: str, lengths: list[int]) -> tuple:
-    """A window batch of equal lengths, or bags; as float32, like what ``train`` hands over."""
+    """A batch of windows of equal length, or bags; float32, as in training."""
     generator = torch.Generator(setting.device).manual_seed(sum(lengths))
 
     def normal(*shape: int) -> Tensor:
@@ -178,7 +178,7 @@ def loss_of(model: nn.Module, setting: Setting, stage: str, inputs: tuple) -> Te
 
 
 def make_step(name: str, setting: Setting, stage: str, inputs: tuple) -> Callable[[], None]:
-    """Forward, backward, AdamW; the optimizer's state exists already."""
+    """A function that runs forward, backward and AdamW; the optimizer's state exists already."""
     model = make_model(name, setting)
     used = [p for key, p in model.named_parameters() if "absent" not in key]
     optimizer = torch.optim.AdamW(used, lr=1e-4)
@@ -188,21 +188,21 @@ def make_step(name: str, setting: Setting, stage: str, inputs: tuple) -> Callabl
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    # Loads libraries, starts threads, makes the optimizer's state.
+    # The first step loads libraries, starts threads and creates the optimizer's state.
     step(make_inputs(setting, stage, [setting.landmarks + 1] * 2))
     return step
 
 
 def prepare_step(name: str, setting: Setting, stage: str, lengths: list[int]) -> Callable[[], None]:
-    """Everything but one step is done, whose memory is to be measured."""
+    """A function that runs one step, whose memory is measured; the rest is done before."""
     return make_step(name, setting, stage, make_inputs(setting, stage, lengths))
 
 
 def errors(setting: Setting, stage: str) -> dict[str, float]:
     """Relative differences of the plain peer's loss and gradient, where both must agree.
 
-    One bag, CLS token and patches a multiple of M together, equal heads, no dropout: elsewhere
-    nystrom-attention pads, and shares maxima between heads and bags.
+    That is: one bag, CLS token and patches together a multiple of M, equal heads, no dropout.
+    Otherwise nystrom-attention pads, and shares maxima between heads and bags.
     """
     setting = Setting(**(vars(setting) | {"dropout": 0.0, "dtype": "fp32"}))
     inputs = make_inputs(setting, stage, [4 * setting.landmarks - 1])
@@ -220,7 +220,7 @@ def errors(setting: Setting, stage: str) -> dict[str, float]:
 
 
 def flop(setting: Setting, stage: str, lengths: list[int]) -> int:
-    """Of a step; ``training.py`` has the formula."""
+    """Flop of a step, by the formula in ``training.py``."""
     total = 0
     head_dim = setting.dim // setting.heads
     for n in lengths:

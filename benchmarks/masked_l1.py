@@ -1,10 +1,10 @@
-"""Masked L1, forward and backward, against what people write today.
+"""Masked L1, forward and backward, beside the usual ways to write it.
 
 python benchmarks/masked_l1.py [--device cuda] [--repeats 15] [--shape 8 6000 1024]
 
-Floor: the bytes that have to move, at the rate of a copy of the prediction, which takes its turns
-beside the peers. Counted rows of both tensors are read, two bits for each of their elements are
-written and read again, and the gradient of all rows is written.
+Floor: the bytes that must move, at the rate of a copy of the prediction, which takes turns with the
+peers. The counted rows of both tensors are read, two bits for each of their elements are written
+and read again, and the gradient of all rows is written.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def prepare_step(name: str, shape: list[int], dtype: str, device: str) -> Callab
 
 
 def least_bytes(prediction: Tensor, mask: Tensor) -> int:
-    """The module's docstring says of what."""
+    """Bytes that must move, as the module's docstring counts them."""
     counted = int(mask.sum()) * prediction.shape[-1]
     gradient = prediction.numel() * prediction.element_size()
     return 2 * counted * prediction.element_size() + 2 * counted // 4 + gradient
 
 
 def assert_correct(dtype: str, device: str) -> None:
-    """A peer that is wrong is not timed: value and gradient against fp64."""
+    """Compare value and gradient of every peer with fp64: none is timed if one is wrong."""
     prediction, target, mask = make_inputs([2, 301, 1024], dtype, device)
     wide = prediction.detach().double().requires_grad_()
     expected = indexed(wide, target.double(), mask)

@@ -1,21 +1,21 @@
-"""Nyström attention, forward and backward, against its peers, over the lengths of whole slides.
+"""Nyström attention, forward and backward, beside its peers, for bags as long as whole slides.
 
 python benchmarks/nystrom_attention.py [--device cuda] [--level op] [--n 6000 15000] [--batch 1 8]
                                        [--dtype fp32 bf16] [--cap-gb 24] [--smoke] [--no-write]
 
-Every peer runs in the same process, in turns, after its output and gradient were compared with
-fp64. bf16 means autocast, with fp32 weights. Peak memory is that of one step above
-the inputs, on the CPU in a fresh process. A peer that does not run is listed with the reason.
+All peers run in one process, in turns, after their outputs and gradients were compared with fp64.
+bf16 means autocast, with fp32 weights. Peak memory is that of one step above the inputs; on the CPU
+it is measured in a fresh process. A peer that does not run is listed with the reason.
 
-Floor: the least time that the arithmetic takes at the rate of a large matrix product, which takes
-its turns beside the peers. Forward flop, with C = H D:
+Floor: the time of the arithmetic at the rate of a large matrix product, which is timed in turn with
+the peers. Forward flop, with C = H D:
 
     N > M     B H (8 N M D  +  2 M² D  +  29 M³)     products with N; landmark scores; 14.5 products
     N ≤ M     B H 4 N² D                             of M × M for the pseudo-inverse
     module    + 8 B N C²                             projections; the convolution is not counted
 
-The backward pass is twice the forward, recomputation not counted. Exact attention is held against
-the same floor.
+The backward pass is twice the forward pass; recomputation is not counted. Exact attention is
+compared with the same floor.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ LENGTHS = [485, 1000, 6000, 15000, 50000, 148569]
 MODES = {"forward": False, "forward + backward": True}
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
 MATMUL = "matrix product"
-# On the CPU, longer bags would spend minutes on a first call that shorter ones have warmed.
+# On the CPU, longer bags need no warm-up, which would take minutes: shorter ones came before.
 WARM_UP_TO = 15000
 
 
 def flop(setting: Setting, n: int, backward: bool) -> int:
-    """The module's docstring has the formula."""
+    """Flop of one call, by the formula in the module's docstring."""
     m, d = setting.landmarks, setting.dim_head
     one = 8 * n * m * d + 2 * m * m * d + 29 * m**3 if n > m else 4 * n * n * d
     forward = setting.batch * setting.heads * one
@@ -73,7 +73,7 @@ def make_matmul(setting: Setting, size: int) -> Callable[[], torch.Tensor]:
 
 
 def check(names: list[str], setting: Setting) -> dict[str, dict[str, float]]:
-    """A peer that is wrong is not timed."""
+    """Errors of every peer against fp64; exits if one is wrong."""
     found = {name: errors(name, setting) for name in names}
     for name, parts in found.items():
         bounded = setting.dtype == "fp32" or PEERS[name].fp32_pinv
@@ -91,7 +91,7 @@ def peak_or_reason(
     backward = MODES[mode]
     if PEERS[name].exact and options.max_exact is not None and n > options.max_exact:
         return f"takes time ~ N²; --max-exact is {options.max_exact}"
-    # A GPU says itself that its memory is full; a CPU's is everybody's.
+    # A GPU reports that its memory is full; on a CPU the system would start to swap.
     needed = PEERS[name].floats(setting, n, backward) * 4 / 2**30
     free = free_memory_mib(setting.device) / 1024
     if setting.device == "cpu" and needed > free:
@@ -105,7 +105,7 @@ def peak_or_reason(
 def time_peers(
     names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """Times of the peers that take turns, and the floor at the rate of the matrix product."""
+    """Times of the peers, which take turns, and the floor at the rate of the matrix product."""
     inputs = make_inputs(setting, n)
     calls: dict[str, Callable[[], Any]] = {MATMUL: make_matmul(setting, options.matmul)}
     for name in names:
@@ -128,7 +128,7 @@ def measure(
     peaks = {name: peak_or_reason(name, setting, n, mode, options) for name in names}
     skipped = {name: peak for name, peak in peaks.items() if isinstance(peak, str)}
     fit = [name for name in names if name not in skipped]
-    # Peers that together fill a GPU would take each other's cached blocks in their turns.
+    # On a GPU one at a time: together, peers would evict each other's cached blocks.
     crowded = sum(peaks[name] for name in fit) > 0.5 * memory_mib(setting)
     apart = setting.device == "cuda" and crowded
     groups = [[name] for name in fit] if apart else [fit] if fit else []
@@ -136,7 +136,7 @@ def measure(
     rows = []
     for group in groups:
         if any(PEERS[name].compiled for name in group):
-            torch.compiler.reset()  # else the compiler gives up after a few lengths
+            torch.compiler.reset()  # otherwise the compiler gives up after a few lengths
         timed = time_peers(group, setting, n, mode, options)
         rows += [where | {"peer": name, "peak_mib": peaks[name]} | timed[name] for name in group]
         if setting.device == "cuda":
@@ -145,7 +145,7 @@ def measure(
 
 
 def memory_mib(setting: Setting) -> float:
-    """Free memory, or of a GPU the part of it that may be used."""
+    """Free memory, or the part of a GPU's that may be used."""
     free = free_memory_mib(setting.device)
     return free if setting.cap_gb is None else min(free, 1024 * setting.cap_gb)
 
@@ -165,7 +165,7 @@ def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Non
 
 
 def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one level, dtype and batch."""
+    """All results of one level, dtype and batch."""
     names = options.peers
     print(f"\n{setting.level}, {setting.dtype}, batch {setting.batch}", flush=True)
     result: dict[str, Any] = {"errors": check(names, setting), "rows": [], "skipped": []}
@@ -215,7 +215,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         options.n, options.repeats, options.matmul, options.max_exact = [40], 2, 128, 30
         options.sizes = {"heads": 2, "dim_head": 8, "landmarks": 16}
     if options.peers is None:
-        # On the CPU that backend is what auto picks.
+        # On the CPU, auto picks that backend.
         left_out = set() if cuda else {"gimp_fast, backend=torch"}
         if not cuda and not options.compile:
             left_out.add("nystrom-attention, torch.compile")
@@ -224,7 +224,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def write(result: dict[str, Any], results: dict[str, Any], setting: Setting, folder: Path) -> None:
-    """All results so far, and the picture of the last."""
+    """Write all results so far, and the picture of the last."""
     stem = "nystrom_attention" + ("" if setting.level == "module" else "_op")
     path = write_results(stem, setting.device, results, folder)
     print(f"\nwrote {path}")

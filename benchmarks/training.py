@@ -1,16 +1,16 @@
-"""Steps of pre-training and fine-tuning against the same model written the plain way.
+"""Steps of pre-training and fine-tuning, beside the same model written the plain way.
 
 python benchmarks/training.py [--device cuda] [--dtype bf16] [--cap-gb 24] [--largest-batch]
                               [--batch 1 2 4] [--n 6000 50000 148569] [--smoke] [--no-write]
 
-The plain peer has the same weights, nystrom-attention's layers, padded batches, decodes every row,
-and multiplies the error by the mask. Both run in one process, in turns, after loss and gradient
-were compared where they must agree. A step is forward, backward and AdamW. bf16 is autocast, with
-fp32 weights. Peak memory is that of one step above parameters, optimizer and inputs, on the
-CPU in a fresh process; beside ours stands what ``--dry-run`` predicts.
+The plain peer has the same weights and nystrom-attention's layers. It pads batches, decodes every
+row, and multiplies the error by the mask. Both run in one process, in turns, after loss and
+gradient were compared where they must agree. A step is forward, backward and AdamW. bf16 is
+autocast, with fp32 weights. Peak memory is that of one step above parameters, optimizer and inputs;
+on the CPU it is measured in a fresh process. Beside ours stands the prediction of ``--dry-run``.
 
-Floor, and what utilisation is of: the arithmetic that a step needs at the rate of a large matrix
-product, which takes its turns too. Flop, with T tokens, C channels, d = H D:
+Floor: the arithmetic of a step at the rate of a large matrix product, which is timed in turn with
+the peers. Utilisation is floor / time. Flop, with T tokens, C channels, d = H D:
 
     a layer      8 T M d + H (2 M² D + 29 M³) + 8 T d²     forward; the backward pass is twice that
     embedding    4 C d for each patch that is not masked   forward, and the weight's gradient
@@ -49,13 +49,13 @@ from _training_peers import (
 
 from gimp_fast.ops.products import linear
 
-# Of the norm of a gradient in fp32: rounding turns the signs of distances that are nearly zero.
+# Relative to the norm of a gradient in fp32: rounding turns the signs of distances close to zero.
 TOLERANCE = 5e-3
 MATMUL = "matrix product"
 
 
 def check(setting: Setting) -> dict[str, dict[str, float]]:
-    """Peers that do not agree are not timed."""
+    """Relative differences between the peers; exits if they do not agree."""
     found = {stage: errors(setting, stage) for stage in STAGES}
     for stage, parts in found.items():
         listed = ", ".join(f"{part} {value:.1e}" for part, value in parts.items())
@@ -73,7 +73,7 @@ def peak_or_reason(
         tokens = len(lengths) * max(lengths)
         if tokens > max_plain:
             return f"a step takes minutes; --max-plain is {max_plain}"
-        # As many (B, H, N, M) tensors as it was seen to hold; a CPU's memory is everybody's.
+        # The number of (B, H, N, M) tensors that it was measured to hold.
         scores = (8 * setting.layers + 1) * setting.heads * tokens * setting.landmarks
         needed, free = 4 * scores / 2**30, free_memory_mib(setting.device) / 1024
         if needed > 0.9 * free:
@@ -85,7 +85,7 @@ def peak_or_reason(
 
 
 def predicted_mib(setting: Setting, stage: str, lengths: list[int]) -> float:
-    """What ``gimp-fast train --dry-run`` says of the step of this package."""
+    """Peak memory of our step in MiB, as ``gimp-fast train --dry-run`` predicts it."""
     from gimp_fast.training.config import TrainConfig
     from gimp_fast.training.memory import MemoryPredictor
 
@@ -110,7 +110,7 @@ def measure(
         if isinstance(peak, str)
     ]
     fit = [name for name, peak in peaks.items() if not isinstance(peak, str)]
-    # Peers that together fill a GPU would take each other's cached blocks in their turns.
+    # On a GPU one at a time: together, peers would evict each other's cached blocks.
     groups = [[name] for name in fit] if setting.device == "cuda" else [fit] if fit else []
     rows = []
     for group in groups:
@@ -143,11 +143,11 @@ def time_steps(
     lengths: list[int],
     options: argparse.Namespace,
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """Times of the peers that take turns, and flop a second of the matrix product."""
+    """Times of the peers, which take turns, and flop a second of the matrix product."""
     inputs = make_inputs(setting, stage, lengths)
     size = options.matmul
     a, b = torch.randn(2, size, size, device=setting.device, dtype=DTYPES[setting.dtype])
-    # By the faster of torch's libraries: MKL leaves half of some processors idle.
+    # By the faster of torch's libraries: MKL uses half of some processors.
     calls: dict[str, Any] = {MATMUL: lambda: linear(a, b)}
     for name in names:
         calls[name] = make_step(name, setting, stage, inputs)
@@ -162,7 +162,7 @@ def time_steps(
 
 
 def largest_batch(name: str, setting: Setting, length: int, max_plain: int) -> int:
-    """Largest pre-training batch of which a step runs."""
+    """Largest pre-training batch whose step fits into memory."""
 
     def runs(batch: int) -> bool:
         found = peak_or_reason(name, setting, "pretrain", [length] * batch, max_plain)
@@ -195,7 +195,7 @@ def print_rows(rows: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> Non
 def run(
     setting: Setting, options: argparse.Namespace, write: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """All cases; what is known is written after each, as they take minutes."""
+    """Results of all cases; they are written after each, as a case takes minutes."""
     print(f"\n{setting.dtype} on {setting.device}", flush=True)
     result: dict[str, Any] = {"differences": check(setting), "rows": [], "skipped": []}
     cases = [("pretrain", [options.window] * batch) for batch in options.batch]

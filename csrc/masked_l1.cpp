@@ -84,7 +84,7 @@ AddRow add_row_of(ScalarType dtype) {
   }
 }
 
-// One look-up a byte gives its four gradients.
+// One look-up gives the four gradients of a byte of signs.
 template <typename T>
 std::array<std::array<T, kChannelsPerByte>, 256> gradients_of_bytes(T positive, T negative) {
   std::array<std::array<T, kChannelsPerByte>, 256> table{};

@@ -28,7 +28,7 @@ constexpr int64_t kMaxWriteBlocks = 8192;
 template <typename T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Sixteen bytes, but at least the four channels of a byte of signs.
+// Sixteen bytes of channels, and at least the four channels of one byte of signs.
 template <typename T>
 constexpr int kGroup = sizeof(T) == 8 ? 4 : 16 / sizeof(T);
 
@@ -196,7 +196,7 @@ bool rows_are_aligned(int64_t channels, const void* pointer) {
 
 cudaStream_t current_stream(const Tensor& tensor) {
   void* stream = nullptr;
-  // Its successor with a longer message is not in the oldest torch that is supported.
+  // The newer check with a longer message is missing in the oldest supported torch.
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }

@@ -70,7 +70,7 @@ inline std::vector<int64_t> with_last(const Tensor& mask, int64_t last) {
   return sizes;
 }
 
-// (..., N, ceil(C / 4)) uint8, or (0,) when no gradient will be asked for.
+// (..., N, ceil(C / 4)) uint8, or (0,) when no gradient is needed.
 inline Tensor new_signs(const Tensor& mask, int64_t channels, bool save_signs) {
   const auto sizes = save_signs ? with_last(mask, sign_bytes(channels)) : std::vector<int64_t>{0};
   return torch::stable::new_empty(mask, sizes, ScalarType::Byte);

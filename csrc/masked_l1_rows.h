@@ -1,12 +1,11 @@
-// The inner loop of the CPU masked L1, compiled once for every x86-64 and once for machines with
-// AVX2.
+// The inner loop of the CPU masked L1, compiled once for any processor and once for AVX2.
 #pragma once
 
 #include <cstdint>
 
 namespace gimp_fast {
 
-// Sum of |prediction - target| over one row of `channels`; its packed signs go to `signs` unless
+// Sum of |prediction - target| over one row of `channels`; its packed signs go to `signs`, unless
 // that is null.
 using AddRow = double (*)(const void* prediction, const void* target, int64_t channels,
                           uint8_t* signs);

@@ -1,4 +1,4 @@
-// gimp_fast._C: importing it registers the CPU operators; its one function tells what was built.
+// gimp_fast._C: importing it registers the CPU operators; its one function returns what was built.
 
 #include <pybind11/pybind11.h>
 

@@ -1,4 +1,4 @@
-"""Losses that work on representations of patients, or of their tokens."""
+"""Losses on representations of patients or of their tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def triplet_loss(
     """max(‖x − x⁺‖² + δ − ‖x − x⁻‖², 0) over triplets mined in the batch (GiMP eq. 4).
 
     Every sample that has both a positive (same label, another sample) and a negative in the batch
-    is an anchor. The distances are squared Euclidean and are formed from differences, so that equal
-    rows have distance zero and a zero gradient.
+    is an anchor. Squared Euclidean distances are computed from differences, so that equal rows have
+    distance zero and a zero gradient.
 
     Args:
         features: (B, C) patient representations, CLS_pat. Half precisions compute in fp32.
@@ -69,7 +69,7 @@ def triplet_loss(
 def info_nce_loss(
     first: Tensor, second: Tensor, temperature: float, first_weight: float = 0.5
 ) -> Tensor:
-    """Of N pairs, which second belongs to which first, and the other way round (InfoNCE).
+    """InfoNCE in both directions: cross-entropy of finding each row's partner among N rows.
 
         s_ij = cos(a_i, b_j) / τ
         L = −1/N Σ_i [w log softmax_j(s_ij)_i + (1 − w) log softmax_j(s_ji)_i]
@@ -77,9 +77,9 @@ def info_nce_loss(
     Oord et al. 2018, https://arxiv.org/abs/1807.03748. Half precisions compute in fp32.
 
     Args:
-        first, second: (..., N, d) rows, of which the i-th belong together.
+        first, second: (..., N, d); row i of one belongs to row i of the other.
         temperature: τ.
-        first_weight: w, of the direction that looks for the second of a first.
+        first_weight: w, the weight of the direction from first to second.
 
     Returns:
         (...); zero, with zero gradient, for a single pair.
@@ -93,15 +93,15 @@ def info_nce_loss(
 
 @torch.no_grad()
 def sinkhorn_codes(scores: Tensor, *, epsilon: float = 0.05, steps: int = 3) -> Tensor:
-    """Soft assignments of rows to columns that use all columns alike (Sinkhorn–Knopp).
+    """Soft assignments of rows to columns, all columns equally used (Sinkhorn–Knopp).
 
-    exp(scores / ε), whose columns and then rows are scaled to equal sums, again and again (Caron et
-    al., NeurIPS 2020, https://arxiv.org/abs/2006.09882).
+    In every step the columns and then the rows of exp(scores / ε) are scaled to equal sums (Caron
+    et al., NeurIPS 2020, https://arxiv.org/abs/2006.09882).
 
     Args:
         scores: (B, K).
         epsilon: ε.
-        steps: how often.
+        steps: number of steps.
 
     Returns:
         (B, K); rows sum to one, columns to about B / K.
@@ -121,7 +121,7 @@ def swapped_prediction_loss(
     epsilon: float = 0.05,
     steps: int = 3,
 ) -> Tensor:
-    """Each of two views predicts the prototypes to which the other is assigned.
+    """Cross-entropy of each view's prototypes, predicted from the other view.
 
         L = −1/2B Σ_i [q(b_i) · log softmax(a_i / τ) + q(a_i) · log softmax(b_i / τ)]
 
@@ -130,7 +130,7 @@ def swapped_prediction_loss(
     Args:
         first, second: (B, K) scores of the same patients with the prototypes, in two views.
         temperature: τ.
-        epsilon, steps: of the assignments.
+        epsilon, steps: as in :func:`sinkhorn_codes`.
 
     Returns:
         Scalar; zero for a single prototype.
@@ -147,5 +147,5 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 def _full_precision(tensor: Tensor) -> torch.autocast:
-    """Products as they are, also where autocast would round them."""
+    """A context in which autocast does not round products."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""Loads the native operators: the CPU library, and the CUDA library where torch can use it."""
+"""Load the native operators: the CPU library, and the CUDA library where torch can use it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CUDA_LIBRARY = "libgimp_fast_cuda.so"
 
 @dataclass(frozen=True)
 class NativeStatus:
-    """What of the native build is loaded.
+    """Which parts of the native build are loaded.
 
     Attributes:
         cpu: ``"available"``, or why the C++ operators are not.
-        cuda: ``"available"``, or why the CUDA operators are not; a loaded library says nothing of a
-            GPU.
-        facts: what the build recorded (compiler, CUDA architectures ...); empty without a build.
+        cuda: ``"available"``, or why the CUDA operators are not. The library can be loaded on a
+            machine without a GPU.
+        facts: what the build recorded (compiler, CUDA architectures …); empty without a build.
     """
 
     cpu: str
@@ -32,10 +32,10 @@ class NativeStatus:
 
 @functools.cache
 def load() -> NativeStatus:
-    """Load what was built and say why the rest is missing; the first call loads.
+    """What is loaded, and why the rest is not. The first call loads the libraries.
 
-    The modules are found next to this file, so a source checkout that shadows an installed package
-    is reported as such instead of silently losing its operators.
+    They are looked for next to this file, so a source checkout that shadows an installed package is
+    reported instead of silently running without operators.
     """
     try:
         module = importlib.import_module("gimp_fast._C")

@@ -1,8 +1,8 @@
-"""Where the rows of a program are: bags of one length in a batch, or of any length, packed.
+"""Which rows a program works on: bags of one length in a batch, or packed bags of any length.
 
-A bag is cut by its own length alone, so that its result is bitwise the same alone, in a batch, or
-packed. Row kernels take tiles of a fixed number of rows. Reductions over the tokens take chunks,
-whose partial results a second kernel combines in order: no atomics, a fixed order of sums.
+How a bag is cut depends on its own length alone, so its result is bitwise the same alone, in a
+batch, or packed. Row kernels take tiles of a fixed number of rows. Reductions over the tokens take
+chunks, whose partial results a second kernel adds in a fixed order, without atomics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK_MULTIPLE = 128
 
 
 def chunk_length(n: int) -> int:
-    """Tokens of one chunk of a bag of n tokens; a bag has at most ``MAX_CHUNKS`` chunks."""
+    """Tokens of a chunk, for a bag of n tokens; a bag has at most ``MAX_CHUNKS`` chunks."""
     share = triton.cdiv(triton.cdiv(n, MAX_CHUNKS), CHUNK_MULTIPLE) * CHUNK_MULTIPLE
     return max(MIN_CHUNK, share)
 
@@ -43,13 +43,13 @@ class Bags:
         return self.cu_seqlens is not None
 
     def tiles(self, length: int) -> int:
-        """Tiles of this length; packed, at least as many as there are: the others leave."""
+        """Number of tiles of this length. For packed bags an upper bound: spare programs return."""
         if self.packed:
             return self.tokens // length + self.num_bags
         return self.num_bags * triton.cdiv(self.tokens, length)
 
     def chunks(self) -> int:
-        """Chunks, likewise."""
+        """Number of chunks, or an upper bound as in :meth:`tiles`."""
         if self.packed:
             return min(MAX_CHUNKS * self.num_bags, self.tokens // MIN_CHUNK + self.num_bags)
         return self.num_bags * triton.cdiv(self.tokens, chunk_length(self.tokens))
@@ -70,7 +70,7 @@ class Bags:
 
 @triton.jit
 def tile_length(n, LENGTH: tl.constexpr):
-    """LENGTH, or for 0 the length of a chunk; the twin of ``chunk_length``."""
+    """LENGTH, or the length of a chunk if LENGTH is 0: ``chunk_length`` on the device."""
     if LENGTH == 0:
         return tl.maximum(512, (((n + 63) // 64 + 127) // 128) * 128)
     else:
@@ -79,7 +79,7 @@ def tile_length(n, LENGTH: tl.constexpr):
 
 @triton.jit
 def locate(cu_seqlens, tokens, num_bags, tile, LENGTH, PACKED: tl.constexpr, BAGS: tl.constexpr):
-    """Bag of a tile, and the tile's place in it; a bag ≥ num_bags: there is no such tile."""
+    """Bag of a tile, and the tile's index in that bag. A bag ≥ num_bags means: no such tile."""
     if PACKED:
         bags = tl.arange(0, BAGS)
         inside = bags < num_bags
@@ -99,7 +99,7 @@ def locate(cu_seqlens, tokens, num_bags, tile, LENGTH, PACKED: tl.constexpr, BAG
 
 @triton.jit
 def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr, BAGS: tl.constexpr):
-    """First chunk of a bag, and the number of its chunks."""
+    """First chunk of a bag, and the number of chunks in it."""
     if PACKED:
         bags = tl.arange(0, BAGS)
         inside = bags < num_bags
@@ -118,7 +118,7 @@ def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr, BAGS: tl.
 
 @triton.jit
 def bag_size(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
-    """Tokens of a bag."""
+    """Number of tokens of a bag."""
     n = tokens
     if PACKED:
         n = tl.load(cu_seqlens + bag + 1) - tl.load(cu_seqlens + bag)
@@ -127,7 +127,7 @@ def bag_size(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
 
 @triton.jit
 def bag_rows(cu_seqlens, tokens, bag, PACKED: tl.constexpr):
-    """Tokens of a bag, its first row, and its place in the batch dimension."""
+    """Number of tokens of a bag, its first row, and its index in the batch dimension."""
     if PACKED:
         first = tl.load(cu_seqlens + bag)
         n = tl.load(cu_seqlens + bag + 1) - first

@@ -1,6 +1,6 @@
 """A = softmax(Q̃ K̃ᵀ), the M×M matrix whose pseudo-inverse the attention needs; fp32.
 
-Bags of N ≤ M tokens have no use for it: their matrices are left as they are.
+Bags of N ≤ M tokens do not need it: their matrices are not written.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _landmark_scores_bwd_columns_kernel(
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of K̃, added to what it has from the queries."""
+    """Add the scores' share to the gradient of K̃."""
     column_tiles = tl.cdiv(M, BLOCK_C)
     bag = tl.program_id(0) // column_tiles
     head = tl.program_id(1)

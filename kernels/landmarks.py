@@ -21,7 +21,7 @@ def _segment_mean(
     count = tl.minimum(n, M).to(tl.int64)
     start = (mark * n.to(tl.int64)) // tl.maximum(count, 1)
     stop = ((mark + 1) * n.to(tl.int64)) // tl.maximum(count, 1)
-    # Landmarks that a short bag does not have are zero.
+    # A short bag has fewer landmarks; the other rows are zero.
     stop = tl.where(mark < count, stop, start)
     base = x + batch.to(tl.int64) * x_b + head.to(tl.int64) * x_h
     total = tl.zeros([BLOCK_D], tl.float32)

@@ -1,10 +1,10 @@
 """W = softmax(Q̃ Kᵀ) V: M landmarks attend to all keys of their bag, split over the keys.
 
 Each program folds one chunk of keys into a tile of landmarks, as flash attention does; a second
-kernel combines the chunks in order. Backward recomputes the weights from two
-statistics a row, its largest score and the base-2 logarithm of its sum: kept apart, neither rounds
-the other away. A bag of N ≤ M tokens has its own tokens as landmarks, and W is its exact softmax
-attention.
+kernel combines the chunks in order. The backward pass recomputes the weights from two statistics of
+each row, its largest score and the base-2 logarithm of its sum, which are stored apart so that
+neither rounds the other away. A bag of N ≤ M tokens has its own tokens as landmarks, and W is its
+exact softmax attention.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _landmarks_to_keys_combine_kernel(
         total = total * shrink + part_total * weight
         out = out * shrink[:, None] + part * weight[:, None]
         peak = higher
-    # Landmarks that a short bag does not have are zero.
+    # A short bag has fewer landmarks; the other rows are zero.
     exists = inside & (total > 0)
     out = tl.where(exists[:, None], out / tl.where(exists, total, 1.0)[:, None], 0.0)
     peak = tl.where(exists, peak, 0.0)
@@ -179,7 +179,7 @@ def _landmarks_to_keys_bwd_marks_kernel(
         k_tile = load_rows(k_base, first + rows, k_n, inside, D, BLOCK_D)
         scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         weights = tl.exp2((scores - peak[:, None]) * scale_log2 - log_total[:, None])
-        # A score of 0 at a key that is not there could be far above the peak.
+        # A score of 0, for a key past the end, could be far above the peak.
         weights = tl.where(inside[None, :], weights, 0.0)
         v_tile = load_rows(v_base, first + rows, v_n, inside, D, BLOCK_D)
         d_weights = tl.dot(grad_tile, tl.trans(v_tile), input_precision=PRECISION)
@@ -238,7 +238,7 @@ def _landmarks_to_keys_bwd_rows_kernel(
 
 @triton.jit
 def segment_share(grad_marks, rows, inside, n, M, D, BLOCK_D: tl.constexpr):
-    """What the mean of its segment gives back to each row: gradient of the mean ÷ its length."""
+    """Each row's share of its landmark's gradient: the gradient ÷ the segment's length."""
     wide = rows.to(tl.int64)
     size = n.to(tl.int64)
     segment = ((wide + 1) * M - 1) // size

@@ -1,7 +1,6 @@
-"""How kernels are launched: checked configurations by architecture, no tuning at run time.
+"""How kernels are launched: one tested configuration for each architecture, no tuning at run time.
 
-Every launch of the package goes through :func:`launch`, so that a test can compile what would run
-on a GPU that is not there.
+Every launch goes through :func:`launch`, so that a test can compile for a GPU that is not present.
 """
 
 from __future__ import annotations
@@ -55,20 +54,20 @@ SINGLE_TF32X3 = {
     "rows_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
 }
 PRODUCT = Config(64, 64, 4, 3)
-# Fits the 48 KB that every GPU has.
+# Fits the 48 KB of shared memory that every GPU has.
 SAFE = Config(16, 16, 4, 1)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the kernels need to know of a GPU.
+    """What the kernels need to know about a GPU.
 
     Attributes:
         half: configurations for bf16 and fp16, by family.
-        single: for fp32.
-        product: for M×M products.
-        precision: of fp32 products: ``"ieee"``, or ``"tf32x3"`` where three TF32 tensor-core
-            products are faster than one on the fp32 units; both keep fp32's accuracy.
+        single: configurations for fp32, by family.
+        product: configuration of M×M products.
+        precision: of fp32 products: ``"ieee"``, or ``"tf32x3"`` where three TF32 products on tensor
+            cores are faster than one on the fp32 units. Both are as accurate as fp32.
     """
 
     half: dict[str, tuple[Config, Config]]
@@ -87,7 +86,7 @@ UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
 
 
 def architecture(device: torch.device) -> Architecture:
-    """The entry of a device; a GPU that is not in the table gets safe settings."""
+    """The entry of a device in the table; safe settings for a GPU that is not in it."""
     if device.type != "cuda":
         return UNKNOWN
     major, minor = torch.cuda.get_device_capability(device)
@@ -95,10 +94,10 @@ def architecture(device: torch.device) -> Architecture:
 
 
 def inverse_precision(arch: Architecture, dtype: torch.dtype) -> str:
-    """Of the pseudo-inverse's fp32 products, by the dtype of q.
+    """Precision of the pseudo-inverse's fp32 products, by the dtype of q.
 
-    bf16 keeps fewer digits than one TF32 product: even truncated, TF32 adds at most a fifth to the
-    error. fp16 keeps as many, and would lose.
+    bf16 has fewer digits than TF32: a TF32 product, even truncated, adds at most a fifth to the
+    error. fp16 has as many digits as TF32 and would lose accuracy.
     """
     return "tf32" if dtype == torch.bfloat16 else arch.precision
 
@@ -109,14 +108,14 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     if family not in table or head_dim > 128:
         return SAFE
     config = table[family][0 if head_dim <= 64 else 1]
-    # Tiles of small heads are small: keeping three in flight only costs registers.
+    # Tiles of small heads are small: a third one in flight costs registers and gains nothing.
     return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
 
 
 def launch(
     kernel: Any, grid: tuple[int, ...], config: Config, *args: Any, **constants: Any
 ) -> None:
-    """Run a kernel; nothing to do for an empty grid."""
+    """Run a kernel, unless its grid is empty."""
     if 0 in grid:
         return
     kernel[grid](*args, **constants, num_warps=config.num_warps, num_stages=config.num_stages)

@@ -1,4 +1,4 @@
-"""Nyström attention on a GPU: the launches of the forward and of the backward pass, in order."""
+"""Nyström attention on a GPU: the launches of the forward and the backward pass, in order."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nystrom_attention_bwd(
     k_marks: Tensor, mark_stats: Tensor, values: Tensor, mixed: Tensor, row_stats: Tensor,
     pinv_iterations: int, scale: float, arch: Architecture | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k and v, like them; rows of all heads together in memory."""
+    """Gradients of q, k and v; in memory all heads of a token lie together."""
     arch = architecture(q.device) if arch is None else arch
     bags = _bags(q, cu_seqlens)
     marks = q_marks.shape[2]
@@ -88,7 +88,7 @@ def nystrom_attention_bwd(
     )
     grad_q_marks = sum_chunks(part, bags, marks, onto=_or_zeros(grad_q_marks, values))
     del part, grad_w
-    # Only now: the largest of all is what the pseudo-inverse needed, and that is free again.
+    # Allocated late: by now the memory of the pseudo-inverse, the largest, is free again.
     batch, h, n, d = q.shape
     grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
     landmarks_to_keys_bwd_rows(
@@ -132,7 +132,7 @@ def _to_dtype_kernel(
 
 
 def _to_dtype(x: Tensor, y: Tensor, bags: Bags) -> None:
-    """Copy what bags of more than M tokens have; the others' rows of x were never written."""
+    """Copy the rows of bags of more than M tokens; those of other bags in x were never written."""
     num_bags, h, m, d = x.shape
     launch(
         _to_dtype_kernel,
@@ -158,7 +158,7 @@ def _values_gradient_kernel(
     long = load_rows(grad_w + mark_rows * D, m, D, (m < M) & (n > M), D, BLOCK_D)
     g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
     short = load_rows(g_base, first + m, g_n, (m < n) & (n <= M), D, BLOCK_D)
-    # Rounded before the row sums are taken, as the kernels will read it.
+    # Rounded before the row sums, as the kernels will read it.
     grad = (long + short.to(tl.float32)).to(grad_values.dtype.element_ty)
     w = load_rows(values + mark_rows * D, m, D, m < M, D, BLOCK_D)
     store_rows(grad_values + mark_rows * D, m, D, m < M, grad, D, BLOCK_D)
@@ -168,7 +168,10 @@ def _values_gradient_kernel(
 def _values_gradient(
     grad_w: Tensor, grad_out: Tensor, values: Tensor, bags: Bags
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of W in the dtype of q (of short bags: the output's), row sums of W times it."""
+    """Gradient of W in the dtype of q, and the row sums of W times it.
+
+    For bags of N ≤ M tokens W is the output, and has its gradient.
+    """
     num_bags, h, m, d = values.shape
     grad_values = grad_out.new_empty(values.shape)
     mark_delta = values.new_empty(num_bags, h, m)

@@ -1,8 +1,7 @@
 """Z W with Z the hyper-power pseudo-inverse of M×M matrices, and its gradients; fp32.
 
-Every step is one launch of a batched product with a fused sum, over all matrices at once. As in
-``gimp_fast.ops.pinv`` the first steps build Z and correct themselves, the last two never
-form it.
+Every product is one launch over all matrices at once, with a sum fused to it. As in
+``gimp_fast.ops.pinv`` the first steps build Z and correct themselves; the last two never form it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from gimp_fast.kernels.bags import Bags, bag_size
 from gimp_fast.kernels.launch import Architecture, Config, launch
 
 THIN_STEPS = 2
-# Matrices of one group: bounds the memory of the recorded chain, 5 MiB a matrix of 256 × 256.
+# Elements of the matrices of one group. It bounds the memory of the recorded chain, which is 5 MiB
+# for a matrix of 256 × 256.
 GROUP_ELEMENTS = 32 * 256 * 256
 NORMS = Config(tokens=32, landmarks=32, num_warps=4, num_stages=2)
 
@@ -163,7 +163,7 @@ def _start_bwd_kernel(
 
 @dataclass(frozen=True)
 class _Group:
-    """Some of the matrices, with what their launches need."""
+    """A group of matrices, with what their launches need."""
 
     a: Tensor  # (G, M, M) fp32
     bags: Bags
@@ -238,7 +238,7 @@ def _strides(x: Tensor | None) -> tuple[int, int]:
 
 @dataclass
 class _Chain:
-    """What the backward pass needs of the forward one."""
+    """What the backward pass needs of the forward pass."""
 
     sums: Tensor
     classic: list[tuple[Tensor, Tensor, Tensor, Tensor]]  # z, x, t, r of each step
@@ -285,7 +285,7 @@ def _apply(group: _Group, chain: _Chain, w: Tensor) -> tuple[Tensor, list[Tensor
 def _apply_bwd(
     group: _Group, chain: _Chain, slots: list[Tensor], quarter: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of w and of every X, from a quarter of that of u."""
+    """Gradients of w and of every X, from a quarter of the gradient of u."""
     d = quarter.shape[2]
     grads_x = []
     for step, ((x, _, _), slot) in enumerate(zip(chain.thin, slots, strict=True)):
@@ -302,7 +302,7 @@ def _apply_bwd(
 
 
 def _thin_bwd(group: _Group, chain: _Chain, grads_x: list[Tensor]) -> Tensor:
-    """Gradient of the first X from those that each X has by itself."""
+    """Gradient of the first X, from the gradients of the single Xs."""
     total = grads_x[-1]
     for (x, s, t), own in zip(reversed(chain.thin[:-1]), reversed(grads_x[:-1]), strict=True):
         dt = group.product(s.mT, total, 0.25)
@@ -338,7 +338,7 @@ def pinv_matmul_fwd(
         precision: of the products, ``"ieee"``, ``"tf32x3"`` or ``"tf32"``.
 
     Returns:
-        (B, H, M, D) fp32; of bags of N ≤ M tokens, whatever was there.
+        (B, H, M, D) fp32; rows of bags of N ≤ M tokens are not written.
     """
     y = torch.empty_like(w)
     y_flat, w_flat = y.flatten(0, 1), w.flatten(0, 1)
@@ -383,7 +383,7 @@ def pinv_matmul_bwd(
 
 
 def _groups(a: Tensor, bags: Bags, arch: Architecture, precision: str):
-    """Slices of the matrices whose recorded chain fits the memory set aside for it."""
+    """Groups of the matrices, and their slices: the recorded chain of one fits its memory."""
     flat = a.flatten(0, 1)
     size = min(max(1, GROUP_ELEMENTS // a.shape[-1] ** 2), 65535)  # a grid's second dimension
     for first in range(0, len(flat), size):

@@ -180,7 +180,7 @@ def _queries_to_landmarks_bwd_marks_kernel(
         peak, log_total = load_stats(row_stats, stat_rows + rows, inside)
         delta = tl.load(row_delta + stat_rows + rows, mask=inside, other=0.0)
         scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION)
-        # Queries that are not there have zero rows of Q and of the gradient: they add nothing.
+        # Queries past the end have zero rows of Q and of the gradient, and add nothing.
         weights = tl.exp2((scores - peak[None, :]) * scale_log2 - log_total[None, :])
         dy = tl.dot(weights.to(g_tile.dtype), g_tile, dy, input_precision=PRECISION)
         d_weights = tl.dot(y_tile, tl.trans(g_tile), input_precision=PRECISION)
@@ -226,7 +226,7 @@ def _queries_to_landmarks_bwd_rows_kernel(
             k_tile = load_rows(k_marks + mark_rows * D, m, D, exists, D, BLOCK_D)
             y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
             scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
-            # A score of 0 at a landmark that is not there could be far above the peak.
+            # A score of 0, for a landmark past the end, could be far above the peak.
             weights = tl.exp2((scores - peak[:, None]) * scale_log2 - log_total[:, None])
             weights = tl.where(exists[None, :], weights, 0.0)
             d_weights = tl.dot(g_tile, tl.trans(y_tile), input_precision=PRECISION)
@@ -250,7 +250,7 @@ def _sum_chunks_kernel(
     n = bag_size(cu_seqlens, tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
     mark_rows = (bag.to(tl.int64) * H + head) * M
-    # Only landmarks to keys exists for a bag of N ≤ M tokens.
+    # A bag of N ≤ M tokens has no queries-to-landmarks part.
     if ACCUMULATE:
         total = load_rows(grad + mark_rows * D, m, D, inside & (n > M), D, BLOCK_D)
         here = inside

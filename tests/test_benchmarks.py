@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -19,31 +21,53 @@ pytestmark = [
 ]
 
 
-def run(script: str, *options: str | Path) -> str:
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that calls the main function of a script and returns what it printed.
+
+    In this process: to start another takes longer than what a script does here. The processes whose
+    memory is measured are forked from one that has loaded torch.
+    """
     pytest.importorskip("nystrom_attention")
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["gimp_fast.models", "gimp_fast.ops", "nystrom_attention"])
+    common = importlib.import_module("_common")
+    monkeypatch.setattr(common, "get_context", lambda _: context)
+
+    def call(script: str, *options: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        # Another name for the script that is called like the package it measures.
+        name = Path(script).stem
+        name = f"{name}_script" if name == "nystrom_attention" else name
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / script)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert not module.main()
+        return capsys.readouterr().out
+
+    modules, threads = set(sys.modules), torch.get_num_threads()
+    yield call
+    torch.set_num_threads(threads)
+    for name in {*sys.modules} - modules:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
 
 
-def test_every_benchmark_takes_the_options_of_make_bench():
+def test_every_benchmark_takes_the_options_of_make_bench(run, capsys):
     scripts = sorted(BENCHMARKS.glob("[a-z]*.py"))
     assert len(scripts) >= 8
     for script in scripts:
-        options = run(script.name, "--help")
+        with pytest.raises(SystemExit, match="0"):
+            run(script.name, "--help")
+        options = capsys.readouterr().out
         assert all(name in options for name in ("--device {cpu,cuda}", "--no-write", "--results"))
 
 
 PEERS = ("gimp_fast", "nystrom-attention", "two SDPA calls + pinv", "exact SDPA")
 
 
-def test_nystrom_attention_writes_its_results_and_a_picture(tmp_path):
+def test_nystrom_attention_writes_its_results_and_a_picture(run, tmp_path):
     run("nystrom_attention.py", "--smoke", "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-nystrom_attention.json").read_text())
     picture = tmp_path / "cpu-nystrom_attention-fp32-batch1.png"
@@ -62,7 +86,7 @@ def test_nystrom_attention_writes_its_results_and_a_picture(tmp_path):
     assert all("--max-exact is 30" in row["reason"] for row in part["skipped"])
 
 
-def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16():
+def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16(run):
     options = ("--smoke", "--level", "op", "--dtype", "bf16", "--batch", "2", "--no-write")
     printed = run("nystrom_attention.py", *options)
     assert "op, bf16, batch 2" in printed
@@ -70,7 +94,7 @@ def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16():
     assert "wrote" not in printed
 
 
-def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(tmp_path):
+def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(run, tmp_path):
     run("masked_l1.py", "--shape", "2", "40", "24", "--repeats", "2", "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-masked_l1.json").read_text())["results"]
     assert set(results) == {"float32", "bfloat16"}
@@ -81,7 +105,7 @@ def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(tmp_path):
         assert len({row["floor_ms"] for row in rows.values()}) == 1
 
 
-def test_training_writes_its_results_and_a_picture(tmp_path):
+def test_training_writes_its_results_and_a_picture(run, tmp_path):
     run("training.py", "--smoke", "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-training.json").read_text())
     assert (tmp_path / "cpu-training-fp32.png").read_bytes().startswith(b"\x89PNG")
@@ -98,14 +122,14 @@ def test_training_writes_its_results_and_a_picture(tmp_path):
         assert ("predicted_mib" in row) == (row["peer"] == "gimp_fast")
 
 
-def test_training_runs_in_bf16_with_checkpointed_layers():
+def test_training_runs_in_bf16_with_checkpointed_layers(run):
     options = ("--smoke", "--dtype", "bf16", "--checkpoint-layers", "--no-write")
     printed = run("training.py", *options)
     assert "bf16 on cpu" in printed
     assert "wrote" not in printed
 
 
-def test_reading_writes_every_reader_and_the_index(tmp_path):
+def test_reading_writes_every_reader_and_the_index(run, tmp_path):
     small = ("--slides", "2", "--patches", "90", "--channels", "8", "--window", "40")
     small += ("--reads", "2", "--rounds", "1", "--index-slides", "5")
     run("data.py", *small, "--folder", tmp_path, "--results", tmp_path)
@@ -117,7 +141,7 @@ def test_reading_writes_every_reader_and_the_index(tmp_path):
     assert results["index"]["slides"] == 5
 
 
-def test_extract_is_timed_and_its_memory_measured(tmp_path):
+def test_extract_is_timed_and_its_memory_measured(run, tmp_path):
     pytest.importorskip("openslide")
     pytest.importorskip("tifffile")
     small = ("--patches", "20", "--sizes", "30", "--repeats", "1", "--batch", "1")
@@ -132,7 +156,7 @@ def test_extract_is_timed_and_its_memory_measured(tmp_path):
     assert set(results["encoding"]["patches_per_s"]) == {"fp32", "bf16"}
 
 
-def test_prepare_is_timed_as_a_command(tmp_path):
+def test_prepare_is_timed_as_a_command(run, tmp_path):
     run("prepare.py", "--files", "20", "--genes", "50", "--folder", tmp_path, "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-prepare.json").read_text())
     assert results["files"] == 20
@@ -140,7 +164,7 @@ def test_prepare_is_timed_as_a_command(tmp_path):
     assert results["peak_mib"] > 10
 
 
-def test_mil_sets_are_cross_validated_beside_published_figures(tmp_path):
+def test_mil_sets_are_cross_validated_beside_published_figures(run, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("Musk1", "Elephant"):
         np.savez(
@@ -161,10 +185,17 @@ def test_mil_sets_are_cross_validated_beside_published_figures(tmp_path):
 
 
 def test_heatmap_writes_its_results(tmp_path):
-    printed = run("heatmap.py", "--smoke", "--results", tmp_path)
+    """As a script, which the processes import whose memory is measured."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "heatmap.py", "--smoke", "--results", tmp_path],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "cpu-heatmap.json").read_text())
     assert [row["patches"] for row in results["results"]] == [50, 400]
     for row in results["results"]:
         assert row["command_s"] > row["attribute_s"] > 0
         assert row["peak_mib"] > 0
-    assert "400 patches" in printed
+    assert "400 patches" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from builders.once import make_once, session_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURES = {"sm_80", "sm_86", "sm_89", "sm_90"}
@@ -51,9 +54,24 @@ def configure(
 
 @pytest.fixture(scope="module")
 def ptxas_report(tmp_path_factory) -> str:
+    """What ptxas says of every kernel; kept in build/ until a source or a compiler changes."""
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not on PATH")
-    folder = tmp_path_factory.mktemp("cuda")
+    versions = subprocess.run(["nvcc", "--version"], capture_output=True, check=True).stdout
+    digest = hashlib.sha256(versions + torch.__version__.encode())
+    for path in (ROOT / "CMakeLists.txt", *sorted((ROOT / "csrc").iterdir())):
+        digest.update(path.read_bytes())
+    results = ROOT / "build" if os.access(ROOT, os.W_OK) else session_folder(tmp_path_factory)
+    name = f"ptxas-{digest.hexdigest()[:16]}.txt"
+
+    def report(path: Path) -> None:
+        path.write_text(compile_for_cuda(tmp_path_factory.mktemp("cuda")), encoding="utf-8")
+
+    return make_once(results / name, report).read_text(encoding="utf-8")
+
+
+def compile_for_cuda(folder: Path) -> str:
+    """The compiler's messages."""
     configured = configure(folder, "-DGIMP_FAST_CUDA=1", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v")
     assert configured.returncode == 0, configured.stderr
     built = subprocess.run(
@@ -84,7 +102,7 @@ def test_no_kernel_spills_or_uses_a_stack(ptxas_report):
 
 
 def without_nvcc(folder: Path) -> dict[str, str]:
-    """An environment in which a compiler for C++ is found and none for CUDA."""
+    """An environment that has a compiler for C++ and none for CUDA."""
     tools = folder / "bin"
     tools.mkdir()
     for name in ("c++", "g++", "gcc", "cc", "ld", "ar", "ranlib", "as", "sh", "env"):

@@ -1,4 +1,4 @@
-"""Wheel and source archive hold what they must, and an installed wheel works from any folder."""
+"""Wheel and source archive are complete, and an installed wheel works from any folder."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from builders.once import make_once, session_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -35,8 +36,10 @@ def built(tmp_path_factory) -> Path:
     """A folder with wheel and source archive, built from a copy so that no build/ leaks in."""
     for module in ("pybind11", "cmake", "ninja", "setuptools", "build"):
         pytest.importorskip(module)
-    folder = tmp_path_factory.mktemp("packaging")
-    copy = folder / "copy"
+    return make_once(session_folder(tmp_path_factory) / "packaging", build) / "dist"
+
+
+def build(copy: Path) -> None:
     copy.mkdir()
     for name in SOURCES:
         shutil.copy(ROOT / name, copy)
@@ -45,16 +48,15 @@ def built(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # The build requirements pin the torch that is tested; any supported one has the headers.
-    build = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check"]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check"]
     done = subprocess.run(
-        [*build, "--sdist", "--wheel", copy],
+        [*command, "--sdist", "--wheel", copy],
         env=os.environ | {"GIMP_FAST_CUDA": "0", "PATH": path},
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return copy / "dist"
 
 
 @pytest.fixture(scope="module")

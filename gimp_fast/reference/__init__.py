@@ -1,1 +1,1 @@
-"""The mathematics in the shortest torch: the specification, never optimised."""
+"""The specification of every op: the mathematics in the shortest torch, never optimised."""

@@ -1,4 +1,4 @@
-"""Masked L1: the specification (equation 3 of the paper)."""
+"""The specification of masked L1 (GiMP eq. 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def masked_l1_reference(prediction: Tensor, target: Tensor, mask: Tensor, reduction: str) -> Tensor:
-    """Sum, or mean over the counted elements, of |prediction − target|.
+    """Sum of |prediction − target| over the counted elements, or its mean.
 
     Args:
         prediction: (..., N, C) float.

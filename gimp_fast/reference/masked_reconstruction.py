@@ -1,4 +1,4 @@
-"""Reconstruction of masked patches: the specification (equation 3 of the paper)."""
+"""The specification of the reconstruction of masked patches (GiMP eq. 3)."""
 
 from __future__ import annotations
 

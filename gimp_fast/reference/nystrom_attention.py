@@ -1,4 +1,4 @@
-"""Nyström attention, the specification: the shortest torch that computes it. Never optimised."""
+"""The specification of Nyström attention, never optimised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def landmarks_reference(x: Tensor, num_landmarks: int) -> Tensor:
 def pinv_reference(a: Tensor, iterations: int) -> Tensor:
     """Hyper-power pseudo-inverse of each matrix, Z ← ¼Z(13I − AZ(15I − AZ(7I − AZ))).
 
-    The start Z₀ = Aᵀ / (max row sum · max column sum) takes its maxima for each matrix by itself
+    The start is Z₀ = Aᵀ / (max row sum · max column sum), with the maxima of each matrix alone
     (Nyströmformer, Xiong et al. 2021, section 3.3).
 
     Args:

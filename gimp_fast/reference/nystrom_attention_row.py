@@ -1,4 +1,4 @@
-"""The dense Nyström attention matrix, the specification of its rows. Never optimised."""
+"""The specification of the rows of Nyström attention: the dense matrix, never optimised."""
 
 from __future__ import annotations
 

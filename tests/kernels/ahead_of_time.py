@@ -1,9 +1,9 @@
-"""Compile every launch of Nyström attention for a GPU that is not there; print what each needs.
+"""Compile every launch of Nyström attention for a GPU that is not here; print what each needs.
 
-python tests/kernels/ahead_of_time.py 86 bfloat16 64   ->  one JSON object a kernel
-python tests/kernels/ahead_of_time.py --table FILE     ->  all architectures, as a JSON table
+python tests/kernels/ahead_of_time.py 86 bfloat16 64 128   ->  one JSON object a kernel
+python tests/kernels/ahead_of_time.py --table FILE         ->  all architectures, as a JSON table
 
-The launches are those that the real launchers make for tensors of this dtype and head dim, recorded
+The launches are those of the real launchers for tensors of this dtype and these head dims, recorded
 on the "meta" device: signature, specialisation and configuration are what a GPU would run.
 """
 
@@ -27,7 +27,7 @@ from triton.runtime.driver import driver
 from gimp_fast.kernels import launch as launching
 from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_attention_fwd
 
-# What a multiprocessor has (CUDA C++ Programming Guide, technical specifications): warps, blocks,
+# Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications): warps, blocks,
 # and KiB of shared memory, of which each block takes one more than it asks for.
 MULTIPROCESSOR = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228)}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -38,7 +38,7 @@ MODULES = (
 
 
 def pretend(capability: int) -> None:
-    """Let triton believe in a GPU, as far as compiling goes."""
+    """Make triton compile as if this GPU were here."""
     driver.set_active(
         SimpleNamespace(
             get_current_target=lambda: GPUTarget("cuda", capability, 32),
@@ -49,7 +49,9 @@ def pretend(capability: int) -> None:
 
 
 def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> list[tuple]:
-    """Every launch of a forward and a backward pass: a batch, then packed bags."""
+    """(kernel, config, arguments, constants) of every launch of a forward and a backward pass, of a
+    batch and of packed bags.
+    """
     launches = []
 
     def keep(kernel, grid, config, *args, **constants):
@@ -67,6 +69,7 @@ def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> l
 
 
 def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[dict[str, Any]]:
+    """What every compiled kernel needs: configuration, registers, shared memory, stack."""
     pretend(capability)
     arch = launching.ARCHITECTURES.get(capability, launching.UNKNOWN)
     seen = set()
@@ -79,6 +82,7 @@ def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[
         seen.add(compiled.hash)
         yield {
             "kernel": compiled.metadata.name,
+            "head_dim": head_dim,
             "config": str(config),
             "packed": constants["PACKED"],
             "shared": compiled.metadata.shared,
@@ -97,12 +101,12 @@ def resources(cubin: bytes) -> dict[str, int]:
         text = subprocess.run(
             [CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-    found = dict(re.findall(r"(REG|STACK):(\d+)", text))
-    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
+    usage = dict(re.findall(r"(REG|STACK):(\d+)", text))
+    return {"registers": int(usage["REG"]), "stack": int(usage["STACK"])}
 
 
 def resident_warps(capability: int, warps: int, registers: int, shared: int) -> int | None:
-    """Warps of such blocks that one multiprocessor runs at a time; None for an unknown GPU."""
+    """Warps of such blocks that a multiprocessor runs at a time; None for an unknown GPU."""
     if capability not in MULTIPROCESSOR:
         return None
     most_warps, most_blocks, kilobytes = MULTIPROCESSOR[capability]
@@ -117,7 +121,7 @@ def resident_warps(capability: int, warps: int, registers: int, shared: int) -> 
 
 
 def write_table(path: Path) -> None:
-    """What every kernel needs, and the warps that run at a time; the worst specialisation."""
+    """Write what each kernel's worst specialisation needs, and the warps that run at a time."""
     table: dict[str, Any] = {"triton": triton.__version__, "kernels": {}}
     for capability in (80, 86, 90):
         for dtype in ("bfloat16", "float32"):
@@ -140,5 +144,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--table":
         write_table(Path(sys.argv[2]))
     else:
-        for row in compile_all(int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])):
-            print(json.dumps(row), flush=True)
+        for head_dim in map(int, sys.argv[3:]):
+            for row in compile_all(int(sys.argv[1]), getattr(torch, sys.argv[2]), head_dim):
+                print(json.dumps(row), flush=True)

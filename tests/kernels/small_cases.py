@@ -1,22 +1,32 @@
-"""Every GPU kernel on small ragged inputs, forward and backward: what a sanitizer can walk through.
+"""Every GPU kernel on small ragged inputs, forward and backward, for a sanitizer to watch.
 
 python tests/kernels/small_cases.py
 
-Without a GPU the Triton kernels are interpreted, which proves the cases and not the kernels. The
-results are held to the fp64 references, so that a run that is clean has also computed something.
+Without a GPU the Triton kernels are interpreted, which tests the cases and not the kernels. The
+results are compared with the fp64 references, so that a clean run has also computed something.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from builders.attention import (  # noqa: E402
+    loss_weight,
+    outputs_and_gradients,
+    random_projections,
+    split,
+)
+from builders.errors import attention_sizes, relative_error  # noqa: E402
 
 from gimp_fast.ops import available_backends, masked_l1_loss, nystrom_attention  # noqa: E402
 from gimp_fast.reference.masked_l1 import masked_l1_reference  # noqa: E402
@@ -41,32 +51,21 @@ ROWS = [(1, 1), (63, 3), (257, 16), (130, 1000), (9, 1024)]
 
 
 def attention_case(lengths: tuple[int, ...], marks: int, dim: int, dtype: torch.dtype) -> float:
-    """Largest error of the output and the gradients, relative to their norm or to one."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, sum(lengths), 3, 2, dim)
-    qkv = torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE)
-    weight = torch.randn(shape[0], 2, shape[1], dim, generator=generator, dtype=torch.float64)
-    bounds = None
-    if len(lengths) > 1:
-        bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-
-    def attend(function, dtype, bounds, **options) -> list[Tensor]:
-        q, k, v = (x.transpose(1, 2).to(dtype).requires_grad_() for x in qkv.unbind(2))
-        out = function(q, k, v, num_landmarks=marks, cu_seqlens=bounds, **options)
-        grads = torch.autograd.grad(out, (q, k, v), weight.to(DEVICE, dtype))
-        return [out.detach(), *grads]
-
-    expected = attend(nystrom_attention_reference, torch.float64, bounds)
-    on_device = None if bounds is None else bounds.to(DEVICE)
-    found = attend(nystrom_attention, dtype, on_device, backend="triton")
-    return max(
-        float((a.double() - b).norm() / b.norm().clamp_min(1))
-        for a, b in zip(found, expected, strict=True)
-    )
+    """Largest relative error of the output and the gradients."""
+    qkv = random_projections(1, sum(lengths), 2, dim).to(DEVICE)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int() if len(lengths) > 1 else None
+    exact, options = split(qkv), {"num_landmarks": marks, "cu_seqlens": bounds}
+    expected = outputs_and_gradients(nystrom_attention_reference, exact, **options)
+    if bounds is not None:
+        options["cu_seqlens"] = bounds.to(DEVICE)
+    inputs = split(qkv, dtype)
+    found = outputs_and_gradients(nystrom_attention, inputs, backend="triton", **options)
+    sizes = attention_sizes(expected, exact, loss_weight(exact))
+    return max(map(relative_error, found, expected, sizes))
 
 
 def masked_l1_case(rows: int, channels: int, dtype: torch.dtype) -> float:
-    """Relative error of the loss, or of its gradient where that is larger."""
+    """Relative error of the loss or of its gradient, whichever is larger."""
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(rows, channels, generator=generator).to(dtype) for _ in range(2))
     mask = torch.rand(rows, generator=generator) < 0.5
@@ -77,8 +76,7 @@ def masked_l1_case(rows: int, channels: int, dtype: torch.dtype) -> float:
     wide = x.detach().double().requires_grad_()
     expected = masked_l1_reference(wide, y.double(), mask)
     (expected_grad,) = torch.autograd.grad(expected, wide)
-    error = (grad.double() - expected_grad).norm() / expected_grad.norm()
-    return max(float((loss.detach() - expected.detach()).abs() / expected.detach()), float(error))
+    return max(relative_error(loss, expected), relative_error(grad, expected_grad))
 
 
 def cases() -> Iterator[tuple[str, float, float]]:

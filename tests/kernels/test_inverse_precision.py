@@ -1,9 +1,17 @@
-"""Why bf16 inputs may have one TF32 product each: what tensor cores cut off is emulated here."""
+"""Why one TF32 product is enough for bf16 inputs: the truncation of tensor cores is emulated."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from builders.attention import (
+    clustered_projections,
+    loss_weight,
+    outputs_and_gradients,
+    random_projections,
+    split,
+)
+from builders.errors import assert_no_worse, attention_sizes
 
 from gimp_fast.reference.nystrom_attention import (
     landmarks_reference,
@@ -17,7 +25,7 @@ N, H, D, M = 768, 1, 32, 128
 
 
 def truncated(x):
-    """fp32 as a TF32 tensor core reads it: ten bits of mantissa, the rest cut off."""
+    """fp32 as a TF32 tensor core reads it: ten bits of mantissa."""
     return (x.contiguous().view(torch.int32) & ~0x1FFF).view(torch.float32)
 
 
@@ -51,36 +59,26 @@ def inverse_as_in_the_kernels(a, w):
     return product(z, w)
 
 
-def attend(qkv, weight, inverse, dtype):
-    q, k, v = (x.transpose(1, 2).to(dtype).requires_grad_() for x in qkv.unbind(2))
+def composition(q, k, v, inverse):
+    """What one writes in torch, with this inverse in fp32: ``inverse(A, W)`` is Z W."""
     scale = D**-0.5
-    q_marks, k_marks = (landmarks_reference(x.float(), M).to(dtype) for x in (q, k))
+    q_marks, k_marks = (landmarks_reference(x.float(), M).to(x.dtype) for x in (q, k))
     a = (q_marks.float() * scale @ k_marks.float().mT).softmax(-1)
     values = ((q_marks * scale) @ k.mT).softmax(-1) @ v
-    mixed = inverse(a, values.float()).to(dtype)
-    out = ((q * scale) @ k_marks.mT).softmax(-1) @ mixed
-    return [out, *torch.autograd.grad(out, (q, k, v), weight.to(dtype))]
-
-
-def exact(qkv, weight):
-    q, k, v = (x.transpose(1, 2).requires_grad_() for x in qkv.unbind(2))
-    out = nystrom_attention_reference(q, k, v, num_landmarks=M)
-    return [out, *torch.autograd.grad(out, (q, k, v), weight)]
+    mixed = inverse(a, values.float()).to(q.dtype)
+    return ((q * scale) @ k_marks.mT).softmax(-1) @ mixed
 
 
 @pytest.mark.parametrize("kind", ["random", "peaked", "clustered"])
 def test_bf16_loses_nothing_to_one_truncated_product(kind):
-    generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(1, N, 3, H, D, generator=generator, dtype=torch.float64)
-    if kind == "peaked":
-        qkv *= 2
+    qkv = random_projections(1, N, H, D, gain=2.0 if kind == "peaked" else 1.0)
     if kind == "clustered":
-        centres = torch.randn(9, 3, H, D, generator=generator, dtype=torch.float64) * 2
-        qkv = centres[torch.arange(N) * 9 // N][None] + 0.05 * qkv
-    qkv = qkv.bfloat16().double()
-    weight = torch.randn(1, H, N, D, generator=generator).bfloat16().double()
-    expected = exact(qkv, weight)
-    plain = attend(qkv, weight, lambda a, w: pinv_reference(a, 6) @ w, torch.bfloat16)
-    found = attend(qkv, weight, inverse_as_in_the_kernels, torch.bfloat16)
-    for a, b, c in zip(found, plain, expected, strict=True):
-        assert (a.double() - c).norm() <= 1.3 * (b.double() - c).norm()
+        qkv = clustered_projections(torch.arange(N) * 9 // N, H, D, gain=2, noise=0.05)
+    inputs, exact = split(qkv, torch.bfloat16), split(qkv.bfloat16().double())
+    expected = outputs_and_gradients(nystrom_attention_reference, exact, num_landmarks=M)
+    plain, found = (
+        outputs_and_gradients(composition, inputs, inverse=inverse)
+        for inverse in (lambda a, w: pinv_reference(a, 6) @ w, inverse_as_in_the_kernels)
+    )
+    sizes = attention_sizes(expected, exact, loss_weight(exact))
+    assert_no_worse(found, plain, expected, 1.3, sizes)

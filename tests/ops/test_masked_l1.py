@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.masks import MASKS, make_mask
 
 from gimp_fast import native
 from gimp_fast.ops import available_backends, masked_l1_loss
@@ -38,17 +39,6 @@ TOLERANCE = {
     torch.bfloat16: 1e-6,
     torch.float16: 1e-6,
 }
-MASKS = ["none", "all", "alternating", "random"]
-
-
-def make_mask(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    if kind == "none":
-        return torch.zeros(shape, dtype=torch.bool)
-    if kind == "all":
-        return torch.ones(shape, dtype=torch.bool)
-    if kind == "alternating":
-        return (torch.arange(torch.Size(shape).numel()) % 2 == 0).reshape(shape)
-    return torch.rand(shape, generator=generator) < 0.5
 
 
 def sample_inputs(

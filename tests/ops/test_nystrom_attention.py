@@ -6,6 +6,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from builders.attention import (
+    loss_weight,
+    outputs_and_gradients,
+    random_projections,
+    shape_ids,
+    split,
+)
+from builders.errors import assert_near, attention_sizes, relative_error
 
 from gimp_fast.ops.nystrom_attention import nystrom_attention
 from gimp_fast.ops.nystrom_operators import nystrom_attention_bwd, nystrom_attention_fwd
@@ -25,26 +33,13 @@ SHAPES = [
     (1, 2, 257, 13, 32),
     (1, 1, 1000, 64, 256),
 ]
-SHAPE_IDS = [f"B{b}-H{h}-N{n}-D{d}-M{m}" for b, h, n, d, m in SHAPES]
+SHAPE_IDS = shape_ids(SHAPES)
 HALF_TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
 def sample_inputs(b, h, n, d, dtype=torch.float64, gain=1.0, seed=0):
-    """Projections of one (B, N, 3, H, D) tensor, as a qkv layer gives them: none is contiguous."""
-    generator = torch.Generator().manual_seed(seed)
-    qkv = torch.randn(b, n, 3, h, d, generator=generator, dtype=torch.float64) * gain
-    return [x.transpose(1, 2).to(dtype).detach().requires_grad_() for x in qkv.unbind(2)]
-
-
-def outputs_and_gradients(function, inputs, seed=1):
-    out = function(*inputs)
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
-    return [out, *torch.autograd.grad((out * weight).sum(), inputs)]
-
-
-def relative_error(found, expected):
-    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+    """q, k and v, views of one projection: none is contiguous."""
+    return split(random_projections(b, n, h, d, gain=gain, seed=seed), dtype)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
@@ -54,16 +49,12 @@ def relative_error(found, expected):
 def test_output_and_gradients_match_the_fp64_reference(shape, dtype, tolerance):
     *sizes, m = shape
     found = outputs_and_gradients(
-        lambda q, k, v: nystrom_attention(q, k, v, num_landmarks=m, backend="torch"),
-        sample_inputs(*sizes, dtype=dtype),
+        nystrom_attention, sample_inputs(*sizes, dtype=dtype), num_landmarks=m, backend="torch"
     )
-    expected = outputs_and_gradients(
-        lambda q, k, v: nystrom_attention_reference(q, k, v, num_landmarks=m),
-        sample_inputs(*sizes),
-    )
-    for name, a, b in zip(["out", "dq", "dk", "dv"], found, expected, strict=True):
-        assert a.dtype == dtype
-        assert relative_error(a, b) <= tolerance or (a - b).abs().max() <= 1e-12, name
+    assert [x.dtype for x in found] == [dtype] * 4
+    exact = sample_inputs(*sizes)
+    expected = outputs_and_gradients(nystrom_attention_reference, exact, num_landmarks=m)
+    assert_near(found, expected, tolerance, attention_sizes(expected, exact, loss_weight(exact)))
 
 
 @pytest.mark.parametrize("dtype", HALF_TOLERANCE, ids=["bf16", "fp16"])
@@ -111,27 +102,22 @@ def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     ]
     alone = [outputs_and_gradients(attend, bag) for bag in bags]
 
+    weights = [loss_weight(bag) for bag in bags]
+
     batch = [torch.cat(x).detach().requires_grad_() for x in zip(*bags[:2], strict=True)]
-    out = attend(*batch)
-    weights = [_weight_of(bag) for bag in bags]
-    gradients = torch.autograd.grad((out * torch.cat(weights[:2])).sum(), batch)
+    together = outputs_and_gradients(attend, batch, torch.cat(weights[:2]))
     for b in range(2):
-        for found, expected in zip([out, *gradients], alone[b], strict=True):
+        for found, expected in zip(together, alone[b], strict=True):
             assert torch.equal(found[b : b + 1], expected)
 
     packed = [torch.cat(x, dim=2).detach().requires_grad_() for x in zip(*bags, strict=True)]
     bounds = [0, 57, 114, 115, 415]
-    out = attend(*packed, cu_seqlens=torch.tensor(bounds, dtype=torch.int32))
-    gradients = torch.autograd.grad((out * torch.cat(weights, dim=2)).sum(), packed)
+    together = outputs_and_gradients(
+        attend, packed, torch.cat(weights, dim=2), cu_seqlens=torch.tensor(bounds).int()
+    )
     for b, (start, stop) in enumerate(pairwise(bounds)):
-        for found, expected in zip([out, *gradients], alone[b], strict=True):
+        for found, expected in zip(together, alone[b], strict=True):
             assert torch.equal(found[:, :, start:stop], expected)
-
-
-def _weight_of(bag, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    q = bag[0]
-    return torch.randn(q.shape, generator=generator, dtype=torch.float64).to(q.dtype)
 
 
 def test_empty_bags_among_packed_ones_are_nothing():

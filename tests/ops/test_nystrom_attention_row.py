@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from builders.attention import random_projections, shape_ids, split
+from builders.errors import relative_error
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -26,7 +28,7 @@ SHAPES = [
     (1, 2, CHUNK + 1, 8, 16),
     (1, 1, 2500, 8, 64),
 ]
-SHAPE_IDS = [f"B{b}-H{h}-N{n}-D{d}-M{m}" for b, h, n, d, m in SHAPES]
+SHAPE_IDS = shape_ids(SHAPES)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 1e-4, torch.float16: 1e-4}
 DTYPE_IDS = ["fp64", "fp32", "bf16", "fp16"]
 
@@ -34,9 +36,9 @@ DTYPE_IDS = ["fp64", "fp32", "bf16", "fp16"]
 def sample_inputs(b, h, n, d, dtype=torch.float64, gain=2.0, seed=0):
     """Queries, keys (projections, as a qkv layer gives them: not contiguous) and weights."""
     generator = torch.Generator().manual_seed(seed)
-    qk = torch.randn(b, n, 2, h, d, generator=generator, dtype=torch.float64) * gain
-    q, k = (x.transpose(1, 2).to(dtype) for x in qk.unbind(2))
-    return q, k, torch.randn(b, h, n, generator=generator, dtype=torch.float64)
+    weights = torch.randn(b, h, n, generator=generator, dtype=torch.float64)
+    qk = random_projections(b, n, h, d, count=2, gain=gain, seed=seed)
+    return *(x.detach() for x in split(qk, dtype)), weights
 
 
 class LargestTensor(TorchDispatchMode):
@@ -49,10 +51,6 @@ class LargestTensor(TorchDispatchMode):
         tensors = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         self.numel = max([self.numel, *(x.numel() for x in tensors)])
         return result
-
-
-def relative_error(found, expected):
-    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=DTYPE_IDS)

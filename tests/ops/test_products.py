@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.errors import assert_no_worse, relative_error
 
 from gimp_fast.ops.products import SMALLEST, precise_product, product
 
@@ -13,10 +14,6 @@ assert LARGE[0] * LARGE[1] * LARGE[2] >= SMALLEST
 
 def random(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def relative_error(found, expected):
-    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
 def layouts(rows, columns, groups):
@@ -58,8 +55,7 @@ def test_short_runs_round_no_worse_than_torch():
     """Positive factors, as weights of a softmax are: their sums only grow."""
     x, w = random(1, 256, 256).exp(), random(1, 256, 256).exp()
     expected = x.double() @ w.double().mT
-    plain = relative_error(torch.bmm(x, w.mT), expected)
-    assert relative_error(precise_product(x, w), expected) <= 1.5 * plain
+    assert_no_worse([precise_product(x, w)], [torch.bmm(x, w.mT)], [expected], factor=1.5)
 
 
 def test_other_precisions():
