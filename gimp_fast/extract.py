@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gimp_fast.cli import EXIT_BAD_INPUT, command
 from gimp_fast.errors import GimpError
@@ -18,6 +19,9 @@ from gimp_fast.options import add_options, read_options
 from gimp_fast.wsi import options as wsi_options
 from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
+
+if TYPE_CHECKING:
+    from gimp_fast.wsi.encoder import Encoder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,16 +74,22 @@ def main(argv: Sequence[str]) -> int | None:
     if arguments.patches_only and arguments.coords:
         raise GimpError("--coords gives the patches already: leave out --patches-only")
     from gimp_fast.wsi.readers import installed_readers
+
+    installed_readers()
+    from gimp_fast.wsi.console import run_and_report
     from gimp_fast.wsi.slide_files import find_slides, share
 
-    installed_readers()  # fails before torch is imported
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
-    from gimp_fast.wsi.console import run_and_report
-    from gimp_fast.wsi.encoder import load_encoder
-
-    encoder = None if arguments.patches_only else load_encoder(encoder_options)
-    failed = run_and_report(share(slides, arguments.shard), options, encoder, arguments.shard)
+    slides = share(slides, arguments.shard)
+    encoder = None if arguments.patches_only else _load_encoder(encoder_options)
+    failed = run_and_report(slides, options, encoder, arguments.shard)
     return EXIT_BAD_INPUT if failed else 0
+
+
+def _load_encoder(options: EncoderOptions) -> Encoder:
+    from gimp_fast.wsi.encoder import load_encoder  # torch, which coordinates alone do not need
+
+    return load_encoder(options)
 
 
 def options_of(arguments: argparse.Namespace) -> ExtractOptions:
