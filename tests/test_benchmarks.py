@@ -1,4 +1,4 @@
-"""The benchmark scripts run from end to end, at sizes at which they measure nothing."""
+"""The benchmark scripts run from end to end, at sizes too small to measure anything."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytestmark = [
 def run(monkeypatch, capsys):
     """A function that calls the main function of a script and returns what it printed.
 
-    In this process: to start another takes longer than what a script does here. The processes whose
-    memory is measured are forked from one that has loaded torch.
+    It runs in this process, as starting another takes longer than the script itself. The processes
+    whose memory is measured are forked from one that has loaded torch.
     """
     pytest.importorskip("nystrom_attention")
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -37,7 +37,7 @@ def run(monkeypatch, capsys):
 
     def call(script: str, *options: str | Path) -> str:
         monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
-        # Another name for the script that is called like the package it measures.
+        # One script has the name of a package that it measures.
         name = Path(script).stem
         name = f"{name}_script" if name == "nystrom_attention" else name
         spec = importlib.util.spec_from_file_location(name, BENCHMARKS / script)
@@ -185,7 +185,7 @@ def test_mil_sets_are_cross_validated_beside_published_figures(run, tmp_path):
 
 
 def test_heatmap_writes_its_results(tmp_path):
-    """As a script, which the processes import whose memory is measured."""
+    """As a script: the processes whose memory is measured import it again."""
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "heatmap.py", "--smoke", "--results", tmp_path],
         capture_output=True,

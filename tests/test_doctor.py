@@ -1,4 +1,4 @@
-"""The doctor says what is here, what is not, and what to do about it."""
+"""The doctor reports what is installed, what is missing, and how to fix it."""
 
 from __future__ import annotations
 

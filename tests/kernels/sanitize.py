@@ -2,7 +2,7 @@
 
 python tests/kernels/sanitize.py [--tools memcheck racecheck]
 
-Ends with 0 where there is no GPU, saying so; with 1 where a tool finds something or is missing.
+Exit code 0: every tool found nothing, or there is no GPU. 1: a tool found something or is missing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 
 CASES = Path(__file__).with_name("small_cases.py")
 TOOLS = ("memcheck", "racecheck")
-# Whichever finds something ends with this.
+# Exit code of a tool that found something.
 FOUND = 9
 
 
 def sanitizer() -> str | None:
-    """Where compute-sanitizer is: on PATH, or in a CUDA toolkit."""
+    """Path of compute-sanitizer, from PATH or a CUDA toolkit; None if it is not installed."""
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     folders = [
         str(Path(home) / part) for home in homes if home for part in ("bin", "compute-sanitizer")
@@ -49,11 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     program = sanitizer()
     if program is None:
-        print(
-            "compute-sanitizer was not found on PATH or in $CUDA_HOME; it comes with CUDA's toolkit"
-        )
+        print("compute-sanitizer was not found on PATH or in $CUDA_HOME; install the CUDA toolkit")
         return 1
-    # The allocator's blocks hide what lies beyond a tensor; without it each has bounds of its own.
+    # Without torch's allocator every tensor is an allocation, whose bounds the tools know.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     codes = {}
     for tool in tools:
@@ -61,10 +59,10 @@ def main(argv: list[str] | None = None) -> int:
         codes[tool] = subprocess.run(
             command(tool, program), env=environment, check=False
         ).returncode
-    said = {0: "clean", FOUND: "found something"}
+    meaning = {0: "clean", FOUND: "found something"}
     for tool, code in codes.items():
-        print(f"{tool}: {said.get(code, f'ended with {code}')}")
-    return 0 if not any(codes.values()) else 1
+        print(f"{tool}: {meaning.get(code, f'exit code {code}')}")
+    return int(any(codes.values()))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from builders.attention import (
     shape_ids,
     split,
 )
+from builders.dtypes import dtype_id
 from builders.errors import assert_near, assert_no_worse, attention_sizes
 
 from gimp_fast.nn import NystromAttention
@@ -72,7 +73,7 @@ def assert_matches_the_reference(qkv, dtype, **options):
     assert_near(found, expected, TOLERANCE[dtype], sizes)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 @pytest.mark.parametrize("shape", CASES)
 def test_output_and_gradients_match_the_fp64_reference(shape, dtype):
     *sizes, m = shape
@@ -87,7 +88,7 @@ def test_any_number_of_iterations(iterations):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_id)
 @pytest.mark.parametrize("kind", ["random", "clustered"])
 def test_error_is_at_most_twice_that_of_the_plain_composition(kind, dtype):
     n, d, options = 250, 16, {"num_landmarks": 36}
@@ -105,7 +106,7 @@ def test_error_is_at_most_twice_that_of_the_plain_composition(kind, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=dtype_id)
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     lengths = (37, 37, 0, 5, 1, 20, 530)
     bags = [random_inputs(1, 1, n, 16, gain=1 + 0.3 * i, seed=i) for i, n in enumerate(lengths)]

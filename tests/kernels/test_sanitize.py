@@ -1,4 +1,4 @@
-"""The scripts that walk every kernel under compute-sanitizer, as far as they go without a GPU."""
+"""The scripts that run every kernel under compute-sanitizer, as far as possible without a GPU."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.dtypes import dtype_id
 from builders.masks import MASKS, make_mask
 
 from gimp_fast import native
@@ -88,7 +89,7 @@ def assert_matches_specification(prediction, target, mask, reduction, backend):
         )
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=dtype_id)
 @pytest.mark.parametrize("channels", CHANNELS, ids=lambda c: f"C{c}")
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "N" + "x".join(map(str, s)))
 @pytest.mark.parametrize(("backend", "device"), RUNS)
@@ -116,7 +117,7 @@ def test_empty_tensors_give_zero(backend, device, shape, channels):
     assert dp.shape == dt.shape == prediction.shape
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=dtype_id)
 @pytest.mark.parametrize(("backend", "device"), RUNS)
 def test_strided_input(backend, device, dtype):
     base_p, base_t, base_mask = sample_inputs((2, 40), 24, dtype, device=device)
@@ -147,7 +148,7 @@ def test_uncounted_rows_are_never_looked_at(backend, device):
         assert (gradient[~mask] == 0).all()
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=dtype_id)
 @pytest.mark.parametrize(("backend", "device"), RUNS)
 def test_special_values_follow_l1_loss(backend, device, dtype):
     """Zeros of both signs, the smallest subnormals, the largest numbers, infinities and NaN."""
@@ -170,7 +171,7 @@ def test_special_values_follow_l1_loss(backend, device, dtype):
 
 
 @needs_native
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=dtype_id)
 def test_every_half_is_read_exactly(dtype):
     """All finite 16-bit numbers, subnormals included: |x − x'| is 0 only if both are read alike."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
@@ -211,9 +212,7 @@ def test_no_signs_are_kept_without_gradients(backend, device):
 
 
 @pytest.mark.parametrize("save_signs", [True, False])
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16], ids=lambda d: str(d).removeprefix("torch.")
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
 @pytest.mark.parametrize(("backend", "device"), FUSED)
 def test_opcheck(backend, device, dtype, save_signs):
     prediction, target, mask = sample_inputs((2, 9), 7, dtype, device=device)

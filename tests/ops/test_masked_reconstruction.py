@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.dtypes import dtype_id
 from builders.errors import assert_near, assert_no_worse
 from builders.masks import make_mask
 
@@ -63,7 +64,7 @@ def assert_close(found, expected, rtol):
         torch.testing.assert_close(a.double(), b, rtol=rtol, atol=rtol * size)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=dtype_id)
 @pytest.mark.parametrize("widths", WIDTHS, ids=lambda w: f"d{w[0]}-C{w[1]}")
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "N" + "x".join(map(str, s)))
 def test_matches_specification(shape, widths, dtype):
@@ -159,7 +160,7 @@ def test_gradcheck():
     )
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_id)
 def test_half_precision_is_as_good_as_the_composition(dtype):
     inputs = sample_inputs((2, 300), (32, 64), dtype)
     expected = specification(inputs, "mean")
@@ -173,7 +174,7 @@ def test_half_precision_is_as_good_as_the_composition(dtype):
     assert_no_worse(found, with_gradients(composed, inputs), expected, factor=2)
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_id)
 def test_autocast_multiplies_in_its_type_and_adds_up_in_fp32(dtype):
     inputs = sample_inputs((2, 300), (32, 64))
     with torch.autocast("cpu", dtype):

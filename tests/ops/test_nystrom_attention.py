@@ -13,6 +13,7 @@ from builders.attention import (
     shape_ids,
     split,
 )
+from builders.dtypes import dtype_id
 from builders.errors import assert_near, attention_sizes, relative_error
 
 from gimp_fast.ops.nystrom_attention import nystrom_attention
@@ -57,7 +58,7 @@ def test_output_and_gradients_match_the_fp64_reference(shape, dtype, tolerance):
     assert_near(found, expected, tolerance, attention_sizes(expected, exact, loss_weight(exact)))
 
 
-@pytest.mark.parametrize("dtype", HALF_TOLERANCE, ids=["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", HALF_TOLERANCE, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 def test_half_precision_stays_near_the_fp64_reference(shape, dtype):
     b, h, n, d, m = shape
@@ -89,7 +90,7 @@ def test_short_bags_get_exact_softmax_attention():
     torch.testing.assert_close(nystrom_attention(q, k, v, num_landmarks=32), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     """Output and gradients; the peer's change with the batch mates (global pinv maxima)."""
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from builders.attention import random_projections, shape_ids, split
+from builders.dtypes import dtype_id
 from builders.errors import relative_error
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -30,7 +31,6 @@ SHAPES = [
 ]
 SHAPE_IDS = shape_ids(SHAPES)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 1e-4, torch.float16: 1e-4}
-DTYPE_IDS = ["fp64", "fp32", "bf16", "fp16"]
 
 
 def sample_inputs(b, h, n, d, dtype=torch.float64, gain=2.0, seed=0):
@@ -53,7 +53,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=DTYPE_IDS)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 def test_first_middle_and_last_row_match_the_dense_matrix(shape, dtype):
     *sizes, m = shape
@@ -66,7 +66,7 @@ def test_first_middle_and_last_row_match_the_dense_matrix(shape, dtype):
         assert relative_error(found, dense[:, :, row]) <= TOLERANCE[dtype], row
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=DTYPE_IDS)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 def test_product_from_the_left_matches_the_dense_matrix(shape, dtype):
     *sizes, m = shape
@@ -99,7 +99,7 @@ def test_scale_and_iterations_are_applied(n):
     torch.testing.assert_close(left, (weights[:, :, None] @ dense)[:, :, 0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     lengths = (57, 57, 1, 16, 17, CHUNK + 300)
     bags = [sample_inputs(1, 2, n, 8, dtype=dtype, seed=i) for i, n in enumerate(lengths)]

@@ -14,6 +14,7 @@ from builders.attention import (
     random_projections,
     split,
 )
+from builders.dtypes import dtype_id
 from builders.errors import assert_no_worse, attention_sizes
 
 from gimp_fast.ops.nystrom_attention import nystrom_attention
@@ -101,7 +102,7 @@ def projections(kind, h=4, d=64, n=2048):
 @pytest.mark.parametrize(
     "kind", ["random-flat", "random-peaked", "clustered-flat", "clustered-peaked"]
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=dtype_id)
 def test_error_is_at_most_twice_that_of_the_plain_composition(kind, dtype):
     qkv = projections(kind).to(dtype).double()
 

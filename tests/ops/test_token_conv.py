@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.dtypes import dtype_id
 
 from gimp_fast.ops.token_conv import (
     BLOCK_CPU,
@@ -51,7 +52,7 @@ def with_gradients(function, inputs):
     return [out, *torch.autograd.grad(out, inputs, grad)]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp64", "fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=dtype_id)
 @pytest.mark.parametrize("shape", SHAPES, ids=SHAPE_IDS)
 def test_equals_conv2d_in_fp64(shape, dtype):
     inputs = sample_inputs(*shape, dtype=dtype)
@@ -79,7 +80,7 @@ def test_gradients_of_first_and_second_order():
     assert torch.autograd.gradgradcheck(token_conv, (v, weight))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=dtype_id)
 def test_a_bag_is_bitwise_the_same_alone_in_a_batch_and_packed(dtype):
     lengths = (130, 130, 1, 20, 300)
     bags = [sample_inputs(1, 2, n, 8, 33, dtype, seed=i) for i, n in enumerate(lengths)]
