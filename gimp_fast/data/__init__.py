@@ -11,7 +11,7 @@ __all__ = ["Bag", "Cohort", "open_cohort"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loaded when first used, so that the options of commands import without numpy and pandas."""
+    """A name, loaded when first used: the options of commands import no numpy or pandas."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("gimp_fast.data.cohort"), name)

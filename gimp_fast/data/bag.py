@@ -1,4 +1,4 @@
-"""All patches of a patient as one run of rows, wherever they lie: feature files or a store."""
+"""All patches of a patient as one run of rows, from feature files or from a store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SlideRows(Protocol):
         """(stop - start, C) as stored: float16, bfloat16 or float32."""
 
     def coords(self) -> np.ndarray | None:
-        """(N, 2), or None where they are not known."""
+        """(N, 2), or None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FileRows:
     Attributes:
         path: the file.
         shape: (N, C) as when the cohort was prepared.
-        permutation: (N,) rows of the file in the order of the cohort; None for the file's order.
+        permutation: (N,) rows of the file in the order of the cohort; None if it is the same.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class FileRows:
 
 @dataclass(frozen=True)
 class StoreRows:
-    """Rows of a slide in a packed store, which holds them in the order of the cohort."""
+    """Rows of a slide in a packed store, where they have the order of the cohort."""
 
     store: FeatureStore
     slide_id: str
@@ -118,7 +118,7 @@ class Bag:
         return sum(self.lengths)
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Read contiguous rows of the concatenated slides; opens only the files it needs.
+        """Contiguous rows of the concatenated slides; opens only the files it needs.
 
         Args:
             start: first row.
@@ -137,7 +137,7 @@ class Bag:
         return np.concatenate([np.empty((0, self.feature_dim), np.float32), *parts])
 
     def tensor(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """As ``read``, in the type of the store: half the bytes to move where it is fp16 or bf16.
+        """As ``read``, in the type of the store: half the bytes if it is fp16 or bf16.
 
         Returns:
             (stop - start, C) float16, bfloat16 or float32.
@@ -148,7 +148,7 @@ class Bag:
         return torch.cat(parts) if parts else torch.empty(0, self.feature_dim)
 
     def coords(self) -> list[np.ndarray | None]:
-        """Patch positions (N, 2) of each slide, in the order of its rows; None where not known."""
+        """Patch positions (N, 2) of each slide, in the order of its rows; None if unknown."""
         return [slide.rows.coords() for slide in self.slides]
 
     def _spans(self, start: int, stop: int | None) -> list[tuple[SlideEntry, int, int]]:

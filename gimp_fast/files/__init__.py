@@ -1,4 +1,4 @@
-"""Files of any kind: written whole or not at all, tables, HDF5 checks, isolated and parallel work.
+"""Files of any kind: atomic writing, tables, checks of HDF5, isolated and parallel reading.
 
-A leaf: every room may import it, and it knows nothing of slides, genes or models.
+A leaf: every room may import it, and it knows nothing about slides, genes or models.
 """

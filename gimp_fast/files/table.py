@@ -160,7 +160,7 @@ def open_table(
     whole: bool = False,
     expected: str = "a csv",
 ) -> Table:
-    """Read the header of a table; see ``Table``.
+    """A table whose header has been read.
 
     Args:
         path: the file.
@@ -203,13 +203,12 @@ def read_rows(
         if '"' not in line:
             cells = line.split(delimiter)
         else:
-            # A cell in quotes may contain line ends; strict, so that a quote which is never closed
-            # does not swallow the rows after it.
+            # A cell in quotes may contain line ends. Strict: a quote that is never closed would
+            # swallow all rows after it.
             more = () if whole else (f"{text}\n" for _, text in lines)
+            row = chain([f"{line}\n"], more)
             try:
-                cells = next(
-                    csv.reader(chain([f"{line}\n"], more), delimiter=delimiter, strict=True)
-                )
+                cells = next(csv.reader(row, delimiter=delimiter, strict=True))
             except csv.Error as error:
                 expected = "quotes around whole cells"
                 raise FaultError.of("unreadable-file", where, one_line(error), expected) from error
@@ -224,13 +223,10 @@ def read_lines(path: Path, expected: str, *, whole: bool = False) -> Iterator[tu
         FaultError: unreadable, not UTF-8; or, if ``whole``, a last line that does not end.
     """
     try:
-        with (
-            _open_bytes(path) as raw,
-            io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape") as text,
-        ):
-            number, line = 0, "\n"
+        with io.TextIOWrapper(_open_bytes(path), "utf-8-sig", "surrogateescape") as text:
+            line = "\n"
             for number, line in enumerate(iter(lambda: text.readline(_LONGEST_LINE), ""), 1):
-                _check_encoding(line, f"{path} row {number}" if number > 1 else str(path))
+                _check_encoding(line, f"{path} row {number}")
                 if len(line) == _LONGEST_LINE:
                     found = f"{len(line)} characters without line end"
                     raise FaultError.of("unreadable-file", f"{path} row {number}", found, expected)
@@ -277,7 +273,7 @@ def number(cell: str, name: str, where: str) -> float:
     if cell.strip() in MISSING_NUMBERS:
         return float("nan")
     try:
-        if "_" in cell or not cell.isascii():  # float takes 1_000 and Arabic digits for numbers
+        if "_" in cell or not cell.isascii():  # float also accepts 1_000 and Arabic digits
             raise ValueError
         return float(cell)
     except ValueError as error:

@@ -42,7 +42,7 @@ def open_expression(
         column: unit to read from GDC files, a key of ``RNA_COLUMNS``.
         orientation: of tables, one of ``ORIENTATIONS``; for ``auto`` see
             ``tables.find_orientation``.
-        known_cases: patients of the cohort, by which samples are told from genes.
+        known_cases: patients of the cohort, by which samples are recognised.
         sample_types: TCGA's codes of the samples to keep: ``01`` primary tumour, ``03`` blood
             cancer, ``06`` metastasis, … Samples of unknown type are kept.
         layer: of an AnnData file; by default its X.

@@ -69,9 +69,8 @@ def _sheet_samples(
         if not row["File Name"].endswith(suffixes):
             continue
         if row["File Name"] in seen:
-            raise FaultError.of(
-                "duplicate-file", where, f"'{row['File Name']}' again", "each file once"
-            )
+            found = f"'{row['File Name']}' again"
+            raise FaultError.of("duplicate-file", where, found, "each file once")
         seen.add(row["File Name"])
         samples.append(_sheet_sample(folder, where, row, sample_types))
     if not samples:
@@ -93,7 +92,7 @@ def _sheet_rows(sheet: Path) -> list[tuple[str, dict[str, str]]]:
 def _sheet_sample(
     folder: Path, where: str, row: dict[str, str], sample_types: tuple[str, ...]
 ) -> Sample:
-    # GDC repeats ids and types, separated by commas, where a file covers several portions.
+    # GDC repeats ids and types, separated by commas, if a file covers several portions.
     cases = {case.strip() for case in row["Case ID"].split(",")}
     barcode = row["Sample ID"].split(",")[0].strip()
     if len(cases) > 1 or not barcode or "" in cases:

@@ -30,7 +30,7 @@ class GdcFile:
 
     Attributes:
         gene_ids: G ids as bytes, in the file's order.
-        values: (G,) float64; NaN where there is none.
+        values: (G,) float64; NaN for missing values.
         gene_model: as the file says, e.g. ``GENCODE v36``.
         summary: names of the aligner's summary rows.
     """
@@ -52,9 +52,7 @@ def read_gdc_file(path: Path, column: str) -> GdcFile:
         FaultError: missing, unreadable, cut short, or without the column.
     """
     if not path.is_file():
-        raise FaultError.of(
-            "missing-file", path, "no such file", "a file that the sample sheet names"
-        )
+        raise FaultError.of("missing-file", path, "no such file", "a file of the sample sheet")
     return _read_star(path, column) if STAR_SUFFIX in path.name else _read_two_columns(path)
 
 
@@ -106,9 +104,8 @@ def _columns(
     missing = [name for name in names if name not in header]
     if missing:
         found = f"no column '{missing[0]}' among {', '.join(header)[:200]}"
-        raise FaultError.of(
-            "missing-column", path, found, f"a STAR counts table with '{missing[0]}'"
-        )
+        expected = f"a STAR counts table with '{missing[0]}'"
+        raise FaultError.of("missing-column", path, found, expected)
     places = [header.index(name) for name in names]
     cells = [_KEPT if n in places else _CELL for n in range(len(header))]
     body = memoryview(data)[start:]
@@ -116,7 +113,7 @@ def _columns(
     if len(rows) != data.count(b"\n", start):
         _blame_row(path, data, len(header))
     if not rows:
-        raise FaultError.of("unreadable-file", path, "no rows", "one row a gene")
+        raise FaultError.of("unreadable-file", path, "no rows", "one row per gene")
     if places != sorted(places):
         order = [sorted(places).index(place) for place in places]
         rows = [tuple(row[n] for n in order) for row in rows]
@@ -124,14 +121,14 @@ def _columns(
 
 
 def _blame_row(path: Path, data: bytes, width: int) -> None:
+    """Raise a FaultError that names the first row with a wrong number of cells."""
     for row, line in enumerate(data.split(b"\n")[:-1], start=1):
         cells = line.count(b"\t") + 1
         odd = b"\r" in line.removesuffix(b"\r")
         if not line.startswith(b"#") and (cells != width or odd):
             found = "a carriage return inside the line" if odd else f"{cells} cells"
-            raise FaultError.of(
-                "row-length", f"{path} row {row}", found, f"{width} cells as in the layout"
-            )
+            expected = f"{width} cells as in the header"
+            raise FaultError.of("row-length", f"{path} row {row}", found, expected)
     raise FaultError.of("row-length", path, "rows of other layouts", f"{width} cells in each")
 
 

@@ -25,7 +25,7 @@ from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import flush_to_disk
 
 _BLOCK_BYTES = 256 << 10
-_COPY_BYTES = 32 << 20  # of rows held at a time, as float32
+_COPY_BYTES = 32 << 20  # of rows in memory at a time, as float32
 _ALIGNMENT = 4096  # of the first slide in the file
 
 
@@ -49,7 +49,7 @@ class PackedSlide:
 
 
 def store_bytes(slides: Iterable[PackedSlide], dtype: str, feature_dim: int) -> int:
-    """Size of the rows that a store of these slides holds."""
+    """Bytes of the rows in a store of these slides."""
     return sum(s.num_patches for s in slides) * feature_dim * _itemsize(dtype)
 
 
@@ -62,18 +62,18 @@ def write_store(
     order: str = "file",
     progress: bool = False,
 ) -> None:
-    """Write a store and flush it to disk. The caller sees to it that nobody opens half of one.
+    """Write a store and flush it to disk. The caller must hide the file until it is complete.
 
     Args:
         path: file to write.
-        slides: in the order in which they are to lie: the slides of a patient side by side.
+        slides: in the order of the file: the slides of a patient side by side.
         dtype: ``fp16``, ``bf16`` or ``fp32``; rounded to nearest.
         feature_dim: channels C of every slide.
         order: one of ``slides.order.PATCH_ORDERS``.
         progress: show a bar.
 
     Raises:
-        FaultError: a slide is not what was checked, or has a value beyond the range of ``dtype``.
+        FaultError: a slide changed since it was checked, or has a value beyond ``dtype``.
         OSError: the disk is full.
     """
     from tqdm import tqdm
@@ -109,7 +109,7 @@ def _itemsize(dtype: str) -> int:
 def _header(
     slides: Sequence[PackedSlide], dtype: str, feature_dim: int, order: str, block_rows: int
 ) -> bytes:
-    """The safetensors header: where everything will lie."""
+    """The safetensors header, with the place of everything in the file."""
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -189,7 +189,7 @@ def _convert(rows: np.ndarray, dtype: str, where: str, start: int) -> np.ndarray
 
 
 def range_fault(where: str, row: int, largest: float, dtype: str) -> FaultError:
-    """A value that the store's type cannot hold."""
+    """The fault of a value that the store's type cannot represent."""
     limit = 65504 if dtype == "fp16" else 3.39e38
     found = f"{largest:g} in row {row}"
     return FaultError.of(

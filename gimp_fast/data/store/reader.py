@@ -1,13 +1,13 @@
 """The packed feature store: all slides of a cohort in one file, windows in one contiguous read.
 
 The file is a safetensors file, which any safetensors reader can open or map: a tensor
-``features/<slide_id>`` (N, C) and, where known, ``coords/<slide_id>`` (N, 2) for each slide; its
-header is the index. Every block of rows has a checksum (xxh3), verified the first time that a
-process reads the block; the header has one too.
+``features/<slide_id>`` (N, C) and, if known, ``coords/<slide_id>`` (N, 2) for each slide; its
+header is the index. Every block of rows has a checksum (xxh3), which is verified when a process
+first reads the block; the header has one too.
 
-Rows are read by position rather than through a memory map: a file that is cut short behind a map
-kills the process, here it is an error that says so. Processes that open the same store share the
-system's page cache, nothing else.
+Rows are read by position, not through a memory map: cutting a mapped file kills the process, while
+a read fails with a clear error. Processes that open the same store share only the system's page
+cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 @dataclass(frozen=True)
 class _Extent:
-    """Where a slide's rows lie in the file, and which blocks they are."""
+    """Where a slide's rows are in the file, and its first block."""
 
     offset: int
     rows: int
@@ -40,14 +40,14 @@ class _Extent:
 
 
 class FeatureStore:
-    """An open store; safe to use from threads, forks and, pickled, from other processes.
+    """An open store; safe to use in threads, in forks and, pickled, in other processes.
 
     Attributes:
         path: the file.
         dtype: ``fp16``, ``bf16`` or ``fp32``.
         feature_dim: channels C.
         patch_order: order of each slide's rows.
-        index_checksum: of the header; names the layout of this very file.
+        index_checksum: checksum of the header; it identifies this file.
     """
 
     def __init__(self, path: str | Path):
@@ -73,7 +73,7 @@ class FeatureStore:
         return self._extents[slide_id].rows
 
     def read_stored(self, slide_id: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Contiguous rows as they are stored.
+        """Contiguous rows in the stored type.
 
         Args:
             slide_id: one of ``slide_ids``.
@@ -92,7 +92,7 @@ class FeatureStore:
         blocks = slice(extent.first_block + start // size, extent.first_block - (-stop // size))
         if start == stop or self._verified[blocks].all():
             return self._rows(extent.offset, start, stop)
-        # Whole blocks, of which the caller gets the middle.
+        # Whole blocks are read and verified; the caller gets the middle.
         first = start // size * size
         rows = self._rows(extent.offset, first, min(-(-stop // size) * size, extent.rows))
         for at, expected in zip(range(0, len(rows), size), self._checksums[blocks], strict=True):
@@ -113,7 +113,7 @@ class FeatureStore:
         return self._tensor(self.read_stored(slide_id, start, stop))
 
     def coords(self, slide_id: str) -> np.ndarray | None:
-        """Positions (N, 2) of a slide's patches as their file gave them; None if it did not."""
+        """Positions (N, 2) of a slide's patches as in their file; None if it had none."""
         if slide_id not in self._coords:
             return None
         number, entry = self._coords[slide_id]
@@ -124,7 +124,7 @@ class FeatureStore:
         return values
 
     def verify(self, slide_id: str) -> None:
-        """Read all of a slide against its checksums, also what was verified before."""
+        """Read all of a slide and compare it with its checksums, also blocks verified before."""
         extent, step = self._extents[slide_id], 64 * self._block_rows
         last = extent.first_block - (-extent.rows // self._block_rows)
         self._verified[extent.first_block : last] = False
@@ -168,7 +168,7 @@ class FeatureStore:
         facts = entries.pop("__metadata__")
         if (facts["format"], facts["version"]) != (FORMAT, VERSION):
             raise ValueError(f"format '{facts['format']}', version {facts['version']}")
-        # The checksum is the first thing behind the header: it is found without trusting that.
+        # The checksum comes right after the header: it is found without trusting the header.
         self._data = 8 + length
         digest = xxhash.xxh3_64_intdigest(prefix.tobytes() + header.tobytes())
         stored = np.empty(1, "<u8")
@@ -221,7 +221,7 @@ class FeatureStore:
 
 
 def _read_at(file: int, view: memoryview, offset: int) -> int:
-    """Fill a buffer from a place in a file; how many bytes came. Moves no file position."""
+    """Fill a buffer from a place in a file, without moving its position; returns the bytes read."""
     if hasattr(os, "preadv"):
         return os.preadv(file, [view], offset)
     found = os.pread(file, len(view), offset)  # macOS before 11

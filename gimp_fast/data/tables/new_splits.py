@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
-from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.errors import FaultError, Faults
 from gimp_fast.files.table import MISSING, open_table
 
 SITE_FOLDS = 5  # one is the test part and one the validation part of a single split
@@ -116,11 +116,11 @@ def make_splits(
 
 
 def make_split(labels: dict[str, str], seed: int) -> dict[str, str]:
-    """Split patients 60/20/20, stratified by label.
+    """Case id -> part of a 60/20/20 split, stratified by label.
 
     Args:
         labels: case id -> label.
-        seed: the split is a function of the ids, the labels and this.
+        seed: the split depends only on ids, labels and seed.
 
     Raises:
         FaultError: a class has too few patients to be in every part.
@@ -128,14 +128,11 @@ def make_split(labels: dict[str, str], seed: int) -> dict[str, str]:
     from sklearn.model_selection import train_test_split
 
     label, count = min(Counter(labels.values()).items(), key=lambda item: (item[1], item[0]))
-    fault = Fault(
-        "too-few-patients",
-        "a new split",
-        f"{count} patients of class '{label}'",
-        "enough for train, val and test; or give --splits",
-    )
+    found = f"{count} patients of class '{label}'"
+    expected = "enough for train, val and test; or give --splits"
+    too_few = FaultError.of("too-few-patients", "a new split", found, expected)
     if count < 3:
-        raise FaultError([fault])
+        raise too_few
     cases = sorted(labels)
     try:
         rest, test = train_test_split(
@@ -145,7 +142,7 @@ def make_split(labels: dict[str, str], seed: int) -> dict[str, str]:
             rest, test_size=0.25, random_state=seed, stratify=[labels[c] for c in rest]
         )
     except ValueError as error:
-        raise FaultError([fault]) from error
+        raise too_few from error
     chosen = {"train": train, "val": val, "test": test}
     return {case: part for part in PARTS for case in chosen[part]}
 
@@ -153,7 +150,7 @@ def make_split(labels: dict[str, str], seed: int) -> dict[str, str]:
 def _check_request(
     labels: dict[str, str], folds: int, sites: dict[str, str] | None, seed: int
 ) -> None:
-    """FaultError where no split can be made."""
+    """FaultError if no split can be made."""
     faults = Faults()
     if folds != 1 and folds < 3:
         faults.add("folds", "a new split", f"{folds} folds", "1, or 3 and more")
@@ -164,7 +161,7 @@ def _check_request(
     without = sorted(case for case in labels if sites is not None and not sites.get(case))
     if without:
         found = f"{len(without)} of {len(labels)} patients without a site, first '{without[0]}'"
-        faults.add("missing-site", "a new split", found, "a site of every patient")
+        faults.add("missing-site", "a new split", found, "a site for every patient")
     faults.stop("a new split")
     need = max(3, folds)
     if sites is not None:
@@ -177,12 +174,8 @@ def _check_request(
         for label, count in sorted(Counter(labels.values()).items()):
             if count < need:
                 found = f"class '{label}' with {_amount(label, labels, sites)}"
-                faults.add(
-                    "too-few-patients",
-                    "a new split",
-                    found,
-                    f"one or more for each of {need} folds",
-                )
+                expected = f"one or more for each of {need} folds"
+                faults.add("too-few-patients", "a new split", found, expected)
     faults.stop("a new split")
 
 
@@ -201,7 +194,7 @@ def _folds(
 
 
 def _rotate(fold_of: dict[str, int], count: int) -> dict[str, dict[str, str]]:
-    """Fold k for test, fold k + 1 for validation, the rest for training."""
+    """Split -> case id -> part: fold k is the test part, fold k + 1 the validation part."""
     return {
         f"fold_{k}": {
             case: {k: "test", (k + 1) % count: "val"}.get(fold, "train")
@@ -219,7 +212,7 @@ def _sites_by_class(labels: dict[str, str], sites: dict[str, str]) -> dict[str, 
 
 
 def _lacking(parts: dict[str, str], labels: dict[str, str]) -> list[tuple[str, str]]:
-    """(part, class) of each class that a part does not hold."""
+    """(part, class) for each class that is missing from a part."""
     held = {(part, labels[case]) for case, part in parts.items()}
     return [
         (part, label)

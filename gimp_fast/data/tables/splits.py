@@ -203,7 +203,7 @@ def _read_json(path: Path) -> list[_Written]:
         if not isinstance(split, dict) or set(split) != set(keys):
             found = f"keys {', '.join(split)}" if isinstance(split, dict) else "no object"
             faults.add("split-layout", where, found, STAMP_LAYOUT)
-        elif not all(_is_text_list(split[key]) for key in keys):
+        elif not all(isinstance(ids, list) and all(map(_is_text, ids)) for ids in split.values()):
             faults.add("split-layout", where, "something else than lists of text", STAMP_LAYOUT)
         else:
             entries = [
@@ -216,8 +216,8 @@ def _read_json(path: Path) -> list[_Written]:
     return written
 
 
-def _is_text_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -262,9 +262,8 @@ def _resolve(split: _Written, case_of_slide: dict[str, str], known: set[str]) ->
         faults.add("unknown-patient", f"{split.where} [{part}]", found, "ids of the labels")
     empty = [part for part in split.declared if part not in parts.values()]
     if empty and not faults.items:
-        found = f"no patient in {', '.join(empty)}"
-        expected = f"patients in {', '.join(split.declared)}"
-        faults.add("empty-part", split.where, found, expected)
+        found, expected = (f"patients in {', '.join(names)}" for names in (empty, split.declared))
+        faults.add("empty-part", split.where, f"no {found}", expected)
     faults.stop(split.where)
     return parts
 
@@ -286,8 +285,7 @@ def _complete(
         count = max(1, round(VAL_SHARE * len(cases))) if len(cases) > 1 else 0
         drawn.update(cases[i] for i in generator.permutation(len(cases))[:count])
     if not drawn:
-        found = "fewer than two training patients of every class"
-        expected = "enough to draw a validation part from"
+        found, expected = "fewer than two training patients of every class", "two or more"
         raise FaultError.of("too-few-patients", split.where, found, expected)
     chosen = {
         case: "val" if case in drawn else "test" if part == second else "train"
@@ -297,7 +295,7 @@ def _complete(
     note = f"validation: {len(drawn)} of {total} training patients, drawn by label with seed {seed}"
     if second == "val":
         note = f"test: the file's validation part, as it has no test part; {note}"
-    alone = [label for label, cases in sorted(by_class.items()) if len(cases) == 1]
-    if alone:
-        note += f"; no patient of {', '.join(alone)} for validation, as train has one"
+    single = [label for label, cases in sorted(by_class.items()) if len(cases) == 1]
+    if single:
+        note += f"; no patient of {', '.join(single)} for validation, as train has one"
     return ReadSplit(chosen, note)
