@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.models.outputs import Outputs
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
-from gimp_fast.training.sampling import PatientBatch, PatientFetcher
+from gimp_fast.training.sampling import PatientBatch, read_patients
 
 _SEEN, _NOTHING = "training-patient", "not-predicted"
 
@@ -154,7 +155,9 @@ def _probabilities(
     reader = trained.reader_of(cohort, columns)
     plans = plan_batches(_lengths(trained, cohort, cases), options)
     steps = [StepPlan(n, tuple(cases[i] for i in batch)) for n, batch in enumerate(plans)]
-    loader = BatchLoader(PatientFetcher(reader), options.workers, trained.device.type == "cuda")
+    loader = BatchLoader(
+        partial(read_patients, reader, 0.0), options.workers, trained.device.type == "cuda"
+    )
     parts = []
     bar = tqdm(total=len(cases), unit="patient", disable=not options.progress)
     with bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -208,66 +209,42 @@ class PatientReader:
         return patches[copies], masked[copies]
 
 
-@dataclass(frozen=True)
-class GeneFetcher:
-    """Reads the RNA of patients."""
-
-    reader: PatientReader
-
-    def __call__(self, plan: StepPlan) -> GeneBatch:
-        genes, _ = self.reader.genes(plan.case_ids)
-        return GeneBatch(plan.case_ids, self.reader.labels(plan.case_ids), genes)
+# A stage reads the batch of a step by one of these, with all arguments but the last fixed by
+# functools.partial, which other processes can unpickle.
 
 
-@dataclass(frozen=True)
-class WindowFetcher:
-    """Reads a masked window of ``length`` patches of each patient."""
-
-    reader: PatientReader
-    length: int
-    mask_ratio: float
-
-    def __call__(self, plan: StepPlan) -> WindowBatch:
-        reader, cases = self.reader, plan.case_ids
-        drawn = [
-            reader.window(case, self.length, self.mask_ratio, rng)
-            for case, rng in zip(cases, plan.rngs(), strict=True)
-        ]
-        patches, masked = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        genes, has_genes = reader.genes(cases)
-        rna = Presence.of(has_genes)
-        return WindowBatch(cases, reader.labels(cases), genes, rna, patches, masked)
+def read_genes(reader: PatientReader, plan: StepPlan) -> GeneBatch:
+    """RNA of patients who have it."""
+    genes, _ = reader.genes(plan.case_ids)
+    return GeneBatch(plan.case_ids, reader.labels(plan.case_ids), genes)
 
 
-@dataclass(frozen=True)
-class ViewFetcher:
-    """Reads ``count`` windows of ``length`` patches of each patient."""
-
-    reader: PatientReader
-    length: int
-    count: int
-
-    def __call__(self, plan: StepPlan) -> ViewBatch:
-        reader, cases = self.reader, plan.case_ids
-        drawn = [
-            torch.stack([reader.window(case, self.length, 0.0, rng)[0] for _ in range(self.count)])
-            for case, rng in zip(cases, plan.rngs(), strict=True)
-        ]
-        genes, _ = reader.genes(cases)
-        return ViewBatch(cases, reader.labels(cases), genes, torch.stack(drawn))
+def read_windows(
+    reader: PatientReader, length: int, mask_ratio: float, plan: StepPlan
+) -> WindowBatch:
+    """A masked window of ``length`` patches of each patient."""
+    cases = plan.case_ids
+    windows = map(reader.window, cases, repeat(length), repeat(mask_ratio), plan.rngs())
+    patches, masked = (torch.stack(parts) for parts in zip(*windows, strict=True))
+    genes, has_genes = reader.genes(cases)
+    return WindowBatch(cases, reader.labels(cases), genes, Presence.of(has_genes), patches, masked)
 
 
-@dataclass(frozen=True)
-class PatientFetcher:
-    """Reads whole patients, and hides one modality of some of those who have both."""
+def read_views(reader: PatientReader, length: int, count: int, plan: StepPlan) -> ViewBatch:
+    """``count`` windows of ``length`` patches of each patient."""
+    cases = plan.case_ids
+    views = [
+        torch.stack([reader.window(case, length, 0.0, rng)[0] for _ in range(count)])
+        for case, rng in zip(cases, plan.rngs(), strict=True)
+    ]
+    return ViewBatch(cases, reader.labels(cases), reader.genes(cases)[0], torch.stack(views))
 
-    reader: PatientReader
-    modality_dropout: float = 0.0
 
-    def __call__(self, plan: StepPlan) -> PatientBatch:
-        hide, chance = None, self.modality_dropout
-        if chance:
-            shares = [1 - chance, chance / 2, chance / 2]
-            hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
-        inputs = self.reader.inputs(plan.case_ids, hide)
-        return PatientBatch(plan.case_ids, self.reader.labels(plan.case_ids), inputs)
+def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan) -> PatientBatch:
+    """Whole patients; hides one modality of some of those who have both."""
+    hide = None
+    if modality_dropout:
+        shares = [1 - modality_dropout, modality_dropout / 2, modality_dropout / 2]
+        hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
+    inputs = reader.inputs(plan.case_ids, hide)
+    return PatientBatch(plan.case_ids, reader.labels(plan.case_ids), inputs)

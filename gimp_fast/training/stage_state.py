@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -82,13 +82,8 @@ class StageState:
         if scaler is not None:
             tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
             tensors["scaler.std"] = torch.from_numpy(scaler.std)
-        state = {
-            "stage": self.stage.name,
-            "epoch": progress.epoch,
-            "rows": progress.rows,
-            "best": progress.best,
-        }
-        return tensors, self.provenance | state
+        kept = {name: getattr(progress, name) for name in ("epoch", "rows", "best")}
+        return tensors, self.provenance | {"stage": self.stage.name} | kept
 
     def recent(self, progress: Progress) -> Checkpoint:
         """Everything needed to continue training."""
@@ -100,14 +95,7 @@ class StageState:
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        state |= {
-            "step": progress.step,
-            "totals": progress.totals,
-            "counted": progress.counted,
-            "skipped": progress.skipped,
-            "loss_scale": self.scaler.state_dict(),
-        }
-        return tensors, state
+        return tensors, state | vars(progress) | {"loss_scale": self.scaler.state_dict()}
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Progress:
         """Restore what :meth:`recent` packed."""
@@ -120,12 +108,4 @@ class StageState:
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        return Progress(
-            rows=state["rows"],
-            best=state["best"],
-            epoch=state["epoch"],
-            step=state["step"],
-            totals=dict(state["totals"]),
-            counted=state["counted"],
-            skipped=state["skipped"],
-        )
+        return Progress(**{field.name: state[field.name] for field in fields(Progress)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,13 @@ from gimp_fast.training.distributed import Share
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.sampling import (
     GeneBatch,
-    GeneFetcher,
     PatientBatch,
-    PatientFetcher,
     ViewBatch,
-    ViewFetcher,
     WindowBatch,
-    WindowFetcher,
+    read_genes,
+    read_patients,
+    read_views,
+    read_windows,
 )
 from gimp_fast.training.stage import Stage, StageContext, validated_in_batches
 
@@ -46,7 +47,7 @@ class GenesStage(Stage):
         yield self.classifier
 
     def fetcher(self) -> Callable[[StepPlan], GeneBatch]:
-        return GeneFetcher(self.context.reader)
+        return partial(read_genes, self.context.reader)
 
     def losses(self, batch: GeneBatch, share: Share) -> dict[str, Tensor]:
         genes = batch.genes
@@ -80,7 +81,9 @@ class PretrainStage(Stage):
         yield self.context.model.decoder
 
     def fetcher(self) -> Callable[[StepPlan], WindowBatch]:
-        return WindowFetcher(self.context.reader, self.settings.window, self.settings.mask_ratio)
+        return partial(
+            read_windows, self.context.reader, self.settings.window, self.settings.mask_ratio
+        )
 
     def losses(self, batch: WindowBatch, share: Share) -> dict[str, Tensor]:
         settings = self.settings
@@ -133,7 +136,9 @@ class AlignmentStage(Stage):
         yield from self.context.model.aligned_modules()
 
     def fetcher(self) -> Callable[[StepPlan], ViewBatch]:
-        return ViewFetcher(self.context.reader, self.settings.window, self.context.model.views)
+        return partial(
+            read_views, self.context.reader, self.settings.window, self.context.model.views
+        )
 
     def losses(self, batch: ViewBatch, share: Share) -> dict[str, Tensor]:
         with self.autocast():
@@ -174,7 +179,7 @@ class FinetuneStage(Stage):
         return super().parameters() + self.context.model.loose_parameters()
 
     def fetcher(self) -> Callable[[StepPlan], PatientBatch]:
-        return PatientFetcher(self.context.reader, self.settings.modality_dropout)
+        return partial(read_patients, self.context.reader, self.settings.modality_dropout)
 
     def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
         inputs = batch.inputs

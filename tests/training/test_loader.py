@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from gimp_fast.errors import Fault, FaultError, GimpError
 from gimp_fast.models.inputs import map_tensors
 from gimp_fast.training.loader import BatchLoader, StepPlan, num_batches, plan_epoch
-from gimp_fast.training.sampling import PatientFetcher, PatientReader, WindowBatch, WindowFetcher
+from gimp_fast.training.sampling import PatientReader, WindowBatch, read_patients, read_windows
 from gimp_fast.training.scaling import GeneScaler
 
 CASES = [f"case-{n}" for n in range(17)]
@@ -83,8 +84,8 @@ def tensors_of(batch) -> list[torch.Tensor]:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", ["windows", "patients"])
 def test_reading_processes_give_the_same_batches(reader, cohort, workers, kind):
-    windows = WindowFetcher(reader, 20, 0.5)
-    fetch = windows if kind == "windows" else PatientFetcher(reader, 0.5)
+    windows = partial(read_windows, reader, 20, 0.5)
+    fetch = windows if kind == "windows" else partial(read_patients, reader, 0.5)
     here, there = BatchLoader(fetch), BatchLoader(fetch, workers)
     for epoch in range(2):
         plans = plan_epoch(cohort.case_ids[:12], 4, [0, epoch])
