@@ -81,7 +81,7 @@ def calibration_panel(run: Run) -> Panel:
     name, title = "calibration", "Calibration"
     test = run.predictions.of("test")
     if not len(test):
-        return Panel(name, title, "Left out: predictions.csv holds no test case.")
+        return Panel(name, title, "Left out: predictions.csv has no test case.")
     bins = binned(test.probabilities.max(1), test.hits)
     error, brier = bins.expected_error(), brier_score(test.probabilities, test.label)
     caption = (
