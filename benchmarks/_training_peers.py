@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.ops.packing import Bags
 
 MASK_RATIO = 0.5
 STAGES = ("pretrain", "finetune")
@@ -57,13 +58,13 @@ class Ours(nn.Module):
         self.model = GiMP(setting.config())
 
     def pretrain(self, windows: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
-        losses = self.model.pretrain_losses(windows, masked, labels)
-        return losses.reconstruction + losses.triplet
+        reconstruction, cls_img = self.model.pretrain_parts(windows, masked)
+        mean = reconstruction / (masked.sum() * windows.shape[-1])
+        return mean + triplet_loss(cls_img, labels)
 
     def finetune(self, bags: list[Tensor], labels: Tensor) -> Tensor:
-        lengths = torch.tensor([0, *map(len, bags)]).cumsum(0).int()
         patches = bags[0] if len(bags) == 1 else torch.cat(bags)
-        logits = self.model(patches, lengths.to(patches.device))
+        logits = self.model(patches, Bags.of_lengths(map(len, bags), patches.device))
         return F.cross_entropy(logits.float(), labels)
 
 

@@ -120,7 +120,7 @@ def _fold(name: str, train: Bags, test: Bags, protocol: Protocol) -> dict[str, f
         for which in torch.randperm(len(train.labels)).split(protocol.bags_a_step):
             step = train.pick(which.numpy())
             optimiser.zero_grad()
-            model.loss(step.labels, **step.inputs()).loss.mean().backward()
+            model.loss(step.labels, models.PatientInputs.of(**step.inputs())).loss.mean().backward()
             optimiser.step()
         schedule.step()
         model.eval()

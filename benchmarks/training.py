@@ -86,16 +86,12 @@ def peak_or_reason(
 
 def predicted_mib(setting: Setting, stage: str, lengths: list[int]) -> float:
     """What ``gimp-fast train --dry-run`` says of the step of this package."""
-    from gimp_fast.training.memory import predict_peak_memory
+    from gimp_fast.training.config import TrainConfig
+    from gimp_fast.training.memory import MemoryPredictor
 
-    found = predict_peak_memory(
-        setting.config(),
-        stage=stage,
-        batch_size=len(lengths),
-        length=lengths,
-        precision=setting.dtype,
-        device=setting.device,
-    )
+    config = TrainConfig(modalities="slide", precision=setting.dtype)
+    predictor = MemoryPredictor(config, setting.config(), stage, setting.device)
+    found = predictor(len(lengths), lengths)
     return (found.step + found.gradients) / 2**20
 
 

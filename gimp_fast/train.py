@@ -33,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
         "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume goes on.\n"
-        "Under torchrun, batches are shared by all ranks: batch sizes are those of all together.\n"
+        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume continues.\n"
+        "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
@@ -44,16 +44,16 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--preset",
         metavar="NAME",
-        help="configuration that comes with the package: demo, paper or small (few genes, bags of "
-        "a few hundred rows); default: paper, or demo without --data",
+        help="configuration in the package: demo, paper or small (few genes, bags of a few hundred "
+        "rows); default: paper, or demo without --data",
     )
-    add("--config", type=Path, metavar="YAML", help="fields to change, over the preset")
+    add("--config", type=Path, metavar="YAML", help="file with fields that override the preset")
     add(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one field to change, e.g. --set finetune.lr=3e-4; may be repeated",
+        help="override one field, e.g. --set finetune.lr=3e-4; may be repeated",
     )
     add(
         "--method",
@@ -68,24 +68,24 @@ def build_parser() -> argparse.ArgumentParser:
         "--stages",
         nargs="+",
         choices=("genes", "pretrain", "finetune"),
-        help="run these alone, each after what earlier ones left in --out; default: all",
+        help="run only these, each from what an earlier stage left in --out; default: all",
     )
     add(
         "--resume",
         action="store_true",
-        help="go on with the run in --out after its last checkpoint, with its configuration; "
-        "starts anew if there is none",
+        help="continue the run in --out after its last checkpoint, with its configuration; "
+        "start it if there is none",
     )
     add(
         "--dry-run",
         action="store_true",
-        help="print the model's parameters and the memory that each stage will hold, measured on "
+        help="print the model's parameters and the memory that each stage will need, measured on "
         "small steps; train nothing, write nothing",
     )
     add(
         "--fit",
         metavar="SIZE",
-        help="set pretrain.batch_size to the largest whose predicted memory fits, e.g. 24GB, 8GiB",
+        help="set pretrain.batch_size to the largest that fits into this memory, e.g. 24GB, 8GiB",
     )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -96,9 +96,9 @@ def main(argv: Sequence[str]) -> int | None:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.resume and args.out is None:
-        parser.error("--resume needs --out, the run folder to go on with")
+        parser.error("--resume needs --out, the run folder to continue")
     if args.resume and args.fit and not args.dry_run:
-        parser.error("--fit would change the batches of the run that --resume goes on with")
+        parser.error("--fit would change the batches of the run that --resume continues")
     out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
     # After parsing, so that --help and a wrong option do not wait for torch.
@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> int | None:
         config = _fitted(config, args.fit)
     check_folder(RunFolder(out), config, resume=args.resume)
     if config.data is None and "WORLD_SIZE" in os.environ:
-        raise GimpError("under torchrun, give --data: one process makes the synthetic cohort")
+        raise GimpError("under torchrun, give --data: the synthetic cohort is made by one process")
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
     first = is_first_rank()
     if first:
@@ -149,7 +149,7 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
 
 def _dry_run(config: TrainConfig, budget: str | None) -> None:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory_report import fitted_batch, memory_report
+    from gimp_fast.training.memory import fitted_batch, memory_report
 
     with tempfile.TemporaryDirectory() as folder:
         data = config.data or _synthetic_cohort(Path(folder), config.seed)
@@ -163,14 +163,16 @@ def _dry_run(config: TrainConfig, budget: str | None) -> None:
 
 def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory_report import fitted_batch
+    from gimp_fast.training.memory import fitted_batch
 
     if config.data is None:
-        raise GimpError("--fit needs --data, unless with --dry-run: the cohort to make room for")
+        raise GimpError(
+            "--fit needs --data, the cohort to train on; only --dry-run works without it"
+        )
     if "WORLD_SIZE" in os.environ:
         raise GimpError(
-            "--fit: not under torchrun, where ranks share a batch; find the batch of one with "
-            "--dry-run, and set pretrain.batch_size to it times the ranks"
+            "--fit: does not work under torchrun, where ranks share a batch; find the batch of one "
+            "GPU with --dry-run, and set pretrain.batch_size to it times the number of ranks"
         )
     cohort = open_cohort(config.data)
     batch = fitted_batch(config, cohort, budget)
@@ -187,7 +189,7 @@ def _with_pretrain_batch(config: TrainConfig, batch: int) -> TrainConfig:
 
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:
-    """The embedded cohort, generated and prepared in the run folder, or found there."""
+    """The embedded cohort in the run folder, generated unless it is there."""
     from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
 
     print(
@@ -196,7 +198,7 @@ def _synthetic_cohort(out: Path, seed: int) -> Path:
     )
     folder = out / SYNTHETIC_FOLDER
     if not (folder / "cohort" / "cohort.json").exists():
-        # What an interrupted run left of it is generated again; it holds nothing else.
+        # An interrupted run may have left part of it; the folder holds nothing else.
         shutil.rmtree(folder, ignore_errors=True)
         prepare_synthetic(folder, SyntheticConfig(seed=seed))
     return folder / "cohort"

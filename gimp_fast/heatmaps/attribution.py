@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gimp_fast.errors import GimpError
 from gimp_fast.heatmaps.options import GRADIENT, ROLLOUT
 from gimp_fast.heatmaps.protocols import ExplainedModel
-from gimp_fast.models import PatientModel
+from gimp_fast.models import PatientInputs, PatientModel
 from gimp_fast.nn import (
     GeneAttention,
     GeneAttentionProbe,
@@ -66,7 +66,7 @@ def describe(trained: ExplainedModel, how: str) -> str:
 
 def attribute(
     trained: ExplainedModel,
-    inputs: Mapping[str, Tensor | None],
+    inputs: PatientInputs,
     how: str = ROLLOUT,
     *,
     give_up_patches: bool = False,
@@ -77,8 +77,7 @@ def attribute(
 
     Args:
         trained: the model.
-        inputs: of its ``forward`` for one patient, on its device; see
-            :class:`gimp_fast.models.PatientModel`.
+        inputs: one patient, on its device.
         how: one of ``ATTRIBUTIONS``. ``"rollout"`` and ``"attention-of-last-layer"`` are the
             pooling's attention for a model that pools.
         give_up_patches: free the memory of the patches as soon as a model of Nyström layers has
@@ -87,18 +86,18 @@ def attribute(
     Raises:
         GimpError: the model has no such attribution.
     """
-    inputs, model = dict(inputs), trained.model
-    patches, genes = inputs.get("patches"), inputs.get("genes")
+    model, patches = trained.model, inputs.patches
     length = 0 if patches is None else len(patches)
     has_slide = length > 0
     if has_slide:
         describe(trained, how)  # for its error
-    has_genes = genes is not None and bool(inputs["has_genes"].any())
+    has_genes = inputs.present_genes is not None
     sources: dict[str, Tensor] = {}
     if has_genes:
-        sources["genes"] = inputs["genes"] = genes.detach().requires_grad_()
+        sources["genes"] = inputs.genes.detach().requires_grad_()
     if has_slide and how == GRADIENT:
-        sources["patches"] = inputs["patches"] = patches.detach().requires_grad_()
+        sources["patches"] = patches.detach().requires_grad_()
+    inputs = replace(inputs, **sources)
     with ExitStack() as stack:
         layers = nystrom_layers(model) if has_slide and how != GRADIENT else []
         tokens = stack.enter_context(layer_inputs(layers))
@@ -107,7 +106,7 @@ def attribute(
         encoder = only_module(model, GroupMSA) if has_genes else None
         probe = stack.enter_context(GeneAttentionProbe(encoder)) if encoder else None
         stack.enter_context(torch.set_grad_enabled(bool(sources)))
-        logits = model(**inputs)[0].float()
+        logits = model(inputs)[0].float()
         saliency = _gradient_times_input(logits, sources)
     weights = saliency.get("patches")
     if has_slide and how != GRADIENT:
@@ -115,7 +114,7 @@ def attribute(
             weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
             weights = _fold(weights, length)
         else:
-            weights = _pooling(model, patches, inputs["cu_seqlens"], int(logits.argmax()))
+            weights = _pooling(model, inputs, int(logits.argmax()))
     return Attribution(
         probabilities=_numpy(logits.detach().softmax(-1)),
         patches=None if weights is None else _numpy(weights),
@@ -161,9 +160,9 @@ def _fold(weights: Tensor, length: int) -> Tensor:
 
 
 @torch.no_grad()
-def _pooling(model: PatientModel, patches: Tensor, cu_seqlens: Tensor, predicted: int) -> Tensor:
+def _pooling(model: PatientModel, inputs: PatientInputs, predicted: int) -> Tensor:
     """Attention of the pooling, (T,); of the predicted class where each class has its own."""
-    attention = model.attention(patches, cu_seqlens)
+    attention = model.attention(inputs)
     return attention[:, predicted if attention.shape[1] > 1 else 0]
 
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import numpy as np
 import torch
 import xxhash
-from torch import Tensor
 
 from gimp_fast import __version__
 from gimp_fast.data import Cohort
@@ -23,6 +22,8 @@ from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder, SlideImage
+from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.ops.packing import Bags
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
@@ -148,7 +149,7 @@ class _Maker:
             raise GimpError(f"patient '{case}' has nothing that the model reads")
         inputs = self._inputs(case)
         found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
-        expression = None if inputs["genes"] is None else inputs["genes"][0].cpu().numpy()
+        expression = None if inputs.genes is None else inputs.genes[0].cpu().numpy()
         del inputs  # up to hundreds of megabytes, which drawing does not need
         maps = PatientMaps(self.trained, self.cohort, bag, case, found, self.attribution)
         for slide in todo:
@@ -187,30 +188,24 @@ class _Maker:
         write_json(file, record, indent=1)
         return record
 
-    def _inputs(self, case: str) -> dict[str, Tensor | None]:
-        """Of the model's forward, for one patient, on its device."""
+    def _inputs(self, case: str) -> PatientInputs:
+        """One patient, on the model's device."""
         trained, cohort = self.trained, self.cohort
         has_slide = trained.uses_slides and cohort.has_slides(case)
         has_genes = trained.uses_genes and cohort.has_expression(case)
-        patches = bounds = genes = None
-        if has_slide:
-            patches = cohort.bag(case).tensor().to(trained.device).float()
-            bounds = torch.tensor([0, len(patches)], dtype=torch.int32)
-        elif trained.uses_slides:
-            patches, bounds = torch.empty(0, trained.feature_dim), torch.zeros(1, dtype=torch.int32)
+        patches = bags = genes = None
+        if trained.uses_slides:
+            patches = torch.empty(0, trained.feature_dim)
+            if has_slide:
+                patches = cohort.bag(case).tensor()
+            bags = Bags.of_lengths([len(patches)] if has_slide else [])
         if trained.uses_genes:
             genes = torch.zeros(1, len(trained.gene_ids))
             if has_genes:
                 values = cohort.expression([case])[:, self.columns]
                 genes = torch.from_numpy(trained.scaler(values))
-        inputs = {
-            "patches": patches,
-            "cu_seqlens": bounds,
-            "genes": genes,
-            "has_slide": torch.tensor([has_slide]),
-            "has_genes": torch.tensor([has_genes]),
-        }
-        return {k: v if v is None else v.to(trained.device) for k, v in inputs.items()}
+        presence = Presence.of([has_slide]), Presence.of([has_genes])
+        return PatientInputs(patches, bags, genes, *presence).to(trained.device)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Canvas:
         return cls(float(low[0]), float(low[1]), float(scale), int(width), int(height))
 
     def boxes(self, coords: np.ndarray, size: float) -> np.ndarray:
-        """(N, 4) int: first and last-plus-one column, then row, of each patch, one pixel or more."""
+        """(N, 4) int: first and last-plus-one column, then row, of each patch; never empty."""
         corners = np.stack([coords, coords + size], 1) - (self.left, self.top)  # (N, 2, 2)
         pixels = np.round(corners * self.scale).astype(np.int64)
         first = np.clip(pixels[:, 0], 0, (self.width - 1, self.height - 1))

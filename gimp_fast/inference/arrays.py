@@ -13,6 +13,8 @@ from torch import Tensor
 from gimp_fast.data import Cohort
 from gimp_fast.data.rna import find_genes
 from gimp_fast.errors import GimpError
+from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.ops.packing import Bags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +42,8 @@ def model_inputs(
     trained: ModelFacts,
     patches: Sequence[np.ndarray | Tensor | None] | None,
     genes: np.ndarray | pd.DataFrame | None,
-) -> dict[str, Tensor | None]:
-    """Keyword arguments of the model's ``forward``, on its device; see ``TrainedModel.predict``."""
+) -> PatientInputs:
+    """What the model reads, on its device; see ``TrainedModel.predict``."""
     rows = None if genes is None else expression_rows(trained, genes)
     count = len(patches) if patches is not None else 0 if rows is None else len(rows)
     if rows is not None and len(rows) != count:
@@ -54,29 +56,23 @@ def model_inputs(
     bags = [None] * count
     if trained.uses_slides and patches is not None:
         bags = [_bag(trained, place, bag) for place, bag in enumerate(patches)]
-    has_slide = torch.tensor([bag is not None for bag in bags])
-    has_genes, scaled = torch.zeros(count, dtype=torch.bool), None
+    has_slide = [bag is not None for bag in bags]
+    has_genes, scaled = [False] * count, None
     if trained.uses_genes:
         scaled, has_genes = _scaled(trained, rows, count)
-    nothing = torch.nonzero(~(has_slide | has_genes)).flatten().tolist()
+    nothing = [i for i in range(count) if not (has_slide[i] or has_genes[i])]
     if nothing:
         raise GimpError(
             f"patients {_some(nothing)}: found nothing of what the model reads; "
             f"expected {_wanted(trained)}"
         )
-    packed = cu_seqlens = None
+    patches = packed = None
     if trained.uses_slides:
         present = [bag for bag in bags if bag is not None]
-        cu_seqlens = torch.tensor([0, *map(len, present)]).cumsum(0).int()
-        packed = torch.cat([torch.empty(0, trained.feature_dim), *present])
-    inputs = {
-        "patches": packed,
-        "cu_seqlens": cu_seqlens,
-        "genes": scaled,
-        "has_slide": has_slide,
-        "has_genes": has_genes,
-    }
-    return {k: v if v is None else v.to(trained.device) for k, v in inputs.items()}
+        packed = Bags.of_lengths(map(len, present))
+        patches = torch.cat([torch.empty(0, trained.feature_dim), *present])
+    presence = Presence.of(has_slide), Presence.of(has_genes)
+    return PatientInputs(patches, packed, scaled, *presence).to(trained.device)
 
 
 def _bag(trained: ModelFacts, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
@@ -95,14 +91,14 @@ def _bag(trained: ModelFacts, place: int, bag: np.ndarray | Tensor | None) -> Te
     return rows if len(rows) else None
 
 
-def _scaled(trained: ModelFacts, rows: np.ndarray | None, count: int) -> tuple[Tensor, Tensor]:
-    """Scaled expression (B, G), zero where absent, and who has it (B,)."""
+def _scaled(trained: ModelFacts, rows: np.ndarray | None, count: int) -> tuple[Tensor, list[bool]]:
+    """Scaled expression (B, G), zero where absent, and who has it."""
     scaled = torch.zeros(count, len(trained.gene_ids))
     if rows is None:
-        return scaled, torch.zeros(count, dtype=torch.bool)
-    has_genes = torch.from_numpy(~np.isnan(rows).all(1))
-    scaled[has_genes] = torch.from_numpy(trained.scaler(rows[has_genes.numpy()]))
-    return scaled, has_genes
+        return scaled, [False] * count
+    has_genes = ~np.isnan(rows).all(1)
+    scaled[torch.from_numpy(has_genes)] = torch.from_numpy(trained.scaler(rows[has_genes]))
+    return scaled, has_genes.tolist()
 
 
 def expression_rows(trained: ModelFacts, genes: np.ndarray | pd.DataFrame) -> np.ndarray:

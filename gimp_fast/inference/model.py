@@ -13,8 +13,8 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.arrays import cohort_columns, model_inputs
 from gimp_fast.inference.options import PRECISIONS
-from gimp_fast.models import PatientModel, available, build, model_class
-from gimp_fast.models.outputs import outputs_of
+from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class
+from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.scaling import GeneScaler
@@ -136,7 +136,7 @@ class TrainedModel:
             GimpError: shapes that do not fit the model, missing genes, values that are not finite,
                 or a patient without anything that the model reads.
         """
-        return self.outputs(model_inputs(self, patches, genes))[0]
+        return self.outputs(model_inputs(self, patches, genes)).probabilities
 
     def represent(
         self,
@@ -147,14 +147,10 @@ class TrainedModel:
 
         Arguments and errors as :meth:`predict`.
         """
-        return self.outputs(model_inputs(self, patches, genes))[1]
+        return self.outputs(model_inputs(self, patches, genes)).vectors
 
-    def outputs(self, inputs: dict[str, Tensor | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (B, classes) and representations (B, ·), both float32.
-
-        Args:
-            inputs: of the model's ``forward``, on ``device``, genes scaled.
-        """
+    def outputs(self, inputs: PatientInputs) -> Outputs:
+        """What the model makes of inputs on ``device``, genes scaled."""
         return outputs_of(self.model, inputs, self.device, self.precision)
 
     def columns_in(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
@@ -21,9 +20,9 @@ from gimp_fast.inference.cautions import CODES, Caution, cautions_of, codes_of, 
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
-from gimp_fast.training.fetchers import PatientFetcher
+from gimp_fast.models.outputs import Outputs
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
-from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.sampling import PatientBatch, PatientFetcher, PatientReader
 
 _SEEN, _NOTHING = "training-patient", "not-predicted"
 
@@ -91,13 +90,6 @@ class Predictions:
         return beside
 
 
-class _NewPatients(PatientReader):
-    """Reads patients whose labels may be unknown, or unknown to the model."""
-
-    def labels(self, case_ids: Sequence[str]) -> Tensor:
-        return torch.full((len(case_ids),), -1)
-
-
 def predict_cohort(
     models: Sequence[TrainedModel],
     cohort: Cohort,
@@ -162,7 +154,7 @@ def _probabilities(
     scaler = trained.scaler
     if columns is not None:
         scaler = replace(scaler, columns=columns)
-    reader = _NewPatients(cohort, trained.modalities, scaler, cache_gb=0.0)
+    reader = PatientReader(cohort, trained.modalities, scaler, cache_gb=0.0, labelled=False)
     plans = plan_batches(_lengths(trained, cohort, cases), options)
     steps = [StepPlan(n, tuple(cases[i] for i in batch)) for n, batch in enumerate(plans)]
     loader = BatchLoader(PatientFetcher(reader), options.workers, trained.device.type == "cuda")
@@ -170,17 +162,18 @@ def _probabilities(
     bar = tqdm(total=len(cases), unit="patient", disable=not options.progress)
     with bar:
         for batch in ahead_on_device(loader(steps), trained.device):
-            parts.append(_outputs(trained, cohort, batch)[0])
+            parts.append(_outputs(trained, cohort, batch).probabilities)
             bar.update(len(batch.case_ids))
     return np.concatenate(parts)
 
 
-def _outputs(trained: TrainedModel, cohort: Cohort, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+def _outputs(trained: TrainedModel, cohort: Cohort, batch: PatientBatch) -> Outputs:
     named = ", ".join(batch.case_ids[:5]) + (" …" if len(batch.case_ids) > 5 else "")
     try:
-        return trained.outputs(batch.inputs())
+        return trained.outputs(batch.inputs)
     except torch.OutOfMemoryError as error:
-        size = 0 if batch.patches is None else len(batch.patches)
+        patches = batch.inputs.patches
+        size = 0 if patches is None else len(patches)
         raise GimpError(
             f"{cohort.path}: out of memory on a batch of {size} patches (patients {named}); try a "
             "smaller --max-patches or --batch-size, or --device cpu"

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from gimp_fast.models.abmil import ABMIL
-from gimp_fast.models.base import Modalities, ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.models.base import (
+    Modalities,
+    ModelSettings,
+    Outcome,
+    PatientModel,
+    Representation,
+    Sizes,
+)
 from gimp_fast.models.biovil import BioViL
 from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
+from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.models.mcat import MCAT
 from gimp_fast.models.mean_pool import MeanPool
 from gimp_fast.models.mgca import MGCA
@@ -45,7 +53,10 @@ __all__ = [
     "Modalities",
     "ModelSettings",
     "Outcome",
+    "PatientInputs",
     "PatientModel",
+    "Presence",
+    "Representation",
     "Sizes",
     "available",
     "build",

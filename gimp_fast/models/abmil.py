@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import AttentionPooling
 
 
@@ -45,14 +46,14 @@ class ABMIL(PatientModel):
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
         self.head = nn.Linear(config.dim, config.num_classes)
 
-    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the attention-weighted mean of each bag."""
-        pooled, _ = self.pool(self.embed(patches), cu_seqlens)
+        pooled, _ = self.pool(self.embed(inputs.patches), inputs.bags)
         return pooled[:, 0]
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)
 
-    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1) of each patch; sums to one over a bag."""
-        return self.pool(self.embed(patches), cu_seqlens)[1]
+        return self.pool(self.embed(inputs.patches), inputs.bags)[1]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn.group_msa import check_gene_sets
+from gimp_fast.targets import classification
 
 Modalities = Literal["both", "slide", "rna"]
 
@@ -48,7 +49,25 @@ class Sizes(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """What a model classifies, and what it saw of each patient.
+
+    Attributes:
+        vectors: (B, ·), all that :meth:`PatientModel.classify` needs.
+        slide, rna: who had which modality.
+    """
+
+    vectors: Tensor
+    slide: Presence
+    rna: Presence
+
+    @classmethod
+    def of(cls, vectors: Tensor, inputs: PatientInputs) -> Representation:
+        return cls(vectors, inputs.slide, inputs.rna)
+
+
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """Of one supervised step.
 
@@ -64,13 +83,8 @@ class Outcome:
 class PatientModel(nn.Module, ABC):
     """Slides and RNA of patients -> classes.
 
-    Inputs are the same for all models, and one that has no use for a modality leaves it unread:
-
-    - ``patches``: (T, C) packed patches of the patients that have any.
-    - ``cu_seqlens``: (bags + 1,) their bounds.
-    - ``genes``: (B, G) scaled expression; rows of patients without RNA are not read.
-    - ``has_slide``: (B,) bool, True = present; all, if not given. Its True rows are the bags.
-    - ``has_genes``: (B,) bool, True = present; all, if not given.
+    All models take the same :class:`PatientInputs`; one that has no use for a modality leaves it
+    unread.
 
     Attributes:
         settings_class: what a user chooses.
@@ -92,38 +106,55 @@ class PatientModel(nn.Module, ABC):
         self.config = config
 
     @abstractmethod
-    def represent(
-        self,
-        patches: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        genes: Tensor | None = None,
-        *,
-        has_slide: Tensor | None = None,
-        has_genes: Tensor | None = None,
-    ) -> Tensor:
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, ·), all that :meth:`classify` needs of each patient."""
 
     @abstractmethod
-    def classify(self, representation: Tensor) -> Tensor:
+    def classify(self, representation: Representation) -> Tensor:
         """Logits (B, classes) of what :meth:`represent` gave."""
 
-    def forward(self, *args, **kwargs) -> Tensor:
-        """Logits (B, classes); arguments as :meth:`represent`."""
-        return self.classify(self.represent(*args, **kwargs))
+    def represent(self, inputs: PatientInputs) -> Representation:
+        """The vectors of patients, and which modalities they come from."""
+        return Representation.of(self.vectors(inputs), inputs)
 
-    def predict(self, *args, **kwargs) -> Tensor:
-        """Class probabilities (B, classes); arguments as :meth:`represent`."""
-        return self.forward(*args, **kwargs).float().softmax(-1)
-
-    def loss(self, labels: Tensor, **inputs) -> Outcome:
-        """Cross-entropy of each patient, and what a model adds to it.
+    def forward(self, *inputs, **fields) -> Tensor:
+        """Logits (B, classes).
 
         Args:
-            labels: (B,) classes.
-            inputs: as :meth:`represent`.
+            inputs: :class:`PatientInputs`, or what :meth:`PatientInputs.of` makes them from, e.g.
+                ``model(patches=patches, genes=genes)``.
         """
-        logits = self.forward(**inputs).float()
-        return Outcome(logits, F.cross_entropy(logits, labels, reduction="none"))
+        if inputs and isinstance(inputs[0], PatientInputs):
+            return self.classify(self.represent(inputs[0]))
+        made = PatientInputs.of(*inputs, **fields)
+        if getattr(self.config, "modalities", self.reads[0]) == "both":
+            for name, absent, flags in (
+                ("patches", made.patches is None, "has_slide"),
+                ("genes", made.genes is None, "has_genes"),
+            ):
+                if absent and fields.get(flags) is None:
+                    raise ValueError(
+                        f"found no {name}, and no patient marked as lacking them by {flags}; the "
+                        "model reads slides and RNA"
+                    )
+        return self.classify(self.represent(made))
+
+    def predict(self, *inputs, **fields) -> Tensor:
+        """Class probabilities (B, classes); arguments as :meth:`forward`."""
+        return self.forward(*inputs, **fields).float().softmax(-1)
+
+    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
+        """Cross-entropy of each patient, and what a model adds to it; labels are (B,) classes."""
+        logits = self.forward(inputs).float()
+        return Outcome(logits, classification.loss(logits, labels))
+
+    def gene_classifier(self) -> nn.Module:
+        """(B, G) -> logits: what the genes stage trains of a model with ``supervised_genes``."""
+        raise NotImplementedError
+
+    def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
+        """Choose what validation patients decide, if anything; True if predictions may change."""
+        return False
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         """Modules that fine-tuning trains.
@@ -136,41 +167,6 @@ class PatientModel(nn.Module, ABC):
     def loose_parameters(self) -> list[nn.Parameter]:
         """Parameters that fine-tuning trains beside those of ``finetuned_modules``."""
         return []
-
-
-def fill_absent(rows: Tensor | None, present: Tensor | None, token: Tensor) -> Tensor:
-    """(present rows, d) -> (B, d), with the token in the rows of patients without the modality.
-
-    Args:
-        rows: of the patients who have the modality; None if nobody has.
-        present: (B,) bool, True = present; None if everybody has.
-        token: (d,) learned, for the others.
-
-    Raises:
-        ValueError: neither rows nor who lacks them.
-    """
-    if present is None:
-        if rows is None:
-            raise ValueError("no bag and no expression profile was given, and none marked absent")
-        return rows
-    if rows is None:
-        return token.expand(len(present), -1)
-    filled = token.to(rows.dtype).expand(len(present), -1).clone()
-    filled[present] = rows
-    return filled
-
-
-def present_rows(genes: Tensor | None, has_genes: Tensor | None) -> Tensor | None:
-    """Rows of the patients who have RNA, (present, G); None if nobody has."""
-    if genes is None:
-        return None
-    rows = genes if has_genes is None else genes[has_genes]
-    return rows if len(rows) else None
-
-
-def has_bags(patches: Tensor | None, cu_seqlens: Tensor | None) -> bool:
-    """Whether any patient has a slide."""
-    return patches is not None and len(cu_seqlens) > 1
 
 
 def absent_token(dim: int) -> nn.Parameter:

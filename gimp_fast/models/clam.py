@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import AttentionPooling
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags
+from gimp_fast.targets import classification
 
 
 class CLAMSettings(ModelSettings):
@@ -66,41 +67,40 @@ class CLAMSB(PatientModel):
     def _branches(self) -> int:
         return 1
 
-    def _pool(self, patches: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pool(self, inputs: PatientInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded patches (T, d), attention (T, branches), pooled (B, branches · d)."""
-        rows = self.embed(patches)
-        pooled, attention = self.pool(rows, cu_seqlens)
+        rows = self.embed(inputs.patches)
+        pooled, attention = self.pool(rows, inputs.bags)
         return rows, attention, pooled.flatten(1)
 
-    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, branches · d): the attention-weighted mean of each bag, of each branch."""
-        return self._pool(patches, cu_seqlens)[2]
+        return self._pool(inputs)[2]
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)
 
-    def loss(self, labels: Tensor, *, patches: Tensor, cu_seqlens: Tensor, **unread) -> Outcome:
+    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Cross-entropy of the bag and of its extreme instances, weighted."""
-        rows, attention, pooled = self._pool(patches, cu_seqlens)
-        logits = self.classify(pooled).float()
-        of_bag = F.cross_entropy(logits, labels, reduction="none")
-        of_instances = self._instance_losses(rows, attention, cu_seqlens, labels.tolist())
+        rows, attention, pooled = self._pool(inputs)
+        logits = self.classify(Representation.of(pooled, inputs)).float()
+        of_bag = classification.loss(logits, labels)
+        of_instances = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
         weight = self.config.bag_weight
         return Outcome(logits, weight * of_bag + (1 - weight) * of_instances)
 
     def _instance_losses(
-        self, rows: Tensor, attention: Tensor, cu_seqlens: Tensor, labels: list[int]
+        self, rows: Tensor, attention: Tensor, bags: Bags, labels: list[int]
     ) -> Tensor:
         """(B,) of each bag, all in one pass: many small ones would cost more than the bags."""
-        bounds = bag_bounds(cu_seqlens, len(rows))
         picks = [
             self._picks(attention[start:stop].detach(), start, label)
-            for (start, stop), label in zip(bounds, labels, strict=True)
+            for (start, stop), label in zip(bags.spans, labels, strict=True)
         ]
         chosen, classes, targets, weights = map(torch.cat, zip(*picks, strict=True))  # (P,) each
         out_in = self.instances(rows[chosen]).unflatten(1, (-1, 2))  # (P, K, 2)
         out_in = out_in[torch.arange(len(chosen), device=rows.device), classes].float()
-        losses = weights * F.cross_entropy(out_in, targets, reduction="none")
+        losses = weights * classification.loss(out_in, targets)
         parts = losses.split([len(pick[0]) for pick in picks])
         return torch.stack([part.sum() for part in parts])
 
@@ -130,9 +130,9 @@ class CLAMSB(PatientModel):
             weights = weights / num_classes
         return torch.cat([most, least]) + start, classes, targets, weights
 
-    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, branches) of each patch; sums to one over a bag."""
-        return self._pool(patches, cu_seqlens)[1]
+        return self._pool(inputs)[1]
 
 
 class CLAMMB(CLAMSB):
@@ -146,6 +146,6 @@ class CLAMMB(CLAMSB):
     def _branches(self) -> int:
         return self.config.num_classes
 
-    def classify(self, representation: Tensor) -> Tensor:
-        pooled = representation.unflatten(1, (self._branches(), -1))  # (B, K, d)
+    def classify(self, representation: Representation) -> Tensor:
+        pooled = representation.vectors.unflatten(1, (self._branches(), -1))  # (B, K, d)
         return (pooled * self.head.weight).sum(-1) + self.head.bias

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags
+from gimp_fast.targets import classification
 
 
 class DSMILSettings(ModelSettings):
@@ -57,46 +58,47 @@ class DSMIL(PatientModel):
         # The paper's convolution is as long as its input: one position, a linear map of (K, C).
         self.head = nn.Linear(classes * channels, classes)
 
-    def _streams(self, patches: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    def _streams(self, patches: Tensor, bags: Bags) -> tuple[Tensor, Tensor]:
         """Logits of the critical instances (B, K), and attention (T, K)."""
         scores = self.instances(patches)  # (T, K)
-        bounds = bag_bounds(cu_seqlens, len(patches))
-        bags = split_bags(scores, cu_seqlens)
         critical = torch.stack(
-            [bag.argmax(0) + start for bag, (start, _) in zip(bags, bounds, strict=True)]
+            [
+                bag.argmax(0) + start
+                for bag, (start, _) in zip(split_bags(scores, bags), bags.spans, strict=True)
+            ]
         )  # (B, K)
         queries = self.query(patches)  # (T, D)
         similar = [
             rows @ queries[chosen].T
-            for rows, chosen in zip(split_bags(queries, cu_seqlens), critical, strict=True)
+            for rows, chosen in zip(split_bags(queries, bags), critical, strict=True)
         ]
         scale = queries.shape[1] ** -0.5
-        attention = attention_of_bags(torch.cat(similar) * scale, cu_seqlens)
+        attention = attention_of_bags(torch.cat(similar) * scale, bags)
         return scores.gather(0, critical), attention
 
-    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, K + K·C): logits of the critical instances, and an embedding of the bag a class."""
-        largest, attention = self._streams(patches, cu_seqlens)
-        embeddings = weighted_sums(attention, patches, cu_seqlens)  # (B, K, C)
+        largest, attention = self._streams(inputs.patches, inputs.bags)
+        embeddings = weighted_sums(attention, inputs.patches, inputs.bags)  # (B, K, C)
         return torch.cat([largest, embeddings.flatten(1)], dim=1)
 
-    def _logits(self, representation: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(B, classes) of the critical instances and of the bag."""
         classes = self.config.num_classes
-        return representation[:, :classes], self.head(representation[:, classes:])
+        return vectors[:, :classes], self.head(vectors[:, classes:])
 
-    def classify(self, representation: Tensor) -> Tensor:
-        largest, bag = self._logits(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        largest, bag = self._logits(representation.vectors)
         return (largest + bag) / 2
 
-    def loss(self, labels: Tensor, **inputs) -> Outcome:
+    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Cross-entropy of both streams, weighted."""
-        largest, bag = (logits.float() for logits in self._logits(self.represent(**inputs)))
+        largest, bag = (logits.float() for logits in self._logits(self.vectors(inputs)))
         weight = self.config.bag_weight
-        of_bag = F.cross_entropy(bag, labels, reduction="none")
-        of_instance = F.cross_entropy(largest, labels, reduction="none")
+        of_bag = classification.loss(bag, labels)
+        of_instance = classification.loss(largest, labels)
         return Outcome((largest + bag) / 2, weight * of_bag + (1 - weight) * of_instance)
 
-    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, K) of each patch for each class; sums to one over a bag."""
-        return self._streams(patches, cu_seqlens)[1]
+        return self._streams(inputs.patches, inputs.bags)[1]

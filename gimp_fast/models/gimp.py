@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,17 +10,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.losses import triplet_loss
 from gimp_fast.models.base import (
     Modalities,
     ModelSettings,
     PatientModel,
+    Representation,
     Sizes,
     absent_token,
-    fill_absent,
-    has_bags,
-    present_rows,
 )
+from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
 from gimp_fast.nn.snn import SNNEncoder
 
@@ -100,14 +97,6 @@ class GiMPConfig(GiMPSettings, Sizes):
         return fragments, groups
 
 
-@dataclass(frozen=True)
-class PretrainLosses:
-    """Scalars of one pre-training step."""
-
-    reconstruction: Tensor
-    triplet: Tensor
-
-
 class GiMP(PatientModel):
     """Slides and RNA of a patient -> class (GiMP, Jin et al., MICCAI 2023).
 
@@ -159,49 +148,50 @@ class GiMP(PatientModel):
             self.gene_head = nn.Linear(config.dim, config.num_classes)
             self.register_buffer("fusion_weight", torch.ones(()))
 
-    def represent(
-        self,
-        patches: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        genes: Tensor | None = None,
-        *,
-        has_slide: Tensor | None = None,
-        has_genes: Tensor | None = None,
-    ) -> Tensor:
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """CLS_pat of each patient, (B, 2d), or (B, d) for a model of one modality."""
         parts = []
         if self.aggregator is not None:
             cls_img = None
-            if has_bags(patches, cu_seqlens):
-                cls_img, _ = self.aggregator(patches, cu_seqlens=cu_seqlens, keep="none")
-            parts.append(fill_absent(cls_img, has_slide, self.absent_slide))
+            if inputs.has_bags:
+                cls_img, _ = self.aggregator(inputs.patches, cu_seqlens=inputs.bags, keep="none")
+            parts.append(inputs.slide.fill(cls_img, self.absent_slide))
         if self.gene_encoder is not None:
-            parts.append(fill_absent(self._cls_ge(genes, has_genes), has_genes, self.absent_genes))
+            parts.append(self._cls_ge(inputs.present_genes, inputs.rna))
         return torch.cat(parts, dim=-1)
 
-    def _cls_ge(self, genes: Tensor, has_genes: Tensor | None) -> Tensor | None:
-        """CLS_ge of the patients that have RNA, (present, d); None if nobody has."""
-        rows = present_rows(genes, has_genes)
-        return None if rows is None else self.gene_encoder(rows)
+    def _cls_ge(self, genes: Tensor | None, rna: Presence) -> Tensor:
+        """CLS_ge (B, d), the learned token for patients without RNA; genes are (present, G)."""
+        encoded = None if genes is None else self.gene_encoder(genes)
+        return rna.fill(encoded, self.absent_genes)
 
-    def classify(self, representation: Tensor) -> Tensor:
-        fused = self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        vectors = representation.vectors
+        fused = self.head(vectors)
         if self.gene_head is None or self.head.training:
             return fused
-        cls_ge = representation[:, self.config.dim :]
-        # The token of absent genes may have been rounded to half precision on its way.
-        absent = torch.isclose(cls_ge.float(), self.absent_genes.float(), rtol=1e-2, atol=1e-4)
-        weight = torch.where(absent.all(-1, keepdim=True), 1.0, self.fusion_weight)
-        return torch.lerp(self.gene_head(cls_ge).float(), fused.float(), weight)
+        weight = torch.where(representation.rna.mask[:, None], self.fusion_weight, 1.0)
+        of_genes = self.gene_head(vectors[:, self.config.dim :])
+        return torch.lerp(of_genes.float(), fused.float(), weight)
+
+    def gene_classifier(self) -> GeneClassifier:
+        """The gene encoder under a linear head, which is the model's own with validated fusion."""
+        classifier = GeneClassifier(self.gene_encoder, self.config.dim, self.config.num_classes)
+        if self.gene_head is not None:
+            classifier.head = self.gene_head
+        return classifier
 
     @torch.no_grad()
-    def fit_fusion(self, representations: Tensor, labels: Tensor) -> None:
-        """Choose w of 0, 0.1 … 1 by the cross-entropy of validation patients, (B, 2d) and (B,)."""
+    def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
+        """Choose w of 0, 0.1 … 1 by the cross-entropy of validation patients."""
+        if self.gene_head is None:
+            return False
         losses = []
         for step in range(11):
             self.fusion_weight.fill_(step / 10)
-            losses.append(F.cross_entropy(self.classify(representations), labels).item())
+            losses.append(F.cross_entropy(self.classify(representation), labels).item())
         self.fusion_weight.fill_(losses.index(min(losses)) / 10)
+        return True
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         yield self.head
@@ -219,9 +209,7 @@ class GiMP(PatientModel):
         windows: Tensor,
         masked: Tensor,
         genes: Tensor | None = None,
-        *,
-        has_genes: Tensor | None = None,
-        reduction: Literal["mean", "sum"] = "sum",
+        rna: Presence | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reconstruction loss of masked windows, and CLS_pat, of which triplets are mined.
 
@@ -232,50 +220,19 @@ class GiMP(PatientModel):
             windows: (B, L, C) contiguous patch windows.
             masked: (B, L) bool, True = masked.
             genes: (B, G) scaled expression, for a model that has the gene encoder.
-            has_genes: (B,) bool, True = present.
-            reduction: ``"sum"`` is eq. 3, ``"mean"`` its mean over the counted elements.
+            rna: who has RNA; None for everybody.
 
         Returns:
-            The loss, and (B, 2d), or (B, d) for a model of slides alone.
+            The sum of eq. 3, and (B, 2d), or (B, d) for a model of slides alone.
         """
         cls_img, tokens = self.aggregator(windows, masked=masked, keep="masked")
-        reconstruction = self.decoder.reconstruction_loss(
-            tokens, windows, masked, reduction=reduction
-        )
+        reconstruction = self.decoder.reconstruction_loss(tokens, windows, masked, reduction="sum")
         parts = [cls_img]
         if self.gene_encoder is not None:
+            rna = rna or Presence.of([True] * len(windows), windows.device)
             with torch.no_grad():
-                cls_ge = self._cls_ge(genes, has_genes)
-            parts.append(fill_absent(cls_ge, has_genes, self.absent_genes))
+                parts.append(self._cls_ge(rna.rows_of(genes) if rna.count else None, rna))
         return reconstruction, torch.cat(parts, dim=-1)
-
-    def pretrain_losses(
-        self,
-        windows: Tensor,
-        masked: Tensor,
-        labels: Tensor,
-        genes: Tensor | None = None,
-        *,
-        has_genes: Tensor | None = None,
-        reduction: Literal["mean", "sum"] = "mean",
-        margin: float = 0.8,
-        mining: Literal["hard", "all"] = "hard",
-        normalize: bool = False,
-    ) -> PretrainLosses:
-        """Masked patch modelling and gene-induced triplet learning (GiMP section 2.3, eq. 3 and 4).
-
-        Args:
-            windows, masked, genes, has_genes: as in :meth:`pretrain_parts`.
-            labels: (B,) classes.
-            reduction: of the reconstruction loss: ``"sum"`` is eq. 3, ``"mean"`` its mean over the
-                counted elements, which does not swamp the triplet term.
-            margin, mining, normalize: as in :func:`gimp_fast.losses.triplet_loss`.
-        """
-        reconstruction, cls_pat = self.pretrain_parts(
-            windows, masked, genes, has_genes=has_genes, reduction=reduction
-        )
-        triplet = triplet_loss(cls_pat, labels, margin=margin, mining=mining, normalize=normalize)
-        return PretrainLosses(reconstruction, triplet)
 
 
 def _gene_encoder(config: GiMPConfig) -> nn.Module:

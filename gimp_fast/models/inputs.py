@@ -60,10 +60,7 @@ class Presence:
         """
         if rows is None:
             return token.expand(len(self), -1)
-        if self.everybody:
-            return rows
-        filled = token.to(rows.dtype).expand(len(self), -1)
-        return filled.index_copy(0, self.index, rows)
+        return token.to(rows.dtype).expand(len(self), -1).index_copy(0, self.index, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +114,8 @@ class PatientInputs:
             bounds = torch.tensor([0, len(patches)]) if cu_seqlens is None else cu_seqlens
             bags = as_bags(bounds, len(patches)).to(patches.device)
         count = next(len(x) for x in (has_slide, has_genes, genes, bags) if x is not None)
+        if genes is not None and len(genes) != count:
+            raise ValueError(f"found genes of {len(genes)} patients; expected {count}")
         slide = _presence(has_slide, count, bags is not None and len(bags) > 0, given.device)
         rna = _presence(has_genes, count, genes is not None, given.device)
         if bags is not None and len(bags) != slide.count:

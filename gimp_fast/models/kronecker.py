@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from gimp_fast.models.base import (
     ModelSettings,
     PatientModel,
+    Representation,
     Sizes,
     absent_token,
-    fill_absent,
-    has_bags,
-    present_rows,
 )
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
 from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.nn.snn import SNNEncoder
@@ -84,24 +83,22 @@ class KroneckerModel(PatientModel):
         )
         self.head = nn.Linear(config.fusion_dim, config.num_classes)
 
-    def represent(
-        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
-    ):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, fusion_dim): both modalities, fused."""
         slide = rna = None
-        if has_bags(patches, cu_seqlens):
-            slide = self.project(self.pool(self.embed(patches), cu_seqlens)[0][:, 0])
-        rows = present_rows(genes, has_genes)
-        if rows is not None:
-            rna = self.gene_encoder(rows)
+        if inputs.has_bags:
+            pooled = self.pool(self.embed(inputs.patches), inputs.bags)[0]
+            slide = self.project(pooled[:, 0])
+        genes = inputs.present_genes
+        if genes is not None:
+            rna = self.gene_encoder(genes)
         return self.fusion(
-            fill_absent(slide, has_slide, self.absent_slide),
-            fill_absent(rna, has_genes, self.absent_genes),
+            inputs.slide.fill(slide, self.absent_slide), inputs.rna.fill(rna, self.absent_genes)
         )
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)
 
-    def attention(self, patches: Tensor, cu_seqlens: Tensor) -> Tensor:
+    def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1) of each patch; sums to one over a bag."""
-        return self.pool(self.embed(patches), cu_seqlens)[1]
+        return self.pool(self.embed(inputs.patches), inputs.bags)[1]

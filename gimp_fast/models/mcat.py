@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from gimp_fast.models.base import (
     ModelSettings,
     PatientModel,
+    Representation,
     Sizes,
     absent_token,
-    fill_absent,
-    has_bags,
-    present_rows,
 )
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.co_attention import CoAttention
 from gimp_fast.nn.pooling import AttentionScores
 from gimp_fast.nn.snn import SNNEncoder
@@ -131,64 +130,42 @@ class MCAT(PatientModel):
         )
         self.head = nn.Linear(config.dim, config.num_classes)
 
-    def represent(
-        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
-    ):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): both modalities, fused."""
-        groups = self._groups(genes, has_genes)  # (B, K, d)
+        groups = self._groups(inputs)  # (B, K, d)
         attended = None
-        if has_bags(patches, cu_seqlens):
-            queries = groups if has_slide is None else groups[has_slide]
-            attended, _ = self.co_attention(queries, self.embed(patches), cu_seqlens)
+        if inputs.has_bags:
+            queries = inputs.slide.rows_of(groups)
+            attended, _ = self.co_attention(queries, self.embed(inputs.patches), inputs.bags)
             attended = attended.flatten(1)
-        attended = fill_absent(attended, has_slide, self.absent_slide).unflatten(1, (-1, self._dim))
+        attended = self._in_groups(inputs.slide.fill(attended, self.absent_slide))
         pooled = [self.pool_slide(attended), self.pool_genes(groups)]
         return self.fusion(torch.cat(pooled, 1))
 
-    @property
-    def _dim(self) -> int:
-        return self.config.dim
-
-    def _groups(self, genes: Tensor | None, has_genes: Tensor | None) -> Tensor:
+    def _groups(self, inputs: PatientInputs) -> Tensor:
         """(B, K, d), with learned ones for patients without RNA."""
-        rows = present_rows(genes, has_genes)
-        encoded = None if rows is None else self.gene_groups(rows).flatten(1)
-        return fill_absent(encoded, has_genes, self.absent_genes).unflatten(1, (-1, self._dim))
+        genes = inputs.present_genes
+        encoded = None if genes is None else self.gene_groups(genes).flatten(1)
+        return self._in_groups(inputs.rna.fill(encoded, self.absent_genes))
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def _in_groups(self, rows: Tensor) -> Tensor:
+        """(B, K · d) -> (B, K, d)."""
+        return rows.unflatten(1, (-1, self.config.dim))
 
-    def co_attend(
-        self,
-        patches: Tensor,
-        cu_seqlens: Tensor,
-        genes: Tensor | None = None,
-        has_genes: Tensor | None = None,
-    ) -> Tensor:
-        """What each group of genes attends to.
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)
 
-        Args:
-            patches, cu_seqlens: of patients who all have slides.
-            genes: (B, G); without them, the groups of patients without RNA ask.
-            has_genes: (B,) bool, True = present.
+    def co_attend(self, inputs: PatientInputs) -> Tensor:
+        """What each group of genes attends to, (T, K); columns sum to one over a bag.
 
-        Returns:
-            (T, K), columns sum to one over a bag.
+        For patients without RNA, the learned groups ask.
         """
-        if genes is None:
-            has_genes = torch.zeros(len(cu_seqlens) - 1, dtype=torch.bool, device=patches.device)
-        groups = self._groups(genes, has_genes)
-        return self.co_attention(groups, self.embed(patches), cu_seqlens)[1]
+        queries = inputs.slide.rows_of(self._groups(inputs))
+        return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)[1]
 
-    def attention(
-        self,
-        patches: Tensor,
-        cu_seqlens: Tensor,
-        genes: Tensor | None = None,
-        has_genes: Tensor | None = None,
-    ) -> Tensor:
+    def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1) of each patch: the mean of :meth:`co_attend` over the groups."""
-        return self.co_attend(patches, cu_seqlens, genes, has_genes).mean(1, keepdim=True)
+        return self.co_attend(inputs).mean(1, keepdim=True)
 
 
 def _gene_sets(config: MCATConfig) -> list[Tensor]:

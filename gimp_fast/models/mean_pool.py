@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import mean_of_bags
 
 
@@ -25,9 +26,9 @@ class MeanPool(PatientModel):
         super().__init__(config)
         self.head = nn.Linear(config.feature_dim, config.num_classes)
 
-    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, C): the mean of each bag."""
-        return mean_of_bags(patches, cu_seqlens)
+        return mean_of_bags(inputs.patches, inputs.bags)
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)

@@ -1,15 +1,44 @@
-"""One forward pass, in the precision of a run, as arrays."""
+"""One forward pass in the precision of a run, and its results as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from gimp_fast.models.base import PatientModel
+from gimp_fast.models.base import PatientModel, Representation
+from gimp_fast.models.inputs import PatientInputs, Presence
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model makes of B patients.
+
+    Attributes:
+        probabilities: (B, classes) float32.
+        vectors: (B, ·) float32, what the model classifies (CLS_pat in GiMP).
+        has_slide, has_genes: (B,) bool, what the model saw of each.
+    """
+
+    probabilities: np.ndarray
+    vectors: np.ndarray
+    has_slide: np.ndarray
+    has_genes: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Those of several batches, in order."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def representation(self, device: torch.device) -> Representation:
+        """What :meth:`gimp_fast.models.PatientModel.classify` takes."""
+        vectors = torch.from_numpy(self.vectors).to(device)
+        who = (Presence.of(flags.tolist(), device) for flags in (self.has_slide, self.has_genes))
+        return Representation(vectors, *who)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -22,11 +51,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 @torch.no_grad()
 def outputs_of(
-    model: PatientModel, inputs: Mapping[str, Any], device: torch.device, precision: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities (B, classes) and representations (B, ·) of one batch, both float32."""
+    model: PatientModel, inputs: PatientInputs, device: torch.device, precision: str
+) -> Outputs:
+    """The outputs of one batch."""
     with autocast(device, precision):
-        representation = model.represent(**inputs)
+        representation = model.represent(inputs)
         logits = model.classify(representation)
-    probabilities = logits.float().softmax(-1).cpu().numpy()
-    return probabilities, representation.float().cpu().numpy()
+    return Outputs(
+        logits.float().softmax(-1).cpu().numpy(),
+        representation.vectors.float().cpu().numpy(),
+        np.array(inputs.slide.flags, bool),
+        np.array(inputs.rna.flags, bool),
+    )

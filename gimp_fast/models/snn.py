@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
 
 
@@ -43,18 +44,19 @@ class SNN(PatientModel):
         self.gene_encoder = SNNEncoder(config.num_genes, widths, config.dropout)
         self.head = nn.Linear(config.hidden, config.num_classes)
 
-    def represent(
-        self, patches=None, cu_seqlens=None, genes=None, *, has_slide=None, has_genes=None
-    ):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, hidden): the last block.
 
         Raises:
             ValueError: patients without RNA.
         """
-        if genes is None or (has_genes is not None and not has_genes.all()):
-            lacking = "no patient has" if genes is None else f"{int((~has_genes).sum())} lack"
-            raise ValueError(f"snn reads RNA alone, which {lacking}; leave such patients out")
-        return self.gene_encoder(genes)
+        if inputs.genes is None or not inputs.rna.everybody:
+            lacking = len(inputs) - inputs.rna.count
+            raise ValueError(
+                f"snn reads RNA alone, which {lacking} of {len(inputs)} patients lack; leave such "
+                "patients out"
+            )
+        return self.gene_encoder(inputs.genes)
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
+from gimp_fast.ops.packing import Bags
 
 
 class TransMILSettings(ModelSettings):
@@ -102,27 +104,29 @@ class TransMIL(PatientModel):
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.num_classes)
 
-    def represent(self, patches, cu_seqlens, genes=None, *, has_slide=None, has_genes=None):
+    def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the CLS token of each bag."""
-        bags = [
-            _with_cls(self.cls_token, bag) for bag in split_bags(self.embed(patches), cu_seqlens)
-        ]
-        lengths = [len(bag) for bag in bags]
-        bounds = torch.tensor([0, *lengths], device=patches.device).cumsum(0)  # (B + 1,)
-        hidden = self._attend(0, torch.cat(bags), bounds)  # (T′, d)
+        embedded = split_bags(self.embed(inputs.patches), inputs.bags)
+        squares = [_with_cls(self.cls_token, bag) for bag in embedded]
+        bags = Bags.of_lengths(map(len, squares), inputs.device)
+        hidden = self._attend(0, torch.cat(squares), bags)  # (T′, d)
         hidden = torch.cat(
-            [part for bag in hidden.split(lengths) for part in (bag[:1], self.positions(bag[1:]))]
+            [
+                part
+                for bag in hidden.split(bags.lengths)
+                for part in (bag[:1], self.positions(bag[1:]))
+            ]
         )
-        hidden = self._attend(1, hidden, bounds)
-        return self.norm(hidden[bounds[:-1]])
+        hidden = self._attend(1, hidden, bags)
+        return self.norm(hidden[bags.cu_seqlens[:-1]])
 
-    def _attend(self, layer: int, hidden: Tensor, bounds: Tensor) -> Tensor:
+    def _attend(self, layer: int, hidden: Tensor, bags: Bags) -> Tensor:
         """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same."""
         normed = self.norms[layer](hidden)
-        return hidden + self.layers[layer](normed[None], cu_seqlens=bounds)[0]
+        return hidden + self.layers[layer](normed[None], cu_seqlens=bags)[0]
 
-    def classify(self, representation: Tensor) -> Tensor:
-        return self.head(representation)
+    def classify(self, representation: Representation) -> Tensor:
+        return self.head(representation.vectors)
 
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:

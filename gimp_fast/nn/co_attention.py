@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
+from gimp_fast.ops.packing import Bags
 
 
 class CoAttention(nn.Module):
@@ -26,7 +27,9 @@ class CoAttention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, rows: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags
+    ) -> tuple[Tensor, Tensor]:
         """Attend over packed bags.
 
         Args:

@@ -10,7 +10,7 @@ from gimp_fast.nn.dropout import Dropout
 from gimp_fast.ops.linear import Linear
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.token_conv import token_conv
 
 
@@ -77,7 +77,7 @@ class NystromAttention(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | None = None
+        self, x: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | Bags | None = None
     ) -> Tensor:
         """Attend within each bag.
 
@@ -85,7 +85,7 @@ class NystromAttention(nn.Module):
             x: (B, N, C), or (1, T, C) with ``cu_seqlens``.
             mask: (B, N) bool, True = keep. Dropped tokens are left out as if they were not in the
                 bag, and their output rows are zero. Not together with ``cu_seqlens``.
-            cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags.
+            cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags, or bags.
 
         Returns:
             Same shape as ``x``.
@@ -111,19 +111,19 @@ class NystromAttention(nn.Module):
         kept = self._attend_bags(x[mask][None], bounds)[0]  # (T, C)
         return kept.new_zeros(x.shape).masked_scatter(mask[..., None], kept)
 
-    def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
         if x.is_cuda and self.training:
             return self._attend(x, cu_seqlens)
         # One bag a call: a matrix product may round a row by how many others it computes.
         if cu_seqlens is None:
             bags, dim = x.split(1), 0
         else:
-            bags, dim = [x[:, a:b] for a, b in bag_bounds(cu_seqlens, x.shape[1])], 1
+            bags, dim = [x[:, a:b] for a, b in as_bags(cu_seqlens, x.shape[1]).spans], 1
         if len(bags) == 1:
             return self._attend(x)
         return torch.cat([self._attend(bag) for bag in bags], dim) if bags else torch.empty_like(x)
 
-    def _attend(self, x: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    def _attend(self, x: Tensor, cu_seqlens: Tensor | Bags | None = None) -> Tensor:
         """(B, N, C) or packed (1, T, C) -> the same."""
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
         backend = choose_backend(self.backend, qkv)

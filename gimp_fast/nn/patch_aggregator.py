@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches
 from gimp_fast.ops.rows import is_transformed, take_rows
 
@@ -80,7 +80,7 @@ class PatchAggregator(nn.Module):
         self,
         patches: Tensor,
         *,
-        cu_seqlens: Tensor | None = None,
+        cu_seqlens: Tensor | Bags | None = None,
         masked: Tensor | None = None,
         keep: Keep = "all",
     ) -> tuple[Tensor, Tensor | None]:
@@ -88,7 +88,7 @@ class PatchAggregator(nn.Module):
 
         Args:
             patches: (B, N, C) bags of one length, or (T, C) packed bags with ``cu_seqlens``.
-            cu_seqlens: (B + 1,) bounds of the packed bags.
+            cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
             masked: bool, shape of ``patches`` without C; True = masked: the embedded patch is
                 replaced with the mask token (masked patch modelling, GiMP section 2.3). Its values
                 are not read.
@@ -106,14 +106,14 @@ class PatchAggregator(nn.Module):
         self._validate(patches, cu_seqlens, masked, keep)
         shape = patches.shape[:-1]
         if cu_seqlens is None:
-            bounds = [(i * shape[1], (i + 1) * shape[1]) for i in range(shape[0])]
+            spans = [(i * shape[1], (i + 1) * shape[1]) for i in range(shape[0])]
         else:
-            bounds = bag_bounds(cu_seqlens, len(patches))
-            cu_seqlens = cu_seqlens + torch.arange(len(bounds) + 1, device=cu_seqlens.device)
+            bags = as_bags(cu_seqlens, len(patches))
+            spans = bags.spans
         masked = None if masked is None else masked.flatten()
 
         def embed() -> Tensor:  # (T + B, d); a name for it would keep it while the layers run
-            return self._embed(patches.reshape(-1, self.feature_dim), bounds, masked)
+            return self._embed(patches.reshape(-1, self.feature_dim), spans, masked)
 
         if cu_seqlens is None:
             hidden = self._layers(embed().unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
@@ -122,20 +122,20 @@ class PatchAggregator(nn.Module):
                 return hidden[:, 0], hidden[:, 1:]
             hidden = hidden.flatten(0, 1)
         else:
-            hidden = self._layers(embed()[None], cu_seqlens)[0]
-        rows = place_cls(bounds, hidden.device)
+            hidden = self._layers(embed()[None], bags.with_cls)[0]
+        rows = place_cls(spans, hidden.device)
         if keep == "none":
             return self.norm(take_rows(hidden, rows)), None
         if keep == "masked":
             kept = masked.nonzero()[:, 0]
         else:
             kept = torch.arange(len(patches), device=hidden.device)
-        rows = torch.cat([rows, place_patches(kept, bounds)])
-        cls, tokens = self.norm(take_rows(hidden, rows)).split([len(bounds), len(kept)])
+        rows = torch.cat([rows, place_patches(kept, spans)])
+        cls, tokens = self.norm(take_rows(hidden, rows)).split([len(spans), len(kept)])
         return cls, tokens
 
     def _validate(
-        self, patches: Tensor, cu_seqlens: Tensor | None, masked: Tensor | None, keep: str
+        self, patches: Tensor, cu_seqlens: Tensor | Bags | None, masked: Tensor | None, keep: str
     ) -> None:
         expected = 3 if cu_seqlens is None else 2
         if patches.dim() != expected or patches.shape[-1] != self.feature_dim:
@@ -174,11 +174,11 @@ class PatchAggregator(nn.Module):
         ]
         return torch.cat([tokens[:0], *parts])
 
-    def _layers(self, hidden: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    def _layers(self, hidden: Tensor, bags: Bags | None = None) -> Tensor:
         """The Nyström layers, without the last LayerNorm."""
         again = self.checkpoint_layers and torch.is_grad_enabled()
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            arguments = (norm, layer, hidden, cu_seqlens)
+            arguments = (norm, layer, hidden, bags)
             if again:
                 hidden = checkpoint(_residual, *arguments, use_reentrant=False)
             else:
@@ -187,10 +187,10 @@ class PatchAggregator(nn.Module):
 
 
 def _residual(
-    norm: nn.LayerNorm, layer: NystromAttention, hidden: Tensor, cu_seqlens: Tensor | None
+    norm: nn.LayerNorm, layer: NystromAttention, hidden: Tensor, bags: Bags | None
 ) -> Tensor:
     """Hˡ⁺¹ = Hˡ + Nyström(LN(Hˡ))."""
-    return hidden + layer(norm(hidden), cu_seqlens=cu_seqlens)
+    return hidden + layer(norm(hidden), cu_seqlens=bags)
 
 
 class PatchDecoder(nn.Module):

@@ -5,31 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags, as_bags
 
 
-def split_bags(rows: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, ...]:
+def split_bags(rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, ...]:
     """The rows (N_i, C) of each bag of (T, C) packed ones.
 
     Args:
         rows: (T, …).
-        cu_seqlens: (B + 1,) integer bounds.
+        cu_seqlens: (B + 1,) integer bounds, or bags.
 
     Raises:
         ValueError: bounds that do not rise from 0 to T, or a bag without rows.
     """
-    lengths = [stop - start for start, stop in bag_bounds(cu_seqlens, len(rows))]
+    lengths = as_bags(cu_seqlens, len(rows)).lengths
     if not all(lengths):
         raise ValueError(f"bag {lengths.index(0)} has no rows; a bag needs one or more")
     return rows.split(lengths)
 
 
-def mean_of_bags(rows: Tensor, cu_seqlens: Tensor) -> Tensor:
+def mean_of_bags(rows: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
     """(T, C) packed rows -> (B, C) their means."""
     return torch.stack([bag.mean(0) for bag in split_bags(rows, cu_seqlens)])
 
 
-def attention_of_bags(scores: Tensor, cu_seqlens: Tensor) -> Tensor:
+def attention_of_bags(scores: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
     """Softmax over the rows of each bag: (T, K) -> (T, K), in at least fp32.
 
     Columns are heads of their own.
@@ -38,7 +38,7 @@ def attention_of_bags(scores: Tensor, cu_seqlens: Tensor) -> Tensor:
     return torch.cat([bag.softmax(0) for bag in split_bags(wide, cu_seqlens)])
 
 
-def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor) -> Tensor:
+def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags) -> Tensor:
     """Sum of each bag's rows with each column of weights.
 
     Args:
@@ -101,7 +101,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.scores = AttentionScores(dim, hidden, heads, gated=gated, dropout=dropout)
 
-    def forward(self, rows: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, Tensor]:
         """Pool packed bags.
 
         Args:

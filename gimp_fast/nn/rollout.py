@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.patch_aggregator import PatchAggregator
 from gimp_fast.ops.nystrom_attention_row import nystrom_attention_left, nystrom_attention_row
+from gimp_fast.ops.packing import Bags, as_bags
 
 
 @dataclass
@@ -22,12 +24,12 @@ class LayerInputs:
     Attributes:
         layers: the layers, in the order in which they run.
         tokens: input of each, CLS tokens included: (B, N + 1, d), or packed (1, T + B, d).
-        bounds: (B + 1,) bounds of the packed tokens; None if they are not packed.
+        bags: of the packed tokens, CLS tokens included; None if they are not packed.
     """
 
     layers: Sequence[NystromAttention]
     tokens: list[Tensor] = field(default_factory=list)
-    bounds: Tensor | None = None
+    bags: Bags | None = None
 
     @torch.no_grad()
     def rollout(self) -> Tensor:
@@ -36,16 +38,16 @@ class LayerInputs:
         Returns:
             (B, N), or (T,) packed: the tokens of each bag without its first.
         """
-        is_cls = _cls_positions(self.tokens[0], self.bounds)
+        is_cls = _cls_positions(self.tokens[0], self.bags)
         compute = torch.promote_types(self.tokens[0].dtype, torch.float32)
         row = is_cls.to(compute).expand(len(self.tokens[0]), -1)  # (B, N + 1), packed (1, T + B)
         for layer, x in zip(reversed(self.layers), reversed(self.tokens), strict=True):
             q, k = _queries_and_keys(layer, x)
             weights = row[:, None].expand(q.shape[:3])
-            left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bounds)
+            left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bags)
             row = 0.5 * (row + left.mean(1))
             del q, k  # before the next layer's exist
-        return _patches(row, is_cls, self.bounds)
+        return _patches(row, is_cls, self.bags)
 
     @torch.no_grad()
     def cls_attention(self, layer: int = -1) -> Tensor:
@@ -62,8 +64,8 @@ class LayerInputs:
             raise ValueError(f"layer {layer} is outside the {count} layers of the aggregator")
         x, module = self.tokens[layer], self.layers[layer]
         q, k = _queries_and_keys(module, x)
-        rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=self.bounds)
-        return _patches(rows, _cls_positions(x, self.bounds), self.bounds)
+        rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=self.bags)
+        return _patches(rows, _cls_positions(x, self.bags), self.bags)
 
 
 @contextmanager
@@ -78,9 +80,10 @@ def layer_inputs(layers: Sequence[NystromAttention]) -> Iterator[LayerInputs]:
     """
     found = LayerInputs(layers)
 
-    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Tensor | None]) -> None:
+    def keep(_: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]) -> None:
         found.tokens.append(args[0].detach())
-        found.bounds = kwargs["cu_seqlens"]
+        bags = kwargs["cu_seqlens"]
+        found.bags = bags if bags is None else as_bags(bags, args[0].shape[1])
 
     hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
     try:
@@ -92,7 +95,7 @@ def layer_inputs(layers: Sequence[NystromAttention]) -> Iterator[LayerInputs]:
 
 @torch.no_grad()
 def attention_rollout(
-    aggregator: PatchAggregator, patches: Tensor, *, cu_seqlens: Tensor | None = None
+    aggregator: PatchAggregator, patches: Tensor, *, cu_seqlens: Tensor | Bags | None = None
 ) -> Tensor:
     """Weight of every patch in CLS_img through all layers: attention rollout.
 
@@ -127,7 +130,7 @@ def cls_attention(
     patches: Tensor,
     *,
     layer: int = -1,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Bags | None = None,
 ) -> Tensor:
     """Attention of CLS_img over the patches in one layer, for each head.
 
@@ -163,14 +166,14 @@ def _settings(layer: NystromAttention) -> dict[str, int]:
     return {"num_landmarks": layer.num_landmarks, "pinv_iterations": layer.pinv_iterations}
 
 
-def _cls_positions(x: Tensor, bounds: Tensor | None) -> Tensor:
+def _cls_positions(x: Tensor, bags: Bags | None) -> Tensor:
     """Bool over the tokens of ``x``: True where a bag begins."""
     is_cls = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-    is_cls[0 if bounds is None else bounds[:-1].long()] = True
+    is_cls[0 if bags is None else bags.cu_seqlens[:-1].long()] = True
     return is_cls
 
 
-def _patches(rows: Tensor, is_cls: Tensor, bounds: Tensor | None) -> Tensor:
+def _patches(rows: Tensor, is_cls: Tensor, bags: Bags | None) -> Tensor:
     """(B, …, N + 1) -> (B, …, N), or packed (1, …, T + B) -> (…, T)."""
     rows = rows[..., ~is_cls]
-    return rows if bounds is None else rows[0]
+    return rows if bags is None else rows[0]

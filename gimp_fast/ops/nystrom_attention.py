@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gimp_fast.ops.backends import resolve_backend
 from gimp_fast.ops.nystrom_operators import Differentiable, nystrom_attention_fwd
-from gimp_fast.ops.packing import bag_bounds, validate_bounds
+from gimp_fast.ops.packing import Bags, operands, validate_bounds
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 # Preferred first. The composition of torch's own operators runs on every device.
@@ -23,7 +23,7 @@ def nystrom_attention(
     num_landmarks: int = 256,
     pinv_iterations: int = 6,
     scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Bags | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """softmax(Q K̃ᵀ) · Z · softmax(Q̃ Kᵀ) V with Z the iterative pseudo-inverse of softmax(Q̃ K̃ᵀ).
@@ -45,8 +45,8 @@ def nystrom_attention(
         pinv_iterations: hyper-power iterations; a model needs the number it was trained with.
         scale: factor of the scores, D^-1/2 by default.
         cu_seqlens: (B + 1,) int32 or int64, bag b is tokens ``cu_seqlens[b]`` up to
-            ``cu_seqlens[b + 1]``. On the CPU it is checked without waiting for the GPU. On the GPU
-            the check waits for it, and is left out while a CUDA graph is captured.
+            ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is left out
+            while a CUDA graph is captured; :class:`Bags` know their bounds on both sides.
         backend: ``"auto"``, ``"triton"`` (GPU; fp32, bf16, fp16), ``"torch"`` or ``"reference"``.
 
     Returns:
@@ -70,11 +70,12 @@ def nystrom_attention(
             num_landmarks=num_landmarks,
             pinv_iterations=pinv_iterations,
             scale=scale,
-            cu_seqlens=None if cu_seqlens is None else _checked(cu_seqlens, q),
+            cu_seqlens=operands(cu_seqlens, q.shape[2])[0],
         )
     # A compiler traces the operator with the gradient that is registered for it.
     function = nystrom_attention_fwd if torch.compiler.is_compiling() else Differentiable.apply
-    return function(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, chosen)[0]
+    packed, bounds = operands(cu_seqlens, q.shape[2])
+    return function(q, k, v, packed, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
 
 
 def choose_backend(backend: str, q: Tensor) -> str:
@@ -95,7 +96,7 @@ def _validate(
     v: Tensor,
     num_landmarks: int,
     pinv_iterations: int,
-    cu_seqlens: Tensor | None,
+    cu_seqlens: Tensor | Bags | None,
 ) -> None:
     if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(
@@ -121,13 +122,9 @@ def _validate(
             f"nystrom_attention: pinv_iterations must not be negative, got {pinv_iterations}"
         )
     if cu_seqlens is not None:
-        validate_bounds(cu_seqlens)
+        if isinstance(cu_seqlens, Tensor):
+            validate_bounds(cu_seqlens)
         if q.shape[0] != 1:
             raise ValueError(
                 f"nystrom_attention: packed bags need shape (1, H, T, D), got {tuple(q.shape)}"
             )
-
-
-def _checked(cu_seqlens: Tensor, q: Tensor) -> Tensor:
-    bag_bounds(cu_seqlens, q.shape[2])
-    return cu_seqlens

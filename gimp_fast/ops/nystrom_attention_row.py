@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.layout import compute_dtype
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.reference.nystrom_attention import pinv_reference
 
 # Tokens whose scores against the landmarks exist at a time.
@@ -25,7 +25,7 @@ def nystrom_attention_row(
     num_landmarks: int = 256,
     pinv_iterations: int = 6,
     scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Bags | None = None,
 ) -> Tensor:
     """Attention of one token of each bag over all tokens of its bag, such as that of a CLS token.
 
@@ -76,7 +76,7 @@ def nystrom_attention_left(
     num_landmarks: int = 256,
     pinv_iterations: int = 6,
     scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Bags | None = None,
 ) -> Tensor:
     """wᵀ A of each bag and head: the rows of the Nyström attention matrix, summed with weights.
 
@@ -127,13 +127,13 @@ def _validate(name: str, q: Tensor, k: Tensor, num_landmarks: int, pinv_iteratio
         raise ValueError(f"{name}: pinv_iterations must not be negative, got {pinv_iterations}")
 
 
-def _bags(name: str, q: Tensor, cu_seqlens: Tensor | None) -> list[tuple[int, int, int]]:
+def _bags(name: str, q: Tensor, cu_seqlens: Tensor | Bags | None) -> list[tuple[int, int, int]]:
     """Place in the batch dimension, first and last-plus-one token of each bag."""
     if cu_seqlens is None:
         return [(place, 0, q.shape[2]) for place in range(q.shape[0])]
     if q.shape[0] != 1:
         raise ValueError(f"{name}: packed bags need shape (1, H, T, D), got {tuple(q.shape)}")
-    return [(0, start, stop) for start, stop in bag_bounds(cu_seqlens, q.shape[2])]
+    return [(0, start, stop) for start, stop in as_bags(cu_seqlens, q.shape[2]).spans]
 
 
 def _one_bag(

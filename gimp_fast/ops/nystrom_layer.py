@@ -8,8 +8,9 @@ from torch.autograd.function import once_differentiable
 
 from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
-from gimp_fast.ops.packing import bag_bounds
-from gimp_fast.ops.token_conv import add_token_conv, token_conv, token_conv_weight_grad
+from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.rows import is_transformed
+from gimp_fast.ops.token_conv import add_token_conv, conv_weight_grad, token_conv
 
 
 def nystrom_layer(
@@ -18,7 +19,7 @@ def nystrom_layer(
     *,
     num_landmarks: int = 256,
     pinv_iterations: int = 6,
-    cu_seqlens: Tensor | None = None,
+    cu_seqlens: Tensor | Bags | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """Nyström(Q, K, V) + conv(V) of one projection, heads merged (GiMP eq. 2).
@@ -37,8 +38,9 @@ def nystrom_layer(
     """
     q, k, v = _heads_first(qkv)
     alone = choose_backend(backend, q) == "torch" and qkv.device.type == "cpu"
-    if alone and not torch.compiler.is_compiling() and not _is_transformed(qkv):
-        return _Layer.apply(qkv, conv_weight, cu_seqlens, num_landmarks, pinv_iterations)
+    if alone and not torch.compiler.is_compiling() and not is_transformed(qkv):
+        spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
+        return _Layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
     out = nystrom_attention(
         q,
         k,
@@ -58,38 +60,31 @@ def _heads_first(qkv: Tensor) -> tuple[Tensor, ...]:
     return tuple(part.transpose(1, 2) for part in qkv.unbind(2))
 
 
-def _is_transformed(x: Tensor) -> bool:
-    """Whether ``torch.func`` looks on."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)
-
-
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv, conv_weight, cu_seqlens, num_landmarks, pinv_iterations):
-        ctx.settings = (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
+    def forward(ctx, qkv, conv_weight, spans, num_landmarks, pinv_iterations):
+        ctx.spans, ctx.settings = spans, (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
         q, k, v = _heads_first(qkv)
         with torch.autocast("cpu", enabled=False):
-            bounds = None if cu_seqlens is None else bag_bounds(cu_seqlens, qkv.shape[1])
-            out, *saved = nystrom_torch.nystrom_fwd(q, k, v, bounds, *ctx.settings)
+            out, *saved = nystrom_torch.nystrom_fwd(q, k, v, spans, *ctx.settings)
             if conv_weight is not None:
-                add_token_conv(out, v, conv_weight, cu_seqlens)
-        ctx.bounds = bounds
-        ctx.save_for_backward(qkv, conv_weight, cu_seqlens, *saved)
+                add_token_conv(out, v, conv_weight, spans)
+        ctx.save_for_backward(qkv, conv_weight, *saved)
         return out.transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        qkv, conv_weight, cu_seqlens, *saved = ctx.saved_tensors
+        qkv, conv_weight, *saved = ctx.saved_tensors
         q, k, v = _heads_first(qkv)
         grad = grad.unflatten(2, qkv.shape[3:]).transpose(1, 2)  # (B, H, N, D)
         grad_qkv = torch.empty_like(qkv)
         grads = _heads_first(grad_qkv)
         grad_weight = None
         with torch.autocast("cpu", enabled=False):
-            nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.bounds, *saved, *ctx.settings, grads=grads)
+            nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
             if conv_weight is not None:
-                add_token_conv(grads[2], grad, conv_weight.flip(2), cu_seqlens)
-                grad_weight = token_conv_weight_grad(grad, v, cu_seqlens, conv_weight.shape[2])
-                grad_weight = grad_weight.to(conv_weight.dtype)
+                add_token_conv(grads[2], grad, conv_weight.flip(2), ctx.spans)
+                found = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
+                grad_weight = found.to(conv_weight.dtype)
         return grad_qkv, grad_weight, None, None, None

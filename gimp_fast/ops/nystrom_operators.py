@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.layout import token_major
-from gimp_fast.ops.packing import bag_bounds
+from gimp_fast.ops.packing import as_bags, spans_of
 from gimp_fast.ops.registration import operator
 
 
@@ -26,8 +24,11 @@ def nystrom_attention_fwd(
     pinv_iterations: int,
     scale: float,
     backend: str,
+    bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The registered operator: the output, and what the backward pass needs besides q, k, v.
+
+    ``bounds`` are the numbers in ``cu_seqlens``; without them the tensor is read.
 
     Returns:
         out like q; Q̃, K̃ (bags, H, M′, D); statistics of the landmarks' scores (bags, H, M′, …);
@@ -41,13 +42,13 @@ def nystrom_attention_fwd(
             with _on_device(q):
                 return kernels.nystrom_attention_fwd(
                     *map(_unit_stride, (q, k, v)),
-                    _device_bounds(cu_seqlens, q),
+                    _device_bounds(cu_seqlens, q, check=bounds is None),
                     num_landmarks,
                     pinv_iterations,
                     scale,
                 )
-        bounds = None if cu_seqlens is None else bag_bounds(cu_seqlens, q.shape[2])
-        return nystrom_torch.nystrom_fwd(q, k, v, bounds, num_landmarks, pinv_iterations, scale)
+        spans = spans_of(cu_seqlens, bounds, q.shape[2])
+        return nystrom_torch.nystrom_fwd(q, k, v, spans, num_landmarks, pinv_iterations, scale)
 
 
 @operator
@@ -67,6 +68,7 @@ def nystrom_attention_bwd(
     pinv_iterations: int,
     scale: float,
     backend: str,
+    bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     saved = (q_marks, k_marks, mark_stats, values, mixed, row_stats)
@@ -82,9 +84,9 @@ def nystrom_attention_bwd(
                     pinv_iterations,
                     scale,
                 )
-        bounds = None if cu_seqlens is None else list(pairwise(cu_seqlens.tolist()))
+        spans = spans_of(cu_seqlens, bounds, q.shape[2])
         return nystrom_torch.nystrom_bwd(
-            grad, q, k, v, bounds, *saved, num_landmarks, pinv_iterations, scale
+            grad, q, k, v, spans, *saved, num_landmarks, pinv_iterations, scale
         )
 
 
@@ -97,7 +99,7 @@ def _unit_stride(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool = True) -> Tensor | None:
+def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool) -> Tensor | None:
     if cu_seqlens is None:
         return None
     if q.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -105,12 +107,12 @@ def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool = True) -> 
         if not cu_seqlens.is_cuda:
             raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")
     elif check:
-        bag_bounds(cu_seqlens, q.shape[2])
+        as_bags(cu_seqlens, q.shape[2])
     return cu_seqlens.to(q.device, torch.int32, non_blocking=True)
 
 
 @torch.library.register_fake(nystrom_attention_fwd)
-def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
+def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend, bounds=None):
     b, h, n, d = q.shape
     compute = torch.promote_types(q.dtype, torch.float32)
     marks = (b, h, min(num_landmarks, n), d)
@@ -135,20 +137,18 @@ def _(grad, q, k, v, *_):
 
 def _backward(ctx, grad, function):
     if grad is None:
-        return (None,) * 8
+        return (None,) * 9
     q, k, v, cu_seqlens, *saved = ctx.saved_tensors
     grads = function(grad, q, k, v, cu_seqlens, *saved, *ctx.settings)
-    return (*grads, *[None] * 5)
+    return (*grads, *[None] * 6)
 
 
 class Differentiable(torch.autograd.Function):
     """The operator as ``torch.func`` wants it; the registered gradient alone it refuses."""
 
     @staticmethod
-    def forward(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend):
-        return nystrom_attention_fwd(
-            q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend
-        )
+    def forward(*inputs):
+        return nystrom_attention_fwd(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

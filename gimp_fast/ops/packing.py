@@ -95,6 +95,31 @@ def as_bags(cu_seqlens: Tensor | Bags, num_rows: int) -> Bags:
     return Bags(tuple(values), cu_seqlens)
 
 
-def bag_bounds(cu_seqlens: Tensor | Bags, num_rows: int) -> list[tuple[int, int]]:
-    """First and last-plus-one row of every packed bag; errors as :func:`as_bags`."""
-    return as_bags(cu_seqlens, num_rows).spans
+def operands(
+    cu_seqlens: Tensor | Bags | None, num_rows: int
+) -> tuple[Tensor | None, list[int] | None]:
+    """Bounds as registered operators take them: on the device, and as numbers where known.
+
+    Numbers are left out while a compiler traces, which would compile for each of them, and while a
+    CUDA graph is captured, which a copy from the GPU would end. The operator reads the tensor then.
+
+    Raises:
+        ValueError: as :func:`as_bags`.
+    """
+    if cu_seqlens is None:
+        return None, None
+    tensor = cu_seqlens.cu_seqlens if isinstance(cu_seqlens, Bags) else cu_seqlens
+    if torch.compiler.is_compiling():
+        return tensor, None
+    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return tensor, None
+    return tensor, list(as_bags(cu_seqlens, num_rows).bounds)
+
+
+def spans_of(
+    cu_seqlens: Tensor | None, bounds: list[int] | None, num_rows: int
+) -> list[tuple[int, int]] | None:
+    """First and last-plus-one row of each bag, from an operator's operands; None if not packed."""
+    if cu_seqlens is None:
+        return None
+    return as_bags(cu_seqlens, num_rows).spans if bounds is None else list(pairwise(bounds))

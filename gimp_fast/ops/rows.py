@@ -17,7 +17,7 @@ def chunks(count: int, length: int) -> Iterator[slice]:
 
 
 def is_transformed(x: Tensor) -> bool:
-    """Whether ``torch.func`` looks on."""
+    """True for a tensor inside a ``torch.func`` transform."""
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.layout import compute_dtype, token_major
-from gimp_fast.ops.packing import bag_bounds, validate_bounds
+from gimp_fast.ops.packing import Bags, operands, spans_of, validate_bounds
 from gimp_fast.ops.registration import operator
 
 # Tokens of one product. Longer blocks multiply more zeros; a GPU wants few launches.
@@ -17,7 +17,7 @@ BLOCK_GPU = 512
 
 
 def token_conv(
-    v: Tensor, weight: Tensor, *, add: Tensor | None = None, cu_seqlens: Tensor | None = None
+    v: Tensor, weight: Tensor, *, add: Tensor | None = None, cu_seqlens: Tensor | Bags | None = None
 ) -> Tensor:
     """out[n] = add[n] + Σₜ weight[t] · v[n + t − (K−1)/2], zeros beyond the ends of the bag.
 
@@ -39,10 +39,12 @@ def token_conv(
         ValueError: shapes, dtypes or bounds that do not fit.
     """
     _validate(v, weight, add, cu_seqlens)
-    return _conv(v, weight, add, cu_seqlens)
+    return _conv(v, weight, add, *operands(cu_seqlens, v.shape[2]))
 
 
-def _validate(v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None) -> None:
+def _validate(
+    v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | Bags | None
+) -> None:
     if v.dim() != 4 or not v.is_floating_point():
         raise ValueError(f"token_conv: v must be (B, H, N, D), got {v.dtype} {tuple(v.shape)}")
     if (
@@ -61,7 +63,8 @@ def _validate(v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor 
             f"got {add.dtype} {tuple(add.shape)}"
         )
     if cu_seqlens is not None:
-        validate_bounds(cu_seqlens)
+        if isinstance(cu_seqlens, Tensor):
+            validate_bounds(cu_seqlens)
         if v.shape[0] != 1:
             raise ValueError(
                 f"token_conv: packed bags need shape (1, H, T, D), got {tuple(v.shape)}"
@@ -70,37 +73,54 @@ def _validate(v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor 
 
 @operator
 def token_conv_fwd(
-    v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | None
+    v: Tensor,
+    weight: Tensor,
+    add: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bounds: list[int] | None = None,
 ) -> Tensor:
-    """The registered operator."""
+    """The registered operator; ``bounds`` are the numbers in ``cu_seqlens``, where known."""
     out = token_major(v)
     with torch.autocast(v.device.type, enabled=False):
         band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
-        for place, bag in _bags(v, cu_seqlens):
+        for place, bag in _bags(v, spans_of(cu_seqlens, bounds, v.shape[2])):
             added = None if add is None else add[place, :, bag]
             _bag_fwd(v[place, :, bag], band, added, out[place, :, bag])
     return out
 
 
-def add_token_conv(out: Tensor, v: Tensor, weight: Tensor, cu_seqlens: Tensor | None) -> None:
+def add_token_conv(
+    out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None
+) -> None:
     """Add the convolution of v to ``out``, which is like it, in place and without a gradient."""
     band = _band(weight.to(compute_dtype(v)), _block(v))
-    for place, bag in _bags(v, cu_seqlens):
+    for place, bag in _bags(v, spans):
         part = out[place, :, bag]
         _bag_fwd(v[place, :, bag], band, part, part)
 
 
 @operator
 def token_conv_weight_grad(
-    grad: Tensor, v: Tensor, cu_seqlens: Tensor | None, kernel: int
+    grad: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    kernel: int,
+    bounds: list[int] | None = None,
 ) -> Tensor:
-    """Gradient of the weight, (H, 1, K, 1) in at least fp32; of bags in their order."""
+    """The registered operator: gradient of the weight, as :func:`conv_weight_grad`."""
     with torch.autocast(v.device.type, enabled=False):
-        block = _block(v)
-        band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=compute_dtype(v))
-        for place, bag in _bags(v, cu_seqlens):
-            _add_band_grad(grad[place, :, bag], v[place, :, bag], band)
-        return _diagonals(band, kernel).sum(1)[:, None, :, None]
+        return conv_weight_grad(grad, v, spans_of(cu_seqlens, bounds, v.shape[2]), kernel)
+
+
+def conv_weight_grad(
+    grad: Tensor, v: Tensor, spans: list[tuple[int, int]] | None, kernel: int
+) -> Tensor:
+    """Gradient of the weight, (H, 1, K, 1) in at least fp32, summed over bags in their order."""
+    block = _block(v)
+    band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=compute_dtype(v))
+    for place, bag in _bags(v, spans):
+        _add_band_grad(grad[place, :, bag], v[place, :, bag], band)
+    return _diagonals(band, kernel).sum(1)[:, None, :, None]
 
 
 def _bag_fwd(v: Tensor, band: Tensor, add: Tensor | None, out: Tensor) -> None:
@@ -145,11 +165,11 @@ def _diagonals(band: Tensor, k: int) -> Tensor:
     return band.as_strided((h, block, k), (block * width, width + 1, 1))
 
 
-def _bags(v: Tensor, cu_seqlens: Tensor | None) -> list[tuple[int, slice]]:
+def _bags(v: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int, slice]]:
     """Place in the batch dimension, and tokens, of each bag."""
-    if cu_seqlens is None:
+    if spans is None:
         return [(place, slice(None)) for place in range(v.shape[0])]
-    return [(0, slice(*bounds)) for bounds in bag_bounds(cu_seqlens, v.shape[2])]
+    return [(0, slice(*span)) for span in spans]
 
 
 def _block(v: Tensor) -> int:
@@ -157,12 +177,12 @@ def _block(v: Tensor) -> int:
 
 
 @torch.library.register_fake(token_conv_fwd)
-def _(v, weight, add, cu_seqlens):
+def _(v, weight, add, cu_seqlens, bounds=None):
     return token_major(v)
 
 
 @torch.library.register_fake(token_conv_weight_grad)
-def _(grad, v, cu_seqlens, kernel):
+def _(grad, v, cu_seqlens, kernel, bounds=None):
     return v.new_empty((v.shape[1], 1, kernel, 1), dtype=compute_dtype(v))
 
 
@@ -172,50 +192,52 @@ class _Conv(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(v, weight, add, cu_seqlens):
-        return token_conv_fwd(v, weight, add, cu_seqlens)
+    def forward(*inputs):
+        return token_conv_fwd(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        v, weight, _, cu_seqlens = inputs
+        v, weight, _, cu_seqlens, ctx.bounds = inputs
         ctx.save_for_backward(v, weight, cu_seqlens)
 
     @staticmethod
     def backward(ctx, grad):
         v, weight, cu_seqlens = ctx.saved_tensors
-        wants_v, wants_weight, wants_add, _ = ctx.needs_input_grad
+        wants_v, wants_weight, wants_add = ctx.needs_input_grad[:3]
         grad_v = grad_weight = None
         if wants_v:
-            grad_v = _conv(grad, weight.flip(2), None, cu_seqlens)
+            grad_v = _conv(grad, weight.flip(2), None, cu_seqlens, ctx.bounds)
         if wants_weight:
-            grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2]).to(weight.dtype)
-        return grad_v, grad_weight, grad if wants_add else None, None
+            found = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
+            grad_weight = found.to(weight.dtype)
+        return grad_v, grad_weight, grad if wants_add else None, None, None
 
 
 class _WeightGrad(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad, v, cu_seqlens, kernel):
-        return token_conv_weight_grad(grad, v, cu_seqlens, kernel)
+    def forward(*inputs):
+        return token_conv_weight_grad(*inputs)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        grad, v, cu_seqlens, _ = inputs
+        grad, v, cu_seqlens, _, ctx.bounds = inputs
         ctx.save_for_backward(grad, v, cu_seqlens)
 
     @staticmethod
     def backward(ctx, weight):
         grad, v, cu_seqlens = ctx.saved_tensors
-        grad_v = _conv(grad, weight.flip(2), None, cu_seqlens)
-        return _conv(v, weight, None, cu_seqlens), grad_v, None, None
+        packed = (cu_seqlens, ctx.bounds)
+        grad_v = _conv(grad, weight.flip(2), None, *packed)
+        return _conv(v, weight, None, *packed), grad_v, None, None, None
 
 
-def _conv(*inputs: Tensor | None) -> Tensor:
+def _conv(*inputs: Tensor | list[int] | None) -> Tensor:
     return (token_conv_fwd if _is_plain() else _Conv.apply)(*inputs)
 
 
-def _weight_grad(*inputs: Tensor | int | None) -> Tensor:
+def _weight_grad(*inputs: Tensor | list[int] | int | None) -> Tensor:
     return (token_conv_weight_grad if _is_plain() else _WeightGrad.apply)(*inputs)
 
 

@@ -1,4 +1,4 @@
-"""What a training run is made of: validated configuration, presets, and ``key=value`` overrides."""
+"""The validated configuration of a training run, presets, and ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -29,42 +29,47 @@ from gimp_fast.models import (
     model_class,
 )
 from gimp_fast.training.scaling import GeneScaling
-from gimp_fast.training.stage_settings import FinetuneStage, GenesStage, PretrainStage, Strict
+from gimp_fast.training.stage_settings import (
+    FinetuneSettings,
+    GenesSettings,
+    PretrainSettings,
+    Strict,
+)
 
 
 class TrainConfig(Strict):
     """A run of genes → pretrain → finetune → evaluate.
 
     Attributes:
-        method: the model, a name of :func:`gimp_fast.models.available`. Comparators have the stages
-            that they know: those of slides or RNA alone, for one, are only fine-tuned.
-        data: cohort folder; null is the embedded synthetic cohort.
-        modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); not given, what the
+        method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
+            stages that its paper has; models of slides or RNA alone are only fine-tuned.
+        data: cohort folder; null uses the embedded synthetic cohort.
+        modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
-        split: name of the cohort's split; null takes its only one.
+        split: name of the cohort's split; null uses its only one.
         seed: of weights, order, windows, masks, dropout and bootstrap.
         device: ``"auto"`` is a GPU if there is one.
         precision: autocast type of the forward pass; weights stay fp32. With fp16 the loss is
             scaled, and steps whose gradients overflow are left out while the scale adapts.
-        on_nonfinite: what a loss or gradient that is not finite does: ``"stop"`` ends the run,
-            ``"skip"`` leaves the step out, and says whose patients it was.
-        save_minutes: time between checkpoints inside an epoch; every epoch ends with one too.
-        keep_checkpoints: how many of the last states are kept, for when the newest is damaged.
+        on_nonfinite: if a loss or gradient is not finite, ``"stop"`` ends the run and ``"skip"``
+            leaves the step out and logs its patients.
+        save_minutes: time between checkpoints within an epoch; every epoch ends with one, too.
+        keep_checkpoints: number of recent states to keep, in case the newest is damaged.
         compile: compile each stage's step with ``torch.compile``.
         profile: record this many steps of each stage for TensorBoard's profiler and Chrome's
             tracing page; 0 records none.
-        wandb: project to log to with Weights & Biases, which must be installed; null does not.
-        rank_timeout_minutes: how long a rank waits for another that says nothing.
-        threads: CPU threads of torch; null leaves its default. Results repeat for one number.
+        wandb: project of Weights & Biases to log to, which must be installed; null logs to none.
+        rank_timeout_minutes: how long a rank waits for a silent one.
+        threads: CPU threads of torch; null leaves its default. Results repeat for the same number.
         backend: of the operators, see ``gimp-fast doctor``.
-        cache_gb: cohorts whose features take less are kept in memory as float32.
-        workers: processes that read batches ahead; 0 for none; ``"auto"`` has none where the
-            features fit in memory (``cache_gb``), else up to 4, one core being left for training.
-            Results do not depend on it.
+        cache_gb: features stay in memory if those of the cohort take less, as float32.
+        workers: processes that read batches ahead; 0 for none. ``"auto"`` uses none if the features
+            fit in memory (``cache_gb``), else up to 4, and leaves one core for training. Results do
+            not depend on it.
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
-        most_variable_genes: keep as many genes, those that vary most among the training patients.
+        most_variable_genes: keep this many genes, those that vary most among training patients.
         bootstrap: resamples of the confidence intervals.
-        model: architecture, in the settings of the method.
+        model: architecture: the settings class of the method.
     """
 
     method: str = "gimp"
@@ -89,14 +94,14 @@ class TrainConfig(Strict):
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: SerializeAsAny[ModelSettings] = GiMPSettings()
-    genes: GenesStage = GenesStage()
-    pretrain: PretrainStage = PretrainStage()
-    finetune: FinetuneStage = FinetuneStage()
+    genes: GenesSettings = GenesSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_method_wants(cls, values: Any) -> Any:
-        """The model's settings in the class of the method, and the modalities that it reads."""
+    def _fill_in_from_method(cls, values: Any) -> Any:
+        """Fill in the modalities of the method, and validate the model by its settings class."""
         if not isinstance(values, dict) or values.get("method", "gimp") not in available():
             return values
         kind = model_class(values.get("method", "gimp"))
@@ -107,21 +112,21 @@ class TrainConfig(Strict):
 
     @field_validator("method")
     @classmethod
-    def _method_is_known(cls, method: str) -> str:
+    def _check_method(cls, method: str) -> str:
         if method not in available():
             raise ValueError(f"one of {', '.join(available())}")
         return method
 
     @field_validator("modalities")
     @classmethod
-    def _method_reads(cls, modalities: str, info: ValidationInfo) -> str:
+    def _check_modalities(cls, modalities: str, info: ValidationInfo) -> str:
         method = info.data.get("method")
         if method is not None and modalities not in (reads := model_class(method).reads):
             raise ValueError(f"{' or '.join(reads)}, which is what {method} reads")
         return modalities
 
     @model_validator(mode="after")
-    def _fusion_fits(self) -> TrainConfig:
+    def _check_fusion(self) -> TrainConfig:
         validated = getattr(self.model, "fusion", "head") == "validated"
         if validated and self.model_class.supervised_genes and not self.finetune.freeze_genes:
             raise ValueError(
@@ -136,7 +141,7 @@ class TrainConfig(Strict):
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the configurations that come with the package."""
+    """Names of the presets in the package."""
     folder = resources.files("gimp_fast.training") / "presets"
     return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
 
@@ -144,18 +149,18 @@ def presets() -> tuple[str, ...]:
 def load_config(
     preset: str | None = None, path: Path | None = None, overrides: Sequence[str] = ()
 ) -> TrainConfig:
-    """Preset, then a YAML file over it, then ``key=value`` over both.
+    """A configuration: a preset, overridden by a YAML file, overridden by ``key=value`` texts.
 
-    The architecture in a preset is that of GiMP, and of methods that share it; others have the
+    The architecture in a preset is for GiMP and the methods that share it; other methods have the
     architecture of their papers unless it is changed.
 
     Args:
         preset: a name from :func:`presets`.
-        path: YAML file with any of the fields of :class:`TrainConfig`.
+        path: YAML file with fields of :class:`TrainConfig`.
         overrides: e.g. ``"finetune.lr=3e-4"``; values are YAML.
 
     Raises:
-        GimpError: unknown preset, unreadable YAML, or fields that do not validate; all at once.
+        GimpError: unknown preset, unreadable YAML, or invalid fields, all reported together.
     """
     values: dict[str, Any] = {}
     origin, architecture = "configuration", {}
@@ -178,12 +183,12 @@ def load_config(
 
 
 def _has_settings_of_gimp(method: Any) -> bool:
-    """Whether a preset's architecture, which is GiMP's, is one for this method."""
+    """True if a preset's architecture, which is GiMP's, applies to this method."""
     return method in available() and issubclass(model_class(method).settings_class, GiMPSettings)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; GimpError names the file where it is not one."""
+    """A YAML mapping from a file; GimpError names the file if it is not one."""
     try:
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -196,11 +201,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
-    """Check values against :class:`TrainConfig`; FaultError has all that is wrong with them."""
+    """A valid :class:`TrainConfig`; FaultError lists everything that is wrong with the values."""
     values, errors = dict(values), []
     method, architecture = values.get("method", "gimp"), values.get("model")
     if method in available() and isinstance(architecture, dict):
-        # Here and not in TrainConfig, which would stop at its first fault.
+        # Validated here and not in TrainConfig, which would stop at its first fault.
         try:
             values["model"] = model_class(method).settings_class.model_validate(architecture)
         except ValidationError as error:
@@ -216,7 +221,7 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
 
 
 def _config_fault(origin: str, error: Any) -> Fault:
-    ours = error["type"] == "value_error"  # without pydantic's words before it
+    ours = error["type"] == "value_error"  # its text without pydantic's prefix
     expected = str(error["ctx"]["error"]) if ours else error["msg"]
     where = ".".join(map(str, error["loc"]))
     return Fault("config", f"{origin}: {where}", repr(error["input"]), expected)
@@ -234,10 +239,10 @@ _WITHOUT_EFFECT = {
 
 
 def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
-    """Where two configurations differ first, as ``"key: x, y"``; None where nowhere.
+    """The first difference of two configurations, as ``"key: x, y"``; None if they are equal.
 
-    The place of the cohort does not count, as checkpoints hold its fingerprint, nor does what no
-    result depends on.
+    The path of the cohort does not count, because checkpoints hold its fingerprint; nor do settings
+    that no result depends on.
     """
     flat_a, flat_b = (_flatten(x.model_dump(exclude=_WITHOUT_EFFECT)) for x in (a, b))
     for key, value in flat_a.items():
@@ -278,7 +283,7 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 
 def model_config_of(config: TrainConfig, cohort: Cohort) -> Sizes:
-    """The model that a run on this cohort trains; GimpError for sizes that do not fit."""
+    """Configuration of the model of a run on this cohort; GimpError if sizes do not fit."""
     genes = 0
     if config.modalities != "slide":
         genes = len(cohort.gene_ids)

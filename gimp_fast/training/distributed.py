@@ -1,9 +1,8 @@
-"""Several processes training one model: who is who, what they tell each other.
+"""Several processes (ranks) that train one model, and what they exchange.
 
-``torchrun -m gimp_fast.train …`` starts the processes; without it there is one rank, and nothing
-here does anything. Each rank reads its share of every batch. Losses are written as a rank's share
-of the loss of the whole batch, so that the gradients, summed over ranks, are those that one process
-would find on the whole batch.
+``torchrun -m gimp_fast.train …`` starts the processes; without it there is one rank and nothing is
+exchanged. Each rank reads its share of every batch. A loss is the rank's share of the loss of the
+whole batch: summed over ranks, the gradients equal those of one process on the whole batch.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ _LOST_SIGNS = ("Connection closed", "Connection reset", "onnection refused", "im
 
 
 def split_evenly(total: int, parts: int) -> list[np.ndarray]:
-    """0 … total − 1 in runs whose lengths differ by at most one: who reads what of a batch."""
+    """0 … total − 1 in consecutive parts whose lengths differ by at most one."""
     return np.array_split(np.arange(total), parts)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run, seen from one of them.
+    """The processes of a run, as one of them sees them.
 
     Attributes:
-        rank: of this process; 0 writes.
-        size: how many there are.
-        local: number of this process on its machine; its GPU.
+        rank: of this process; rank 0 writes files.
+        size: number of processes.
+        local: number of this process on its machine, and of its GPU.
     """
 
     rank: int = 0
@@ -59,7 +58,7 @@ class Ranks:
         return torch.stack(parts).sum(0).tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """The value of every rank; small picklable objects."""
+        """The values of all ranks; for small picklable objects."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -79,8 +78,8 @@ class Share:
     """This rank's part of one batch.
 
     Attributes:
-        ranks: all processes that share it.
-        total: patients of the whole batch.
+        ranks: all processes that share the batch.
+        total: number of patients in the whole batch.
     """
 
     ranks: Ranks
@@ -114,26 +113,28 @@ class Share:
         return torch.cat(whole)
 
     def of_all(self, value: Tensor) -> Tensor:
-        """Share of a scalar that every rank computes from gathered rows: an equal part of its
-        value, and the gradient of this rank's rows."""
+        """Share of a scalar that every rank computes from gathered rows.
+
+        It is an equal part of the value, with the gradient of this rank's rows.
+        """
         return value - value.detach() * (1 - 1 / self.ranks.size)
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """True in the process that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextlib.contextmanager
 def ranks_of_environment(device: str, timeout_minutes: float) -> Iterator[Ranks]:
-    """The ranks that torchrun started, joined; one rank where it did not.
+    """The ranks that torchrun started, connected; a single rank without torchrun.
 
     Args:
         device: ``"cuda"`` for NCCL, else gloo.
-        timeout_minutes: how long to wait for a rank that says nothing.
+        timeout_minutes: how long to wait for a silent rank.
 
     Raises:
-        GimpError: the ranks cannot find each other, or one is lost while they work.
+        GimpError: the ranks cannot connect, or one is lost during the run.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -143,7 +144,7 @@ def ranks_of_environment(device: str, timeout_minutes: float) -> Iterator[Ranks]
         backend = "cuda:nccl,cpu:gloo" if device == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     except (KeyError, ValueError, RuntimeError) as error:
-        raise GimpError(f"the ranks of this run cannot be joined: {error}") from error
+        raise GimpError(f"the ranks of this run cannot connect: {error}") from error
     try:
         with _lost_ranks():
             yield ranks
@@ -161,7 +162,7 @@ def _lost_ranks() -> Iterator[None]:
         if not any(sign in str(error) for sign in _LOST_SIGNS):
             raise
         raise GimpError(
-            "another rank of this run ended or hangs; --resume goes on after the last checkpoint "
+            "another rank of this run ended or hangs; --resume continues after the last checkpoint "
             f"({' '.join(str(error).split())[:200]})"
         ) from error
 
@@ -170,7 +171,7 @@ _CONTROL: list[Any] = []
 
 
 def _control():
-    """A group for small messages on the CPU, which wait for no GPU."""
+    """A process group for small messages on the CPU, which never wait for a GPU."""
     if not _CONTROL:
         _CONTROL.append(dist.new_group(backend="gloo"))
     return _CONTROL[0]
@@ -179,13 +180,13 @@ def _control():
 def parallel(
     module: nn.Module, ranks: Ranks, device: torch.device, *, some_unused: bool
 ) -> nn.Module:
-    """The module, whose gradients are averaged over ranks while the backward pass goes on.
+    """The module, with gradients averaged over ranks during the backward pass.
 
     Args:
-        module: its parameters are what the optimiser holds.
+        module: holds the parameters of the optimiser.
         ranks: all processes.
         device: of the parameters.
-        some_unused: whether a step may leave parameters out, which must then be looked for.
+        some_unused: True if a step may not use some parameters, which must then be searched for.
     """
     if ranks.size == 1:
         return module

@@ -1,4 +1,4 @@
-"""genes → pretrain → finetune → evaluate: runs the stages, on one process or many, and resumes."""
+"""Runs the stages genes → pretrain → finetune → evaluate, in one process or many, and resumes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.results import evaluate_run
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
+from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stage_run import StageRun
-from gimp_fast.training.stages import StageContext, stages_of
+from gimp_fast.training.stages import stages_of
 from gimp_fast.training.stops import StopRequests
 
 Log = Callable[[str], None]
@@ -39,29 +40,30 @@ def train(
 ) -> dict[str, Any]:
     """Run every stage on a cohort and evaluate on its test patients (GiMP section 3.1).
 
-    Every epoch ends with a checkpoint, long ones have some on the way, and SIGTERM or SIGUSR1 saves
-    one more and raises StoppedError. On a CPU, a run that was killed or stopped and resumed ends in
-    the same weights and metrics as one that was not. Under torchrun, every rank calls this; the
-    result is that of one process with the same batches, to rounding and dropout.
+    Every epoch ends with a checkpoint, long epochs save more in between, and SIGTERM or SIGUSR1
+    saves one and raises StoppedError. On a CPU, a run that was killed or stopped and then resumed
+    ends with the same weights and metrics as an uninterrupted one. Under torchrun, every rank calls
+    this function; the result is that of one process with the same batches, up to rounding and
+    dropout.
 
     Args:
         config: validated configuration.
         data: cohort folder or open cohort.
-        out: run folder; must not hold a run, unless it is to be resumed.
-        resume: go on after the last checkpoint of the run in `out`; start anew if there is none.
-        stages: names of the stages to run, e.g. ``["pretrain"]``; each begins with what earlier
-            ones left in `out`, if they did. None runs all that the configuration has. Without
-            ``finetune`` nothing is evaluated.
-        log: receives one line of text for each event.
+        out: run folder; must not hold a run, unless that run is to be resumed.
+        resume: continue after the last checkpoint of the run in `out`; start if there is none.
+        stages: names of the stages to run, e.g. ``["pretrain"]``; each starts from the weights that
+            an earlier stage left in `out`, if any. None runs all stages of the configuration.
+            Without ``finetune`` nothing is evaluated.
+        log: called with one line of text for each event.
 
     Returns:
-        What ``metrics.json`` holds; on every rank. Without ``finetune``: stage -> the epoch that is
-        kept and its validation scores.
+        The contents of ``metrics.json``, on every rank. Without ``finetune``: stage -> the epoch
+        that is kept and its validation scores.
 
     Raises:
-        GimpError: the cohort, the split, the configuration or the run folder do not fit each other;
-            a loss that is not finite; a file that cannot be read or written.
-        StoppedError: a signal asked to stop; the state is saved.
+        GimpError: the cohort, the split, the configuration and the run folder do not fit each
+            other; the loss is not finite; or a file cannot be read or written.
+        StoppedError: a signal asked the run to stop; its state is saved.
     """
     cohort = data if isinstance(data, Cohort) else open_cohort(data)
     if config.threads is not None:
@@ -95,8 +97,8 @@ def _train(
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
     context, provenance = _prepare(config, cohort, split_name, split, device, ranks)
-    # Only now: a request that cannot be carried out must not occupy the folder.
-    ranks.sum([0.0])  # all have checked it before one writes
+    # Only now: a run that cannot start must not claim the folder.
+    ranks.sum([0.0])  # wait until all ranks have checked it
     if ranks.writes:
         claim_folder(folder, config, resume=resume, ranks=ranks)
     try:
@@ -109,7 +111,7 @@ def _train(
 
 
 def _silent(text: str) -> None:
-    """The log of ranks that do not write."""
+    """Log of the ranks that do not write."""
 
 
 def _split(cohort: Cohort, config: TrainConfig) -> tuple[str, dict[str, list[str]]]:
@@ -138,11 +140,11 @@ def _prepare(
     device: torch.device,
     ranks: Ranks,
 ) -> tuple[StageContext, dict[str, Any]]:
-    """Model, reader, and the provenance that every checkpoint carries."""
+    """The context of the stages, and the facts that every checkpoint stores."""
     scaler = None
     if config.modalities != "slide":
         scaler = _fit_scaler(config, cohort, split_name, split["train"])
-    # Reading processes would each keep a copy.
+    # With reading processes, each would keep its own copy.
     cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
     reader = PatientReader(cohort, config.modalities, scaler, cache_gb)
     split = {part: [c for c in cases if reader.usable(c)] for part, cases in split.items()}
@@ -200,7 +202,7 @@ def _fit_scaler(
 
 
 def _gene_provenance(cohort: Cohort, scaler: GeneScaler | None) -> dict[str, Any]:
-    """The ordered genes that the model reads: without them it cannot be used on a new patient."""
+    """The ordered genes that the model reads; needed to use it on new patients."""
     if scaler is None:
         return {"gene_ids": [], "gene_names": [], "gene_sets": {}}
     columns = range(len(cohort.gene_ids)) if scaler.columns is None else scaler.columns
@@ -225,10 +227,10 @@ def _run_stages(
     wanted: Sequence[str],
     log: Log,
 ) -> dict[str, Any]:
-    """Run the wanted stages; returns the kept epoch of each."""
+    """Run the chosen stages; returns the kept epoch of each."""
     config, ranks, best = context.config, context.ranks, {}
     recent = RecentCheckpoints(folder.checkpoints, config.keep_checkpoints)
-    # All ranks go on from the file that rank 0 finds whole.
+    # All ranks continue from the file that rank 0 finds intact.
     found = recent.load(log) if ranks.size == 1 else ranks.from_first(_loaded(recent, ranks, log))
     last, state = found or (None, {"stage": None, "epoch": 0, "rows": 0, "step": 0})
     if last is not None:

@@ -1,8 +1,8 @@
-"""The order of an epoch, and batches read ahead of the step that needs them.
+"""The order of an epoch, and batches that are read ahead.
 
-What a step trains on is a function of the seed, the epoch, the step and a patient's place in the
-batch: the number of reading processes, the number of ranks and the step at which an epoch is taken
-up again change nothing.
+The data of a step depend on the seed, the epoch, the step and a patient's place in the batch only:
+the number of reading processes, the number of ranks and the step at which a run resumes change
+nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class StepPlan:
 
     Attributes:
         step: number of the step in its epoch.
-        case_ids: the rank's patients.
-        seed: of the step.
-        place: place of the first of them in the batch of all ranks.
-        total: patients of that batch.
+        case_ids: the patients of this rank.
+        seed: of the epoch.
+        place: position of the first of them in the batch of all ranks.
+        total: number of patients in the batch of all ranks.
     """
 
     step: int
@@ -40,7 +40,7 @@ class StepPlan:
     total: int = 0
 
     def rngs(self) -> list[np.random.Generator]:
-        """A generator for each patient."""
+        """A random generator for each patient."""
         places = range(self.place, self.place + len(self.case_ids))
         return [np.random.default_rng([*self.seed, self.step, place]) for place in places]
 
@@ -57,16 +57,16 @@ def plan_epoch(
 ) -> list[StepPlan]:
     """The steps of an epoch.
 
-    The sizes of the batches differ by at most one: a last batch of a single patient holds no
+    Batch sizes differ by at most one, because a last batch of a single patient would hold no
     triplet.
 
     Args:
         case_ids: all patients of the epoch.
-        batch_size: patients a step, of all ranks together.
+        batch_size: patients per step, of all ranks together.
         seed: non-negative integers, e.g. seed, stage and epoch.
         shuffle: False keeps the order of ``case_ids``.
-        rank, world_size: which part of each batch is wanted, and of how many.
-        first_step: steps before it have been made already.
+        rank, world_size: which part of each batch to return, and the number of parts.
+        first_step: steps before it are left out.
 
     Raises:
         ValueError: a batch would leave a rank without a patient.
@@ -91,14 +91,14 @@ def num_batches(num_patients: int, batch_size: int) -> int:
 
 
 class BatchLoader:
-    """Carries out plans, in order, in processes that read ahead.
+    """Reads the batches of plans, in order, in processes that read ahead.
 
-    The processes start with the first epoch and stay. Each opens the cohort's files for itself;
-    nothing is copied to it but the plans, and back from it but the batches.
+    The processes start with the first epoch and stay. Each opens the cohort's files itself; only
+    plans are sent to it, and only batches come back.
 
     Args:
         fetch: plan -> batch; picklable, and a function of the plan alone.
-        workers: reading processes; 0 reads in this one, when the batch is asked for.
+        workers: reading processes; 0 reads in this process, on demand.
         pin_memory: put batches into page-locked memory, for a GPU.
     """
 
@@ -115,7 +115,7 @@ class BatchLoader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
-            # Of its own: it draws a seed for each epoch, and must not take it from dropout's.
+            # Its own: the loader draws a seed each epoch, which would change dropout otherwise.
             generator=torch.Generator(),
         )
 
@@ -141,11 +141,11 @@ class BatchLoader:
 
 
 def ahead_on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
-    """Batches on their device; a GPU copies the next one while it works on this one.
+    """Batches on their device; a GPU copies the next one while it computes with this one.
 
     Args:
-        batches: what ``BatchLoader`` yields, in page-locked memory if a GPU is to gain by it.
-        device: where they go.
+        batches: what ``BatchLoader`` yields; page-locked memory lets copy and computation overlap.
+        device: target.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -174,7 +174,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _Turns(torch.utils.data.Sampler):
-    """Hands the plans of the current epoch to the loader, whose sampler cannot be replaced."""
+    """Passes the plans of the current epoch to the loader, whose sampler cannot be replaced."""
 
     def __init__(self, loader: BatchLoader):
         self._loader = loader
@@ -194,5 +194,5 @@ class _Fetched(Dataset):
         try:
             return self._fetch(plan)
         except GimpError as error:
-            # An exception would arrive wrapped in the traceback of another process.
+            # Raised here, it would arrive wrapped in the traceback of another process.
             return error

@@ -1,4 +1,4 @@
-"""Will it fit? Parameters of a model, and the memory that training it will hold."""
+"""Predicts what a run needs: parameters, the memory of each stage, the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.models import GiMPConfig
-from gimp_fast.training.memory_probe import ProbeSetting, StepProbe
+from gimp_fast.models import Sizes, build
+from gimp_fast.training.config import TrainConfig, model_config_of
+from gimp_fast.training.memory_probe import StepProbe
+from gimp_fast.training.stages import stages_of
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "KiB": 2**10,
@@ -19,7 +23,7 @@ UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
     "TiB": 2**40,
 }
 LARGEST_BATCH = 2**20
-# Resident memory of steps on the CPU exceeds their tensors by this, and small ones by less.
+# Resident memory of a step on the CPU exceeds its tensors by up to this much.
 OVERHEAD_CPU = 80 * 2**20
 
 
@@ -28,9 +32,9 @@ class ParameterRow:
     """A part of a model.
 
     Attributes:
-        name: of the module, or of the parameter that belongs to none of them.
-        count: numbers.
-        bytes: of them.
+        name: of the module, or of a parameter outside the listed modules.
+        count: parameters.
+        bytes: their size.
     """
 
     name: str
@@ -39,7 +43,7 @@ class ParameterRow:
 
 
 def parameter_table(model: nn.Module) -> list[ParameterRow]:
-    """The parts of a model and their sizes; the last row is the sum.
+    """Parts of a model and their sizes; the last row is the sum.
 
     Parts are the children of the model, and the children of the patch aggregator.
     """
@@ -60,17 +64,17 @@ def parameter_table(model: nn.Module) -> list[ParameterRow]:
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Bytes that a training step holds at its peak.
+    """Bytes that a training step needs at its peak.
 
     Attributes:
-        stage, batch_size, patches: the step; patches of all patients together.
+        stage, batch_size, patches: the step; patches are those of all patients together.
         parameters: of the whole model.
         gradients: of the parameters that the stage trains.
-        optimizer: two moments of each of them.
+        optimizer: two moments for each of them.
         inputs: the batch, as float32.
-        activations: held from the forward pass for the backward pass.
-        workspace: what the peak adds to them.
-        overhead: on the CPU, what its allocator and libraries hold besides, as was measured.
+        activations: kept from the forward pass for the backward pass.
+        workspace: temporary memory at the peak.
+        overhead: on the CPU, memory of the allocator and of libraries, as measured.
     """
 
     stage: str
@@ -90,54 +94,37 @@ class MemoryPrediction:
 
     @property
     def step(self) -> int:
-        """Of a step alone, above what is held between steps and the batch."""
+        """Memory of the step itself, without parameters, optimizer and batch."""
         return self.activations + self.workspace + self.overhead
 
 
 class MemoryPredictor:
     """Predicts the steps of one stage; what it measures for one prediction serves the next.
 
-    Small steps are made on the device and extended: what a step holds grows in straight lines with
-    patches and bags. On a GPU torch's allocator is asked, and its context (about half a GB) and the
-    gaps between its blocks come on top. On the CPU tensors are counted, and a constant is added.
+    Small steps of the real stage are made on the device and extrapolated: what a step holds grows
+    linearly with patches and bags. On a GPU torch's allocator is asked; its context (about half a
+    GB) and the gaps between its blocks come on top. On the CPU tensors are counted, and a constant
+    is added.
 
     Args:
-        model_config: sizes of the model.
-        stage: ``"genes"``, ``"pretrain"`` or ``"finetune"``.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        optimizer: count the moments of AdamW.
-        checkpoint_layers: instead of that of ``model_config``.
+        config: of the run.
+        sizes: of its model.
+        stage: name of one of its stages.
         device: where the steps are measured.
-        mask_ratio, freeze_genes, backend: as in the configuration.
+
+    Raises:
+        ValueError: no such stage, or sizes that do not fit each other.
     """
 
-    def __init__(
-        self,
-        model_config: GiMPConfig,
-        *,
-        stage: str,
-        precision: str = "fp32",
-        optimizer: bool = True,
-        checkpoint_layers: bool | None = None,
-        device: str = "cpu",
-        mask_ratio: float = 0.5,
-        freeze_genes: bool = True,
-        backend: str = "auto",
-    ):
-        if checkpoint_layers is not None:
-            update = {"checkpoint_layers": checkpoint_layers}
-            model_config = model_config.model_copy(update=update)
-        self.optimizer = optimizer
-        self.probe = StepProbe(
-            ProbeSetting(model_config, stage, precision, device, mask_ratio, freeze_genes, backend)
-        )
+    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str = "cpu"):
+        self.probe = StepProbe(config, sizes, stage, device)
 
     def __call__(self, batch_size: int, length: int | Sequence[int] = 0) -> MemoryPrediction:
-        """Of a batch.
+        """The prediction for a batch.
 
         Args:
             batch_size: patients.
-            length: patches of each, or of every one. Not read for the genes stage.
+            length: patches of each patient, or a list for all. Not used by the genes stage.
         """
         lengths = [length] * batch_size if isinstance(length, int) else list(length)
         if batch_size < 1 or len(lengths) != batch_size or min(lengths) < 0:
@@ -145,18 +132,18 @@ class MemoryPredictor:
                 f"batch_size {batch_size} with lengths {lengths}: expected one of each"
             )
         probe, patches = self.probe, sum(lengths)
-        if probe.setting.stage == "genes":
+        if not probe.reads_slides:
             patches = 0
         mean = patches // batch_size
         held, peak = probe.held(batch_size, mean)
         trained = sum(p.nbytes for p in probe.trained)
         return MemoryPrediction(
-            stage=probe.setting.stage,
+            stage=probe.stage.name,
             batch_size=batch_size,
             patches=patches,
             parameters=probe.parameter_bytes,
             gradients=trained,
-            optimizer=2 * trained if self.optimizer else 0,
+            optimizer=2 * trained,
             inputs=probe.input_bytes(batch_size, mean),
             activations=held,
             workspace=peak - held,
@@ -164,7 +151,7 @@ class MemoryPredictor:
         )
 
     def largest_batch(self, budget_bytes: int, length: int) -> int:
-        """Largest batch of patients with ``length`` patches each that fits; 0 if one does not."""
+        """Largest batch of patients with ``length`` patches each that fits; 0 if none does."""
         fits, too_large = 0, LARGEST_BATCH
         if self(too_large, length).total <= budget_bytes:
             return too_large
@@ -177,41 +164,11 @@ class MemoryPredictor:
         return fits
 
 
-def predict_peak_memory(
-    model_config: GiMPConfig,
-    *,
-    stage: str,
-    batch_size: int,
-    length: int | Sequence[int] = 0,
-    precision: str = "fp32",
-    **options,
-) -> MemoryPrediction:
-    """Memory that a training step will hold; see :class:`MemoryPredictor`, which takes the options.
-
-    Args:
-        model_config: sizes of the model.
-        stage: ``"genes"``, ``"pretrain"`` or ``"finetune"``.
-        batch_size: patients.
-        length: patches of each, or of every one.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-    """
-    return MemoryPredictor(model_config, stage=stage, precision=precision, **options)(
-        batch_size, length
-    )
-
-
-def largest_batch(
-    budget_bytes: int, model_config: GiMPConfig, *, stage: str = "pretrain", length: int, **options
-) -> int:
-    """Largest batch whose predicted peak is within the budget; 0 if a batch of one is not."""
-    return MemoryPredictor(model_config, stage=stage, **options).largest_batch(budget_bytes, length)
-
-
 def parse_size(text: str) -> int:
     """``"24GB"``, ``"8 GiB"``, ``"1.5GiB"`` -> bytes.
 
     Raises:
-        GimpError: no such size, or zero.
+        GimpError: not a size, or zero.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
     units = {unit.lower(): size for unit, size in UNITS.items()}
@@ -222,9 +179,81 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """In a decimal unit."""
+    """A size as text, in a decimal unit."""
     for unit in ("TB", "GB", "MB", "kB"):
         if size >= UNITS[unit]:
             value = size / UNITS[unit]
             return f"{value:.{1 if value < 100 else 0}f} {unit}"
     return f"{size} B"
+
+
+def predictor_of(config: TrainConfig, sizes: Sizes, stage: str) -> MemoryPredictor:
+    """The predictor of a stage, on the run's device; GimpError if sizes do not fit."""
+    cuda = config.device.startswith("cuda") or config.device == "auto"
+    try:
+        device = "cuda" if cuda and torch.cuda.is_available() else "cpu"
+        return MemoryPredictor(config, sizes, stage, device)
+    except ValueError as error:
+        raise GimpError(f"model: {error}") from error
+
+
+def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction]:
+    """Predictions for the largest step of each stage; fine-tuning's has the longest bags."""
+    model_config = model_config_of(config, cohort)
+    bags = [cohort.bag(c).num_patches for c in cohort.case_ids if cohort.has_slides(c)]
+    longest = sorted(bags, reverse=True)
+    found = []
+    for stage in stages_of(config):
+        batch = min(getattr(config, stage.name).batch_size, len(cohort.case_ids))
+        length: int | list[int] = 0
+        if stage.name == "pretrain":
+            length = config.pretrain.window
+        elif stage.name == "finetune" and config.modalities != "rna":
+            length = (longest + [0] * batch)[:batch]
+        found.append(predictor_of(config, model_config, stage.name)(batch, length))
+    return found
+
+
+def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
+    """Lines of text: parameters of the run's model, and memory of each of its stages."""
+    predictions = predictions_of(config, cohort)  # finds out whether the model can be built
+    with torch.random.fork_rng(devices=[]):
+        table = parameter_table(build(config.method, model_config_of(config, cohort)))
+    width = max(len(row.name) for row in table)
+    lines = [f"{'parameters':<{width}}  {'count':>12}  {'size':>9}"]
+    lines += [
+        f"{row.name:<{width}}  {row.count:>12,}  {format_size(row.bytes):>9}" for row in table
+    ]
+    columns = ("parameters", "gradients", "optimizer", "inputs", "activations", "workspace")
+    head = "".join(f"{name:>12}" for name in (*columns, "overhead", "peak"))
+    lines += ["", f"{'predicted memory of a step':<34}{head}"]
+    for found in predictions:
+        what = f"{found.stage}, batch {found.batch_size}"
+        if found.patches:
+            what += f", {found.patches:,} patches"
+        sizes = [getattr(found, name) for name in (*columns, "overhead", "total")]
+        lines.append(f"{what:<34}" + "".join(f"{format_size(size):>12}" for size in sizes))
+    return lines
+
+
+def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> int:
+    """Largest pre-training batch whose predicted peak is within a size such as ``"24GB"``.
+
+    Raises:
+        GimpError: not a size, no pre-training in this run, or not even one patient fits.
+    """
+    size = parse_size(budget)
+    if "pretrain" not in [stage.name for stage in stages_of(config)]:
+        raise GimpError(
+            f"--fit: sets the batch of pre-training, which this run does not have (modalities "
+            f"'{config.modalities}', pretrain.epochs {config.pretrain.epochs})"
+        )
+    predictor = predictor_of(config, model_config_of(config, cohort), "pretrain")
+    found = predictor.largest_batch(size, config.pretrain.window)
+    if not found:
+        needed = format_size(predictor(1, config.pretrain.window).total)
+        raise GimpError(
+            f"--fit: found {budget}; a batch of one window of {config.pretrain.window} patches "
+            f"needs {needed}. A shorter pretrain.window or model.checkpoint_layers=true needs less."
+        )
+    return found

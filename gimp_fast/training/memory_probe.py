@@ -1,106 +1,130 @@
-"""How much memory a training step holds: measured on small steps, tensor by tensor."""
+"""Measures the memory of small steps of the real stages, and extrapolates to large ones."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gimp_fast.models import GeneClassifier, GiMP, GiMPConfig
-from gimp_fast.models.outputs import autocast
+from gimp_fast.models import Sizes, build
+from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.distributed import ALONE, Share
+from gimp_fast.training.loader import StepPlan
+from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.scaling import GeneScaler
+from gimp_fast.training.stage import StageContext
+from gimp_fast.training.stages import stages_of
 
-# Patches, and bags, of a step that is measured as it is; larger ones are extended from smaller.
+# Patches, and bags, of a step that is measured as it is; larger ones are extrapolated.
 DIRECT = 8192
 DIRECT_BAGS = 16
-# Patches of a bag in the steps that are extended. Beyond it everything grows with the patches: no
-# chunk of an operator is longer.
+# Patches of a bag in the steps from which larger ones are extrapolated. Beyond it everything grows
+# linearly with the patches: no chunk of an operator is longer.
 LENGTH = 2048
 
 
-@dataclass(frozen=True)
-class ProbeSetting:
-    """A stage of training.
+class RandomPatients:
+    """Stands in for a cohort: patients of random numbers, with bags of one length.
 
     Attributes:
-        model: sizes of the model.
-        stage: ``"genes"``, ``"pretrain"`` or ``"finetune"``.
-        precision: as in the configuration.
-        device: where the steps are measured.
-        mask_ratio: of pre-training.
-        freeze_genes: of fine-tuning.
-        backend: of the operators.
+        length: patches of each patient; to be set.
     """
 
-    model: GiMPConfig
-    stage: str
-    precision: str = "fp32"
-    device: str = "cpu"
-    mask_ratio: float = 0.5
-    freeze_genes: bool = True
-    backend: str = "auto"
+    store = "random numbers"  # a reader keeps the bags of files, not those of a store
+    case_ids: tuple[str, ...] = ()
+
+    def __init__(self, sizes: Sizes):
+        self.sizes, self.length = sizes, 0
+        self.feature_dim = sizes.feature_dim
+
+    @property
+    def num_patches(self) -> int:
+        return self.length
+
+    def has_slides(self, case_id: str) -> bool:
+        return True
+
+    has_expression = has_slides
+
+    def label(self, case_id: str) -> int:
+        return int(case_id) % self.sizes.num_classes
+
+    def expression(self, case_ids: Iterable[str]) -> np.ndarray:
+        return np.stack([torch.randn(self.sizes.num_genes).numpy() for _ in case_ids])
+
+    def bag(self, case_id: str) -> RandomPatients:
+        return self
+
+    def tensor(self, start: int = 0, stop: int | None = None) -> Tensor:
+        return torch.randn(self.length, self.feature_dim)[start:stop]
 
 
 class StepProbe:
-    """Steps of a stage on random numbers, with random weights; nothing is trained."""
+    """Steps of a stage on random numbers, with random weights; nothing is trained.
 
-    def __init__(self, setting: ProbeSetting):
-        self.setting = setting
-        self.device = torch.device(setting.device)
+    Args:
+        config: of the run.
+        sizes: of its model.
+        stage: name of one of its stages.
+        device: where the steps are measured.
+
+    Raises:
+        ValueError: no such stage, or sizes that do not fit each other.
+    """
+
+    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str):
+        kinds = {kind.name: kind for kind in stages_of(config)}
+        if stage not in kinds:
+            raise ValueError(f"stage {stage!r}: expected one of {', '.join(kinds)}")
+        self.config, self.sizes, self.device = config, sizes, torch.device(device)
+        self.patients = RandomPatients(sizes)
+        zeros = np.zeros(sizes.num_genes, np.float32)
+        reader = PatientReader(
+            self.patients, config.modalities, GeneScaler(zeros, zeros + 1), cache_gb=0.0
+        )
         with torch.random.fork_rng(devices=[]):
-            model = GiMP(setting.model, backend=setting.backend)
-            genes = model.gene_encoder
-            self.step: nn.Module = model
-            trained: list[nn.Module | None] = []
-            if setting.stage == "genes":
-                sizes = (setting.model.dim, setting.model.num_classes)
-                self.step = GeneClassifier(genes, *sizes)
-                trained = [self.step]
-            elif setting.stage == "pretrain":
-                trained = [model.aggregator, model.decoder]
-            elif setting.stage == "finetune":
-                trained = [model.head, model.aggregator, None if setting.freeze_genes else genes]
-            else:
-                raise ValueError(f"stage {setting.stage!r}; expected genes, pretrain or finetune")
-        self.model = model.to(self.device)
-        self.step.to(self.device).eval().requires_grad_(False)
-        self.model.eval().requires_grad_(False)
-        for module in trained:
-            if module is not None:
-                module.train().requires_grad_(True)
-        if setting.stage == "finetune":
-            for name in ("absent_slide", "absent_genes"):
-                token = getattr(model, name, None)
-                if token is not None:
-                    token.requires_grad_(True)
-        modules = [model] if self.step is model else [model, self.step]
-        everything = {p: None for module in modules for p in module.parameters()}
+            self.model = build(config.method, sizes, backend=config.backend).to(self.device)
+            nobody = {"train": [], "val": []}
+            context = StageContext(config, self.model, reader, nobody, self.device)
+            self.stage = kinds[stage](context)
+        self.stage.train_mode()
+        self.fetch = self.stage.fetcher()
+        self.trained = list(self.stage.parameters())
+        everything = dict.fromkeys([*self.model.parameters(), *self.trained])
         self.parameter_bytes = sum(p.nbytes for p in everything)
-        self.trained = [p for p in everything if p.requires_grad]
         self._measured: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def held(self, batch: int, length: int) -> tuple[int, int]:
-        """Bytes (held between the passes, most at a time) of patients with bags of one length.
+    @property
+    def reads_slides(self) -> bool:
+        return self.stage.name != "genes" and self.config.modalities != "rna"
 
-        Parameters, their gradients and the batch are not counted. Large steps are not made: what
-        they hold grows with the patches and with the bags, in straight lines, which smaller steps
-        give.
+    @property
+    def views(self) -> int:
+        """Windows of each patient in a step."""
+        return getattr(self.model, "views", 1) if self.stage.name == "pretrain" else 1
+
+    def held(self, batch: int, length: int) -> tuple[int, int]:
+        """Bytes (kept between the passes, at the peak) for patients with bags of one length.
+
+        Parameters, their gradients and the batch are not counted. Large steps are not run: their
+        memory grows linearly with patches and bags, and is extrapolated.
         """
         direct = batch * length <= DIRECT and batch <= DIRECT_BAGS
-        if self.setting.stage == "genes" or direct:
+        if not self.reads_slides or direct:
             return self._measure(batch, length)
         if length <= LENGTH:
             few = min(max(1, LENGTH // max(length, 1)), DIRECT_BAGS // 2)
             return self._line(
                 self._measure(few, length), self._measure(2 * few, length), few, batch
             )
-        # Several bags are put together again after each layer, one is not: so two stand for many.
+        # Several bags are concatenated after each layer, one bag is not: two represent many.
         bags = min(batch, 2)
         low, high = self._measure(bags, LENGTH), self._measure(bags, 2 * LENGTH)
         held = self._line(low, high, bags * LENGTH, batch * length)
@@ -113,54 +137,39 @@ class StepProbe:
 
     @staticmethod
     def _line(low: tuple[int, int], high: tuple[int, int], unit: int, at: int) -> tuple[int, int]:
-        """Extended from what `unit` and twice as many give."""
+        """Extrapolated from what `unit` and twice as many give."""
         return tuple(a + (b - a) * (at - unit) // unit for a, b in zip(low, high, strict=True))
 
     def input_bytes(self, batch: int, length: int) -> int:
         """Of the batch: patches and genes as float32, mask, labels."""
-        config, patches = self.setting.model, 0
-        if self.setting.stage != "genes" and config.modalities != "rna":
-            patches = batch * length * (4 * config.feature_dim + 1)
-        genes = 0 if config.modalities == "slide" else 4 * batch * config.num_genes
+        patches = genes = 0
+        if self.reads_slides:
+            patches = batch * self.views * length * (4 * self.sizes.feature_dim + 1)
+        if self.config.modalities != "slide":
+            genes = 4 * batch * self.sizes.num_genes
         return patches + genes + 8 * batch
 
     def _measure(self, batch: int, length: int) -> tuple[int, int]:
         key = (batch, length)
         if key not in self._measured:
             with torch.random.fork_rng(devices=[]), _one_thread(self.device), torch.enable_grad():
-                self._measured[key] = self._measure_step(*self._inputs(batch, length))
+                self._measured[key] = self._measure_step(batch, length)
         return self._measured[key]
 
-    def _inputs(self, batch: int, length: int) -> tuple[dict[str, Tensor], Tensor]:
-        config, device = self.setting.model, self.device
-        labels = torch.arange(batch, device=device) % config.num_classes
-        genes = torch.randn(batch, config.num_genes, device=device)
-        if self.setting.stage == "genes":
-            return {"genes": genes}, labels
-        inputs = {} if config.modalities == "slide" else {"genes": genes}
-        if config.modalities == "rna":
-            return inputs, labels
-        patches = torch.randn(batch, length, config.feature_dim, device=device)
-        if self.setting.stage == "pretrain":
-            count = round(self.setting.mask_ratio * length)
-            masked = torch.rand(batch, length, device=device).argsort(1) < count
-            return inputs | {"windows": patches, "masked": masked, "labels": labels}, labels
-        bounds = torch.arange(batch + 1, dtype=torch.int32, device=device) * length
-        return inputs | {"patches": patches.flatten(0, 1), "cu_seqlens": bounds}, labels
+    def loss_of(self, batch: int, length: int) -> Callable[[], Tensor]:
+        """A step on a batch that is made now: calling it runs the forward pass."""
+        self.patients.length = length
+        made = self.fetch(StepPlan(0, tuple(map(str, range(batch))), (0,), 0, batch))
+        made = made.to(self.device)
+        return lambda: self.stage.losses(made, Share(ALONE, batch))["loss"]
 
-    def _loss(self, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        with autocast(self.device, self.setting.precision):
-            if self.setting.stage == "pretrain":
-                losses = self.model.pretrain_losses(**inputs)
-                return losses.reconstruction + losses.triplet
-            return F.cross_entropy(self.step(**inputs).float(), labels)
-
-    def _measure_step(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[int, int]:
+    def _measure_step(self, batch: int, length: int) -> tuple[int, int]:
+        step = self.loss_of(batch, length)
         for p in self.trained:
             p.grad = torch.zeros_like(p)  # as after an earlier step: they are counted elsewhere
         watch = _watch_gpu if self.device.type == "cuda" else _watch_cpu
         with watch() as memory:
-            loss = self._loss(inputs, labels)
+            loss = step()
             held = memory.now()
             loss.backward()
             peak = memory.peak()
@@ -171,7 +180,7 @@ class StepProbe:
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """What other threads of Python allocate is not seen."""
+    """Use one thread, because allocations in other Python threads are not seen."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -206,7 +215,7 @@ def _watch_cpu() -> Iterator[_Memory]:
 
 @dataclass
 class _Storages(TorchDispatchMode):
-    """Bytes of the storages that operators return, while they live."""
+    """Counts the bytes of storages that operators return, while they live."""
 
     bytes: int = 0
     most: int = 0

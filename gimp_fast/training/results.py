@@ -13,7 +13,8 @@ from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
-from gimp_fast.training.stages import StageContext, stages_of
+from gimp_fast.training.stage import StageContext
+from gimp_fast.training.stages import stages_of
 
 EVALUATED = ("val", "test")
 
@@ -35,10 +36,11 @@ def evaluate_run(
     for name in ("pretrain", "finetune"):
         if name in trained:
             state = load_model(folder.checkpoint(name), context.model)
-            probabilities, representations[name] = context.predict(cases)
+            outputs = context.predict(cases)
+            representations[name] = outputs.vectors
     label_names = np.array([cohort.classes[label] for label in labels])
     embeddings = Embeddings(np.array(cases), parts, label_names, representations)
-    predictions = evaluated_predictions(cohort.classes, cases, parts, labels, probabilities)
+    predictions = evaluated_predictions(cohort.classes, cases, parts, labels, outputs.probabilities)
     metrics = metrics_of(
         predictions,
         cohort=CohortSummary(

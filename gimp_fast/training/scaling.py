@@ -12,11 +12,11 @@ GeneScaling = Literal["z-score", "none"]
 
 @dataclass(frozen=True)
 class GeneScaler:
-    """z = (x − mean) / std, of some genes of a cohort.
+    """z = (x − mean) / std, of some or all genes of a cohort.
 
     Attributes:
-        mean, std: (G,) float32. A gene that does not vary has std 1.
-        columns: (G,) of the cohort's genes, rising; None for all of them.
+        mean, std: (G,) float32. A constant gene has std 1.
+        columns: (G,) columns of the cohort's genes, ascending; None for all of them.
     """
 
     mean: np.ndarray
@@ -35,8 +35,8 @@ class GeneScaler:
 
         Args:
             expression: (patients, G).
-            scaling: ``"none"`` leaves values as they are.
-            most_variable: keep as many genes, those of the largest variance; None keeps all.
+            scaling: ``"none"`` leaves the values unchanged.
+            most_variable: keep this many genes, those of the largest variance; None keeps all.
         """
         mean = expression.mean(0, dtype=np.float64)
         std = expression.std(0, dtype=np.float64)
@@ -52,7 +52,7 @@ class GeneScaler:
     def __call__(self, expression: np.ndarray) -> np.ndarray:
         """(patients, genes of the cohort) -> (patients, G) float32.
 
-        A gene that was not measured (NaN) takes the mean of the training patients, z = 0.
+        A gene that was not measured (NaN) gets the mean of the training patients, z = 0.
         """
         chosen = expression if self.columns is None else expression[:, self.columns]
         return np.nan_to_num((chosen - self.mean) / self.std, nan=0.0)

@@ -1,4 +1,4 @@
-"""The epochs of one stage: steps, checkpoints, stops, and what is left of a step that diverges."""
+"""Runs the epochs of one stage: steps, checkpoints, stop requests, and steps that diverge."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.runs import layout
 from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.targets.classification import Scores
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.loader import (
     BatchLoader,
@@ -26,10 +27,9 @@ from gimp_fast.training.loader import (
     num_batches,
     plan_epoch,
 )
-from gimp_fast.training.stage_settings import StageSettings
+from gimp_fast.training.stage import Stage, StageModule
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
-from gimp_fast.training.stages import Scores, Stage, StageModule
-from gimp_fast.training.step_times import StepTimes
+from gimp_fast.training.steps import StepTimes, adamw, learning_rate
 from gimp_fast.training.stops import StopRequests
 
 Log = Callable[[str], None]
@@ -41,12 +41,12 @@ class StageRun:
     Args:
         stage: what to train.
         number: place of the stage in the run.
-        folder: where checkpoints and metrics go.
-        provenance: what every checkpoint carries.
-        rows: rows of metrics so far.
+        folder: receives checkpoints and metrics.
+        provenance: facts that every checkpoint stores.
+        rows: rows of metrics written so far.
         stops: requests to stop.
         workers: reading processes.
-        log: receives a line of text for each event.
+        log: called with one line of text for each event.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class StageRun:
         self._saved_at = time.perf_counter()
 
     def run(self, resumed: Checkpoint | None) -> dict[str, Any]:
-        """Train what is left; returns the state of the last checkpoint.
+        """Train the remaining epochs; returns the state of the last checkpoint.
 
         Raises:
             StoppedError: a signal asked to stop; the state is saved.
-            GimpError: a loss that is not finite, a slide that cannot be read, a full disk.
+            GimpError: the loss is not finite, a slide cannot be read, or the disk is full.
         """
         if resumed is not None:
             self.progress = self.state.restore(*resumed)
@@ -126,7 +126,7 @@ class StageRun:
         stage, settings = self.stage, self.settings
         seeds = [self.config.seed, self.number, epoch]
         if self.progress.step == 0:
-            # All randomness of an epoch comes from here, so that a resumed run repeats it.
+            # All randomness of an epoch starts here, so that a resumed run repeats it.
             torch.manual_seed(int(np.random.default_rng([*seeds, 1]).integers(2**62)))
             self.progress.begin_epoch()
         stage.train_mode()
@@ -183,7 +183,7 @@ class StageRun:
             if improved if stage.keeps_best else epoch == self.settings.epochs:
                 save_checkpoint(self.folder.checkpoint(stage.name), *self.state.weights(progress))
         self._save_recent()
-        if self._look_at_requests():
+        if self._stop_requested():
             self._stop(epoch)
 
     def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
@@ -192,15 +192,15 @@ class StageRun:
         losses = self.losses(batch, Share(self.ranks, plan.total))
         names = list(losses)
         shares = torch.stack([losses[name].detach().double() for name in names]).tolist()
-        values = self._tell(dict(zip(names, shares, strict=True)))
+        values = self._sum_over_ranks(dict(zip(names, shares, strict=True)))
         times.mark("forward")
         self.optimizer.zero_grad(set_to_none=True)
         if not math.isfinite(values["loss"]):
-            if self.ranks.size > 1:  # a forward pass of all ranks wants its backward pass
+            if self.ranks.size > 1:  # all ranks must run the backward pass too
                 losses["loss"].backward()
             self._diverged(plan, f"a loss of {values['loss']}")
             return
-        # Wrapped modules average over ranks what is to be summed.
+        # DistributedDataParallel averages over ranks; the gradients must be summed.
         self.scaler.scale(losses["loss"] * self.ranks.size).backward()
         times.mark("backward")
         self.scaler.unscale_(self.optimizer)
@@ -213,15 +213,18 @@ class StageRun:
             self._diverged(plan, f"a gradient of norm {norm.item()}")
             return
         else:
-            self.progress.skipped += 1  # fp16 that overflowed: the scale comes down
+            self.progress.skipped += 1  # fp16 overflow: the scaler reduces its scale
         self.scaler.step(self.optimizer)
         self.scaler.update()
         times.mark("optimizer")
         self.progress.count(values, plan.total)
 
-    def _tell(self, shares: Scores) -> Scores:
-        """Sums of all ranks' shares. By the way, in the same message: who was asked to stop, and
-        whether a checkpoint is due by rank 0's clock; so they stop and save together."""
+    def _sum_over_ranks(self, shares: Scores) -> Scores:
+        """Sums of the shares of all ranks.
+
+        The same all-gather carries two flags: a rank was asked to stop, and rank 0's clock says
+        that a checkpoint is due. So all ranks stop and save at the same step.
+        """
         minutes = (time.perf_counter() - self._saved_at) / 60
         due = self.ranks.writes and 0 < self.config.save_minutes < minutes
         flags = [float(self.stops.requested is not None), float(due)]
@@ -229,12 +232,12 @@ class StageRun:
         self._stop_asked, self._save_due = asked > 0, due > 0
         return dict(zip(shares, values, strict=True))
 
-    def _look_at_requests(self) -> bool:
-        self._tell({})
+    def _stop_requested(self) -> bool:
+        self._sum_over_ranks({})
         return self._stop_asked
 
     def _diverged(self, plan: StepPlan, what: str) -> None:
-        """The policy for a step that is not finite, on every rank alike."""
+        """Stop the run or leave the step out, as configured; the same on every rank."""
         cohort = self.context.reader.cohort
         cases = [case for part in self.ranks.gather(plan.case_ids) for case in part]
         slides = [
@@ -243,17 +246,17 @@ class StageRun:
             if cohort.has_slides(case)
             for slide in cohort.bag(case).slide_ids
         ]
-        said = (
+        message = (
             f"stage '{self.stage.name}', step {plan.step}: found {what} on patients "
             f"{', '.join(cases)} (slides {', '.join(slides) or 'none'}); expected a finite one"
         )
         if self.config.on_nonfinite == "stop":
             raise GimpError(
-                f"{said}. A lower lr or clip_norm may help, or --set on_nonfinite=skip."
+                f"{message}. A lower lr or clip_norm may help, or --set on_nonfinite=skip."
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.skipped += 1
-        self.log(f"warning: {said}; the step was left out")
+        self.log(f"warning: {message}; the step was left out")
 
     def _check_validation(self, scores: Scores) -> None:
         if not math.isfinite(scores["loss"]):
@@ -268,8 +271,8 @@ class StageRun:
     def _stop(self, epoch: int) -> None:
         reason = next(filter(None, self.ranks.gather(self.stops.requested)), "a signal")
         raise StoppedError(
-            f"stopped by {reason} in {self.stage.name} epoch {epoch}; the state is saved: go on "
-            "with --resume"
+            f"stopped by {reason} in {self.stage.name} epoch {epoch}; the state is saved. Continue "
+            "with --resume."
         )
 
     def _save_recent(self) -> None:
@@ -285,7 +288,7 @@ class StageRun:
 
     @contextlib.contextmanager
     def _profiler(self):
-        """Records the first steps where asked to; otherwise something that does nothing."""
+        """The profiler of the first steps if configured; otherwise one that does nothing."""
         if not self.config.profile or not self.ranks.writes:
             yield _NoProfiler()
             return
@@ -304,35 +307,12 @@ class _NoProfiler:
         """Nothing."""
 
 
-def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then a cosine from the peak to zero over the epochs that are left."""
-    warmup = settings.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return settings.lr * (step + 1) / (warmup + 1)
-    total = settings.epochs * steps_per_epoch
-    progress = (step - warmup) / max(total - warmup, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def adamw(stage: Stage) -> torch.optim.AdamW:
-    """AdamW, fused into one pass over the parameters; matrices decay, the rest does not."""
-    parameters = stage.parameters()
-    groups = [
-        {
-            "params": [p for p in parameters if p.dim() >= 2],
-            "weight_decay": stage.settings.weight_decay,
-        },
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.settings.lr, fused=True)
-
-
 def scores_text(scores: Scores) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def memory_text(device: torch.device) -> str:
-    """Memory held now, for a progress line."""
+    """Memory in use, for the progress line."""
     if device.type == "cuda":
         return f"{torch.cuda.memory_allocated(device) / 2**30:.1f} GiB on the GPU"
     try:

@@ -1,4 +1,4 @@
-"""What a user chooses of each training stage."""
+"""Settings of the training stages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Strict(BaseModel):
 
 
 class StageSettings(Strict):
-    """What every stage has.
+    """Settings that every stage has.
 
     Attributes:
         epochs: passes over the training patients; 0 skips a stage before the last.
-        batch_size: patients a step.
+        batch_size: patients per step.
         lr: peak learning rate of AdamW; decays to zero along a cosine.
         weight_decay: of AdamW, on matrices only.
-        warmup_epochs: linear warm-up before the cosine, may be a fraction.
-        clip_norm: largest global gradient norm; null does not clip.
+        warmup_epochs: linear warm-up before the cosine; may be a fraction.
+        clip_norm: largest global norm of the gradient; null does not clip.
     """
 
     epochs: int = Field(ge=0)
@@ -31,7 +31,7 @@ class StageSettings(Strict):
     clip_norm: float | None = Field(None, gt=0)
 
 
-class GenesStage(StageSettings):
+class GenesSettings(StageSettings):
     """Supervised training of the gene encoder (section 2.3); keeps the best validation epoch.
 
     Attributes:
@@ -43,21 +43,22 @@ class GenesStage(StageSettings):
     noise: float = Field(0.0, ge=0)
 
 
-class PretrainStage(StageSettings):
-    """Masked patch modelling and gene-induced triplets; the gene encoder is frozen; keeps the last.
+class PretrainSettings(StageSettings):
+    """Masked patch modelling and gene-induced triplets, with a frozen gene encoder.
 
-    Of models that align slides with genes instead (MGCA, BioViL, REFERS), ``window`` alone matters.
+    Keeps the last epoch. Models that align slides with genes instead (MGCA, BioViL, REFERS) use
+    only ``window``.
 
     Attributes:
         window: L, patches in a contiguous window; shorter bags are repeated.
-        mask_ratio: part of the window's distinct patches that is masked.
+        mask_ratio: share of the window's distinct patches that is masked.
         reconstruction: ``"sum"`` is eq. 3, ``"mean"`` divides it by the counted elements.
         reconstruction_weight, triplet_weight: factors of the two losses; the paper adds them.
-        triplets: what they are mined of: ``"patient"`` is CLS_pat, slide and genes; ``"slide"`` is
-            CLS_img, which no gene induces (an ablation).
+        triplets: vectors of the triplets: ``"patient"`` is CLS_pat, slide and genes; ``"slide"`` is
+            CLS_img, without genes (an ablation).
         margin: δ of eq. 4.
-        mining: triplets of a batch: ``"hard"`` or ``"all"``.
-        normalize: scale CLS_pat to unit length before the distances.
+        mining: which triplets of a batch: ``"hard"`` or ``"all"``.
+        normalize: scale the vectors to unit length before distances are taken.
     """
 
     epochs: int = Field(100, ge=0)
@@ -73,17 +74,17 @@ class PretrainStage(StageSettings):
     normalize: bool = False
 
 
-class FinetuneStage(StageSettings):
+class FinetuneSettings(StageSettings):
     """Classification of whole slides and RNA with the MLP head.
 
     Attributes:
-        freeze_genes: keep the gene encoder as the genes stage left it; models that have no such
-            stage always train it.
-        modality_dropout: probability to hide one of a training patient's two modalities, so that
+        freeze_genes: keep the gene encoder as the genes stage left it; models without that stage
+            always train it.
+        modality_dropout: probability of hiding one of a training patient's two modalities, so that
             the model learns to do without it.
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
-            gene encoder is trained here; a frozen one has had that of the genes stage.
-        select: what chooses the best validation epoch; ties go to the lower validation loss.
+            gene encoder is trained in this stage.
+        select: score that chooses the best validation epoch; ties go to the lower validation loss.
     """
 
     epochs: int = Field(70, ge=1)

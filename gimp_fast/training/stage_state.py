@@ -1,4 +1,4 @@
-"""What a stage's checkpoints hold: how far it is, and the state of everything that changes."""
+"""The contents of a stage's checkpoints: its progress, and the state of everything that changes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from gimp_fast.runs.checkpoint import (
     unpack_optimizer,
     with_prefix,
 )
-from gimp_fast.training.stages import Scores, Stage
+from gimp_fast.targets.classification import Scores
+from gimp_fast.training.stage import Stage
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 @dataclass
 class Progress:
-    """How far a stage is.
+    """How far a stage has come.
 
     Attributes:
-        rows: of metrics, of the whole run.
+        rows: rows of metrics of the whole run.
         best: the best epoch so far and its validation scores.
-        epoch: epochs that are done.
-        step: steps of the next epoch that are done.
+        epoch: finished epochs.
+        step: finished steps of the next epoch.
         totals: sums of the scores over the patients of those steps.
-        counted: these patients.
+        counted: number of these patients.
         skipped: steps of the epoch that were left out.
     """
 
@@ -45,7 +46,7 @@ class Progress:
         self.totals, self.counted, self.skipped = {}, 0, 0
 
     def count(self, scores: Scores, patients: int) -> None:
-        """Add the mean scores of a step on so many patients."""
+        """Add the mean scores of a step with this many patients."""
         for name, value in scores.items():
             self.totals[name] = self.totals.get(name, 0.0) + value * patients
         self.counted += patients
@@ -61,7 +62,7 @@ class StageState:
     Args:
         stage: holds the model.
         optimizer, scaler: of its steps.
-        provenance: what every checkpoint carries.
+        provenance: facts that every checkpoint stores.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class StageState:
         self.provenance, self.device = provenance, stage.context.device
 
     def weights(self, progress: Progress) -> Checkpoint:
-        """The model, and all that using it takes."""
+        """The model, and everything needed to use it."""
         tensors = with_prefix("model", self.stage.context.model.state_dict())
         scaler = self.stage.context.reader.scaler
         if scaler is not None:
@@ -90,7 +91,7 @@ class StageState:
         return tensors, self.provenance | state
 
     def recent(self, progress: Progress) -> Checkpoint:
-        """Everything that going on takes."""
+        """Everything needed to continue training."""
         tensors, state = self.weights(progress)
         packed, state["optimizer_groups"] = pack_optimizer(self.optimizer)
         tensors |= with_prefix("optimizer", packed)
@@ -109,7 +110,7 @@ class StageState:
         return tensors, state
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Progress:
-        """Go back to what :meth:`recent` packed."""
+        """Restore what :meth:`recent` packed."""
         self.stage.context.model.load_state_dict(under_prefix("model", tensors))
         if self.stage.extra is not None:
             self.stage.extra.load_state_dict(under_prefix("extra", tensors))

@@ -10,12 +10,12 @@ SIGNALS = ("SIGTERM", "SIGUSR1")
 
 
 class StopRequests:
-    """Notes a request while it is active; the training loop looks after each step.
+    """Records stop signals while it is active; the training loop checks it after each step.
 
-    A context manager. Signals reach the main thread only: in another, nothing is noted.
+    A context manager. Signals reach only the main thread; in other threads nothing is recorded.
 
     Attributes:
-        requested: name of the signal that came, or None.
+        requested: name of the signal that arrived, or None.
     """
 
     def __init__(self) -> None:

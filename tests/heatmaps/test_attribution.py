@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.gene_maps import fragment_table, gene_table
 from gimp_fast.heatmaps.options import ATTRIBUTIONS
 from gimp_fast.inference import TrainedModel
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn import attention_rollout, cls_attention
 
 C, G, N = 8, 30, 40
@@ -43,15 +45,10 @@ def untrained(method: str, modalities: str = "slide", **settings) -> TrainedMode
     return TrainedModel(tensors, facts, Path("untrained"))
 
 
-def patient(trained: TrainedModel) -> dict:
+def patient(trained: TrainedModel) -> PatientInputs:
     torch.manual_seed(1)
-    return {
-        "patches": torch.randn(N, C) if trained.uses_slides else None,
-        "cu_seqlens": torch.tensor([0, N], dtype=torch.int32) if trained.uses_slides else None,
-        "genes": torch.randn(1, G) if trained.uses_genes else None,
-        "has_slide": torch.tensor([trained.uses_slides]),
-        "has_genes": torch.tensor([trained.uses_genes]),
-    }
+    patches = torch.randn(N, C) if trained.uses_slides else None
+    return PatientInputs.of(patches, genes=torch.randn(1, G) if trained.uses_genes else None)
 
 
 def accepted(trained: TrainedModel) -> dict[str, str]:
@@ -67,7 +64,7 @@ def accepted(trained: TrainedModel) -> dict[str, str]:
 def test_every_method_has_weights_of_all_that_it_reads(method, modalities):
     trained = untrained(method, modalities)
     inputs = patient(trained)
-    expected, _ = trained.outputs(inputs)
+    expected = trained.outputs(inputs).probabilities
     hows = accepted(trained)
     assert "gradient" in hows
     for how, what in hows.items():
@@ -94,13 +91,12 @@ def test_a_method_without_attention_says_so(how):
 def test_gimp_gives_what_its_aggregator_attends_to(give_up):
     trained = untrained("gimp", "both")
     inputs, model = patient(trained), trained.model
-    patches = inputs["patches"].clone()
+    patches = inputs.patches.clone()
     found = attribute(trained, inputs, "rollout", give_up_patches=give_up)
-    assert len(inputs["patches"]) == (0 if give_up else N)
+    assert len(inputs.patches) == (0 if give_up else N)
     expected = attention_rollout(model.aggregator, patches[None])[0]
     np.testing.assert_allclose(found.patches, expected, rtol=1e-4, atol=1e-7)
-    inputs["patches"] = patches
-    last = attribute(trained, inputs, "attention-of-last-layer")
+    last = attribute(trained, replace(inputs, patches=patches), "attention-of-last-layer")
     expected = cls_attention(model.aggregator, patches[None])[0].mean(0)
     np.testing.assert_allclose(last.patches, expected, rtol=1e-4, atol=1e-7)
     assert not model.aggregator.layers[0]._forward_pre_hooks
@@ -130,9 +126,9 @@ def test_gradient_times_input_is_the_slope_of_the_contrast(method):
     chosen, row, step = int(found.probabilities.argmax()), 7, 1e-2
 
     def contrast(scale: float) -> float:
-        moved = inputs["patches"].double().clone()
+        moved = inputs.patches.double().clone()
         moved[row] *= scale
-        logits = trained.model.double()(**(inputs | {"patches": moved}))[0]
+        logits = trained.model.double()(replace(inputs, patches=moved))[0]
         trained.model.float()
         return float(logits[chosen] - (logits.sum() - logits[chosen]) / 2)
 
@@ -146,7 +142,7 @@ def test_genes_gradients_add_up_to_the_contrast_of_a_linear_model():
     inputs = patient(trained)
     found = attribute(trained, inputs, "gradient")
     with torch.no_grad():
-        logits = trained.model(**inputs)[0] - trained.model.head.bias
+        logits = trained.model(inputs)[0] - trained.model.head.bias
     chosen = int(found.probabilities.argmax())
     contrast = logits[chosen] - (logits.sum() - logits[chosen]) / 2
     assert found.patches.sum() == pytest.approx(contrast.item(), rel=1e-4)
@@ -161,7 +157,7 @@ def test_genes_stand_in_the_fragments_that_read_them(gene_sets):
     inputs = patient(trained)
     found = attribute(trained, inputs)
     fragments = fragment_table(trained, found)
-    genes = gene_table(trained, found, inputs["genes"][0].numpy())
+    genes = gene_table(trained, found, inputs.genes[0].numpy())
     held = [gene for row in fragments["genes"] for gene in row]
     assert sorted(held) == (
         list(range(G)) if gene_sets is None else sorted(g for s in gene_sets for g in s)

@@ -18,6 +18,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.heatmaps.make import folder_name, make_heatmaps
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference import TrainedModel, load
+from gimp_fast.models.inputs import PatientInputs
 
 C, SIDE, PATCH = 8, 12, 256
 CASE, SLIDES = "CASE-0", ("CASE-0-a", "CASE-0-b")
@@ -119,7 +120,7 @@ def trained() -> TrainedModel:
             for label, (x, y) in zip(labels.tolist(), corners, strict=True)
         ]
         patches = torch.from_numpy(np.concatenate(bags))
-        loss = model.loss(labels, patches=patches, cu_seqlens=bounds).loss.mean()
+        loss = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds)).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,6 +7,8 @@ import itertools
 import pytest
 import torch
 
+from gimp_fast.models.inputs import PatientInputs
+
 CHANNELS = 12
 # Of three patients: who has slides, and who has RNA. Every pattern, also of nobody.
 PATTERNS = [
@@ -67,7 +69,7 @@ def _steps_until_learned(model, num_genes, steps, lr=3e-3):
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = model.loss(labels, **inputs).loss.mean()
+        loss = model.loss(labels, PatientInputs.of(**inputs)).loss.mean()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 peers = pytest.importorskip("torchmil.models")
 
@@ -38,7 +39,7 @@ def abmil_and_peer(gated):
 def test_logits_and_attention_equal_torchmils(gated):
     ours, peer = abmil_and_peer(gated)
     patches, bounds = bags()
-    logits, attention = ours(patches, bounds), ours.attention(patches, bounds)
+    logits, attention = ours(patches, bounds), ours.attention(PatientInputs.of(patches, bounds))
     for i, bag in enumerate(patches.split(LENGTHS)):
         logit, scores = peer(ours.embed(bag)[None], return_att=True)
         torch.testing.assert_close(logits[i : i + 1, 1] - logits[i : i + 1, 0], logit)
@@ -52,7 +53,7 @@ def test_gradients_of_the_patches_equal_torchmils(gated):
     patches.requires_grad_()
     labels = torch.tensor([0, 1, 1])
     (found,) = torch.autograd.grad(
-        ours.loss(labels, patches=patches, cu_seqlens=bounds).loss.sum(), patches
+        ours.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds)).loss.sum(), patches
     )
     losses = [
         peer.compute_loss(label[None].double(), ours.embed(bag)[None])[1]["BCEWithLogitsLoss"]

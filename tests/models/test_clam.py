@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 CHANNELS, LENGTHS = 12, (1, 7, 30)
 both = pytest.mark.parametrize("name", ["clam_sb", "clam_mb"])
@@ -53,8 +54,8 @@ def test_logits_attention_and_both_losses_equal_torchmils():
     model = make("clam_sb", num_classes=2, bag_weight=0.7)
     peer, (patches, bounds) = peer_of(model), bags()
     labels = torch.tensor([0, 1, 0])
-    outcome = model.loss(labels, patches=patches, cu_seqlens=bounds)
-    attention = model.attention(patches, bounds)
+    outcome = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
+    attention = model.attention(PatientInputs.of(patches, bounds))
     for i, bag in enumerate(model.embed(patches).split(LENGTHS)):
         logit, losses = peer.compute_loss(labels[i : i + 1].double(), bag[None])
         _, scores = peer(bag[None], return_att=True)
@@ -83,7 +84,7 @@ def by_hand(model, bag, label, *, branches, subtyping):
     """Instance loss of one bag, a patch at a time."""
     rows, attention = (
         torch.relu(model.embed[0](bag)),
-        model.attention(bag, torch.tensor([0, len(bag)])),
+        model.attention(PatientInputs.of(bag, torch.tensor([0, len(bag)]))),
     )
     k = min(3, len(bag))
 
@@ -113,7 +114,7 @@ def test_instance_loss_by_hand(name, subtyping):
     model = make(name, subtyping=subtyping, bag_weight=0.25)
     patches, bounds = bags()
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, patches=patches, cu_seqlens=bounds)
+    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
     of_bag = F.cross_entropy(found.logits, labels, reduction="none")
     branches = 3 if name == "clam_mb" else 1
     of_instances = [
@@ -129,7 +130,7 @@ def test_without_weight_of_the_instances_the_loss_is_cross_entropy(name):
     model = make(name, bag_weight=1.0)
     patches, bounds = bags()
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, patches=patches, cu_seqlens=bounds)
+    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
     torch.testing.assert_close(found.loss, F.cross_entropy(found.logits, labels, reduction="none"))
 
 
@@ -137,6 +138,8 @@ def test_without_weight_of_the_instances_the_loss_is_cross_entropy(name):
 def test_instances_are_chosen_by_attention_and_do_not_train_it(name):
     model = make(name, bag_weight=0.0)
     patches, bounds = bags()
-    model.loss(torch.tensor([1, 2, 0]), patches=patches, cu_seqlens=bounds).loss.sum().backward()
+    model.loss(
+        torch.tensor([1, 2, 0]), PatientInputs.of(patches=patches, cu_seqlens=bounds)
+    ).loss.sum().backward()
     assert model.embed[0].weight.grad.abs().sum() > 0
     assert all(not p.grad.any() for p in model.pool.parameters() if p.grad is not None)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 CHANNELS, CLASSES, LENGTHS = 12, 3, (1, 7, 30)
 
@@ -39,7 +40,7 @@ def peer_of(model, of_class, into_logit):
 def test_logits_and_attention_equal_torchmils():
     model = make()
     patches, bounds = bags()
-    logits, attention = model(patches, bounds), model.attention(patches, bounds)
+    logits, attention = model(patches, bounds), model.attention(PatientInputs.of(patches, bounds))
     for i, bag in enumerate(patches.split(LENGTHS)):
         for logit in range(CLASSES):
             found = [peer_of(model, k, logit)(bag[None], None, True, True) for k in range(CLASSES)]
@@ -71,7 +72,7 @@ def test_the_loss_weighs_the_bag_against_its_critical_instances(weight):
     model = make(bag_weight=weight)
     patches, bounds = bags()
     labels = torch.tensor([2, 0, 1])
-    found = model.loss(labels, patches=patches, cu_seqlens=bounds).loss
+    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds)).loss
     largest = torch.stack([model.instances(bag).amax(0) for bag in patches.split(LENGTHS)])
     of_bag = 2 * model(patches, bounds) - largest
     expected = weight * F.cross_entropy(of_bag, labels, reduction="none")
@@ -86,10 +87,12 @@ def test_of_instances_that_tie_the_first_is_critical():
     bounds = torch.tensor([0, 5])
     queries = model.query(bag)
     expected = (queries @ queries[0] / 8**0.5).softmax(0)
-    attention = model.attention(bag, bounds)
+    attention = model.attention(PatientInputs.of(bag, bounds))
     torch.testing.assert_close(attention, expected[:, None].expand(-1, CLASSES))
     bag.requires_grad_()
-    model.loss(torch.tensor([1]), patches=bag, cu_seqlens=bounds).loss.sum().backward()
+    model.loss(
+        torch.tensor([1]), PatientInputs.of(patches=bag, cu_seqlens=bounds)
+    ).loss.sum().backward()
     assert bag.grad.isfinite().all()
 
 

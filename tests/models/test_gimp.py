@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from gimp_fast import models
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.models.inputs import PatientInputs, Presence
 
 SIZES = {"num_classes": 3, "feature_dim": 12, "num_genes": 37}
 SMALL = SIZES | {"dim": 16, "heads": 4, "num_landmarks": 8, "head_hidden": 16}
@@ -50,10 +51,14 @@ def test_a_patient_is_the_same_alone_and_among_others():
 @pytest.mark.parametrize(("modalities", "width"), [("both", 32), ("slide", 16), ("rna", 16)])
 def test_cls_pat_concatenates_the_modalities(modalities, width):
     model, batch = make(modalities=modalities), patients()
-    cls = model.represent(**batch)
+    cls = model.represent(PatientInputs.of(**batch)).vectors
     assert cls.shape == (3, width)
-    if_slides_change = model.represent(**(batch | {"patches": batch["patches"] + 1}))
-    if_genes_change = model.represent(**(batch | {"genes": batch["genes"] + 1}))
+    if_slides_change = model.represent(
+        PatientInputs.of(**(batch | {"patches": batch["patches"] + 1}))
+    ).vectors
+    if_genes_change = model.represent(
+        PatientInputs.of(**(batch | {"genes": batch["genes"] + 1}))
+    ).vectors
     assert torch.equal(cls, if_slides_change) == (modalities == "rna")
     assert torch.equal(cls, if_genes_change) == (modalities == "slide")
 
@@ -63,25 +68,29 @@ def test_an_absent_modality_is_a_learned_token():
     genes = torch.cat([batch["genes"], torch.full((1, 37), float("nan"))])
     has_slide = torch.tensor([True, False, True])
     has_genes = torch.tensor([True, True, False])
-    cls = model.represent(
+    inputs = PatientInputs.of(
         batch["patches"], batch["cu_seqlens"], genes, has_slide=has_slide, has_genes=has_genes
     )
+    represented = model.represent(inputs)
+    assert represented.slide.flags == (True, False, True)
+    assert represented.rna.flags == (True, True, False)
+    cls = represented.vectors
     assert cls.isfinite().all()
     assert torch.equal(cls[1, :16], model.absent_slide)
     assert torch.equal(cls[2, 16:], model.absent_genes)
     img, ge = cls[:, :16], cls[:, 16:]
-    torch.testing.assert_close(img[0], model.represent(**only(batch, 0))[0, :16])
+    torch.testing.assert_close(
+        img[0], model.represent(PatientInputs.of(**only(batch, 0))).vectors[0, :16]
+    )
     torch.testing.assert_close(ge[1:2], model.gene_encoder(batch["genes"][1:2]))
 
 
 def test_no_patient_may_have_any_slide():
     model = make()
-    cls = model.represent(
-        torch.empty(0, 12),
-        torch.tensor([0]),
-        torch.randn(2, 37),
-        has_slide=torch.zeros(2, dtype=torch.bool),
+    inputs = PatientInputs.of(
+        torch.empty(0, 12), torch.tensor([0]), torch.randn(2, 37), has_slide=[False, False]
     )
+    cls = model.represent(inputs).vectors
     assert torch.equal(cls[:, :16], model.absent_slide.expand(2, -1))
 
 
@@ -91,23 +100,40 @@ def windows(batch=4, length=20, seed=0):
     return torch.randn(batch, length, 12, generator=generator), masked
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_reconstruction_counts_the_masked_rows_only(reduction):
+LABELS = torch.tensor([0, 0, 1, 1])
+
+
+def pretraining_loss(model, x, masked, genes):
+    """Mean reconstruction plus triplets, as the stage adds them."""
+    reconstruction, cls_pat = model.pretrain_parts(x, masked, genes)
+    return reconstruction / (masked.sum() * x.shape[-1]) + triplet_loss(cls_pat, LABELS)
+
+
+def test_reconstruction_counts_the_masked_rows_only():
     model, (x, masked) = make(), windows()
-    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
-    losses = model.pretrain_losses(x, masked, labels, genes, reduction=reduction)
+    genes = torch.randn(4, 37)
+    reconstruction, cls_pat = model.pretrain_parts(x, masked, genes)
     cls, tokens = model.aggregator(x, masked=masked)
-    error = (model.decoder(tokens) - x).abs() * masked[..., None]
-    expected = error.sum() / (1 if reduction == "sum" else 12 * masked.sum())
-    torch.testing.assert_close(losses.reconstruction, expected, rtol=1e-4, atol=1e-5)
+    expected = ((model.decoder(tokens) - x).abs() * masked[..., None]).sum()
+    torch.testing.assert_close(reconstruction, expected, rtol=1e-4, atol=1e-5)
     patient = torch.cat([cls, model.gene_encoder(genes)], 1)
-    torch.testing.assert_close(losses.triplet, triplet_loss(patient, labels), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cls_pat, patient, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_patients_without_rna_have_the_token():
+    model, (x, masked) = make(), windows()
+    genes = torch.randn(4, 37)
+    everybody = model.pretrain_parts(x, masked, genes)[1]
+    genes[1] = float("nan")
+    rna = Presence.of([True, False, True, True])
+    cls_pat = model.pretrain_parts(x, masked, genes, rna)[1]
+    assert torch.equal(cls_pat[1, 16:], model.absent_genes)
+    torch.testing.assert_close(cls_pat[[0, 2, 3]], everybody[[0, 2, 3]])
 
 
 def test_pretraining_leaves_the_gene_encoder_alone():
     model, (x, masked) = make(), windows()
-    losses = model.pretrain_losses(x, masked, torch.tensor([0, 0, 1, 1]), torch.randn(4, 37))
-    (losses.reconstruction + losses.triplet).backward()
+    pretraining_loss(model, x, masked, torch.randn(4, 37)).backward()
     assert all(p.grad is None for p in model.gene_encoder.parameters())
     for module in (model.aggregator, model.decoder):
         assert all(p.grad is not None for p in module.parameters())
@@ -115,10 +141,8 @@ def test_pretraining_leaves_the_gene_encoder_alone():
 
 def test_a_window_without_masked_rows_has_no_reconstruction_loss():
     model, (x, masked) = make(), windows()
-    losses = model.pretrain_losses(
-        x, torch.zeros_like(masked), torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
-    )
-    assert losses.reconstruction.item() == 0
+    parts = model.pretrain_parts(x, torch.zeros_like(masked), torch.randn(4, 37))
+    assert parts[0].item() == 0
 
 
 @pytest.mark.parametrize("hidden", [0, 24], ids=["linear", "hidden"])
@@ -128,23 +152,10 @@ def test_gradients_of_the_reconstruction_are_those_of_decoding_every_row(hidden)
     parameters = [*model.aggregator.parameters(), *model.decoder.parameters()]
     _, tokens = model.aggregator(x, masked=masked)
     error = (model.decoder(tokens) - x).abs() * masked[..., None]
-    expected = torch.autograd.grad(error.sum() / (12 * masked.sum()), parameters)
-    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37, dtype=torch.float64)
-    losses = model.pretrain_losses(x, masked, labels, genes)
-    found = torch.autograd.grad(losses.reconstruction, parameters)
+    expected = torch.autograd.grad(error.sum(), parameters)
+    reconstruction, _ = model.pretrain_parts(x, masked, torch.randn(4, 37, dtype=torch.float64))
+    found = torch.autograd.grad(reconstruction, parameters)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
-
-
-def test_pretrain_parts_are_what_the_losses_are_made_of():
-    model, (x, masked) = make(), windows()
-    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
-    has_genes = torch.tensor([True, False, True, True])
-    reconstruction, cls_pat = model.pretrain_parts(x, masked, genes, has_genes=has_genes)
-    losses = model.pretrain_losses(
-        x, masked, labels, genes, has_genes=has_genes, reduction="sum", margin=0.5
-    )
-    assert torch.equal(reconstruction, losses.reconstruction)
-    assert torch.equal(triplet_loss(cls_pat, labels, margin=0.5), losses.triplet)
 
 
 def test_checkpointed_layers_train_bitwise_the_same():
@@ -153,19 +164,17 @@ def test_checkpointed_layers_train_bitwise_the_same():
         model, (x, masked) = make(checkpoint_layers=again, dropout=0.3).train(), windows()
         assert model.aggregator.checkpoint_layers == again
         torch.manual_seed(1)
-        losses = model.pretrain_losses(x, masked, torch.tensor([0, 0, 1, 1]), torch.randn(4, 37))
-        (losses.reconstruction + losses.triplet).backward()
+        pretraining_loss(model, x, masked, torch.randn(4, 37)).backward()
         gradients.append([p.grad for p in model.aggregator.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_a_compiled_pretraining_step_has_the_same_gradients():
     model, (x, masked) = make(), windows()
-    labels, genes = torch.tensor([0, 0, 1, 1]), torch.randn(4, 37)
+    genes = torch.randn(4, 37)
 
     def loss():
-        losses = model.pretrain_losses(x, masked, labels, genes)
-        return losses.reconstruction + losses.triplet
+        return pretraining_loss(model, x, masked, genes)
 
     parameters = [*model.aggregator.parameters(), *model.decoder.parameters()]
     expected = torch.autograd.grad(loss(), parameters)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 CHANNELS = 12
 
@@ -75,7 +76,7 @@ def test_gradients_of_inputs_are_those_of_finite_differences(method):
 
 def test_attention_sums_to_one_over_each_bag(batch_of):
     batch = batch_of([True] * 3, [True] * 3, 7)
-    attention = make("porpoise").attention(batch["patches"], batch["cu_seqlens"])
+    attention = make("porpoise").attention(PatientInputs.of(**batch))
     for part in attention.split(batch["cu_seqlens"].diff().tolist()):
         torch.testing.assert_close(part.sum(0), torch.ones(1).double())
 
@@ -109,7 +110,7 @@ def test_pathomic_fusion_has_the_sizes_of_the_paper():
 
 @both_methods
 def test_nothing_at_all_is_an_error(method):
-    with pytest.raises(ValueError, match="none marked absent"):
+    with pytest.raises(ValueError, match="no patient marked as lacking"):
         make(method)(torch.randn(3, CHANNELS).double(), torch.tensor([0, 3]))
 
 

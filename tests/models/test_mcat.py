@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 CHANNELS = 12
 SMALL = {"feature_dim": CHANNELS, "dim": 8, "heads": 2, "ffn_dim": 10, "attention_dim": 6}
@@ -121,15 +122,15 @@ def test_gradients_of_inputs_are_those_of_finite_differences():
 
 def test_attention_sums_to_one_over_each_bag(batch_of):
     model, batch = make(), batch_of([True] * 3, [True, True, False], 7)
-    slides = (batch["patches"], batch["cu_seqlens"])
-    of_groups = model.co_attend(*slides, batch["genes"], batch["has_genes"])
+    of_groups = model.co_attend(PatientInputs.of(**batch))
     assert of_groups.shape == (14, 6)
-    of_patches = model.attention(*slides, batch["genes"], batch["has_genes"])
+    of_patches = model.attention(PatientInputs.of(**batch))
     torch.testing.assert_close(of_patches, of_groups.mean(1, keepdim=True))
     for part in of_groups.split(batch["cu_seqlens"].diff().tolist()):
         torch.testing.assert_close(part.sum(0), torch.ones(6).double())
     # Who has no RNA asks as one of whom nothing is given.
-    torch.testing.assert_close(model.co_attend(*slides)[10:], of_groups[10:])
+    slides_alone = PatientInputs.of(batch["patches"], batch["cu_seqlens"])
+    torch.testing.assert_close(model.co_attend(slides_alone)[10:], of_groups[10:])
 
 
 def test_sizes_of_the_paper():

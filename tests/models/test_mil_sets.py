@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 
 @pytest.fixture(scope="module", params=["Musk1", "Elephant"])
@@ -54,7 +55,7 @@ def test_held_out_bags_are_classified_far_better_than_by_chance(fold, name, sett
     for _ in range(10):
         for which in train[torch.randperm(len(train))].split(8):
             optimiser.zero_grad()
-            model.loss(labels[which], **pack(bags, which)).loss.mean().backward()
+            model.loss(labels[which], PatientInputs.of(**pack(bags, which))).loss.mean().backward()
             optimiser.step()
     test = held_out.nonzero()[:, 0]
     predicted = model.eval().predict(**pack(bags, test)).argmax(1)

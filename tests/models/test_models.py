@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 
 CHANNELS, GENES = 12, 40
 # Where a model has such a setting, it is small here; all else is its default.
@@ -65,14 +66,19 @@ def labels_of(batch, num_classes=3):
 def test_a_patient_is_the_same_alone_and_among_others(name, modalities, num_classes):
     model, batch = make(name, modalities, num_classes).double(), patients(dtype=torch.float64)
     labels = labels_of(batch, num_classes)
-    represented, predicted = model.represent(**batch), model.predict(**batch)
-    outcome = model.loss(labels, **batch)
+    represented, predicted = (
+        model.represent(PatientInputs.of(**batch)).vectors,
+        model.predict(**batch),
+    )
+    outcome = model.loss(labels, PatientInputs.of(**batch))
     for i in range(len(labels)):
         alone = only(batch, i)
-        torch.testing.assert_close(model.represent(**alone), represented[i : i + 1])
+        torch.testing.assert_close(
+            model.represent(PatientInputs.of(**alone)).vectors, represented[i : i + 1]
+        )
         torch.testing.assert_close(model.predict(**alone), predicted[i : i + 1])
         torch.testing.assert_close(
-            model.loss(labels[i : i + 1], **alone).loss, outcome.loss[i : i + 1]
+            model.loss(labels[i : i + 1], PatientInputs.of(**alone)).loss, outcome.loss[i : i + 1]
         )
 
 
@@ -85,8 +91,8 @@ def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_classes
     assert predicted.shape == (len(lengths), num_classes)
     torch.testing.assert_close(predicted.sum(1), torch.ones(len(lengths)))
     logits = model(**batch)
-    torch.testing.assert_close(model.classify(model.represent(**batch)), logits)
-    outcome = model.loss(labels_of(batch, num_classes), **batch)
+    torch.testing.assert_close(model.classify(model.represent(PatientInputs.of(**batch))), logits)
+    outcome = model.loss(labels_of(batch, num_classes), PatientInputs.of(**batch))
     torch.testing.assert_close(outcome.logits, logits)
     assert outcome.loss.shape == (len(lengths),)
     assert outcome.loss.isfinite().all()
@@ -101,7 +107,7 @@ def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
         batch["patches"], batch["cu_seqlens"] = batch["patches"][:-12], batch["cu_seqlens"][:-1]
         present["has_slide"] = torch.tensor([True] * 5 + [False])
         present["has_genes"] = torch.tensor([True, False] + [True] * 4)
-    model.loss(labels_of(batch), **batch, **present).loss.mean().backward()
+    model.loss(labels_of(batch), PatientInputs.of(**batch, **present)).loss.mean().backward()
     trained = [
         (path, parameter)
         for module in model.finetuned_modules(freeze_genes=False)
@@ -122,7 +128,7 @@ def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
 def test_bags_of_one_row_have_finite_gradients(name, modalities):
     model, batch = make(name, modalities).train(), patients((1, 1))
     batch["patches"].requires_grad_(), batch["genes"].requires_grad_()
-    model.loss(labels_of(batch), **batch).loss.sum().backward()
+    model.loss(labels_of(batch), PatientInputs.of(**batch)).loss.sum().backward()
     gradients = [p.grad for p in model.parameters()] + [batch["patches"].grad, batch["genes"].grad]
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
@@ -152,10 +158,12 @@ def test_the_state_makes_another_the_same(name, modalities):
 def test_evaluation_is_deterministic_and_labels_do_not_enter_predictions(name, modalities):
     model, batch = make(name, modalities), patients()
     predicted = model.predict(**batch)
-    model.loss(labels_of(batch), **batch)
+    model.loss(labels_of(batch), PatientInputs.of(**batch))
     assert torch.equal(model.predict(**batch), predicted)
     for label in range(3):
-        assert torch.equal(model.loss(torch.full((4,), label), **batch).logits, model(**batch))
+        assert torch.equal(
+            model.loss(torch.full((4,), label), PatientInputs.of(**batch)).logits, model(**batch)
+        )
 
 
 @every_model
@@ -164,7 +172,7 @@ def test_bf16_autocast_trains(name, modalities):
     full = model.predict(**batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predicted = model.predict(**batch)
-        outcome = model.loss(labels_of(batch), **batch)
+        outcome = model.loss(labels_of(batch), PatientInputs.of(**batch))
     assert predicted.dtype == outcome.logits.dtype == outcome.loss.dtype == torch.float32
     torch.testing.assert_close(predicted, full, atol=0.05, rtol=0)
     outcome.loss.mean().backward()
@@ -202,7 +210,7 @@ def test_a_batch_may_lack_a_modality_altogether(name, modalities):
         batch | no_slides | {"has_slide": nobody},
         batch | {"genes": torch.full((2, GENES), float("nan")), "has_genes": nobody},
     ):
-        outcome = model.loss(torch.tensor([0, 1]), **lacking)
+        outcome = model.loss(torch.tensor([0, 1]), PatientInputs.of(**lacking))
         assert outcome.logits.isfinite().all()
         assert outcome.loss.shape == (2,)
 

@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
 
 SIZES = {"feature_dim": 12, "num_genes": 7}
@@ -61,9 +62,12 @@ def test_depth_and_dropout_leave_mean_and_variance():
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"genes": torch.ones(3, 7), "has_genes": torch.tensor([True, False, False])}, "2 lack"),
-        ({"genes": None, "has_genes": torch.tensor([False])}, "no patient has"),
-        ({}, "no patient has"),
+        (
+            {"genes": torch.ones(3, 7), "has_genes": torch.tensor([True, False, False])},
+            "2 of 3 patients lack",
+        ),
+        ({"genes": None, "has_genes": torch.tensor([False])}, "neither patches nor genes"),
+        ({}, "neither patches nor genes"),
     ],
     ids=["some", "nobody", "nothing"],
 )
@@ -93,7 +97,7 @@ def test_it_learns_eight_patients_by_heart():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(100):
         optimizer.zero_grad()
-        loss = model.loss(labels, genes=genes).loss.mean()
+        loss = model.loss(labels, PatientInputs.of(genes=genes)).loss.mean()
         loss.backward()
         optimizer.step()
     assert loss < 0.01
@@ -112,9 +116,8 @@ def test_gimp_encodes_genes_with_an_snn(genes, modalities):
     blocks, linear = model.gene_encoder
     assert [block[0].out_features for block in blocks.blocks] == [256] * 4
     assert blocks.blocks[0][2].p == model.config.gene_dropout
-    cls_ge = model.represent(
-        torch.randn(3, 12), torch.arange(4), genes=x, has_slide=torch.ones(3, dtype=bool)
-    )[:, -16:]
+    inputs = PatientInputs.of(torch.randn(3, 12), torch.arange(4), x)
+    cls_ge = model.represent(inputs).vectors[:, -16:]
     torch.testing.assert_close(cls_ge, linear(blocks(x)))
     classifier = models.GeneClassifier(model.gene_encoder, 16, 2)
     assert classifier(x).shape == (3, 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gimp_fast.errors import FaultError
-from gimp_fast.models import build
+from gimp_fast.models import Presence, Representation, build
 from gimp_fast.training import load_config
 
 SIZES = {"num_classes": 3, "feature_dim": 6, "num_genes": 12, "dim": 8, "heads": 2}
@@ -23,11 +23,17 @@ def rows(count: int = 40) -> torch.Tensor:
     return torch.randn(count, 16, generator=torch.Generator().manual_seed(1))
 
 
+def seen(vectors: torch.Tensor, without_rna: tuple[int, ...] = ()) -> Representation:
+    count = len(vectors)
+    rna = Presence.of([place not in without_rna for place in range(count)])
+    return Representation(vectors, Presence.of([True] * count), rna)
+
+
 def test_logits_are_mixed_by_the_weight(model):
     model.fusion_weight.fill_(0.3)
     x = rows()
     expected = 0.7 * model.gene_head(x[:, 8:]) + 0.3 * model.head(x)
-    torch.testing.assert_close(model.classify(x), expected)
+    torch.testing.assert_close(model.classify(seen(x)), expected)
 
 
 @pytest.mark.parametrize(("source", "weight"), [("genes", 0.0), ("head", 1.0)])
@@ -37,16 +43,14 @@ def test_the_weight_follows_whoever_is_right(model, source, weight):
         for layer in (model.gene_head, model.head[-1]):
             layer.weight.mul_(10)
         logits = model.gene_head(x[:, 8:]) if source == "genes" else model.head(x)
-    model.fit_fusion(x, logits.argmax(-1))
+    assert model.fit_to_validation(seen(x), logits.argmax(-1))
     assert float(model.fusion_weight) == pytest.approx(weight, abs=0.11)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_patients_without_rna_have_the_head_alone(model, dtype):
+def test_patients_without_rna_have_the_head_alone(model):
     model.fusion_weight.fill_(0.0)
     x = rows()
-    x[0, 8:] = model.absent_genes.detach().to(dtype).float()
-    mixed = model.classify(x)
+    mixed = model.classify(seen(x, without_rna=(0,)))
     torch.testing.assert_close(mixed[:1], model.head(x[:1]))
     torch.testing.assert_close(mixed[1:], model.gene_head(x[1:, 8:]))
 
@@ -55,7 +59,7 @@ def test_the_head_trains_by_its_own_logits(model):
     model.train()
     model.fusion_weight.fill_(0.0)
     model.head[2].p = 0.0
-    torch.testing.assert_close(model.classify(rows()), model.head(rows()))
+    torch.testing.assert_close(model.classify(seen(rows())), model.head(rows()))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,9 @@ def test_the_head_trains_by_its_own_logits(model):
     ids=["slide", "rna", "no-genes-stage"],
 )
 def test_models_without_two_opinions_have_no_weight(name, changes):
-    assert build(name, SIZES | changes).gene_head is None
+    model = build(name, SIZES | changes)
+    assert model.gene_head is None
+    assert not model.fit_to_validation(seen(rows()), torch.zeros(40, dtype=torch.long))
 
 
 def test_a_gene_encoder_that_moves_on_is_refused():

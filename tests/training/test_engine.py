@@ -22,7 +22,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training import load_config, train
 from gimp_fast.training.stage_run import StageRun, learning_rate
-from gimp_fast.training.stage_settings import PretrainStage
+from gimp_fast.training.stage_settings import PretrainSettings
 
 # Trains on the small cohort in seconds.
 TINY = [
@@ -320,7 +320,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls_along_a_cosine():
-    settings = PretrainStage(epochs=10, lr=1.0, warmup_epochs=2)
+    settings = PretrainSettings(epochs=10, lr=1.0, warmup_epochs=2)
     values = [learning_rate(settings, step, 5) for step in range(50)]
     assert values[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert values[10] == 1.0

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from gimp_fast.errors import Fault, FaultError, GimpError
-from gimp_fast.training.fetchers import PatientFetcher, WindowFetcher
+from gimp_fast.models.inputs import map_tensors
 from gimp_fast.training.loader import BatchLoader, StepPlan, num_batches, plan_epoch
-from gimp_fast.training.sampling import PatientReader, WindowBatch
+from gimp_fast.training.sampling import PatientFetcher, PatientReader, WindowBatch, WindowFetcher
 from gimp_fast.training.scaling import GeneScaler
 
 CASES = [f"case-{n}" for n in range(17)]
@@ -70,8 +70,14 @@ def reader(cohort):
 def same(a, b) -> bool:
     if type(a) is not type(b) or a.case_ids != b.case_ids:
         return False
-    pairs = [(getattr(a, k), getattr(b, k)) for k, v in vars(a).items() if torch.is_tensor(v)]
+    pairs = list(zip(tensors_of(a), tensors_of(b), strict=True))
     return len(pairs) >= 5 and all(torch.equal(x, y) for x, y in pairs)
+
+
+def tensors_of(batch) -> list[torch.Tensor]:
+    found = []
+    map_tensors(batch, lambda tensor: found.append(tensor) or tensor)
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -7,22 +7,33 @@ import torch
 
 from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
+from gimp_fast.models.inputs import map_tensors
 from gimp_fast.train import main
 from gimp_fast.training import memory_probe
-from gimp_fast.training.config import load_config
+from gimp_fast.training.config import TrainConfig, load_config
 from gimp_fast.training.memory import (
+    MemoryPrediction,
     MemoryPredictor,
     format_size,
-    largest_batch,
+    model_config_of,
     parameter_table,
     parse_size,
-    predict_peak_memory,
+    predictions_of,
 )
-from gimp_fast.training.memory_report import model_config_of, predictions_of
 
 SIZES = {"num_classes": 2, "feature_dim": 32, "num_genes": 40}
-CONFIG = GiMPConfig(**SIZES, dim=32, heads=4, num_landmarks=16, head_hidden=16)
+SMALL = {"dim": 32, "heads": 4, "num_landmarks": 16, "head_hidden": 16}
+CONFIG = GiMPConfig(**SIZES, **SMALL)
 STAGES = ("genes", "pretrain", "finetune")
+
+
+def predictor_of(stage: str, precision: str = "fp32", **settings) -> MemoryPredictor:
+    config = TrainConfig(precision=precision, model=SMALL | settings)
+    return MemoryPredictor(config, GiMPConfig(**SIZES, **SMALL, **settings), stage)
+
+
+def predicted(stage: str, batch_size: int, length=0, **options) -> MemoryPrediction:
+    return predictor_of(stage, **options)(batch_size, length)
 
 
 def test_the_table_adds_up():
@@ -39,7 +50,7 @@ def test_the_table_adds_up():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_has_all_parts(stage):
-    found = predict_peak_memory(CONFIG, stage=stage, batch_size=3, length=100)
+    found = predicted(stage, 3, 100)
     assert found.parameters >= 4 * sum(p.numel() for p in GiMP(CONFIG).parameters())
     assert 0 < found.gradients < found.parameters
     assert found.optimizer == 2 * found.gradients
@@ -50,21 +61,23 @@ def test_every_stage_has_all_parts(stage):
         for name in vars(found)
         if name not in ("stage", "batch_size", "patches")
     )
-    without = predict_peak_memory(CONFIG, stage=stage, batch_size=3, length=100, optimizer=False)
-    assert without.total == found.total - found.optimizer
 
 
 def test_inputs_are_those_of_the_batch():
-    found = predict_peak_memory(CONFIG, stage="finetune", batch_size=2, length=[30, 70])
+    found = predicted("finetune", 2, [30, 70])
     assert found.patches == 100
     assert found.inputs == 100 * (4 * 32 + 1) + 2 * 40 * 4 + 2 * 8
 
 
 def test_what_is_held_is_what_autograd_saves():
     """Storages that the graph keeps, without parameters and inputs, but for the loss and views."""
-    probe = MemoryPredictor(CONFIG, stage="pretrain").probe
-    inputs, labels = probe._inputs(2, 300)
-    given = {x.untyped_storage()._cdata for x in [*inputs.values(), *probe.model.parameters()]}
+    probe = predictor_of("pretrain").probe
+    step = probe.loss_of(2, 300)
+    (batch,) = (
+        cell.cell_contents for cell in step.__closure__ if hasattr(cell.cell_contents, "to")
+    )
+    given = {x.untyped_storage()._cdata for x in probe.model.parameters()}
+    map_tensors(batch, lambda x: given.add(x.untyped_storage()._cdata) or x)
     saved = {}
 
     def pack(x):
@@ -72,7 +85,7 @@ def test_what_is_held_is_what_autograd_saves():
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        loss = probe._loss(inputs, labels)
+        loss = step()
     kept = sum(x.untyped_storage().nbytes() for key, x in saved.items() if key not in given)
     assert loss.requires_grad
     assert probe.held(2, 300)[0] == pytest.approx(kept, rel=0.02)
@@ -86,20 +99,18 @@ def test_what_is_held_is_what_autograd_saves():
 def test_what_is_extended_is_what_would_be_measured(
     stage, batch, length, checkpoint_layers, monkeypatch
 ):
-    options = {"stage": stage, "batch_size": batch, "length": length}
-    options["checkpoint_layers"] = checkpoint_layers
-    measured = predict_peak_memory(CONFIG, **options)
+    options = {"checkpoint_layers": checkpoint_layers}
+    measured = predicted(stage, batch, length, **options)
     monkeypatch.setattr(memory_probe, "DIRECT", 600)
     monkeypatch.setattr(memory_probe, "LENGTH", 1024)  # no less than any chunk
-    extended = predict_peak_memory(CONFIG, **options)
+    extended = predicted(stage, batch, length, **options)
     assert extended.activations == pytest.approx(measured.activations, rel=0.03)
     assert extended.step == pytest.approx(measured.step, rel=0.12)
 
 
 def test_checkpointed_layers_and_half_precision_hold_less():
     def activations(**options):
-        found = predict_peak_memory(CONFIG, stage="pretrain", batch_size=2, length=500, **options)
-        return found.activations
+        return predicted("pretrain", 2, 500, **options).activations
 
     assert activations(checkpoint_layers=True) < 0.5 * activations()
     assert activations(precision="bf16") < 0.75 * activations()
@@ -110,26 +121,25 @@ def test_predicting_disturbs_nothing():
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    predict_peak_memory(CONFIG, stage="finetune", batch_size=1, length=50)
+    predicted("finetune", 1, 50)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
 
 
 def test_the_largest_batch_fits_and_one_more_does_not():
-    predictor = MemoryPredictor(CONFIG, stage="pretrain")
+    predictor = predictor_of("pretrain")
     budget = predictor(40, 300).total
     found = predictor.largest_batch(budget, 300)
     assert found >= 40
     assert predictor(found, 300).total <= budget < predictor(found + 1, 300).total
-    assert found == largest_batch(budget, CONFIG, length=300)
-    assert largest_batch(1000, CONFIG, length=300) == 0
+    assert predictor.largest_batch(1000, 300) == 0
 
 
 def test_bad_requests_are_named():
     with pytest.raises(ValueError, match="stage 'train'"):
-        predict_peak_memory(CONFIG, stage="train", batch_size=1)
+        predictor_of("train")
     with pytest.raises(ValueError, match="batch_size 2 with lengths"):
-        predict_peak_memory(CONFIG, stage="finetune", batch_size=2, length=[3])
+        predicted("finetune", 2, [3])
 
 
 @pytest.mark.parametrize(
@@ -217,7 +227,7 @@ def test_a_dry_run_without_data_uses_synthetic_patients(tmp_path, monkeypatch, c
     [
         (["--fit", "24"], "found '24'; expected a size"),
         (["--fit", "9B"], "a batch of one window of 16 patches needs"),
-        (["--fit", "1GB", "--modalities", "rna"], "which this run has not"),
+        (["--fit", "1GB", "--modalities", "rna"], "which this run does not have"),
         (["--dry-run", "--set", "model.gene_fragments=5000"], "model: GroupMSA needs"),
     ],
 )
@@ -234,10 +244,10 @@ def test_fit_needs_data_and_a_new_run(tmp_path, monkeypatch, capsys):
     assert "--fit needs --data" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--fit", "1GB", "--resume", "--out", "run"])
-    assert "--resume goes on with" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
 
 
 def test_the_batch_is_of_one_rank(cohort_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["--data", str(cohort_folder), "--out", str(tmp_path), "--fit", "1GB"]) == 2
-    assert "not under torchrun" in capsys.readouterr().err
+    assert "does not work under torchrun" in capsys.readouterr().err

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gimp_fast.data import open_cohort
-from gimp_fast.errors import FaultError, GimpError, StoppedError
+from gimp_fast.errors import FaultError, StoppedError
 from gimp_fast.models import available, build, model_class
 from gimp_fast.runs.checkpoint import load_checkpoint, under_prefix
 from gimp_fast.training import TrainConfig, load_config, train
-from gimp_fast.training.memory_report import memory_report
+from gimp_fast.training.memory import memory_report
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of
 
@@ -152,6 +152,11 @@ def test_noise_is_for_gene_encoders_that_are_trained(method, differs, cohort_fol
     assert (losses[0] != losses[1]) is differs
 
 
-def test_memory_is_predicted_for_gimp_alone(cohort_folder):
-    with pytest.raises(GimpError, match="for gimp only; found 'abmil'"):
-        memory_report(config_of("abmil"), open_cohort(cohort_folder))
+@pytest.mark.parametrize("method", available())
+def test_memory_is_predicted_for_every_method(method, cohort_folder):
+    report = memory_report(config_of(method), open_cohort(cohort_folder))
+    steps = [line for line in report if "batch" in line]
+    assert any(line.startswith("finetune") for line in steps)
+    assert any(line.startswith("pretrain") for line in steps) == (
+        model_class(method).pretraining is not None
+    )

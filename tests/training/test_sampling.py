@@ -59,13 +59,12 @@ def test_a_bag_of_one_patch_is_not_masked(reader, monkeypatch):
 
 def test_packed_batches_hold_whole_bags(reader, cohort):
     cases = list(cohort.case_ids[:5])
-    batch = reader.batch(cases)
-    bounds = batch.cu_seqlens.tolist()
-    for case, start, stop in zip(cases, bounds[:-1], bounds[1:], strict=True):
-        assert np.array_equal(batch.patches[start:stop].numpy(), cohort.bag(case).read())
-    assert batch.labels.tolist() == [cohort.label(c) for c in cases]
-    assert batch.has_slide.all()
-    assert batch.has_genes.all()
+    inputs = reader.inputs(cases)
+    for case, (start, stop) in zip(cases, inputs.bags.spans, strict=True):
+        assert np.array_equal(inputs.patches[start:stop].numpy(), cohort.bag(case).read())
+    assert reader.labels(cases).tolist() == [cohort.label(c) for c in cases]
+    assert inputs.slide.everybody
+    assert inputs.rna.everybody
 
 
 def test_uncached_reading_gives_the_same(reader, cohort):
@@ -77,10 +76,10 @@ def test_uncached_reading_gives_the_same(reader, cohort):
 
 
 def test_modality_dropout_hides_one_of_two(reader, cohort):
-    batch = reader.batch(cohort.case_ids[:3], hide=np.array([0, 1, 2]))
-    assert batch.has_slide.tolist() == [True, False, True]
-    assert batch.has_genes.tolist() == [True, True, False]
-    assert len(batch.cu_seqlens) == 3
+    inputs = reader.inputs(cohort.case_ids[:3], hide=np.array([0, 1, 2]))
+    assert inputs.slide.flags == (True, False, True)
+    assert inputs.rna.flags == (True, True, False)
+    assert len(inputs.bags) == 2
 
 
 def test_scaler_is_fitted_on_what_it_is_given():
@@ -90,6 +89,12 @@ def test_scaler_is_fitted_on_what_it_is_given():
 
 
 def test_hidden_slides_leave_an_empty_pack(reader, cohort):
-    batch = reader.batch(cohort.case_ids[:1], hide=np.array([1]))
-    assert batch.patches.shape == (0, cohort.feature_dim)
-    assert torch.equal(batch.cu_seqlens, torch.tensor([0], dtype=torch.int32))
+    inputs = reader.inputs(cohort.case_ids[:1], hide=np.array([1]))
+    assert inputs.patches.shape == (0, cohort.feature_dim)
+    assert inputs.bags.bounds == (0,)
+    assert not inputs.has_bags
+
+
+def test_patients_to_predict_need_no_label(cohort):
+    reader = PatientReader(cohort, "slide", None, cache_gb=0.0, labelled=False)
+    assert reader.labels(cohort.case_ids[:2]).tolist() == [-1, -1]

@@ -1,20 +1,47 @@
-"""Where the time of a step goes."""
+"""What the steps of all stages share: the optimiser, its learning rate, and where time goes."""
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
+
+from gimp_fast.training.stage import Stage
+from gimp_fast.training.stage_settings import StageSettings
+
+
+def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then a cosine from the peak to zero over the remaining epochs."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.lr * (step + 1) / (warmup + 1)
+    total = settings.epochs * steps_per_epoch
+    progress = (step - warmup) / max(total - warmup, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def adamw(stage: Stage) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay applies to matrices only."""
+    parameters = stage.parameters()
+    groups = [
+        {
+            "params": [p for p in parameters if p.dim() >= 2],
+            "weight_decay": stage.settings.weight_decay,
+        },
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=stage.settings.lr, fused=True)
 
 
 class StepTimes:
     """Seconds of an epoch by phase, e.g. data, forward, backward, optimizer.
 
-    On a GPU, which works behind the program's back, phases are bounded by events in its queue and
-    added up at the end of the epoch: nothing waits for it. ``data`` is the program's own waiting.
+    A GPU works asynchronously: its phases are measured by events in its queue and added up at the
+    end of the epoch, so that nothing waits for it. ``data`` is the time the program waits for data.
 
     Args:
-        device: where the work is done.
+        device: where the steps run.
     """
 
     def __init__(self, device: torch.device):
@@ -23,11 +50,11 @@ class StepTimes:
         self._seconds: dict[str, float] = {}
 
     def begin(self) -> None:
-        """The start of whatever the next ``mark`` ends."""
+        """Start the phase that the next ``mark`` ends."""
         self._marks.append(("", time.perf_counter(), self._event()))
 
     def mark(self, phase: str) -> None:
-        """The end of a phase, and the beginning of the next."""
+        """End a phase and start the next."""
         self._marks.append((phase, time.perf_counter(), self._event()))
         if not self._cuda:
             self._add_up()

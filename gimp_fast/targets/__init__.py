@@ -1,0 +1,1 @@
+"""What a model is asked about a patient: its loss, its scores, and which epoch is best."""

@@ -1,0 +1,173 @@
+"""What every training stage has: its context, its patients, its step, and its validation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gimp_fast.models import PatientModel
+from gimp_fast.models.outputs import Outputs, autocast, outputs_of
+from gimp_fast.targets.classification import Scores
+from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.distributed import ALONE, Ranks, Share
+from gimp_fast.training.loader import StepPlan, plan_epoch
+from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.stage_settings import StageSettings
+
+
+@torch.no_grad()
+def predict(
+    model: PatientModel,
+    reader: PatientReader,
+    case_ids: Sequence[str],
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "fp32",
+    ranks: Ranks = ALONE,
+) -> Outputs:
+    """Outputs of the model for patients, in their order.
+
+    Ranks take turns at the batches; every rank gets the whole result.
+    """
+    model.eval()
+    found: dict[int, Outputs] = {}
+    plans = plan_epoch(case_ids, batch_size, [], shuffle=False)
+    for plan in plans[ranks.rank :: ranks.size]:
+        inputs = reader.inputs(plan.case_ids).to(device)
+        found[plan.step] = outputs_of(model, inputs, device, precision)
+    for others in ranks.gather(found):
+        found |= others
+    return Outputs.joined([found[plan.step] for plan in plans])
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What every stage needs: configuration, model, data, device and ranks."""
+
+    config: TrainConfig
+    model: PatientModel
+    reader: PatientReader
+    split: dict[str, list[str]]
+    device: torch.device
+    ranks: Ranks = field(default=ALONE)
+
+    def predict(self, case_ids: Sequence[str]) -> Outputs:
+        """Outputs of the model for patients; ranks share the work, and all get the result."""
+        return predict(
+            self.model,
+            self.reader,
+            case_ids,
+            batch_size=self.config.finetune.batch_size,
+            device=self.device,
+            precision=self.config.precision,
+            ranks=self.ranks,
+        )
+
+
+class Stage(ABC):
+    """One stage of a run.
+
+    Attributes:
+        name: as in the configuration, metrics and checkpoints.
+        keeps_best: True to keep the best validation epoch, False to keep the last.
+        train_cases, val_cases: the patients that the stage can use.
+        leaves_unused: True if a step may not use some parameters, such as the tokens that replace
+            absent modalities.
+        extra: a module outside the model that the checkpoints must save too.
+    """
+
+    name: str
+    keeps_best: bool
+    leaves_unused = False
+
+    def __init__(self, context: StageContext):
+        self.context = context
+        self.settings: StageSettings = getattr(context.config, self.name)
+        self.extra: nn.Module | None = None
+        self.train_cases = [c for c in context.split["train"] if self.can_use(c)]
+        self.val_cases = [c for c in context.split["val"] if self.can_use(c)]
+
+    @abstractmethod
+    def can_use(self, case_id: str) -> bool:
+        """True if the patient has the modalities that the stage trains on."""
+
+    @abstractmethod
+    def trained_modules(self) -> Iterator[nn.Module]:
+        """Modules that the stage trains."""
+
+    @abstractmethod
+    def fetcher(self) -> Callable[[StepPlan], Any]:
+        """A function that reads the batch of a step; picklable, for reading in another process."""
+
+    @abstractmethod
+    def losses(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        """This rank's share of the scalars of one step; ``"loss"`` is minimised.
+
+        Args:
+            batch: what ``fetcher`` read, on the device.
+            share: this rank's part of the whole batch. Summed over ranks, the scalars and the
+                gradients are those of the whole batch.
+        """
+
+    @abstractmethod
+    def validate(self) -> Scores:
+        """Scores of the validation patients, the same on every rank; ``"loss"`` is always there."""
+
+    def rank(self, scores: Scores) -> tuple[float, ...]:
+        """A key that orders epochs: the largest is the best."""
+        return (-scores["loss"],)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Parameters of the optimiser."""
+        return [p for module in self.trained_modules() for p in module.parameters()]
+
+    def train_mode(self) -> None:
+        """Set trained modules to training mode; freeze all others and turn off their dropout."""
+        self.context.model.eval()
+        self.context.model.requires_grad_(False)
+        for module in self.trained_modules():
+            module.train()
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+
+    def autocast(self):
+        return autocast(self.context.device, self.context.config.precision)
+
+
+class StageModule(nn.Module):
+    """A stage's step as a module, so that DistributedDataParallel and compile can wrap it."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.parameters_of_stage = nn.ParameterList(stage.parameters())
+        self._losses = stage.losses
+
+    def forward(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        return self._losses(batch, share)
+
+
+@torch.no_grad()
+def validated_in_batches(stage: Stage) -> Scores:
+    """Mean losses over the validation patients; ranks take turns at the batches."""
+    context = stage.context
+    context.model.eval()
+    fetch, ranks = stage.fetcher(), context.ranks
+    plans = plan_epoch(
+        stage.val_cases, stage.settings.batch_size, [context.config.seed], shuffle=False
+    )
+    totals: Scores = {}
+    for plan in plans[ranks.rank :: ranks.size]:
+        losses = stage.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0.0) + value.item() * plan.total
+    summed: Scores = {}
+    for part in ranks.gather(totals):  # a rank without a batch has none
+        for name, total in part.items():
+            summed[name] = summed.get(name, 0.0) + total
+    return {name: total / len(stage.val_cases) for name, total in summed.items()}

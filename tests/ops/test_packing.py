@@ -1,0 +1,84 @@
+"""Bounds of packed bags: made once, checked, known on both sides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gimp_fast.nn import NystromAttention, PatchAggregator
+from gimp_fast.ops import nystrom_attention
+from gimp_fast.ops.nystrom_attention_row import nystrom_attention_row
+from gimp_fast.ops.packing import Bags, as_bags, operands
+from gimp_fast.ops.token_conv import token_conv
+
+LENGTHS = [[5], [3, 1, 40, 0, 7], []]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_bags_know_their_bounds_as_numbers_and_as_a_tensor(lengths):
+    bags = Bags.of_lengths(lengths)
+    assert len(bags) == len(lengths)
+    assert bags.lengths == lengths
+    assert bags.num_rows == sum(lengths)
+    assert bags.cu_seqlens.dtype == torch.int32
+    assert bags.cu_seqlens.tolist() == list(bags.bounds)
+    assert as_bags(bags, sum(lengths)).spans == as_bags(bags.cu_seqlens, sum(lengths)).spans
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_a_cls_token_makes_every_bag_one_longer(lengths):
+    bags = Bags.of_lengths(lengths).with_cls
+    assert bags.lengths == [length + 1 for length in lengths]
+    assert bags.cu_seqlens.tolist() == list(bags.bounds)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [[0, 3], [1, 5], [0, 4, 2, 5], []],
+    ids=["short", "does-not-begin-at-0", "falls", "empty"],
+)
+def test_bounds_that_do_not_fit_are_named(bounds):
+    with pytest.raises(ValueError, match="must rise from 0 to the number of tokens 5"):
+        as_bags(torch.tensor(bounds, dtype=torch.int32), 5)
+
+
+def test_bags_of_other_rows_are_refused():
+    with pytest.raises(ValueError, match="the bags hold 4 rows, got 5"):
+        operands(Bags.of_lengths([4]), 5)
+
+
+class Unreadable(torch.Tensor):
+    """Stands for bounds on a GPU, from which every read would wait."""
+
+    def tolist(self):
+        raise AssertionError("bounds were read back")
+
+    item = __int__ = tolist
+
+
+def unreadable(lengths: list[int]) -> Bags:
+    bags = Bags.of_lengths(lengths)
+    return Bags(bags.bounds, bags.cu_seqlens.as_subclass(Unreadable))
+
+
+def results(bags: Bags | torch.Tensor, backend: str = "torch") -> list[torch.Tensor]:
+    """What operators and layers give for packed bags, and gradients."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 48, 8, requires_grad=True) for _ in range(3))
+    weight = torch.randn(2, 1, 5, 1, requires_grad=True)
+    attended = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=bags, backend=backend)
+    convolved = token_conv(v, weight, cu_seqlens=bags)
+    grads = torch.autograd.grad((attended * convolved).sum(), [q, k, v, weight])
+    row = nystrom_attention_row(q.detach(), k.detach(), num_landmarks=8, cu_seqlens=bags)
+    layer = NystromAttention(16, dim_head=8, heads=2, num_landmarks=8)
+    x = torch.randn(1, 48, 16)
+    aggregator = PatchAggregator(6, dim=16, heads=2, num_landmarks=8)
+    cls, tokens = aggregator(torch.randn(48, 6), cu_seqlens=bags)
+    return [attended, convolved, *grads, row, layer(x, cu_seqlens=bags), cls, tokens]
+
+
+def test_bags_give_the_bits_of_a_tensor_and_are_never_read_back():
+    lengths = [3, 1, 37, 7]
+    expected = results(Bags.of_lengths(lengths).cu_seqlens)
+    for x, y in zip(results(unreadable(lengths)), expected, strict=True):
+        assert torch.equal(x.as_subclass(torch.Tensor), y)

@@ -1,0 +1,226 @@
+"""Facts with one owner: circles, file names of runs, atomic writing, rates, public names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "gimp_fast"
+
+
+def module_name(path: Path) -> str:
+    parts = ["gimp_fast", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def in_room(module: str, *rooms: str) -> bool:
+    return any(module == f"gimp_fast.{room}" or module.startswith(f"gimp_fast.{room}.")
+               for room in rooms)  # fmt: skip
+
+
+def imported_files(module: str) -> set[str]:
+    """Files of the package that a file imports anywhere, also in functions and for type checks."""
+    found: set[str] = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in FILES else node.module)
+    return found & FILES.keys() - {module}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Files that reach themselves, by the first file of each circle (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in sorted(graph[node]):
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            group = []
+            while not group or group[-1] != node:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_circle_of_files():
+    # A package's __init__ that lists its files is imported with each of them, not by them.
+    graph = {
+        name: {target for target in imported_files(name) if not name.startswith(f"{target}.")}
+        for name in FILES
+    }
+    assert circles(graph) == []
+
+
+def test_a_planted_circle_is_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(graph) == [["b", "c"]]
+
+
+def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every string that is not a docstring."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def names_of_runs() -> set[str]:
+    """Every file name that runs/layout.py gives to something in a run, an export or maps."""
+    values = vars(importlib.import_module("gimp_fast.runs.layout")).values()
+    return {v for v in values if isinstance(v, str) and re.fullmatch(r"[\w-]+\.\w+", v)}
+
+
+# The same words with another meaning: a cohort folder has a table of genes too.
+ELSEWHERE = {"genes.csv": ("data",)}
+
+
+def test_only_runs_spells_the_file_names_of_a_run():
+    names = names_of_runs()
+    assert {"metrics.json", "predictions.csv", "run.json", "model.safetensors"} <= names
+    spelled = [
+        f"{module}:{line}: {text}"
+        for module, tree in TREES.items()
+        if not in_room(module, "runs")
+        for line, text in strings(tree)
+        if text in names and not in_room(module, *ELSEWHERE.get(text, ()))
+    ]
+    assert spelled == []
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that is called, e.g. ``os.replace``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func)
+
+
+def callers(is_meant: Callable[[str], bool], *but: str) -> list[str]:
+    return [
+        f"{module}:{line}: {name}"
+        for module, tree in TREES.items()
+        if not in_room(module, *but)
+        for line, name in calls(tree)
+        if is_meant(name)
+    ]
+
+
+def test_only_files_writes_atomically():
+    def is_meant(name: str) -> bool:
+        return name.split(".")[-1] == "fsync" or name in ("os.replace", "os.rename")
+
+    assert callers(is_meant, "files") == []
+
+
+RATES = (
+    "roc_auc_score", "auc", "accuracy_score", "balanced_accuracy_score", "f1_score",
+    "confusion_matrix", "brier_score_loss", "log_loss", "binomtest", "bootstrap",
+    "permutation_test",
+)  # fmt: skip
+
+
+def test_only_evaluation_computes_rates():
+    def is_meant(name: str) -> bool:
+        return name.split(".")[-1] in RATES and not name.startswith(
+            ("self.", "rates.", "statistics.")
+        )
+
+    computed = callers(is_meant, "evaluation")
+    own = [
+        f"{module}:{node.lineno}: def {node.name}"
+        for module, tree in TREES.items()
+        if not in_room(module, "evaluation")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and re.search(r"brier|auc\b|accuracy$|holm|mcnemar|calibration_error|wilson", node.name)
+    ]
+    assert computed + own == []
+
+
+def test_the_owners_do_compute_them():
+    """Else the tests above could not fail."""
+    atomic = [name for _, name in calls(TREES["gimp_fast.files.atomic"])]
+    assert {"os.replace", "os.fsync"} <= set(atomic)
+    evaluation = " ".join(
+        ast.unparse(tree) for name, tree in TREES.items() if in_room(name, "evaluation")
+    )
+    assert all(word in evaluation for word in ("brier", "holm", "mcnemar", "wilson"))
+
+
+SIGNATURES = {
+    "gimp_fast.ops:nystrom_attention": (
+        "q k v num_landmarks pinv_iterations scale cu_seqlens backend"
+    ),
+    "gimp_fast.ops:nystrom_attention_row": (
+        "q k row num_landmarks pinv_iterations scale cu_seqlens"
+    ),
+    "gimp_fast.ops:masked_l1_loss": "prediction target mask reduction backend",
+    "gimp_fast.ops:available_backends": "",
+    "gimp_fast.nn:NystromAttention": (
+        "dim dim_head heads num_landmarks pinv_iterations residual residual_conv_kernel dropout "
+        "eps backend"
+    ),
+    "gimp_fast.losses:triplet_loss": "features labels margin mining normalize",
+    "gimp_fast.models:build": "name config backend",
+    "gimp_fast.models:available": "",
+}
+NAMES = {
+    "gimp_fast": "open_cohort prepare_cohort train_model load",
+    "gimp_fast.nn": "GroupMSA PatchAggregator PatchDecoder",
+    "gimp_fast.models": "GiMP GiMPConfig register",
+}
+METHODS = (
+    "abmil dsmil clam_sb clam_mb transmil snn porpoise pathomic_fusion mcat mgca biovil refers gimp"
+)
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_public_functions_keep_their_arguments(path):
+    module, name = path.split(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    assert list(parameters) == SIGNATURES[path].split()
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_public_names_are_there(module):
+    imported = importlib.import_module(module)
+    assert all(getattr(imported, name) is not None for name in NAMES[module].split())
+
+
+def test_every_method_of_the_paper_is_there():
+    assert set(METHODS.split()) <= set(importlib.import_module("gimp_fast.models").available())
