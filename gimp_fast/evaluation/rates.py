@@ -1,11 +1,90 @@
-"""Rates of class probabilities, with bootstrap intervals over patients."""
+"""Accuracy, F1, AUC and cross-entropy of class predictions, also for many resamples at once."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_curve
+
+from gimp_fast.evaluation.intervals import Estimate, estimate
+
+_BLOCK = 256  # resamples at a time, to bound the memory for large test sets
+
+
+@dataclass(frozen=True)
+class Share:
+    """k of n."""
+
+    value: float
+    k: int
+    n: int
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> Share:
+        """The share that is true in (n,) bool."""
+        return cls(float(np.mean(hits)), int(np.sum(hits)), len(hits))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """n predictions of patients, by one trained model or several.
+
+    Attributes:
+        patient: (n,) int, index of the patient.
+        split: (n,) int, index of the fold.
+        run: (n,) int, index of the trained model: one split and one seed.
+        label: (n,) int, the true class.
+        predicted: (n,) int, the predicted class.
+        probabilities: (n, K).
+    """
+
+    patient: np.ndarray
+    split: np.ndarray
+    run: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def of_one_model(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
+        """One prediction of each patient: probabilities (n, K), labels (n,) int."""
+        zeros, predicted = np.zeros(len(labels), int), probabilities.argmax(1)
+        probabilities = probabilities.astype(np.float64)
+        if probabilities.shape[1] > 2:
+            # fp32 rounds the sum of a softmax, which would decide between nearly equal scores.
+            probabilities = probabilities / probabilities.sum(1, keepdims=True)
+        return cls(np.arange(len(labels)), zeros, zeros, labels, predicted, probabilities)
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(n,) bool."""
+        return self.predicted == self.label
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(n,) probability of the predicted class."""
+        return self.probabilities[np.arange(len(self)), self.predicted]
+
+    @property
+    def classes(self) -> int:
+        return self.probabilities.shape[1]
+
+    @property
+    def positives(self) -> range:
+        """Classes to set against the rest; of two, only the second: both give the same area."""
+        return range(1, 2) if self.classes == 2 else range(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def by_run(self) -> list[Predictions]:
+        """The predictions of each trained model."""
+        return [
+            Predictions(*(getattr(self, name)[self.run == run] for name in self.__match_args__))
+            for run in np.unique(self.run)
+        ]
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -22,29 +101,11 @@ def rates(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | No
         labels: (patients,) int.
 
     Returns:
-        The AUC is None where a class has no patient.
+        name -> value; the AUC is None if a class has no patient.
     """
-    classes = probabilities.shape[1]
-    predicted = probabilities.argmax(1)
-    confusion = np.bincount(labels * classes + predicted, minlength=classes**2)
-    confusion = confusion.reshape(classes, classes)  # (true, predicted)
-    hits, true, called = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    present = true > 0
-    with np.errstate(invalid="ignore"):
-        f1 = np.where(true + called > 0, 2 * hits / (true + called), 0.0)
-    auc = None
-    if present.all():
-        scores = probabilities[:, 1] if classes == 2 else probabilities
-        scores = scores.astype(np.float64)
-        if classes > 2:
-            scores = scores / scores.sum(1, keepdims=True)
-        auc = float(roc_auc_score(labels, scores, multi_class="ovr", average="macro"))
-    return {
-        "accuracy": float(hits.sum() / len(labels)),
-        "balanced_accuracy": float((hits[present] / true[present]).mean()),
-        "f1_macro": float(f1[present].mean()),
-        "auc": auc,
-    }
+    once = np.ones((1, len(labels)))
+    values = weighted_rates(Predictions.of_one_model(probabilities, labels), once)
+    return {name: float(value) if np.isfinite(value) else None for name, (value,) in values.items()}
 
 
 def metrics_with_intervals(
@@ -57,20 +118,111 @@ def metrics_with_intervals(
         "low", "high"}, "f1_macro": …, "auc": … or None}``. Resamples in which a class is missing
         have no AUC and do not count for its interval.
     """
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {}
-    for _ in range(resamples):
-        rows = rng.integers(len(labels), size=len(labels))
-        for name, value in rates(probabilities[rows], labels[rows]).items():
-            if value is not None:
-                drawn.setdefault(name, []).append(value)
-    result: dict[str, Any] = {"n": len(labels)}
-    for name, value in rates(probabilities, labels).items():
-        if value is None:
-            result[name] = None
-            continue
-        low, high = np.percentile(drawn[name], [2.5, 97.5])
-        result[name] = {"value": value, "low": float(low), "high": float(high)}
-    correct = int((probabilities.argmax(1) == labels).sum())
-    result["accuracy"] |= {"k": correct, "n": len(labels)}
+    predictions, n = Predictions.of_one_model(probabilities, labels), len(labels)
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn]).astype(float)
+    result: dict[str, Any] = {"n": n}
+    for name, found in estimates(predictions, weights).items():
+        result[name] = None if found is None else asdict(found)
+    result["accuracy"] |= {"k": int(predictions.hits.sum()), "n": n}
     return result
+
+
+def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
+    """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
+
+    Returns:
+        name -> estimate; None for an AUC that no run, or no resample, has.
+    """
+    once = weighted_rates(predictions, np.ones((1, weights.shape[1])))
+    blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
+    drawn = [weighted_rates(predictions, block) for block in blocks]
+    return {
+        name: estimate(value, np.concatenate([block[name] for block in drawn]))
+        for name, (value,) in once.items()
+    }
+
+
+def weighted_rates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Rates over all predictions, and the AUC, once for each row of weights.
+
+    Args:
+        predictions: of any number of patients and runs.
+        weights: (R, patients), how often each patient counts.
+
+    Returns:
+        accuracy, balanced_accuracy, f1_macro, auc -> (R,). Balanced accuracy and F1 are means over
+        the classes that have a patient.
+    """
+    confusion = _confusions(predictions, weights)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    true, called = confusion.sum(2), confusion.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = np.where(true > 0, hits / true, np.nan)
+        f1 = np.where(true > 0, 2 * hits / (true + called), np.nan)
+        return {
+            "accuracy": hits.sum(1) / true.sum(1),
+            "balanced_accuracy": np.nanmean(recall, axis=1),
+            "f1_macro": np.nanmean(f1, axis=1),
+            "auc": auc(predictions, weights),
+        }
+
+
+def _confusions(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
+    """(R, K, K), rows true, columns predicted."""
+    classes, patients = predictions.classes, weights.shape[1]
+    cell = predictions.label * classes + predictions.predicted
+    place = predictions.patient * classes**2 + cell
+    counts = np.bincount(place, minlength=patients * classes**2)
+    return (weights @ counts.reshape(patients, -1)).reshape(-1, classes, classes)
+
+
+def auc(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class against the rest, mean over classes, then over runs.
+
+    Scores of different models share no scale, so each run has its own area. A run counts if every
+    class has a patient.
+
+    Args:
+        predictions: of any number of patients and runs.
+        weights: (R, patients), how often each patient counts.
+
+    Returns:
+        (R,), NaN where no run counts.
+    """
+    areas = np.stack(
+        [
+            np.mean([_one_against_rest(run, k, weights) for k in run.positives], axis=0)
+            for run in predictions.by_run()
+        ]
+    )  # (runs, R)
+    counted = np.isfinite(areas)
+    with np.errstate(invalid="ignore"):
+        return np.where(counted, areas, 0.0).sum(0) / counted.sum(0)
+
+
+def _one_against_rest(run: Predictions, positive: int, weights: np.ndarray) -> np.ndarray:
+    """Weighted share of (positive, negative) pairs in the right order; ties count half."""
+    order = np.argsort(run.probabilities[:, positive], kind="stable")
+    score, truth = run.probabilities[order, positive], run.label[order] == positive
+    first_of_ties = np.flatnonzero(np.r_[True, np.diff(score) > 0])
+    drawn = weights[:, run.patient[order]]
+    positives, negatives = (
+        np.add.reduceat(drawn * chosen, first_of_ties, axis=1) for chosen in (truth, ~truth)
+    )  # (R, distinct scores)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    pairs = positives.sum(1) * negatives.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (positives * below).sum(1) / pairs, np.nan)
+
+
+def mean_roc(predictions: Predictions, false_positive_rates: np.ndarray) -> np.ndarray:
+    """True positive rates at these false positive rates, mean over classes and runs."""
+    curves = []
+    for run in predictions.by_run():
+        for positive in run.positives:
+            truth = run.label == positive
+            if truth.any() and not truth.all():
+                false_positive, true_positive, _ = roc_curve(truth, run.probabilities[:, positive])
+                curves.append(np.interp(false_positive_rates, false_positive, true_positive))
+    return np.mean(curves, axis=0)

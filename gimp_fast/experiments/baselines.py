@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -12,7 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
+from gimp_fast.runs.records import CasePredictions
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class LogisticSettings:
     """Attributes:
     modalities: what it reads: ``"slide"``, ``"rna"`` or ``"both"``.
     split: of the cohort.
-    strength: C of scikit-learn, the inverse of the penalty; one for all cohorts, not tuned.
+    strength: C of scikit-learn, the inverse of the penalty; the same for all cohorts, not tuned.
     """
 
     modalities: str
@@ -28,76 +29,60 @@ class LogisticSettings:
     strength: float = 0.05
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Attributes:
-    cases: case ids, of training, validation and test patients.
-    parts: (n,) the part of each.
-    labels: (n,) int.
-    probabilities: (n, classes).
-    """
+def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredictions:
+    """Predictions of all patients by a model of the training patients.
 
-    cases: list[str]
-    parts: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-
-
-def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> Fitted:
-    """Fit on the training patients; validation patients choose nothing.
-
-    A modality that a patient lacks, where both are read, is the mean of the training patients.
+    Where both modalities are read, one that a patient lacks is the mean of the training patients.
 
     Raises:
-        GimpError: no patient of a part has what is read, or training patients are of one class.
+        GimpError: a part has no patient with a modality that is read, or all training patients are
+            of one class.
     """
-    parts, features = cohort.split(settings.split), _Features(cohort, settings.modalities)
-    parts = {name: [c for c in cases if features.usable(c)] for name, cases in parts.items()}
-    for name in ("train", "val", "test"):
-        if not parts.get(name):
-            raise GimpError(f"split '{settings.split}' has no patient in '{name}' to read")
-    cases = [case for name in ("train", "val", "test") for case in parts[name]]
-    names = np.array([name for name in ("train", "val", "test") for _ in parts[name]])
-    labels = np.array([cohort.label(case) for case in cases])
-    training = names == "train"
-    found = sorted(set(labels[training].tolist()))
-    if len(found) < 2:
-        raise GimpError(f"split '{settings.split}': training patients are all of one class")
-    table = features.table(cases)
+    part_of = {
+        case: part
+        for part, cases in cohort.split(settings.split).items()
+        for case in cases
+        if _usable(cohort, case, settings.modalities)
+    }
+    for part in PARTS:
+        if part not in part_of.values():
+            raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
+    cases, parts = list(part_of), np.array(list(part_of.values()))
+    labels, training = np.array([cohort.label(case) for case in cases]), parts == "train"
+    classes = np.unique(labels[training])
+    if len(classes) < 2:
+        raise GimpError(f"split '{settings.split}': all training patients are of one class")
+    table = _features(cohort, cases, settings.modalities)
     absent = ~np.isfinite(table)
     if absent.any():
         table = np.where(absent, np.nanmean(table[training], axis=0), table)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=settings.strength, max_iter=5000))
+    probabilities = np.zeros((len(cases), len(cohort.classes)))
     with threadpool_limits(1):  # other runs have the other cores
         model.fit(table[training], labels[training])
-        of_found = model.predict_proba(table)
-    probabilities = np.zeros((len(cases), len(cohort.classes)))
-    probabilities[:, found] = of_found
-    return Fitted(cases, names, labels, probabilities)
+        probabilities[:, classes] = model.predict_proba(table)
+    predicted = probabilities.argmax(1)
+    return CasePredictions(cohort.classes, np.array(cases), parts, labels, predicted, probabilities)
 
 
-class _Features:
-    def __init__(self, cohort: Cohort, modalities: str):
-        self.cohort = cohort
-        self.slides, self.genes = modalities != "rna", modalities != "slide"
+def _usable(cohort: Cohort, case: str, modalities: str) -> bool:
+    return (modalities != "rna" and cohort.has_slides(case)) or (
+        modalities != "slide" and cohort.has_expression(case)
+    )
 
-    def usable(self, case: str) -> bool:
-        return (self.slides and self.cohort.has_slides(case)) or (
-            self.genes and self.cohort.has_expression(case)
-        )
 
-    def table(self, cases: list[str]) -> np.ndarray:
-        """(n, features), NaN where a patient lacks the modality."""
-        blocks: list[Any] = []
-        if self.slides:
-            block = np.full((len(cases), self.cohort.feature_dim), np.nan)
-            for row, case in enumerate(cases):
-                if self.cohort.has_slides(case):
-                    block[row] = self.cohort.bag(case).read().mean(0, dtype=np.float64)
-            blocks.append(block)
-        if self.genes:
-            block = np.full((len(cases), len(self.cohort.gene_ids)), np.nan)
-            rows = [row for row, case in enumerate(cases) if self.cohort.has_expression(case)]
-            block[rows] = self.cohort.expression([cases[row] for row in rows])
-            blocks.append(block)
-        return np.concatenate(blocks, axis=1)
+def _features(cohort: Cohort, cases: list[str], modalities: str) -> np.ndarray:
+    """(n, features), NaN where a patient lacks the modality."""
+    blocks = []
+    if modalities != "rna":
+        means = np.full((len(cases), cohort.feature_dim), np.nan)
+        for row, case in enumerate(cases):
+            if cohort.has_slides(case):
+                means[row] = cohort.bag(case).read().mean(0, dtype=np.float64)
+        blocks.append(means)
+    if modalities != "slide":
+        genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
+        rows = [row for row, case in enumerate(cases) if cohort.has_expression(case)]
+        genes[rows] = cohort.expression([cases[row] for row in rows])
+        blocks.append(genes)
+    return np.concatenate(blocks, axis=1)

@@ -27,8 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
         "train every row on every split, and write tables, figures and a page.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="The same command goes on after an interruption; runs that are there are not "
-        "trained again,\nnor are those that another table with the same --out has trained.\n"
+        epilog="The same command resumes after an interruption. Finished runs are not trained "
+        "again;\ntables with the same --out share them.\n"
         "OUT/<table>/ holds report.html, table.md, table.csv, table.tex, results.json, figures/.\n"
         "Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 stopped by a signal.",
     )
@@ -47,20 +47,20 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="splits of the cohort, by name or pattern, e.g. 'random_*'; default: all of them. "
-        "Splits that differ by their number alone are reported together",
+        help="splits of the cohort, by name or pattern, e.g. 'random_*'; default: all. Splits "
+        "whose names differ only in their number are reported together",
     )
     add("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N − 1; default: 1")
     add("--preset", default="paper", metavar="NAME", help="paper (default), small or demo")
-    add("--config", type=Path, metavar="YAML", help="fields to change, over the preset")
+    add("--config", type=Path, metavar="YAML", help="settings that replace those of the preset")
     add(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="one field of all runs to change, e.g. --set finetune.lr=3e-4; may be repeated",
+        help="a setting of all runs, e.g. --set finetune.lr=3e-4; may be repeated",
     )
-    add("--only", nargs="+", default=[], metavar="ROW", help="these rows alone; see --dry-run")
+    add("--only", nargs="+", default=[], metavar="ROW", help="only these rows; see --dry-run")
     add(
         "--deltas",
         nargs="+",
@@ -73,8 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--jobs",
         type=_positive,
         metavar="N",
-        help="runs at a time; default: one for each GPU, or without one for each core, and then "
-        "each has one thread",
+        help="runs at a time; default: one for each GPU, or, without GPUs, one for each core. If "
+        "there are several, each has one CPU thread",
     )
     add(
         "--resamples",
@@ -110,10 +110,10 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
-    from gimp_fast.experiments.execute import default_jobs, execute, show_plan
-    from gimp_fast.experiments.outputs import Call, write_outputs
-    from gimp_fast.experiments.plan import Shared, make_plan
-    from gimp_fast.experiments.runner import lock
+    from gimp_fast.experiments.execute import default_jobs, execute, lock
+    from gimp_fast.experiments.outputs import write_outputs
+    from gimp_fast.experiments.plan import Shared, describe, make_plan
+    from gimp_fast.experiments.results import Call, summarise
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
@@ -127,20 +127,21 @@ def main(argv: Sequence[str]) -> int | None:
     seeds = range(args.seeds)
     threads = 1 if jobs > 1 else None
     plan = make_plan(tables, cohort, shared, rows=rows, splits=splits, seeds=seeds, threads=threads)
+    runs = args.out / "runs"
     if args.dry_run:
-        print("\n".join(show_plan(tables, plan, args.out / "runs", splits, seeds)))
+        print("\n".join(describe(tables, plan, runs, splits, seeds)))
         return 0
     if not plan.runs:
         reasons = "; ".join(f"{key}: {why}" for (_, key), why in plan.skipped.items())
-        raise GimpError(f"no row of {', '.join(args.experiments)} can be made: {reasons}")
+        raise GimpError(f"no row of {', '.join(args.experiments)} can be trained: {reasons}")
     if cohort.synthetic:
         print("SYNTHETIC patients: these results say nothing about real ones.")
     for (table, key), reason in plan.skipped.items():
         print(f"{table}: row {key} is left out: {reason}")
     began = time.perf_counter()
-    with lock(args.out / "runs"):
+    with lock(runs):
         finished, errors = execute(
-            plan, cohort, args.out / "runs", jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
+            plan, cohort, runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
         )
         words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
         call = Call(
@@ -148,10 +149,11 @@ def main(argv: Sequence[str]) -> int | None:
             environment(), args.resamples,
         )  # fmt: skip
         for table in tables:
-            page = write_outputs(table, plan, finished, errors, call, args.out / table.name)
+            results = summarise(table, plan, finished, errors, call)
+            page = write_outputs(results, args.out / table.name)
             print(f"{table.title}: {page}")
     print(f"{len(finished)} of {len(plan.runs)} runs in {time.perf_counter() - began:.0f} s")
     if errors:
-        print(f"{len(errors)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"{len(errors)} runs failed; the same command retries them", file=sys.stderr)
         return EXIT_SOME_FAILED
     return 0

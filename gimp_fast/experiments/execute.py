@@ -1,21 +1,37 @@
-"""Carries out a plan: what is there is read, the rest is trained; says how it goes."""
+"""Carries out a plan: reads the runs that are done, trains the others, and reports progress.
+
+Each run is a process of its own, so one that crashes does not harm the others.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
-from gimp_fast.experiments.collect import Finished, read_run
-from gimp_fast.experiments.paper import Experiment
+from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.experiments.plan import Plan, find_folder, is_done
-from gimp_fast.experiments.runner import Outcome, run_all
-from gimp_fast.experiments.worker import Task
+from gimp_fast.experiments.results import Finished, read_run
+from gimp_fast.experiments.worker import Task, work
 from gimp_fast.files.parallel import available_cores
+from gimp_fast.runs import layout
+from gimp_fast.training.stops import StopRequests
+
+GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
+POLL_SECONDS = 0.1
+
+
+# Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
+Report = Callable[[Task, str | None, float], None]
 
 
 def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
@@ -26,91 +42,159 @@ def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
     return asked or gpus or available_cores(), gpus
 
 
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a folder of runs: two commands at work in it would train the same runs.
+
+    Raises:
+        GimpError: another command holds it, or it cannot be written.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise GimpError(f"{folder}: cannot be written ({error})") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise GimpError(
+                f"{folder}: another command is at work there; wait for it, or choose another --out"
+            ) from error
+        yield
+
+
 def execute(
     plan: Plan, cohort: Cohort, runs: Path, *, jobs: int, gpus: int, keep: bool
 ) -> tuple[dict[str, Finished], dict[str, str]]:
     """Train what is missing.
 
     Returns:
-        Digest -> the finished run, and digest -> what a run that failed ended with.
+        digest -> the finished run, and digest -> the error of a run that failed.
 
     Raises:
         StoppedError, KeyboardInterrupt: on request; runs have saved their state.
     """
-    folders = {run.digest: find_folder(runs, run) for run in plan.runs}
-    finished, errors = {}, {}
+    finished: dict[str, Finished] = {}
+    errors: dict[str, str] = {}
     tasks = []
     for run in plan.runs:
-        folder = folders[run.digest]
+        folder = find_folder(runs, run)
         if is_done(folder):
-            finished[run.digest] = read_run(run, folder, cohort.classes)
+            finished[run.digest] = read_run(run, folder)
         else:
             tasks.append(Task(run, cohort.path.resolve(), folder, keep))
     if finished:
-        print(f"{len(finished)} of {len(plan.runs)} runs are there already")
-    # A bar for a terminal; in a log file, what it would say stands before each line.
+        print(f"{len(finished)} of {len(plan.runs)} runs are done already")
+    # A bar for a terminal; in a log file, each line starts with the progress instead.
     bar = tqdm(total=len(tasks), unit="run", disable=None, smoothing=0.1)
     began, ended = time.perf_counter(), 0
 
-    def tell(outcome: Outcome) -> None:
+    def report(task: Task, error: str | None, seconds: float) -> None:
         nonlocal ended
         ended += 1
         bar.update()
         left = (time.perf_counter() - began) / ended * (len(tasks) - ended)
         place = f"[{ended}/{len(tasks)}, {left / 60:.0f} min left] " if bar.disable else ""
-        bar.write(place + _line(outcome, cohort, finished, errors))
+        run = task.run
+        if error is None:
+            try:
+                finished[run.digest] = read_run(run, task.folder)
+                test = finished[run.digest].share("test")
+                line = f"{run}: accuracy {test.value:.3f} ({test.k}/{test.n})  [{seconds:.0f} s]"
+            except GimpError as damaged:
+                error = str(damaged)
+        if error is not None:
+            errors[run.digest] = error
+            line = f"{run}: FAILED after {seconds:.0f} s: {error}"
+        bar.write(place + line)
 
     with bar:
         if tasks:
-            run_all(tasks, jobs, tell, gpus)
+            run_all(tasks, jobs, report, gpus)
     return finished, errors
 
 
-def _line(
-    outcome: Outcome,
-    cohort: Cohort,
-    finished: dict[str, Finished],
-    errors: dict[str, str],
-) -> str:
-    """Record how a run ended, and say it."""
-    run, error = outcome.run, outcome.error
-    if error is None:
+def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> None:
+    """Carry out all tasks, ``jobs`` at a time. Another way to run them would replace this function.
+
+    Args:
+        tasks: to carry out.
+        jobs: processes at a time.
+        report: called as each task ends.
+        gpus: how many there are to share; 0 and 1 share nothing.
+
+    Raises:
+        StoppedError: SIGTERM or SIGUSR1 came; runs have saved their state.
+        KeyboardInterrupt: likewise.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gimp_fast.experiments.worker"])
+    waiting, slots = list(reversed(tasks)), list(reversed(range(jobs)))
+    active: dict[Any, _Active] = {}
+    with StopRequests() as stops:
         try:
-            finished[run.digest] = read_run(run, outcome.folder, cohort.classes)
-        except GimpError as damaged:
-            error = str(damaged)
-    if error is not None:
-        errors[run.digest] = error
-        return f"{run}: FAILED after {outcome.seconds:.0f} s: {error}"
-    test = finished[run.digest].rows["test"]
-    hits = sum(called == label for _, label, called, _ in test)
-    return f"{run}: accuracy {hits / len(test):.3f} ({hits}/{len(test)})  [{outcome.seconds:.0f} s]"
+            while waiting or active:
+                while waiting and slots and not stops.requested:
+                    started = _start(context, waiting.pop(), slots.pop(), gpus)
+                    active[started.process.sentinel] = started
+                for sentinel in wait(list(active), timeout=POLL_SECONDS):
+                    ended = active.pop(sentinel)
+                    slots.append(ended.slot)
+                    report(ended.task, ended.error(), time.perf_counter() - ended.began)
+                if stops.requested:
+                    raise StoppedError(
+                        f"stopped by {stops.requested}; runs have saved their state: the same "
+                        "command resumes them"
+                    )
+        finally:
+            _stop(list(active.values()))
 
 
-def show_plan(
-    tables: Sequence[Experiment],
-    plan: Plan,
-    runs: Path,
-    splits: Sequence[str],
-    seeds: Iterable[int],
-) -> list[str]:
-    """What would be done."""
-    lines = []
-    for table in tables:
-        lines.append(f"{table.title}")
-        width = max(len(row.key) for row in table.rows)
-        for row in table.rows:
-            place = (table.name, row.key)
-            if place in plan.skipped:
-                lines.append(f"  {row.key:<{width}}  left out: {plan.skipped[place]}")
-            elif place in plan.of_row:
-                of_row = plan.of_row[place]
-                there = sum(is_done(find_folder(runs, run)) for run in of_row)
-                settings = " ".join([f"method={row.method}", row.modalities, *row.overrides])
-                lines.append(f"  {row.key:<{width}}  {len(of_row)} runs, {there} there: {settings}")
-    missing = sum(not is_done(find_folder(runs, run)) for run in plan.runs)
-    lines.append(
-        f"{len(splits)} splits ({', '.join(splits)}), {len(list(seeds))} seeds: "
-        f"{len(plan.runs)} runs, {missing} to train"
-    )
-    return lines
+@dataclass
+class _Active:
+    task: Task
+    process: Any
+    slot: int
+    began: float
+
+    def error(self) -> str | None:
+        """How the process ended, which it has; None if the run is done."""
+        self.process.join()
+        code, folder = self.process.exitcode, self.task.folder
+        if code == 0 and is_done(folder):
+            return None
+        error, log = folder / layout.ERROR, folder / layout.LOG
+        if error.is_file():
+            return error.read_text(encoding="utf-8").strip()
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            memory = "; memory may have run out: try fewer --jobs" if name == "SIGKILL" else ""
+            return f"ended by {name}{memory}"
+        if not log.is_file():
+            return f"ended with exit code {code} before it began"
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+        return f"{last.strip()}; see {log}"
+
+
+def _start(context: Any, task: Task, slot: int, gpus: int) -> _Active:
+    if gpus > 1:
+        task = replace(task, gpu=slot % gpus)
+    process = context.Process(target=work, args=(task,), name=task.run.name)
+    process.start()
+    return _Active(task, process, slot, time.perf_counter())
+
+
+def _stop(active: Sequence[_Active]) -> None:
+    """Ask all runs to stop, wait until they have saved their state, and end those that do not."""
+    for one in active:
+        one.process.terminate()
+    deadline = time.perf_counter() + GRACE_SECONDS
+    for one in active:
+        one.process.join(max(0.0, deadline - time.perf_counter()))
+        if one.process.is_alive():
+            one.process.kill()
+            one.process.join()

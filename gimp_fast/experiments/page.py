@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from gimp_fast.experiments import figures
-from gimp_fast.experiments.collect import Finished
-from gimp_fast.experiments.paper import PAPER, Experiment
-from gimp_fast.experiments.results import Group
-from gimp_fast.experiments.tables import Grid, group_heading
-from gimp_fast.experiments.vectors import vectors_of
+from gimp_fast.experiments.paper import Row
+from gimp_fast.experiments.results import Group, Results
+from gimp_fast.experiments.tables import Grid
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
@@ -30,7 +27,7 @@ FEWEST_FOR_TSNE = 10
 class Drawing:
     """Attributes:
     name: file stem below ``figures/``.
-    caption: what it shows and what to mind.
+    caption: what it shows and how to read it.
     alt: the same for readers who cannot see it.
     """
 
@@ -38,50 +35,32 @@ class Drawing:
     title: str
     caption: str
     alt: str
-    figure: matplotlib.figure.Figure
+    figure: Figure
 
 
-@dataclass(frozen=True)
-class Shown:
-    title: str
-    caption: str
-    svg: Markup
+def write_page(
+    results: Results, facts: dict[str, Any], grids: dict[str, Grid], notes: Sequence[str], out: Path
+) -> Path:
+    """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html``; returns the latter's path.
 
-
-@dataclass(frozen=True)
-class Contents:
-    """What a page shows.
-
-    Attributes:
-        results: what ``results.json`` holds.
-        grids: title -> table, in order.
+    Args:
+        results: of the table.
+        facts: what ``results.json`` holds.
+        grids: heading -> table, in order.
         notes: how the numbers are made, a paragraph each.
-        groups: with the predictions that figures need.
-        finished: row key -> its runs.
+        out: folder.
     """
-
-    experiment: Experiment
-    results: dict[str, Any]
-    grids: dict[str, Grid]
-    notes: Sequence[str]
-    groups: Sequence[Group]
-    finished: dict[str, list[Finished]]
-
-
-def write_page(contents: Contents, out: Path) -> Path:
-    """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html``; returns the latter's path."""
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
         old.unlink()  # figures of an earlier call would contradict this one's
     shown = []
     with style.rc():
-        for drawing in _drawings(contents):
+        for drawing in _drawings(results):
             stem = folder / drawing.name
             style.save(drawing.figure, stem)
             svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
-            inline = inline_svg(svg, drawing.name, drawing.alt)
-            shown.append(Shown(drawing.title, drawing.caption, inline))
+            shown.append((drawing, inline_svg(svg, drawing.name, drawing.alt)))
     environment = Environment(
         loader=ChoiceLoader(
             [PackageLoader("gimp_fast.experiments"), PackageLoader("gimp_fast.report")]
@@ -92,149 +71,139 @@ def write_page(contents: Contents, out: Path) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template("experiment.html.j2").render(
-        experiment=contents.experiment,
-        results=contents.results,
-        tiles=_tiles(contents),
-        grids=contents.grids,
-        notes=contents.notes,
-        heading=group_heading,
+        results=facts,
+        groups=results.groups,
+        tiles=_tiles(results),
+        grids=grids,
+        notes=notes,
         figures=shown,
-        paper=PAPER,
     )
     report = out / "report.html"
     write_text(report, page)
     return report
 
 
-def _tiles(contents: Contents) -> list[dict[str, Any]]:
-    """The reference row's accuracy in each group of splits."""
-    if contents.experiment.name == "fig2":
-        return []  # what is asked there is no accuracy
-    key = contents.experiment.reference
-    row = next((row for row in contents.results["rows"] if row["key"] == key), None)
-    tiles = []
-    for group, numbers in (row["groups"] if row else {}).items():
-        if numbers["test"]:
-            tiles.append(
-                {"title": f"{row['title']}, {group_heading(group)}", **numbers["test"]["accuracy"]}
-            )
-    return tiles
+def _tiles(results: Results) -> list[tuple[str, Any]]:
+    """(title, accuracy) of the reference row in each group of splits."""
+    if results.experiment.name == "fig2":
+        return []  # Figure 2 does not ask for accuracy
+    row = results.experiment.reference_row
+    return [
+        (f"{row.title}, {group.heading}", group.scores[row.key].test.accuracy)
+        for group in results.groups
+        if row.key in group.predictions
+    ]
 
 
-def _drawings(contents: Contents) -> Iterator[Drawing]:
-    if contents.experiment.name == "fig2":
-        yield from _planes(contents)
-    elif contents.experiment.name == "delta":
-        yield _sweep(contents)
+def _drawings(results: Results) -> Iterator[Drawing]:
+    if results.experiment.name == "fig2":
+        yield from _planes(results)
+    elif results.experiment.name == "delta":
+        yield _sweep(results)
     # By kind first: figures of two groups of splits stand side by side.
-    groups = [group for group in contents.groups if group.test]
-    yield from (_accuracies(contents, group) for group in groups)
-    curves = [list(_curves(contents, group)) for group in groups]
+    groups = [group for group in results.groups if group.predictions]
+    yield from (_accuracies(results, group) for group in groups)
+    curves = [list(_curves(results, group)) for group in groups]
     yield from itertools.chain.from_iterable(zip(*curves, strict=True))
 
 
-def _accuracies(contents: Contents, group: Group) -> Drawing:
-    where, rows = group_heading(group.name), contents.results["rows"]
-    said = "; ".join(
-        f"{row['title']} {test['accuracy']['value']:.3f}"
-        for row in rows
-        if (test := row["groups"][group.name]["test"])
+def _accuracies(results: Results, group: Group) -> Drawing:
+    rows = [row for row in results.rows if row.key in group.predictions]
+    values = "; ".join(
+        f"{row.title} {group.scores[row.key].test.accuracy.value:.3f}" for row in rows
     )
     return Drawing(
-        f"accuracy_{group.name}", f"Accuracy, {where}",
+        f"accuracy_{group.name}", f"Accuracy, {group.heading}",
         "Accuracy over all folds and seeds with its bootstrap 95 % interval over "
         f"{len(group.patients)} patients. GiMP is in colour.",
-        f"Accuracy on test patients, {where}: {said}",
-        figures.accuracy_by_row(rows, group.name),
+        f"Accuracy on test patients, {group.heading}: {values}",
+        figures.accuracy_by_row(rows, group),
     )  # fmt: skip
 
 
-def _curves(contents: Contents, group: Group) -> Iterator[Drawing]:
+def _curves(results: Results, group: Group) -> Iterator[Drawing]:
     """ROC and reliability of the reference and of the best rows of each section."""
-    chosen = _notable(contents, group)
-    titles = {row["key"]: _full_title(row, contents) for row in contents.results["rows"]}
-    test = {titles[key]: group.test[key] for key in chosen}
-    palette = ["#8c8c8c", *style.CATEGORIES[1:6]]
-    others = [key for key in chosen if key != contents.experiment.reference]
-    colours = {titles[key]: palette[place % len(palette)] for place, key in enumerate(others)}
-    if contents.experiment.reference in chosen:
-        colours[titles[contents.experiment.reference]] = style.ACCENT
-    where, names = group_heading(group.name), ", ".join(test)
-    which = "The best row of each section" if len(others) < len(group.test) - 1 else "Every row"
-    classes = contents.results["cohort"]["classes"]
+    reference, rows = results.experiment.reference, _notable(results, group)
+    others = [row for row in rows if row.key != reference]
+    palette = itertools.cycle(["#8c8c8c", *style.CATEGORIES[1:6]])
+    colours = dict(zip([row.key for row in others], palette, strict=False))
+    colours[reference] = style.ACCENT
+    curves = [
+        figures.Curve(_full_title(row, results), group.predictions[row.key], colours[row.key])
+        for row in rows
+    ]
+    names = ", ".join(curve.title for curve in curves)
+    everyone = len(others) >= len(group.predictions) - 1
+    which = "Every row" if everyone else "The best row of each section"
+    classes = results.call.cohort.classes
     if len(classes) == 2:
         positive = f"“{classes[1]}” is the positive class"
     else:
         positive = "each class against the rest, mean of all"
     yield Drawing(
-        f"roc_{group.name}", f"ROC, {where}",
+        f"roc_{group.name}", f"ROC, {group.heading}",
         f"{which}; {positive}; mean of the curves of single runs.",
-        f"ROC curves, {where}: {names}", figures.roc(test, colours),
+        f"ROC curves, {group.heading}: {names}", figures.roc(curves),
     )  # fmt: skip
     yield Drawing(
-        f"reliability_{group.name}", f"Calibration, {where}",
-        f"{which}. On the dashed line, calls made with 80 % probability are right in 80 %; below "
-        "it, the model is too sure. Bins hold equally many predictions.",
-        f"Reliability curves, {where}: {names}", figures.reliability(test, colours),
+        f"reliability_{group.name}", f"Calibration, {group.heading}",
+        f"{which}. On the dashed line, predictions made with 80 % probability are right in 80 %; "
+        "below it, the model is too sure. Each bin holds equally many predictions.",
+        f"Reliability curves, {group.heading}: {names}", figures.reliability_curves(curves),
     )  # fmt: skip
 
 
-def _full_title(row: dict[str, Any], contents: Contents) -> str:
-    """With the section where several rows have the title."""
-    same = [other for other in contents.results["rows"] if other["title"] == row["title"]]
-    return f"{row['title']} ({row['section']})" if len(same) > 1 else row["title"]
+def _full_title(row: Row, results: Results) -> str:
+    """The title of a row, with its section if another row has the same title."""
+    same = [other for other in results.rows if other.title == row.title]
+    return f"{row.title} ({row.section})" if len(same) > 1 else row.title
 
 
-def _notable(contents: Contents, group: Group) -> list[str]:
-    """Keys of few enough rows to tell apart in a figure, the reference last."""
-    reference = contents.experiment.reference
-    scored = [
-        (row["section"], row["groups"][group.name]["test"]["accuracy"]["value"], row["key"])
-        for row in contents.results["rows"]
-        if row["key"] in group.test and row["key"] != reference
-    ]
-    if len(scored) >= MOST_CURVES:
-        best: dict[str, tuple[float, str]] = {}
-        for section, value, key in scored:
-            if section not in best or value > best[section][0]:
-                best[section] = (value, key)
-        scored = [(section, value, key) for section, (value, key) in best.items()]
-    keys = [key for _, _, key in scored]
-    return [*keys, reference] if reference in group.test else keys
+def _notable(results: Results, group: Group) -> list[Row]:
+    """Few enough rows to tell apart in a figure, the reference last."""
+    reference = results.experiment.reference
+    drawn = [row for row in results.rows if row.key in group.predictions]
+    rows = [row for row in drawn if row.key != reference]
+    if len(rows) >= MOST_CURVES:
+        best: dict[str, Row] = {}
+        for row in rows:
+            accuracy = group.scores[row.key].test.accuracy.value
+            leader = best.setdefault(row.section, row)
+            if accuracy > group.scores[leader.key].test.accuracy.value:
+                best[row.section] = row
+        rows = list(best.values())
+    return rows + [row for row in drawn if row.key == reference]
 
 
-def _sweep(contents: Contents) -> Drawing:
-    rows = contents.results["rows"]
-    values = [float(row["overrides"][0].partition("=")[2]) for row in rows]
+def _sweep(results: Results) -> Drawing:
+    deltas = ", ".join(f"{row.delta:g}" for row in results.rows)
     return Drawing(
         "delta", "Accuracy over δ",
         "With bootstrap 95 % intervals over patients. Groups of splits are shifted sideways a "
         "little, so that their intervals do not cover each other.",
-        f"Accuracy on test patients for margins δ of {', '.join(f'{v:g}' for v in values)}",
-        figures.sweep(values, rows, [group.name for group in contents.groups]),
+        f"Accuracy on test patients for margins δ of {deltas}",
+        figures.sweep(results.rows, results.groups),
     )  # fmt: skip
 
 
-def _planes(contents: Contents) -> Iterator[Drawing]:
+def _planes(results: Results) -> Iterator[Drawing]:
     """The four panels of Fig. 2, of the first fold and seed of each group of splits."""
-    titles = {row["key"]: row["title"] for row in contents.results["rows"]}
-    for group in contents.groups:
-        drawn = []
-        for key, title in titles.items():
-            runs = [one for one in contents.finished.get(key, []) if one.run.split in group.splits]
-            if not runs:
-                continue
-            vectors = vectors_of(runs[0])
-            if len(vectors.vectors) >= FEWEST_FOR_TSNE and vectors.vectors.std(axis=0).any():
-                drawn.append((title, vectors, figures.embedded(vectors)))
-                last = runs[0].run
-        if drawn:
-            counts = {part: int((drawn[0][1].part == part).sum()) for part in ("train", "test")}
+    for group in results.groups:
+        panels = []
+        for row in results.rows:
+            for finished in group.finished.get(row.key, ())[:1]:
+                vectors = finished.vectors()
+                if len(vectors.vectors) >= FEWEST_FOR_TSNE and vectors.vectors.std(axis=0).any():
+                    panels.append(figures.Plane(row.title, vectors))
+                    run = finished.run
+        if panels:
+            part = panels[0].vectors.part
             yield Drawing(
-                f"tsne_{group.name}", f"After pre-training, {group_heading(group.name)}",
-                f"t-SNE of {counts['train']} training patients and {counts['test']} test patients "
-                f"(rings), fold {last.split}, seed {last.seed}. Only neighbourhoods mean "
-                "something: distances between groups and their sizes do not.",
-                f"t-SNE of patients after pre-training: {', '.join(t for t, _, _ in drawn)}",
-                figures.panels(drawn, contents.results["cohort"]["classes"]),
+                f"tsne_{group.name}", f"After pre-training, {group.heading}",
+                f"t-SNE of {(part == 'train').sum()} training patients and "
+                f"{(part == 'test').sum()} test patients (rings), fold {run.split}, seed "
+                f"{run.seed}. Only neighbourhoods carry meaning: distances between clusters and "
+                "their sizes do not.",
+                f"t-SNE of patients after pre-training: {', '.join(p.title for p in panels)}",
+                figures.planes(panels, results.call.cohort.classes),
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What each table consists of: rows, the settings that make them, and the paper's own figures."""
+"""The rows of each table, the settings that make them, and the paper's own figures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SLIDES, RNA, BOTH = "slide", "rna", "both"
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """Accuracy as the paper prints it, and the counts that it is made of, where there are such.
+    """Accuracy as the paper prints it, and the counts that give it, if any do.
 
-    The paper mixes denominators: some rows are shares of 189 patients, as many as it validated on,
-    others of the 190 that it tested on.
+    The paper mixes denominators: some rows are shares of 189 patients (its validation set), others
+    of 190 (its test set).
     """
 
     printed: str
@@ -41,13 +41,14 @@ class Row:
 
     Attributes:
         key: short name, for folders and ``--only``.
-        section: heading that it stands under.
-        title: what the table calls it.
-        method: of :func:`gimp_fast.models.available`, or ``LOGISTIC_REGRESSION``.
+        section: heading above it.
+        title: name in the table.
+        method: a name from :func:`gimp_fast.models.available`, or ``LOGISTIC_REGRESSION``.
         modalities: what it reads.
-        overrides: what is set over the configuration that all rows share.
+        overrides: settings on top of the configuration that all rows share.
         paper: the paper's figure.
         ours: whether it is GiMP, or a part of it.
+        delta: the margin of the triplets, in the table that varies it.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Row:
     overrides: tuple[str, ...] = ()
     paper: PaperFigure | None = None
     ours: bool = False
+    delta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Experiment:
     """A table or figure of the paper.
 
     Attributes:
-        name: as the command has it.
-        title: its heading.
-        about: what it asks, in a paragraph for readers who do not have the paper at hand.
+        name: on the command line.
+        title: heading.
+        about: its question, in a paragraph for readers who do not have the paper at hand.
         rows: in order.
         reference: key of the row that the others are compared with.
     """
@@ -133,7 +135,7 @@ def _table1() -> Experiment:
     )  # fmt: skip
     about = (
         "Which model tells the classes apart best: on slides alone, on RNA alone, and on both, "
-        "trained from nothing or pre-trained first. Plain baselines that the paper does not have "
+        "trained from scratch or pre-trained first. Simple baselines that the paper does not have "
         "(mean pooling, logistic regression) show how much a deep model adds."
     )
     return Experiment("table1", "Table 1: GiMP and other methods", about, rows)
@@ -170,8 +172,8 @@ def _table2() -> Experiment:
     )  # fmt: skip
     about = (
         "What each part of GiMP is worth. MPM is masked patch modelling: pre-training rebuilds "
-        "patches that were hidden. Triplet pulls patients of one class together: those of slides "
-        "alone, or of slides and RNA (with GroupMSA). The paper prints 0.9974 for the last row, "
+        "hidden patches. Triplet pulls patients of one class together, seen through slides alone, "
+        "or through slides and RNA (with GroupMSA). The paper prints 0.9974 for the last row, "
         "which no number of 189 or 190 patients gives; its Table 1 has 0.9947 (189/190)."
     )
     return Experiment("table2", "Table 2: ablation", about, rows)
@@ -190,22 +192,25 @@ def _fig2() -> Experiment:
     )  # fmt: skip
     about = (
         "What patients look like to the model right after pre-training, before it is fine-tuned. "
-        "Each point is the vector of a patient (CLS_pat; in b of the slide alone, CLS_img), drawn "
-        "in the plane by t-SNE; classes that lie apart are easy to tell apart afterwards. As t-SNE "
-        "shows neighbourhoods only, the table has numbers of the vectors themselves."
+        "Each point is the vector of a patient (CLS_pat; in b that of the slide, CLS_img), placed "
+        "in the plane by t-SNE. Classes that lie apart here are easy to tell apart afterwards. "
+        "t-SNE shows neighbourhoods only, so the table measures the vectors themselves."
     )
     return Experiment("fig2", "Figure 2: patients after pre-training", about, rows)
 
 
 def _delta(deltas: Sequence[float]) -> Experiment:
     rows = tuple(
-        _gimp(f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", BOTH, f"pretrain.margin={delta:g}")
+        Row(
+            f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", "gimp", BOTH,
+            (f"pretrain.margin={delta:g}",), ours=True, delta=delta,
+        )
         for delta in deltas
-    )
+    )  # fmt: skip
     about = (
-        "Whether δ matters, the margin of the triplet loss: by how much patients of another class "
-        "must be farther away than patients of the same. The paper reads from its curve, which "
-        "has no numbers, that accuracy hardly depends on δ between 0.2 and 0.8."
+        "Whether δ matters. It is the margin of the triplet loss: by how much patients of another "
+        "class must be farther away than patients of the same class. The paper shows a curve "
+        "without numbers and concludes that accuracy hardly depends on δ between 0.2 and 0.8."
     )
     reference = min(deltas, key=lambda delta: abs(delta - 0.8))  # the paper's choice
     title = "Supplement: the margin δ of the triplets"
@@ -219,8 +224,8 @@ def _fusion() -> Experiment:
         _gimp("gimp", "GiMP", "Slides and RNA"),
     )
     about = (
-        "Whether slides and RNA together are worth more than the better of the two alone, in the "
-        "same model with all the pre-training that the modality permits."
+        "Whether slides and RNA together are better than the better of the two alone, in the same "
+        "model with all the pre-training that the modality permits."
     )
     return Experiment("fusion", "Fusion: one modality and both", about, rows)
 
@@ -229,17 +234,17 @@ EXPERIMENTS = ("table1", "table2", "fig2", "delta", "fusion")
 
 
 def experiment(name: str, deltas: Sequence[float] = DELTAS) -> Experiment:
-    """The table called `name`."""
+    """The table of this name."""
     if name == "delta":
         return _delta(sorted(dict.fromkeys(deltas)))
     return {"table1": _table1, "table2": _table2, "fig2": _fig2, "fusion": _fusion}[name]()
 
 
 def chosen_rows(experiments: Iterable[Experiment], only: Sequence[str]) -> frozenset[str]:
-    """Keys of the rows that ``--only`` names; all of them where it names none.
+    """Keys of the rows that ``--only`` names; all rows if it names none.
 
     Raises:
-        GimpError: a name that is no row of these tables.
+        GimpError: these tables have no row of such a name.
     """
     keys = list(dict.fromkeys(row.key for table in experiments for row in table.rows))
     unknown = [name for name in only if name not in keys]
@@ -249,10 +254,10 @@ def chosen_rows(experiments: Iterable[Experiment], only: Sequence[str]) -> froze
 
 
 def chosen_splits(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Splits of a cohort that a pattern matches, in the cohort's order; all without patterns.
+    """Splits of a cohort that match a pattern, in the cohort's order; all if there is none.
 
     Raises:
-        GimpError: a pattern that matches none.
+        GimpError: a pattern matches no split.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

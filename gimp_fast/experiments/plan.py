@@ -1,49 +1,48 @@
-"""The trained models that tables need: their configuration, their folder, and whether it is there.
+"""The models that tables need: their configuration, and what makes two of them the same.
 
-A run is known by a digest of its resolved configuration, its cohort, and the code that matters, so
-that tables share runs, and a kept result is never of other settings.
+A run is identified by a digest of its resolved configuration, its cohort and the code. Tables share
+runs of one digest, and never take a result of other settings or other code.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gimp_fast.kernels
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.baselines import LogisticSettings
-from gimp_fast.experiments.code_version import code_digest
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
 from gimp_fast.models import available, model_class
+from gimp_fast.runs import layout
 from gimp_fast.training import TrainConfig, load_config
-from gimp_fast.training.config import read_yaml
+from gimp_fast.training.config import SAME_IN_TABLES, read_yaml
 from gimp_fast.training.stages import stages_of
 
 OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
-# They change how a run is carried out, or nothing but the intervals in its own metrics.json, which
-# tables do not use. Threads change a result by rounding alone.
-_WITHOUT_EFFECT = {
-    "data", "workers", "save_minutes", "keep_checkpoints", "profile", "wandb",
-    "rank_timeout_minutes", "cache_gb", "threads", "bootstrap",
-}  # fmt: skip
 # Tables make their own intervals, of all runs together.
 BOOTSTRAP_OF_A_RUN = "bootstrap=100"
-DONE, PREDICTIONS = "run.json", "predictions.csv"
+PACKAGE = Path(__file__).resolve().parents[1]
+# Rooms that show results, apply models or read slides: no result of a run depends on them.
+NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "viewer", "wsi"}
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One model to train.
 
     Attributes:
-        row: key of the (first) row that wants it.
-        split, seed: of the run; a method without randomness has the first seed alone.
+        row: key of the first row that needs it.
+        split, seed: of the run; a method without randomness has the first seed only.
         settings: what is trained.
-        digest: what makes it the same run.
+        digest: runs of one digest have the same result.
     """
 
     row: str
@@ -62,11 +61,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all rows of all tables are trained with.
+    """The configuration that all rows of all tables start from.
 
     Attributes:
-        preset: of :func:`gimp_fast.training.presets`.
-        overrides: ``key=value``, of a configuration file and of ``--set``.
+        preset: a name from :func:`gimp_fast.training.presets`.
+        overrides: ``key=value``, from a configuration file and from ``--set``.
     """
 
     preset: str
@@ -74,50 +73,48 @@ class Shared:
 
     @classmethod
     def of(cls, preset: str, path: Path | None, overrides: Sequence[str]) -> Shared:
-        """Raises: GimpError for what a table decides itself."""
+        """From the command's options; GimpError for settings that a table decides itself."""
         from_file = [] if path is None else list(_flat(read_yaml(path)))
         for text in (*from_file, *overrides):
-            name = text.partition("=")[0].strip()
-            if name in OF_THE_TABLE:
-                raise GimpError(f"--set {text}: the table decides the {name} of each run")
+            if _key(text) in OF_THE_TABLE:
+                raise GimpError(f"--set {text}: the table decides the {_key(text)} of each run")
         return cls(preset, (*from_file, *overrides))
 
     def config(self, row: Row, split: str, seed: int, threads: int | None) -> TrainConfig:
-        """Preset, what the user set, then what makes the row."""
-        kept = [text for text in self.overrides if _concerns(text, row.method)]
-        fixed = [f"method={row.method}", f"modalities={row.modalities}", f"seed={seed}"]
-        first = [BOOTSTRAP_OF_A_RUN] if threads is None else [
-            BOOTSTRAP_OF_A_RUN, f"threads={threads}",
-        ]  # fmt: skip
-        split_override = f"split={json.dumps(split)}"
-        overrides = [*first, *kept, *row.overrides, *fixed, split_override]
+        """The preset, then what the user set, then what makes the row."""
+        overrides = [
+            BOOTSTRAP_OF_A_RUN,
+            *([] if threads is None else [f"threads={threads}"]),
+            *(text for text in self.overrides if _concerns(text, row.method)),
+            *row.overrides,
+            *(f"method={row.method}", f"modalities={row.modalities}", f"seed={seed}"),
+            f"split={json.dumps(split)}",
+        ]
         return load_config(self.preset, overrides=overrides)
 
     @property
     def on_cpu(self) -> bool:
-        """Whether all runs stay off the GPUs that there may be."""
-        devices = [text for text in self.overrides if _concerns_device(text)]
+        """Whether no run uses a GPU, even if there is one."""
+        devices = [text for text in self.overrides if _key(text) == "device"]
         return load_config(self.preset, overrides=devices).device == "cpu"
 
     def check(self) -> None:
-        """GimpError for an architecture setting that no method has."""
+        """Raise GimpError for a setting of the architecture that no method has."""
         for text in self.overrides:
             if not any(_concerns(text, method) for method in available()):
                 raise GimpError(f"--set {text}: no method has such a setting")
 
 
-def _concerns_device(override: str) -> bool:
-    return override.partition("=")[0].strip() == "device"
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
 
 
 def _concerns(override: str, method: str) -> bool:
-    """Settings of an architecture are for the methods that have them, all others for everybody."""
-    section, _, name = override.partition("=")[0].strip().partition(".")
+    """Whether a method has this setting: architectures differ, all other settings are shared."""
+    section, _, name = _key(override).partition(".")
     if section != "model" or not name:
         return True
-    if method not in available():
-        return False
-    return name in model_class(method).settings_class.model_fields
+    return method in available() and name in model_class(method).settings_class.model_fields
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[str]:
@@ -129,7 +126,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def skip_reason(row: Row, cohort: Cohort) -> str | None:
-    """Why a row cannot be made from this cohort; None if it can."""
+    """Why this cohort cannot have a row; None if it can."""
     if row.method != LOGISTIC_REGRESSION and row.method not in available():
         return f"this version has no method '{row.method}'"
     if row.modalities != "slide" and not any(map(cohort.has_expression, cohort.case_ids)):
@@ -142,16 +139,16 @@ def skip_reason(row: Row, cohort: Cohort) -> str | None:
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
-    of_row: table name, row key -> its runs, the same objects where tables share them.
-    skipped: table name, row key -> why it has none.
+    of_row: (table name, row key) -> its runs, the same objects where tables share them.
+    skipped: (table name, row key) -> why it has none.
     """
 
-    of_row: dict[tuple[str, str], tuple[Run, ...]]
+    of_row: dict[tuple[str, str], tuple[PlannedRun, ...]]
     skipped: dict[tuple[str, str], str]
 
     @property
-    def runs(self) -> list[Run]:
-        """Each once; a fold is finished before the next begins, so that early results compare."""
+    def runs(self) -> list[PlannedRun]:
+        """Each run once, one fold after the other, so that early results can be compared."""
         unique = {run.digest: run for runs in self.of_row.values() for run in runs}
         order = {run.split: place for place, run in enumerate(unique.values())}
         return sorted(unique.values(), key=lambda run: (run.seed, order[run.split]))
@@ -167,55 +164,98 @@ def make_plan(
     seeds: Sequence[int],
     threads: int | None,
 ) -> Plan:
-    """Everything that the tables need.
-
-    Raises:
-        GimpError: settings that do not validate.
-    """
-    wanted = [(table, row) for table in experiments for row in table.rows if row.key in rows]
+    """The runs of all tables; GimpError for settings that do not validate."""
     shared.check()
-    of_row, skipped, known = {}, {}, {}
-    for table, row in wanted:
-        reason = skip_reason(row, cohort)
-        if reason:
-            skipped[table.name, row.key] = reason
-            continue
-        runs = []
-        for seed in seeds if row.method != LOGISTIC_REGRESSION else seeds[:1]:
-            for split in splits:
-                run = _run(row, split, seed, cohort, shared, threads)
-                runs.append(known.setdefault(run.digest, run))
-        of_row[table.name, row.key] = tuple(runs)
+    of_row, skipped, by_digest = {}, {}, {}
+    for table in experiments:
+        for row in table.rows:
+            if row.key not in rows:
+                continue
+            if reason := skip_reason(row, cohort):
+                skipped[table.name, row.key] = reason
+                continue
+            runs = [
+                _run(row, split, seed, cohort, shared, threads)
+                for seed in (seeds[:1] if row.method == LOGISTIC_REGRESSION else seeds)
+                for split in splits
+            ]
+            of_row[table.name, row.key] = tuple(
+                by_digest.setdefault(run.digest, run) for run in runs
+            )
     return Plan(of_row, skipped)
 
 
 def _run(
     row: Row, split: str, seed: int, cohort: Cohort, shared: Shared, threads: int | None
-) -> Run:
+) -> PlannedRun:
     if row.method == LOGISTIC_REGRESSION:
         settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split)
         values = {"method": row.method, **asdict(settings)}
-        code = code_digest("gimp_fast.experiments.baselines")
     else:
         settings = shared.config(row, split, seed, threads)
-        values = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-        # A stage that is not run cannot matter, whatever its settings.
+        values = settings.model_dump(mode="json", exclude=SAME_IN_TABLES)
+        # The settings of a stage that is not run cannot matter.
         for stage in {"genes", "pretrain"} - {kind.name for kind in stages_of(settings)}:
             del values[stage]
-        if row.modalities != BOTH:  # there is nothing to hide one of
+        if row.modalities != BOTH:  # with one modality, none is ever hidden
             values["finetune"]["modality_dropout"] = 0.0
-        code = code_digest(model_class(row.method).__module__)
-    content = json.dumps([values, cohort.fingerprint, code], sort_keys=True)
+    content = json.dumps([values, cohort.fingerprint, code_digest()], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
-    return Run(row.key, split, seed, settings, digest)
+    return PlannedRun(row.key, split, seed, settings, digest)
 
 
-def find_folder(runs: Path, run: Run) -> Path:
-    """Where the run is or will be: under the name of another row if that made it first."""
-    found = sorted(runs.glob(f"*-{run.digest[:8]}"))
-    return found[0] if found else runs / run.name
+@functools.cache
+def code_digest(package: Path = PACKAGE) -> str:
+    """sha256 of torch's version and of every Python file that a result can depend on.
+
+    Whole files count, comments included: a change may train more runs again than needed, but no
+    result of other code is kept. The compiled library does not count.
+    """
+    kernels = Path(gimp_fast.kernels.__path__[0])  # beside the package in a checkout
+    files = {f"kernels/{path.relative_to(kernels)}": path for path in kernels.rglob("*.py")}
+    for path in package.rglob("*.py"):
+        place = path.relative_to(package)
+        if place.parts[0] not in NOT_TRAINING or path.name == "baselines.py":
+            files[str(place)] = path
+    digest = hashlib.sha256(metadata.version("torch").encode())
+    for name, path in sorted(files.items()):
+        digest.update(f"\n{name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def find_folder(runs: Path, run: PlannedRun) -> Path:
+    """Folder of the run, which has the name of another row if that needed it first."""
+    folders = sorted(runs.glob(f"*-{run.digest[:8]}"))
+    return folders[0] if folders else runs / run.name
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run is finished; the record of it is written last."""
-    return (folder / DONE).is_file() and (folder / PREDICTIONS).is_file()
+    """Whether a run is finished; its record is written last."""
+    return (folder / layout.RECORD).is_file() and (folder / layout.PREDICTIONS).is_file()
+
+
+def describe(
+    tables: Sequence[Experiment],
+    plan: Plan,
+    runs: Path,
+    splits: Sequence[str],
+    seeds: Sequence[int],
+) -> Iterable[str]:
+    """Lines that say what the command would do."""
+    for table in tables:
+        yield table.title
+        width = max(len(row.key) for row in table.rows)
+        for row in table.rows:
+            place, start = (table.name, row.key), f"  {row.key:<{width}}  "
+            if place in plan.skipped:
+                yield f"{start}left out: {plan.skipped[place]}"
+            elif place in plan.of_row:
+                of_row = plan.of_row[place]
+                done = sum(is_done(find_folder(runs, run)) for run in of_row)
+                settings = " ".join([f"method={row.method}", row.modalities, *row.overrides])
+                yield f"{start}{len(of_row)} runs, {done} done: {settings}"
+    missing = sum(not is_done(find_folder(runs, run)) for run in plan.runs)
+    yield (
+        f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds: "
+        f"{len(plan.runs)} runs, {missing} to train"
+    )

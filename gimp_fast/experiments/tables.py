@@ -1,148 +1,150 @@
-"""A table as a grid of cells, which formats.py writes and the page shows."""
+"""The tables of an experiment: cells of text as a grid, written as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
-from gimp_fast.experiments.paper import Experiment
+from gimp_fast.evaluation.calibration import ECE
+from gimp_fast.evaluation.comparison import Difference
+from gimp_fast.evaluation.intervals import Estimate, Spread
+from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.paper import Row
+from gimp_fast.experiments.results import Group, Results
+from gimp_fast.experiments.vectors import NEIGHBOURS
 
 NONE = "–"
-SPREAD = "Mean ± SD"  # over runs
-
-
-@dataclass(frozen=True)
-class Column:
-    """Attributes:
-    group: heading over it and its neighbours; empty for none.
-    title: its own heading.
-    """
-
-    group: str
-    title: str
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """Attributes:
-    cells: a first line, and perhaps a second of what is less important.
-    strong: whether it is to stand out.
-    """
-
-    section: str
-    title: str
-    cells: tuple[str, ...]
-    strong: bool = False
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Attributes:
-    columns: without that of the titles.
+    """A table of texts.
+
+    Attributes:
+        columns: (heading of the group of splits, title); the heading may be empty.
+        rows: each with its cells: a first line, and perhaps a second that matters less.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[GridRow, ...]
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[Row, tuple[str, ...]], ...]
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Headings over columns, with how many each spans."""
-        spans: list[tuple[str, int]] = []
-        for column in self.columns:
-            if spans and spans[-1][0] == column.group:
-                spans[-1] = (column.group, spans[-1][1] + 1)
-            else:
-                spans.append((column.group, 1))
-        return spans
+        """Headings over columns, each with the number of columns that it spans."""
+        spans = groupby(heading for heading, _ in self.columns)
+        return [(heading, len(list(columns))) for heading, columns in spans]
+
+    @property
+    def sections(self) -> list[tuple[str, list[tuple[Row, tuple[str, ...]]]]]:
+        """Headings over rows, each with its rows."""
+        spans = groupby(self.rows, key=lambda line: line[0].section)
+        return [(section, list(lines)) for section, lines in spans]
 
 
-def main_grid(
-    experiment: Experiment, rows: Sequence[dict[str, Any]], groups: Sequence[str]
-) -> Grid:
-    """Accuracy, AUC and the comparison of every row, and what the paper has."""
-    reference = experiment.reference_row.title
-    titles = ("Accuracy", SPREAD, "AUC", f"Difference to {reference}")
-    columns = [Column(group_heading(name), title) for name in groups for title in titles]
-    has_paper = any(row["paper"] for row in rows)
-    if has_paper:
-        columns.append(Column("", "Paper"))
-    lines = []
-    for row in rows:
-        cells = [cell for name in groups for cell in _main_cells(row, name, experiment)]
-        if has_paper:
-            cells.append(_paper(row["paper"]))
-        lines.append(GridRow(row["section"], row["title"], tuple(cells), row["ours"]))
-    return _without_empty(Grid(tuple(columns), tuple(lines)), SPREAD)
+def grids(results: Results) -> dict[str, Grid]:
+    """Heading -> table, in the order of the page."""
+    if results.experiment.name != "fig2":
+        first = {"Accuracy and AUC": main_grid(results)}
+    else:
+        first = {
+            "How far apart the classes lie": separation_grid(results),
+            "Accuracy after fine-tuning": main_grid(results),
+        }
+    return first | {"Further metrics": detail_grid(results)}
 
 
-def _without_empty(grid: Grid, title: str) -> Grid:
-    """Leave out columns of this title where no row has anything in any of them."""
-    places = [place for place, column in enumerate(grid.columns) if column.title == title]
-    if any(row.cells[place] != NONE for row in grid.rows for place in places):
+def main_grid(results: Results) -> Grid:
+    """Accuracy, AUC and the comparison of every row, beside the paper's figure."""
+    reference = results.experiment.reference_row
+    tests = [scores.test for group in results.groups for scores in group.scores.values()]
+    several_runs = any(test and test.accuracy_of_runs.sd is not None for test in tests)
+    spread = ("Mean ± SD",) if several_runs else ()
+    titles = ("Accuracy", *spread, "AUC", f"Difference to {reference.title}")
+
+    def cells(row: Row, group: Group) -> list[str]:
+        scores, empty = group.scores[row.key], [NONE] * (len(titles) - 1)
+        if row.key in results.skipped:
+            return [f"left out\n{results.skipped[row.key]}", *empty]
+        if scores.test is None:
+            return [f"failed\n0 of {scores.of} runs", *empty]
+        accuracy, of_runs = scores.test.accuracy, scores.test.accuracy_of_runs
+        share = f"{accuracy.value:.3f}\n{accuracy.k}/{accuracy.n} {_interval(accuracy)}"
+        if scores.runs < scores.of:
+            share += f"; {scores.runs} of {scores.of} runs"
+        versus = "reference" if row.key == reference.key else _versus(scores.versus)
+        mean = [NONE if of_runs.sd is None else _spread(of_runs)] if several_runs else []
+        return [share, *mean, _estimate(scores.test.auc), versus]
+
+    grid = _grid(results, titles, cells)
+    if not any(row.paper for row in results.rows):
         return grid
-    kept = [place for place in range(len(grid.columns)) if place not in places]
-    rows = [replace(row, cells=tuple(row.cells[place] for place in kept)) for row in grid.rows]
-    return Grid(tuple(grid.columns[place] for place in kept), tuple(rows))
+    return Grid(
+        (*grid.columns, ("", "Paper")),
+        tuple(
+            (row, (*texts, str(row.paper or NONE).replace(" (", "\n("))) for row, texts in grid.rows
+        ),
+    )
 
 
-def detail_grid(rows: Sequence[dict[str, Any]], groups: Sequence[str]) -> Grid:
+def detail_grid(results: Results) -> Grid:
     """The other metrics, and how many runs they come from."""
-    titles = (
-        "Balanced accuracy", "Macro F1", "ECE", "Brier score", "Validation accuracy", "Runs",
-    )  # fmt: skip
-    columns = tuple(Column(group_heading(name), title) for name in groups for title in titles)
-    lines = [
-        GridRow(
-            row["section"], row["title"],
-            tuple(cell for name in groups for cell in _detail_cells(row["groups"].get(name))),
-            row["ours"],
-        )
-        for row in rows
-    ]  # fmt: skip
-    return Grid(columns, tuple(lines))
+
+    def cells(row: Row, group: Group) -> list[str]:
+        scores = group.scores[row.key]
+        runs = f"{scores.runs} of {scores.of}"
+        if scores.test is None:
+            return [NONE, NONE, NONE, NONE, NONE, runs]
+        return [
+            _estimate(scores.test.balanced_accuracy),
+            _estimate(scores.test.f1_macro),
+            f"{scores.test.calibration_error:.3f}",
+            f"{scores.test.brier:.3f}",
+            _share(scores.val.accuracy),
+            runs,
+        ]
+
+    titles = ("Balanced accuracy", "Macro F1", ECE, "Brier score", "Validation accuracy", "Runs")
+    return _grid(results, titles, cells)
 
 
-def group_heading(group: str) -> str:
-    """``random`` -> ``random splits``; where they have no name but that, ``all splits``."""
-    return "all splits" if group.lower() in ("split", "splits", "fold") else f"{group} splits"
+def separation_grid(results: Results) -> Grid:
+    """How far apart the classes lie after pre-training."""
+
+    def cells(row: Row, group: Group) -> list[str]:
+        if row.key not in group.separation:
+            reason = results.skipped.get(row.key)
+            return [f"left out\n{reason}" if reason else NONE, NONE, NONE]
+        found = group.separation[row.key]
+        return [_spread(found.train), _spread(found.test), _share(found.neighbours)]
+
+    neighbours = f"{NEIGHBOURS} nearest neighbours, test"
+    return _grid(results, ("Silhouette, training", "Silhouette, test", neighbours), cells)
 
 
-def _paper(paper: dict[str, Any] | None) -> str:
-    if paper is None:
-        return NONE
-    return f"{paper['printed']}\n({paper['counts']})" if paper["counts"] else paper["printed"]
+def _grid(
+    results: Results, titles: Sequence[str], cells: Callable[[Row, Group], Sequence[str]]
+) -> Grid:
+    """Columns of these titles for each group of splits."""
+    groups = results.groups
+    return Grid(
+        tuple((group.heading, title) for group in groups for title in titles),
+        tuple(
+            (row, tuple(cell for group in groups for cell in cells(row, group)))
+            for row in results.rows
+        ),
+    )
 
 
-def _main_cells(row: dict[str, Any], group: str, experiment: Experiment) -> list[str]:
-    numbers = row["groups"].get(group)
-    if row["skipped"] or numbers is None:
-        return [f"left out\n{row['skipped']}" if row["skipped"] else NONE, NONE, NONE, NONE]
-    test = numbers["test"]
-    if test is None:
-        return [f"failed\n0 of {numbers['of']} runs", NONE, NONE, NONE]
-    accuracy = test["accuracy"]
-    share = f"{accuracy['value']:.3f}\n{accuracy['k']}/{accuracy['n']} {_interval(accuracy)}"
-    if numbers["runs"] < numbers["of"]:
-        share += f"; {numbers['runs']} of {numbers['of']} runs"
-    spread = test["accuracy_of_runs"]
-    mean = NONE if spread["sd"] is None else f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
-    return [share, mean, _with_interval(test["auc"]), _versus(row, numbers, experiment)]
-
-
-def _versus(row: dict[str, Any], numbers: dict[str, Any], experiment: Experiment) -> str:
-    if row["key"] == experiment.reference:
-        return "reference"
-    versus = numbers["versus"]
+def _versus(versus: Difference | None) -> str:
     if versus is None:
         return NONE
-    interval = f"({_signed(versus['low'])} to {_signed(versus['high'])})"
-    return f"{_signed(versus['value'])}\n{interval}, {p_text(shown_p(versus))}"
-
-
-def shown_p(versus: dict[str, Any]) -> float:
-    """Holm-corrected p of McNemar's exact test where it applies, of the bootstrap elsewhere."""
-    return (versus["mcnemar"] or versus)["p_holm"]
+    interval = f"({_signed(versus.low)} to {_signed(versus.high)})"
+    return f"{_signed(versus.value)}\n{interval}, {p_text(versus.best_p)}"
 
 
 def p_text(p: float) -> str:
@@ -153,26 +155,140 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−").replace("+0.000", "0.000").replace("−0.000", "0.000")
 
 
-def _with_interval(estimate: dict[str, Any] | None) -> str:
-    if estimate is None:
+def _estimate(estimate: Estimate | None) -> str:
+    return NONE if estimate is None else f"{estimate.value:.3f}\n{_interval(estimate)}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _share(share: Share) -> str:
+    return f"{share.value:.3f}\n{share.k}/{share.n}"
+
+
+def _spread(spread: Spread) -> str:
+    if spread.mean is None:
         return NONE
-    return f"{estimate['value']:.3f}\n{_interval(estimate)}"
+    mean = f"{spread.mean:.3f}".replace("-", "−")
+    return mean if spread.sd is None else f"{mean} ± {spread.sd:.3f}"
 
 
-def _interval(estimate: dict[str, Any]) -> str:
-    return f"({estimate['low']:.3f} to {estimate['high']:.3f})"
+def markdown(grid: Grid, first: str = "Method") -> str:
+    """A pipe table; headings of columns name their group if there are several."""
+    several = len({heading for heading, _ in grid.columns if heading}) > 1
+    heads = [f"{group}: {title}" if several and group else title for group, title in grid.columns]
+    lines = [[_md(head) for head in (first, *heads)], ["---"] * (len(heads) + 1)]
+    for section, rows in grid.sections:
+        lines.append([f"*{_md(section)}*"] + [""] * len(heads))
+        for row, cells in rows:
+            title = f"**{_md(row.title)}**" if row.ours else _md(row.title)
+            lines.append([title, *map(_md, cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _detail_cells(numbers: dict[str, Any] | None) -> list[str]:
-    if numbers is None or numbers["test"] is None:
-        runs = NONE if numbers is None else f"{numbers['runs']} of {numbers['of']}"
-        return [NONE] * 5 + [runs]
-    test, val = numbers["test"], numbers["val"]["accuracy"]
-    return [
-        _with_interval(test["balanced_accuracy"]),
-        _with_interval(test["f1_macro"]),
-        f"{test['calibration_error']:.3f}",
-        f"{test['brier']:.3f}",
-        f"{val['value']:.3f}\n{val['k']}/{val['n']}",
-        f"{numbers['runs']} of {numbers['of']}",
+def _md(text: str) -> str:
+    for sign in "\\`*_[]<>|":
+        text = text.replace(sign, "\\" + sign)
+    return _one_line(text)
+
+
+def _one_line(cell: str) -> str:
+    """The two lines of a cell, one after the other."""
+    return " ".join(cell.replace("\n(", " (").replace("\n", ", ").split())
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "δ": r"$\delta$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def tex(text: str) -> str:
+    """Text as LaTeX sets it, in any encoding of the document."""
+    return "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
+
+
+def latex(grid: Grid, caption: str, label: str, first: str = "Method") -> str:
+    """A booktabs table, to be included with ``\\input``."""
+    spans, rules, column = [""], [], 2
+    for group, width in grid.groups:
+        head = rf"\multicolumn{{{width}}}{{c}}{{{tex(group)}}}"
+        spans.append(head if group else "& " * (width - 1))
+        if group:
+            rules.append(rf"\cmidrule(lr){{{column}-{column + width - 1}}}")
+        column += width
+    lines = [
+        r"% \usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{tex(caption)}}}",
+        rf"\label{{{label}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'l' * len(grid.columns)}}}",
+        r"\toprule",
+        " & ".join(spans) + r" \\",
+        " ".join(rules),
+        " & ".join([tex(first), *(tex(title) for _, title in grid.columns)]) + r" \\",
     ]
+    for section, rows in grid.sections:
+        lines.append(r"\midrule")
+        width = len(grid.columns) + 1
+        lines.append(rf"\multicolumn{{{width}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
+        for row, cells in rows:
+            title = rf"\textbf{{{tex(row.title)}}}" if row.ours else tex(row.title)
+            lines.append(" & ".join([title, *map(tex, cells)]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _with_ends(name: str, path: str) -> dict[str, str]:
+    return {name: f"{path}.value", f"{name}_low": f"{path}.low", f"{name}_high": f"{path}.high"}
+
+
+# Column -> where it comes from.
+CSV_COLUMNS = {
+    "experiment": "experiment.name", "section": "row.section", "row": "row.key",
+    "title": "row.title", "method": "row.method", "modalities": "row.modalities",
+    "overrides": "overrides", "splits": "group.name", "runs": "scores.runs",
+    "runs_wanted": "scores.of", "skipped": "skipped", "patients": "scores.test.patients",
+    "predictions": "scores.test.predictions", "correct": "scores.test.accuracy.k",
+    **_with_ends("accuracy", "scores.test.accuracy"),
+    "accuracy_mean": "scores.test.accuracy_of_runs.mean",
+    "accuracy_sd": "scores.test.accuracy_of_runs.sd",
+    **_with_ends("auc", "scores.test.auc"),
+    **_with_ends("balanced_accuracy", "scores.test.balanced_accuracy"),
+    **_with_ends("f1_macro", "scores.test.f1_macro"),
+    "calibration_error": "scores.test.calibration_error", "brier": "scores.test.brier",
+    "val_accuracy": "scores.val.accuracy.value", "val_correct": "scores.val.accuracy.k",
+    "val_predictions": "scores.val.accuracy.n",
+    **_with_ends("difference", "scores.versus"),
+    "p": "scores.versus.p", "p_holm": "scores.versus.p_holm",
+    "mcnemar_only_this": "scores.versus.mcnemar.only_this",
+    "mcnemar_only_reference": "scores.versus.mcnemar.only_reference",
+    "mcnemar_p": "scores.versus.mcnemar.p", "mcnemar_p_holm": "scores.versus.mcnemar.p_holm",
+    "paper_accuracy": "row.paper.printed", "paper_counts": "row.paper.counts",
+}  # fmt: skip
+
+
+def csv_text(results: Results) -> str:
+    """A line for each row and group of splits, with every number at full precision."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in results.rows:
+        for group in results.groups:
+            line = SimpleNamespace(
+                experiment=results.experiment, row=row, overrides=" ".join(row.overrides),
+                group=group, scores=group.scores[row.key], skipped=results.skipped.get(row.key),
+            )  # fmt: skip
+            writer.writerow([_at(line, path) for path in CSV_COLUMNS.values()])
+    return buffer.getvalue()
+
+
+def _at(value: Any, path: str) -> Any:
+    """The value at a path such as ``scores.test.auc``; None if one of its parts is."""
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value

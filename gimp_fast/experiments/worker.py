@@ -6,7 +6,6 @@ another run then costs milliseconds.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -16,9 +15,6 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 # Each takes a second or more, which every run would wait for.
 import torch._dynamo
@@ -27,30 +23,33 @@ import yaml
 
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
-from gimp_fast.experiments.plan import DONE, PREDICTIONS, Run
+from gimp_fast.experiments.paper import LOGISTIC_REGRESSION
+from gimp_fast.experiments.plan import PlannedRun
+from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.runs.records import CohortSummary, RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
+from gimp_fast.training.results import evaluated_predictions, metrics_of
 
-LOG, ERROR = "log.txt", "error.txt"
-_NOT_KEPT = ("checkpoints", "tensorboard", "profile")
+_NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
 
 @dataclass(frozen=True)
 class Task:
     """Attributes:
-    run: what to do.
+    run: what to train.
     data: cohort folder.
-    folder: where to.
-    keep_checkpoints: whether the folder keeps what a result does not need.
-    gpu: which one to use, of several.
+    folder: of the run.
+    keep_checkpoints: whether weights, events and profiles stay in the folder.
+    gpu: which one of several to use.
     """
 
-    run: Run
+    run: PlannedRun
     data: Path
     folder: Path
     keep_checkpoints: bool = False
@@ -59,90 +58,89 @@ class Task:
 
 def work(task: Task) -> None:
     """Entry point of the process; ends it with 0, 1 (a crash), 2 (bad input) or 75 (stopped)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, the command tells all runs itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C, the command stops all runs itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if task.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(task.gpu)
     task.folder.mkdir(parents=True, exist_ok=True)
-    (task.folder / ERROR).unlink(missing_ok=True)
-    _write_output_to(task.folder / LOG)
+    (task.folder / layout.ERROR).unlink(missing_ok=True)
+    _write_output_to(task.folder / layout.LOG)
     try:
         carry_out(task)
     except StoppedError as error:
         print(error)
         sys.exit(EXIT_STOPPED)
     except GimpError as error:
-        (task.folder / ERROR).write_text(f"{error}\n", encoding="utf-8")
+        (task.folder / layout.ERROR).write_text(f"{error}\n", encoding="utf-8")
         sys.exit(EXIT_BAD_INPUT)
 
 
 def carry_out(task: Task) -> None:
-    """Train, or go on, in this process."""
+    """Train, or resume, in this process."""
     began, run, cohort = time.perf_counter(), task.run, open_cohort(task.data)
+    folder = RunFolder(task.folder)
     if isinstance(run.settings, LogisticSettings):
-        metrics = _fit(run, run.settings, cohort, task.folder)
+        _fit(run, run.settings, cohort, folder)
+        best_epoch = None
     else:
-        metrics = _train(run.settings, cohort, task)
+        best_epoch = _train(run.settings, cohort, task)
     if not task.keep_checkpoints:
         for name in _NOT_KEPT:
             shutil.rmtree(task.folder / name, ignore_errors=True)
-    record = {
-        "row": run.row,
-        "split": run.split,
-        "seed": run.seed,
-        "digest": run.digest,
-        "cohort": cohort.fingerprint,
-        "classes": list(cohort.classes),
-        "best_epoch": metrics["best_epoch"],
-        "seconds": round(time.perf_counter() - began, 2),
-        "cpu_seconds": round(time.process_time(), 2),
-    }
-    RunFolder(task.folder).write_text(DONE, json.dumps(record, indent=2) + "\n")
+    folder.write_record(
+        RunRecord(
+            row=run.row,
+            split=run.split,
+            seed=run.seed,
+            digest=run.digest,
+            cohort=cohort.fingerprint,
+            classes=cohort.classes,
+            best_epoch=best_epoch,
+            seconds=round(time.perf_counter() - began, 2),
+            cpu_seconds=round(time.process_time(), 2),
+        )
+    )
 
 
-def _train(config: TrainConfig, cohort: Cohort, task: Task) -> dict[str, Any]:
-    folder = RunFolder(task.folder)
-    if folder.config_file.exists():
-        # It was begun with what gives the same result, perhaps on another number of threads.
+def _train(config: TrainConfig, cohort: Cohort, task: Task) -> int:
+    """Train, or resume; returns the epoch of the chosen model."""
+    if RunFolder(task.folder).config_file.exists():
+        # It began with settings of the same result, perhaps with another number of threads.
         config = saved_config(task.folder)
     config = config.model_copy(update={"data": str(task.data)})
-    return train(config, cohort, task.folder, resume=True)
+    return train(config, cohort, task.folder, resume=True)["best_epoch"]
 
 
-def _fit(run: Run, settings: LogisticSettings, cohort: Cohort, out: Path) -> dict[str, Any]:
-    """Logistic regression, with the files that training leaves."""
+def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: RunFolder) -> None:
+    """Logistic regression, with the files that training writes."""
     fitted = logistic_regression(settings, cohort)
-    folder, classes = RunFolder(out), cohort.classes
-    counts = {part: int((fitted.parts == part).sum()) for part in ("train", "val", "test")}
-    metrics: dict[str, Any] = {
-        "cohort": {
-            "name": cohort.name, "synthetic": cohort.synthetic, "split": settings.split,
-            "classes": list(classes), "n": counts,
-        },
-        "method": "logistic_regression", "modalities": settings.modalities, "seed": run.seed,
-        "best_epoch": None,
-    }  # fmt: skip
-    rows = []
-    for part in ("val", "test"):
-        chosen = np.flatnonzero(fitted.parts == part)
-        probabilities, labels = fitted.probabilities[chosen], fitted.labels[chosen]
-        metrics[part] = metrics_with_intervals(probabilities, labels, resamples=100, seed=0)
-        for i, p in zip(chosen, probabilities, strict=True):
-            called = classes[p.argmax()]
-            row = [fitted.cases[i], part, classes[fitted.labels[i]], called]
-            rows.append([*row, *(f"{value:.6g}" for value in p)])
-    header = ["case_id", "split", "label", "prediction", *(f"prob_{name}" for name in classes)]
-    folder.write_table(PREDICTIONS, header, rows)
-    folder.write_text("metrics.json", json.dumps(metrics, indent=2) + "\n")
-    folder.write_text(
-        "config.yaml", yaml.safe_dump({"method": "logistic_regression", **asdict(settings)})
+    predictions = evaluated_predictions(
+        cohort.classes, fitted.case_id, fitted.split, fitted.label, fitted.probabilities
     )
-    folder.write_text("environment.json", json.dumps(environment(), indent=2) + "\n")
-    return metrics
+    metrics = metrics_of(
+        predictions,
+        cohort=CohortSummary(
+            name=cohort.name,
+            synthetic=cohort.synthetic,
+            split=settings.split,
+            classes=cohort.classes,
+            n={part: int((fitted.split == part).sum()) for part in PARTS},
+        ),
+        method=LOGISTIC_REGRESSION,
+        modalities=settings.modalities,
+        seed=run.seed,
+        best_epoch=None,
+        resamples=100,
+        bootstrap_seed=0,
+    )
+    folder.write_predictions(predictions)
+    folder.write_config(yaml.safe_dump({"method": LOGISTIC_REGRESSION, **asdict(settings)}))
+    folder.write_environment(environment())
+    folder.write_metrics(metrics)
 
 
 def _write_output_to(file: Path) -> None:
-    """Standard output and error of this process, of libraries too."""
+    """Redirect standard output and error of this process, also of libraries, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     with file.open("ab") as log:
@@ -153,6 +151,6 @@ def _write_output_to(file: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """If the command dies without a word, its runs save their state and end too."""
+    """If the command is killed, its runs save their state and end too."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -22,8 +22,6 @@ from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder, SlideImage
-from gimp_fast.models.inputs import PatientInputs, Presence
-from gimp_fast.ops.packing import Bags
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
@@ -115,7 +113,7 @@ class _Maker:
         self.attribution = "gradient × input of genes"
         if trained.uses_slides:
             self.attribution = describe(trained, options.attribution)
-        self.columns = trained.columns_in(cohort)
+        self.reader = trained.reader_of(cohort, trained.columns_in(cohort))
 
     def _settings(self) -> dict[str, Any]:
         """What a finished map depends on; a map of other settings is made again."""
@@ -147,7 +145,7 @@ class _Maker:
             return record | {"slides": _records(done), "genes": _without(genes)}, "finished before"
         if bag is None and not reads_genes:
             raise GimpError(f"patient '{case}' has nothing that the model reads")
-        inputs = self._inputs(case)
+        inputs = self.reader.inputs([case]).to(self.trained.device)
         found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
         expression = None if inputs.genes is None else inputs.genes[0].cpu().numpy()
         del inputs  # up to hundreds of megabytes, which drawing does not need
@@ -187,25 +185,6 @@ class _Maker:
         record |= {"settings": self.settings, "patient": maps.record()}
         write_json(file, record, indent=1)
         return record
-
-    def _inputs(self, case: str) -> PatientInputs:
-        """One patient, on the model's device."""
-        trained, cohort = self.trained, self.cohort
-        has_slide = trained.uses_slides and cohort.has_slides(case)
-        has_genes = trained.uses_genes and cohort.has_expression(case)
-        patches = bags = genes = None
-        if trained.uses_slides:
-            patches = torch.empty(0, trained.feature_dim)
-            if has_slide:
-                patches = cohort.bag(case).tensor()
-            bags = Bags.of_lengths([len(patches)] if has_slide else [])
-        if trained.uses_genes:
-            genes = torch.zeros(1, len(trained.gene_ids))
-            if has_genes:
-                values = cohort.expression([case])[:, self.columns]
-                genes = torch.from_numpy(trained.scaler(values))
-        presence = Presence.of([has_slide]), Presence.of([has_genes])
-        return PatientInputs(patches, bags, genes, *presence).to(trained.device)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gimp_fast.data import Cohort
-from gimp_fast.models import PatientModel
+from gimp_fast.models import PatientInputs, PatientModel
 
 
 class ExplainedModel(Protocol):
@@ -28,7 +28,6 @@ class ExplainedModel(Protocol):
     uses_genes: bool
     feature_dim: int
     device: torch.device
-    scaler: Any
 
     def columns_in(
         self, cohort: Cohort, case_ids: Sequence[str] | None = None
@@ -38,6 +37,16 @@ class ExplainedModel(Protocol):
         Raises:
             GimpError: features of another width than the model's, or missing genes.
         """
+
+    def reader_of(self, cohort: Cohort, columns: np.ndarray | None) -> PatientsReader:
+        """Reads patients as the model reads them; columns are those of ``columns_in``."""
+
+
+class PatientsReader(Protocol):
+    """Reads patients of a cohort, such as :class:`gimp_fast.training.sampling.PatientReader`."""
+
+    def inputs(self, case_ids: Sequence[str]) -> PatientInputs:
+        """What a model reads of whole patients, on the CPU."""
 
 
 class SlideImage(Protocol):

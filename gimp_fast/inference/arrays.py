@@ -13,8 +13,7 @@ from torch import Tensor
 from gimp_fast.data import Cohort
 from gimp_fast.data.rna import find_genes
 from gimp_fast.errors import GimpError
-from gimp_fast.models.inputs import PatientInputs, Presence
-from gimp_fast.ops.packing import Bags
+from gimp_fast.models.inputs import PatientInputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,23 +55,19 @@ def model_inputs(
     bags = [None] * count
     if trained.uses_slides and patches is not None:
         bags = [_bag(trained, place, bag) for place, bag in enumerate(patches)]
-    has_slide = [bag is not None for bag in bags]
     has_genes, scaled = [False] * count, None
     if trained.uses_genes:
         scaled, has_genes = _scaled(trained, rows, count)
-    nothing = [i for i in range(count) if not (has_slide[i] or has_genes[i])]
+    nothing = [i for i in range(count) if bags[i] is None and not has_genes[i]]
     if nothing:
         raise GimpError(
             f"patients {_some(nothing)}: found nothing of what the model reads; "
             f"expected {_wanted(trained)}"
         )
-    patches = packed = None
-    if trained.uses_slides:
-        present = [bag for bag in bags if bag is not None]
-        packed = Bags.of_lengths(map(len, present))
-        patches = torch.cat([torch.empty(0, trained.feature_dim), *present])
-    presence = Presence.of(has_slide), Presence.of(has_genes)
-    return PatientInputs(patches, packed, scaled, *presence).to(trained.device)
+    packed = PatientInputs.packed(
+        bags if trained.uses_slides else None, scaled, has_genes, feature_dim=trained.feature_dim
+    )
+    return packed.to(trained.device)
 
 
 def _bag(trained: ModelFacts, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from gimp_fast.models import PatientInputs, PatientModel, available, build, mode
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import under_prefix
+from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 
 if TYPE_CHECKING:
@@ -177,6 +179,18 @@ class TrainedModel:
         if self.uses_genes and any(map(cohort.has_expression, cases)):
             return cohort_columns(self, cohort)
         return None
+
+    def reader_of(self, cohort: Cohort, columns: np.ndarray | None) -> PatientReader:
+        """Reads patients of a cohort as the model reads them; labels are not read.
+
+        Args:
+            cohort: an open cohort.
+            columns: those of :meth:`columns_in`.
+        """
+        scaler = self.scaler
+        if columns is not None:
+            scaler = replace(scaler, columns=columns)
+        return PatientReader(cohort, self.modalities, scaler, cache_gb=0.0, labelled=False)
 
     def __repr__(self) -> str:
         trained = self.trained_on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.models.outputs import Outputs
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
-from gimp_fast.training.sampling import PatientBatch, PatientFetcher, PatientReader
+from gimp_fast.training.sampling import PatientBatch, PatientFetcher
 
 _SEEN, _NOTHING = "training-patient", "not-predicted"
 
@@ -151,10 +151,7 @@ def _probabilities(
     options: PredictOptions,
 ) -> np.ndarray:
     """(patients, classes) float32."""
-    scaler = trained.scaler
-    if columns is not None:
-        scaler = replace(scaler, columns=columns)
-    reader = PatientReader(cohort, trained.modalities, scaler, cache_gb=0.0, labelled=False)
+    reader = trained.reader_of(cohort, columns)
     plans = plan_batches(_lengths(trained, cohort, cases), options)
     steps = [StepPlan(n, tuple(cases[i] for i in batch)) for n, batch in enumerate(plans)]
     loader = BatchLoader(PatientFetcher(reader), options.workers, trained.device.type == "cuda")

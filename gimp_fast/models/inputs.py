@@ -122,6 +122,34 @@ class PatientInputs:
             raise ValueError(f"found {len(bags)} bags for {slide.count} patients with a slide")
         return cls(patches, bags, genes, slide, rna)
 
+    @classmethod
+    def packed(
+        cls,
+        bags: Sequence[Tensor | None] | None,
+        genes: Tensor | None,
+        has_genes: Sequence[bool],
+        *,
+        feature_dim: int,
+    ) -> PatientInputs:
+        """From a bag for each patient, on the CPU.
+
+        Args:
+            bags: B bags (N, C), None for a patient without slides; None if no slides are read.
+            genes: (B, G) scaled expression, with any values for patients without RNA; None if no
+                RNA is read.
+            has_genes: (B,) bool, True = present.
+            feature_dim: C.
+        """
+        rna = Presence.of(has_genes)
+        if bags is None:
+            return cls(None, None, genes, Presence.of([False] * len(rna)), rna)
+        present = [bag for bag in bags if bag is not None]
+        patches = present[0] if len(present) == 1 else torch.empty(0, feature_dim)
+        if len(present) > 1:
+            patches = torch.cat(present)
+        slide = Presence.of([bag is not None for bag in bags])
+        return cls(patches, Bags.of_lengths(map(len, present)), genes, slide, rna)
+
     def __len__(self) -> int:
         return len(self.slide)
 

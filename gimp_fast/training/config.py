@@ -227,15 +227,21 @@ def _config_fault(origin: str, error: Any) -> Fault:
     return Fault("config", f"{origin}: {where}", repr(error["input"]), expected)
 
 
-_WITHOUT_EFFECT = {
-    "data",
-    "workers",
-    "save_minutes",
-    "keep_checkpoints",
-    "profile",
-    "wandb",
-    "rank_timeout_minutes",
-}
+# Settings that change how a run is carried out, but not its result: a run may resume with others.
+WITHOUT_EFFECT = frozenset(
+    {
+        "data",  # checkpoints and tables have the cohort's fingerprint instead
+        "workers",
+        "save_minutes",
+        "keep_checkpoints",
+        "profile",
+        "wandb",
+        "rank_timeout_minutes",
+    }
+)
+# Tables also accept a finished run whose threads differ (which changes results by rounding), whose
+# features were read in another way, or whose own intervals have another number of resamples.
+SAME_IN_TABLES = WITHOUT_EFFECT | {"threads", "cache_gb", "bootstrap"}
 
 
 def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
@@ -244,7 +250,7 @@ def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
     The path of the cohort does not count, because checkpoints hold its fingerprint; nor do settings
     that no result depends on.
     """
-    flat_a, flat_b = (_flatten(x.model_dump(exclude=_WITHOUT_EFFECT)) for x in (a, b))
+    flat_a, flat_b = (_flatten(x.model_dump(exclude=WITHOUT_EFFECT)) for x in (a, b))
     for key, value in flat_a.items():
         if flat_b.get(key) != value:
             return f"{key}: {value!r}, {flat_b.get(key)!r}"

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gimp_fast.data import Cohort
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors
-from gimp_fast.ops.packing import Bags
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 
@@ -174,13 +173,10 @@ class PatientReader:
         for place, hidden in enumerate([] if hide is None else hide.tolist()):
             if has_genes[place] and has_slide[place]:
                 has_slide[place], has_genes[place] = hidden != 1, hidden != 2
-        patches = bags = None
+        bags = None
         if self.uses_slides:
-            shown = zip(case_ids, has_slide, strict=True)
-            rows = [self.patches(c) for c, has in shown if has]
-            bags = Bags.of_lengths(map(len, rows))
-            patches = torch.cat(rows) if rows else torch.empty(0, self.cohort.feature_dim)
-        return PatientInputs(patches, bags, genes, Presence.of(has_slide), Presence.of(has_genes))
+            bags = [self.patches(c) if has_slide[n] else None for n, c in enumerate(case_ids)]
+        return PatientInputs.packed(bags, genes, has_genes, feature_dim=self.cohort.feature_dim)
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator

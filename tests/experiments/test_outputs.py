@@ -10,10 +10,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.collect import Finished, read_run
-from gimp_fast.experiments.outputs import Call, write_outputs
+from gimp_fast.experiments.outputs import write_outputs
 from gimp_fast.experiments.paper import experiment
-from gimp_fast.experiments.plan import Plan, Run
+from gimp_fast.experiments.plan import Plan, PlannedRun
+from gimp_fast.experiments.results import Call, Finished, read_run, summarise
+from gimp_fast.runs.records import CasePredictions, RunRecord
 
 CLASSES = ("A & B", "C_1", "<D>")
 PATIENTS = [f"P{number:02d}" for number in range(30)]
@@ -24,22 +25,27 @@ SEEDS = (0, 1)
 def made_run(row, split, seed, skill, tmp_path):
     rng = np.random.default_rng([len(row), SPLITS.index(split), seed])
     cases = PATIENTS if split == "site_0" else PATIENTS[:20]  # in both random folds
-    rows = {"val": [], "test": []}
-    for part in rows:
-        for case in cases:
-            label = int(case[1:]) % 3
-            scores = np.exp(rng.normal(size=3) + skill * np.eye(3)[label])
-            probabilities = (scores / scores.sum()).tolist()
-            rows[part].append((case, label, int(np.argmax(probabilities)), probabilities))
-    run = Run(row, split, seed, SimpleNamespace(method=row), f"{row}-{split}-{seed}")
-    record = {"best_epoch": 3, "seconds": 1.0}
-    return run, Finished(run, tmp_path / run.digest, record, rows)
+    label = np.array([int(case[1:]) % 3 for case in cases] * 2)
+    scores = np.exp(rng.normal(size=(len(label), 3)) + skill * np.eye(3)[label])
+    probabilities = scores / scores.sum(1, keepdims=True)
+    parts = np.repeat(["val", "test"], len(cases))
+    predictions = CasePredictions(
+        CLASSES, np.array(cases * 2), parts, label, probabilities.argmax(1), probabilities
+    )
+    run = PlannedRun(row, split, seed, SimpleNamespace(method=row), f"{row}-{split}-{seed}")
+    return run, Finished(run, tmp_path / run.digest, record_of(run), predictions)
 
 
-@pytest.fixture
-def written(tmp_path):
+def record_of(run, **changes):
+    facts = {"row": run.row, "split": run.split, "seed": run.seed, "digest": run.digest}
+    facts |= {"cohort": "f" * 64, "classes": CLASSES, "best_epoch": 3}
+    return RunRecord(**facts | {"seconds": 1.0, "cpu_seconds": 1.0} | changes)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """Folder and results of table 1 with two rows, one run of which has failed."""
-    table = experiment("table1")
+    tmp_path, table = tmp_path_factory.mktemp("made"), experiment("table1")
     made = [
         made_run(row, split, seed, skill, tmp_path)
         for row, skill in (("abmil", 0.5), ("gimp", 1.5))
@@ -66,7 +72,7 @@ def written(tmp_path):
     )
     errors = {failed.digest: "ValueError: <no> luck"}
     out = tmp_path / "out"
-    page = write_outputs(table, plan, finished, errors, call, out)
+    page = write_outputs(summarise(table, plan, finished, errors, call), out)
     return SimpleNamespace(
         out=out,
         page=page.read_text(encoding="utf-8"),
@@ -94,9 +100,8 @@ def test_the_area_is_that_of_scikit_learn_for_three_classes(written):
     areas = []
     for run, one in written.made:
         if run.row == "gimp" and run.split != "site_0":
-            labels = [label for _, label, _, _ in one.rows["test"]]
-            probabilities = np.array([p for *_, p in one.rows["test"]])
-            areas.append(roc_auc_score(labels, probabilities, multi_class="ovr"))
+            test = one.predictions.of("test")
+            areas.append(roc_auc_score(test.label, test.probabilities, multi_class="ovr"))
     found = row_of(written, "gimp", "random")["test"]["auc"]
     assert found["value"] == pytest.approx(np.mean(areas))
     assert found["low"] < found["value"] < found["high"]
@@ -128,16 +133,22 @@ def test_the_page_names_what_is_missing_and_escapes_names(written):
 
 
 def test_damaged_files_of_a_run_are_named(tmp_path):
-    run = Run("abmil", "random_0", 0, None, "a" * 64)
+    run = PlannedRun("abmil", "random_0", 0, None, "a" * 64)
     record = tmp_path / "run.json"
+    cohort = {"name": "c", "synthetic": True, "split": "random_0", "classes": CLASSES, "n": {}}
+    metrics = {"cohort": cohort, "modalities": "slide", "seed": 0}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "config.yaml").write_text("method: abmil\n")
     record.write_text("{")
-    with pytest.raises(GimpError, match=r"run\.json: cannot be read"):
-        read_run(run, tmp_path, CLASSES)
-    record.write_text(json.dumps({"digest": "b" * 64}))
+    with pytest.raises(GimpError, match=r"run\.json: cannot be read.*; remove .* and run again"):
+        read_run(run, tmp_path)
+    record.write_text(record_of(run, digest="b" * 64).to_json())
     with pytest.raises(GimpError, match="another run"):
-        read_run(run, tmp_path, CLASSES)
-    record.write_text(json.dumps({"digest": "a" * 64}))
+        read_run(run, tmp_path)
+    record.write_text(record_of(run).to_json())
     header = "case_id,split,label,prediction," + ",".join(f"prob_{name}" for name in CLASSES)
     (tmp_path / "predictions.csv").write_text(f"{header}\nP1,test,C_1,E,0.1,0.2,0.7\n")
-    with pytest.raises(GimpError, match=r"predictions\.csv: cannot be read \(KeyError: 'E'\)"):
-        read_run(run, tmp_path, CLASSES)
+    with pytest.raises(GimpError, match=r"predictions\.csv: cannot be read: .*found \['E'\]"):
+        read_run(run, tmp_path)
+    (tmp_path / "predictions.csv").write_text(f"{header}\nP1,test,C_1,C_1,0.1,0.2,0.7\n")
+    assert read_run(run, tmp_path).share("test").k == 1

@@ -7,7 +7,6 @@ import re
 import pytest
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments import code_version
 from gimp_fast.experiments.paper import (
     DELTAS,
     EXPERIMENTS,
@@ -17,7 +16,7 @@ from gimp_fast.experiments.paper import (
     experiment,
     split_groups,
 )
-from gimp_fast.experiments.plan import Shared, make_plan
+from gimp_fast.experiments.plan import Shared, code_digest, make_plan
 from gimp_fast.models import available
 
 PAPERS_TABLE_1 = [
@@ -191,29 +190,26 @@ def test_names_and_patterns():
         chosen_rows(tables, ["abmill"])
 
 
-def test_the_digest_of_code_follows_what_is_imported(tmp_path, monkeypatch):
-    package = tmp_path / "gimp_fast"
-    for folder in ("training", "data", "models", "nn"):
-        (package / folder).mkdir(parents=True)
-    files = {
-        "training/engine.py": "from gimp_fast.nn import thing\nx = 1\n",
-        "data/cohort.py": "y = 1\n",
-        "models/a.py": "from gimp_fast.nn.thing import f\n",
-        "models/b.py": "z = 1\n",
-        "nn/thing.py": 'def f():\n    """Says."""\n    return 1\n',
-    }
-    for name, text in files.items():
-        (package / name).write_text(text)
-    monkeypatch.setattr(code_version, "PACKAGE", package)
+def test_the_digest_of_code_changes_with_what_training_can_import(tmp_path):
+    files = ("training/engine.py", "models/a.py", "losses.py", "report/page.py", "wsi/grid.py")
+    files += ("experiments/baselines.py", "experiments/page.py", "targets/new_room.py")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
 
     def digest():
-        code_version._parsed.cache_clear()
-        return code_version.code_digest("gimp_fast.models.a")
+        code_digest.cache_clear()
+        return code_digest(tmp_path)
 
-    before = digest()
-    (package / "models/b.py").write_text("z = 2\n")  # another model
-    (package / "nn/thing.py").write_text("# why\ndef f():\n    return 1\n")  # its words
-    assert digest() == before
-    (package / "nn/thing.py").write_text("def f():\n    return 2\n")
-    assert digest() != before
-    code_version._parsed.cache_clear()
+    digests = [digest()]
+    assert digest() == digests[0]
+    for name in files:
+        (tmp_path / name).write_text("x = 2\n")
+        digests.append(digest())
+    code_digest.cache_clear()
+    changed = [name for name, a, b in zip(files, digests, digests[1:], strict=False) if a != b]
+    assert changed == [
+        "training/engine.py", "models/a.py", "losses.py", "experiments/baselines.py",
+        "targets/new_room.py",
+    ]  # fmt: skip
+    assert code_digest() != digests[-1]

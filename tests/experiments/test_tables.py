@@ -7,87 +7,104 @@ import io
 
 import pytest
 
-from gimp_fast.experiments.formats import csv_text, latex, markdown, tex
-from gimp_fast.experiments.paper import experiment
+from gimp_fast.evaluation.comparison import Difference, McNemar
+from gimp_fast.evaluation.intervals import Estimate, Spread
+from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.paper import PaperFigure, Row, experiment
+from gimp_fast.experiments.results import (
+    EstimatedShare,
+    Group,
+    Results,
+    RowScores,
+    Scores,
+    Validation,
+)
 from gimp_fast.experiments.tables import (
-    Column,
     Grid,
-    GridRow,
+    csv_text,
     detail_grid,
+    latex,
     main_grid,
+    markdown,
     p_text,
+    tex,
 )
 
-TABLE = experiment("table1")
+VERSUS = Difference(-0.0213, -0.04, 0.0001, 0.03, 0.06, 50, McNemar(1, 8, 0.0391, 0.0782))
+PAPER = PaperFigure("0.7737", "147/190")
 
 
-def estimate(value, **more):
-    return {"value": value, "low": value - 0.05, "high": value + 0.02, **more}
+def estimate(value):
+    return Estimate(value, value - 0.05, value + 0.02)
 
 
-def numbers(k=45, n=50, runs=5, of=5, versus=None, auc=0.95):
-    return {
-        "runs": runs, "of": of, "failed": {}, "versus": versus,
-        "val": {"accuracy": {"value": 0.875, "k": 35, "n": 40}},
-        "test": {
-            "predictions": n, "patients": n,
-            "accuracy": estimate(k / n, k=k, n=n),
-            "accuracy_of_runs": {"mean": k / n, "sd": 0.031, "values": [k / n]},
-            "auc": None if auc is None else estimate(auc),
-            "balanced_accuracy": estimate(0.89), "f1_macro": estimate(0.88),
-            "calibration_error": 0.041, "brier": 0.081,
-        },
-    }  # fmt: skip
+def scores(k=45, n=50, runs=5, of=5, versus=None, auc=0.95):
+    share = k / n
+    test = Scores(
+        predictions=n, patients=n,
+        accuracy=EstimatedShare(share, share - 0.05, share + 0.02, k, n),
+        accuracy_of_runs=Spread(share, 0.031, (share,)),
+        auc=None if auc is None else estimate(auc),
+        balanced_accuracy=estimate(0.89), f1_macro=estimate(0.88),
+        calibration_error=0.041, brier=0.081,
+    )  # fmt: skip
+    return RowScores(runs, of, {}, test, Validation(Share(0.875, 35, 40)), versus)
 
 
-def row(key="abmil", paper=None, skipped=None, **groups):
-    return {
-        "key": key, "section": "Slides & more", "title": "A_method", "method": "abmil",
-        "modalities": "slide", "overrides": ["model.gated=false"], "ours": key == "gimp",
-        "paper": paper, "skipped": skipped, "groups": groups,
-    }  # fmt: skip
+def row(key="abmil", paper=None):
+    overrides = ("model.gated=false",)
+    ours = key == "gimp"
+    return Row(key, "Slides & more", "A_method", "abmil", "slide", overrides, paper, ours)
 
 
-VERSUS = {
-    "value": -0.0213, "low": -0.04, "high": 0.0001, "p": 0.03, "p_holm": 0.06, "patients": 50,
-    "mcnemar": {"only_this": 1, "only_reference": 8, "p": 0.0391, "p_holm": 0.0782},
-}  # fmt: skip
-PAPER = {"accuracy": 0.7737, "printed": "0.7737", "counts": "147/190"}
+def table(rows, skipped=None, **groups):
+    """Rows, and for each group of splits the scores of each row."""
+    return Results(
+        experiment("table1"), None, tuple(rows), skipped or {},
+        tuple(
+            Group(
+                name, (), (), {}, {}, dict(zip([r.key for r in rows], of_rows, strict=True)), {}
+            )
+            for name, of_rows in groups.items()
+        ), (), {}, 0,
+    )  # fmt: skip
+
+
+WHOLE = table([row(paper=PAPER), row("gimp")], random=[scores(versus=VERSUS), scores(k=46)])
 
 
 def test_main_cells_say_counts_interval_and_p():
-    rows = [row(random=numbers(versus=VERSUS), paper=PAPER), row("gimp", random=numbers(k=46))]
-    first, second = main_grid(TABLE, rows, ["random"]).rows
-    assert first.cells == (
+    (_, first), (_, second) = main_grid(WHOLE).rows
+    assert first == (
         "0.900\n45/50 (0.850 to 0.920)", "0.900 ± 0.031", "0.950\n(0.900 to 0.970)",
         "−0.021\n(−0.040 to 0.000), p = 0.078", "0.7737\n(147/190)",
     )  # fmt: skip
-    assert second.cells[3:] == ("reference", "–")
-    assert (first.strong, second.strong) == (False, True)
+    assert second[3:] == ("reference", "–")
+    text = markdown(main_grid(WHOLE))
+    assert text.count("| **A\\_method** |") == text.count("| A\\_method |") == 1
 
 
 def test_cells_of_rows_that_are_not_whole():
-    skipped = row(skipped="needs RNA", random=numbers() | {"test": None, "val": None})
-    failed = row(random=numbers(runs=0) | {"test": None, "val": None})
-    partial = row(random=numbers(runs=3, auc=None))
-    cells = [line.cells for line in main_grid(TABLE, [skipped, failed, partial], ["random"]).rows]
+    rows = [row("snn"), row("abmil"), row("dsmil")]
+    of_rows = [RowScores(0, 0, {}), RowScores(0, 5, {}), scores(runs=3, auc=None)]
+    results = table(rows, {"snn": "needs RNA"}, random=of_rows)
+    cells = [cells for _, cells in main_grid(results).rows]
     assert cells[0][0] == "left out\nneeds RNA"
     assert cells[1][0] == "failed\n0 of 5 runs"
     assert cells[2][0].endswith("; 3 of 5 runs")
     assert cells[2][2:] == ("–", "–")
-    details = [line.cells for line in detail_grid([failed, partial], ["random"]).rows]
-    assert details[0] == ("–", "–", "–", "–", "–", "0 of 5")
-    assert details[1] == (
+    details = [cells for _, cells in detail_grid(results).rows]
+    assert details[1] == ("–", "–", "–", "–", "–", "0 of 5")
+    assert details[2] == (
         "0.890\n(0.840 to 0.910)", "0.880\n(0.830 to 0.900)", "0.041", "0.081", "0.875\n35/40",
         "3 of 5",
     )  # fmt: skip
 
 
 def test_groups_of_splits_are_groups_of_columns():
-    rows = [row(random=numbers(), site=numbers(k=40))]
-    grid = main_grid(TABLE, rows, ["random", "site"])
+    grid = main_grid(table([row()], random=[scores()], site=[scores(k=40)]))
     assert grid.groups == [("random splits", 4), ("site splits", 4)]
-    assert main_grid(TABLE, [row(split=numbers())], ["split"]).groups == [("all splits", 4)]
+    assert main_grid(table([row()], split=[scores()])).groups == [("all splits", 4)]
     text = markdown(grid)
     assert "| random splits: Accuracy |" in text
     assert "| site splits: AUC |" in text
@@ -97,10 +114,8 @@ def test_groups_of_splits_are_groups_of_columns():
 
 
 def test_what_markdown_and_latex_read_as_signs_is_escaped():
-    grid = Grid(
-        (Column("", "P|Q"),),
-        (GridRow("S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", ("p < 0.001\n(1 − δ)",), strong=True),),
-    )
+    odd = Row("odd", "S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", "abmil", "slide", ours=True)
+    grid = Grid((("", "P|Q"),), ((odd, ("p < 0.001\n(1 − δ)",)),))
     text = markdown(grid)
     assert text.splitlines() == [
         r"| Method | P\|Q |",
@@ -116,8 +131,7 @@ def test_what_markdown_and_latex_read_as_signs_is_escaped():
 
 
 def test_latex_is_balanced_and_every_line_has_all_cells():
-    rows = [row(random=numbers(versus=VERSUS), paper=PAPER), row("gimp", random=numbers(k=46))]
-    lines = latex(main_grid(TABLE, rows, ["random"]), "caption", "label").splitlines()
+    lines = latex(main_grid(WHOLE), "caption", "label").splitlines()
     text = "\n".join(lines)
     assert text.count("{") == text.count("}")
     body = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
@@ -127,8 +141,10 @@ def test_latex_is_balanced_and_every_line_has_all_cells():
 
 
 def test_csv_has_every_number_and_empty_fields_for_none():
-    rows = [row(random=numbers(versus=VERSUS, auc=None), site=numbers(k=40), paper=PAPER)]
-    found = list(csv.DictReader(io.StringIO(csv_text(TABLE, rows))))
+    results = table(
+        [row(paper=PAPER)], random=[scores(versus=VERSUS, auc=None)], site=[scores(k=40)]
+    )
+    found = list(csv.DictReader(io.StringIO(csv_text(results))))
     assert [line["splits"] for line in found] == ["random", "site"]
     assert found[0]["correct"] == "45"
     assert found[0]["predictions"] == "50"
@@ -137,6 +153,7 @@ def test_csv_has_every_number_and_empty_fields_for_none():
     assert found[0]["mcnemar_only_reference"] == "8"
     assert found[0]["auc"] == found[1]["p"] == ""
     assert found[0]["paper_counts"] == "147/190"
+    assert csv_text(table([])).splitlines() == [",".join(found[0])]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.gene_maps import fragment_table, gene_table
 from gimp_fast.heatmaps.options import ATTRIBUTIONS
 from gimp_fast.inference import TrainedModel
-from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.models import PatientInputs
 from gimp_fast.nn import attention_rollout, cls_attention
 
 C, G, N = 8, 30, 40
@@ -48,7 +48,8 @@ def untrained(method: str, modalities: str = "slide", **settings) -> TrainedMode
 def patient(trained: TrainedModel) -> PatientInputs:
     torch.manual_seed(1)
     patches = torch.randn(N, C) if trained.uses_slides else None
-    return PatientInputs.of(patches, genes=torch.randn(1, G) if trained.uses_genes else None)
+    genes = torch.randn(1, G) if trained.uses_genes else None
+    return PatientInputs.of(patches, genes=genes)
 
 
 def accepted(trained: TrainedModel) -> dict[str, str]:
@@ -96,7 +97,8 @@ def test_gimp_gives_what_its_aggregator_attends_to(give_up):
     assert len(inputs.patches) == (0 if give_up else N)
     expected = attention_rollout(model.aggregator, patches[None])[0]
     np.testing.assert_allclose(found.patches, expected, rtol=1e-4, atol=1e-7)
-    last = attribute(trained, replace(inputs, patches=patches), "attention-of-last-layer")
+    inputs = replace(inputs, patches=patches)
+    last = attribute(trained, inputs, "attention-of-last-layer")
     expected = cls_attention(model.aggregator, patches[None])[0].mean(0)
     np.testing.assert_allclose(last.patches, expected, rtol=1e-4, atol=1e-7)
     assert not model.aggregator.layers[0]._forward_pre_hooks

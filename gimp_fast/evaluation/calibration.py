@@ -1,0 +1,68 @@
+"""Whether probabilities mean what they say: reliability bins, calibration error, Brier score.
+
+The bins hold equally many predictions. Bins of equal width, the other custom, are empty or nearly
+so where no model puts its probabilities, and the error then depends on a handful of patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10
+ECE = f"ECE ({BINS} equal-mass bins)"
+_Z = 1.959964  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of confidence, the probability of the predicted class.
+
+    Attributes:
+        confidence: (bins,) mean confidence of the predictions in a bin.
+        share: (bins,) how many of them are right.
+        count: (bins,) predictions.
+    """
+
+    confidence: np.ndarray
+    share: np.ndarray
+    count: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """ECE: mean distance of confidence and share (Guo et al., ICML 2017, eq. 3)."""
+        return float(np.average(np.abs(self.share - self.confidence), weights=self.count))
+
+    def wilson(self) -> np.ndarray:
+        """(2, bins): 95 % Wilson interval of each share."""
+        n, p = self.count, self.share
+        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+        half = _Z * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+        return np.stack([middle - half, middle + half])
+
+
+def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> Reliability:
+    """Sort predictions into bins of equally many; of fewer than ``bins``, each has its own.
+
+    Args:
+        confidence: (n,) probability of the predicted class.
+        hits: (n,) bool, whether the prediction is right.
+        bins: at most this many.
+    """
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return Reliability(
+        np.array([confidence[part].mean() for part in parts]),
+        np.array([hits[part].mean() for part in parts]),
+        np.array([len(part) for part in parts]),
+    )
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Brier score, ½ Σ_k (p_k − [k = y])², mean over predictions: 0 is best, 1 worst.
+
+    Of two classes, this is the usual (p − y)².
+    """
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(0.5 * ((probabilities - truth) ** 2).sum(1).mean())
