@@ -1,10 +1,9 @@
-"""``python -m gimp_fast.doctor``: what was built, what can run here, and why not."""
+"""``python -m gimp_fast.doctor``: what was built, and what can run here or why not."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import json
 import platform
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from gimp_fast import __version__
 from gimp_fast.cli import command
+from gimp_fast.runs.environment import versions
 
 PACKAGES = ("torch", "triton", "numpy", "pandas", "h5py", "scikit-learn", "safetensors", "pydantic")
 OPERATORS = ("masked_l1", "nystrom_attention")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def examine() -> dict[str, Any]:
-    """Everything that the report shows, as plain data."""
+    """All facts that the command shows, as JSON-able data."""
     import torch
 
     from gimp_fast import native
@@ -46,7 +46,7 @@ def examine() -> dict[str, Any]:
         "gimp_fast": {"version": __version__, "folder": str(Path(__file__).resolve().parent)},
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": versions(PACKAGES),
         "torch": {
             "version": torch.__version__,
             "cuda": torch.version.cuda,
@@ -58,13 +58,6 @@ def examine() -> dict[str, Any]:
         "backends": available_backends(),
         "operators": {name: _choices(name) for name in OPERATORS},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -84,7 +77,7 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _choices(operator: str) -> dict[str, str]:
-    """The backend that ``"auto"`` takes, by device; an error's message where none can run."""
+    """Device -> the backend that ``"auto"`` takes, or the error's message if none can run."""
     import torch
 
     from gimp_fast.ops.backends import resolve_backend
@@ -102,7 +95,7 @@ def _choices(operator: str) -> dict[str, str]:
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts on one screen."""
+    """The facts as text for one screen."""
     build = facts["build"]["facts"]
     packages = ", ".join(
         f"{name} {found or '(missing)'}" for name, found in facts["packages"].items()
@@ -139,7 +132,7 @@ def render(facts: dict[str, Any]) -> str:
 
 
 def _advice(facts: dict[str, Any]) -> list[str]:
-    """What a user can do about each thing that is missing."""
+    """What the user can do about each missing thing."""
     advice = []
     if not facts["build"]["facts"]:
         advice.append("fix: build the C++ operators: `pip install .` in the source folder.")

@@ -1,4 +1,4 @@
-"""The drawings of one slide's heatmap: arrays in, PNG files out."""
+"""Draws the heatmap of one slide: arrays in, PNG files out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAP_INCHES = 7.2
 
 @dataclass(frozen=True)
 class SlideView:
-    """What of a slide is behind its map.
+    """The image of a slide behind its map.
 
     Attributes:
         pixels: (h, w, 3) uint8, the whole slide.
@@ -39,19 +39,20 @@ class SlideView:
 
 @dataclass(frozen=True)
 class SlideMap:
-    """Weights of a slide's patches and where they lie.
+    """Weights and positions of a slide's patches, and the texts around them.
 
     Attributes:
         slide_id: of the slide.
-        title: what was predicted, in a line.
+        title: the patient and the prediction, in one line.
         attribution: what the weights are, in words.
         coords: (N, 2) upper left corners.
-        size: side of a patch; ``unit`` of both: ``"px"`` of level 0 or ``"um"``.
+        size: side of a patch.
+        unit: of corners and size: ``"px"`` of level 0 or ``"um"``.
         percentile: (N,) in 0 … 100.
-        top: rows of the patches of most weight, the first first.
+        top: rows of the patches of most weight, the highest first.
         mpp: micrometres per pixel, where known.
         view: the slide's image; None draws tissue in grey.
-        synthetic: whether model or patient are generated.
+        synthetic: whether the model or the patient is generated.
     """
 
     slide_id: str
@@ -68,15 +69,15 @@ class SlideMap:
 
 
 def colour_steps() -> np.ndarray:
-    """(256, 4) plasma, from nearly clear to nearly solid: where little is, the tissue shows."""
+    """(256, 4) plasma, from nearly transparent to nearly opaque: low weights show the tissue."""
     steps = np.linspace(0, 1, 256)
     colours = matplotlib.colormaps["plasma"](steps)
-    colours[:, 3] = 0.08 + 0.77 * steps**3  # three quarters of the patches stay quiet
+    colours[:, 3] = 0.08 + 0.77 * steps**3  # three quarters of the patches stay faint
     return colours
 
 
 def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
-    """Draw the map on the slide, or on its tissue in grey, with legend; and small, without one."""
+    """Draw the map on the slide, or on grey tissue, with a legend; and a thumbnail without one."""
     canvas = Canvas.around(slide.coords, slide.size)
     values = rasterise(canvas, slide.coords, slide.size, slide.percentile)
     ground = _ground(slide, canvas, values)
@@ -95,7 +96,7 @@ def _ground(slide: SlideMap, canvas: Canvas, values: np.ndarray) -> np.ndarray:
 
 
 def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray) -> Figure:
-    """The slide beside its map where there is an image of it, else the map alone."""
+    """The slide beside its map; without an image of the slide, only the map."""
     panels = [ground, picture] if slide.view is not None else [picture]
     longest = max(canvas.width, canvas.height)
     width, height = (_MAP_INCHES * side / longest for side in (canvas.width, canvas.height))
@@ -105,7 +106,7 @@ def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.nda
     axes = np.atleast_1d(figure.subplots(rows, columns))
     for place, pixels in zip(axes, panels, strict=True):
         place.imshow(pixels, interpolation="nearest" if pixels is picture else "antialiased")
-        # Room for the scale below each, so that both stand at one height.
+        # Room for the scale bar below each, so that both have the same height.
         place.set_xlim(-0.5, canvas.width - 0.5)
         place.set_ylim(canvas.height + 0.045 * longest, -0.5)
         place.set_axis_off()
@@ -117,7 +118,7 @@ def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.nda
 
 def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap) -> None:
     colours = colour_steps()
-    # The bar shows a colour as it looks over tissue, which is what a reader compares it with.
+    # The bar shows colours as they look over tissue, because readers compare them with the map.
     opaque = colours[:, :3] * colours[:, 3:] + TISSUE * (1 - colours[:, 3:])
     scale = ScalarMappable(Normalize(0, 100), ListedColormap(opaque))
     bar = figure.colorbar(scale, ax=list(axes), fraction=0.035, pad=0.02, aspect=28, shrink=0.85)
@@ -139,7 +140,7 @@ def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap) -> None:
 
 
 def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
-    """Boxes around the highest patches, at least so large that they are seen."""
+    """Boxes around the highest patches, large enough to be seen."""
     for x0, x1, y0, y1 in canvas.boxes(slide.coords[slide.top], slide.size):
         grow = max(0.0, (0.008 * max(canvas.width, canvas.height) - (x1 - x0)) / 2)
         axes.add_patch(
@@ -155,7 +156,7 @@ def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
 
 
 def _scale_bar(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
-    """A length of 1, 2 or 5 · 10ⁿ µm, or pixels, about a fifth of the picture."""
+    """A bar of 1, 2 or 5 · 10ⁿ µm or pixels, about a fifth of the picture."""
     um_per_unit = 1.0 if slide.unit == "um" else slide.mpp
     unit, factor = ("µm", um_per_unit) if um_per_unit else ("px", 1.0)
     wanted = 0.2 * canvas.width / canvas.scale * factor
@@ -179,12 +180,12 @@ def _save_small(picture: np.ndarray, file: Path) -> None:
 def write_montage(
     tiles: Sequence[np.ndarray], captions: Sequence[str], title: str, file: Path
 ) -> None:
-    """The patches of most weight, the first at the upper left.
+    """Draw the patches of most weight, the highest at the upper left.
 
     Args:
         tiles: (p, p, 3) uint8 each.
-        captions: a line under each.
-        title: above all.
+        captions: one line under each.
+        title: of the picture.
         file: PNG to write.
     """
     columns = min(4, len(tiles))

@@ -1,4 +1,4 @@
-"""The tables of one slide's heatmap: every patch as csv, and polygons that QuPath opens."""
+"""The tables of one slide's heatmap: patches as csv, and as polygons for QuPath."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-GEOJSON_LIMIT = 50_000  # polygons; QuPath opens them in seconds, and 12 MB are quickly copied
-# Percentiles at which a patch's class in QuPath changes.
+GEOJSON_LIMIT = 50_000  # polygons: 12 MB, which QuPath opens in seconds
+# Percentiles that separate the classes of patches in QuPath.
 CLASS_BOUNDS = (50, 75, 90, 99)
 _NAMESPACE = uuid.UUID("8a6b1f5e-5e0c-5d65-9c39-3f1a9f2d7c11")
 
 
 @dataclass(frozen=True)
 class PatchTable:
-    """Patches of a slide; row i of every array is one patch.
+    """The patches of a slide, one in each row of every array.
 
     Attributes:
         slide_id: of the slide.
@@ -28,7 +28,7 @@ class PatchTable:
         coords: (N, 2) upper left corners; None where not known.
         size: side of a patch, in ``unit``, ``"px"`` of level 0 or ``"um"``.
         attention: (N,) as the model gives it.
-        share: (N,) attention as a multiple of what each patch would get, were all alike.
+        share: (N,) attention in multiples of an even share.
         percentile: (N,) in 0 … 100 among the patches of the patient.
         rank: (N,) 1 for the highest of the slide.
     """
@@ -44,7 +44,7 @@ class PatchTable:
     rank: np.ndarray
 
     def frame(self) -> pd.DataFrame:
-        """All columns, in the order of the rows of the feature file where they are known."""
+        """All columns; in the order of the feature file where it is known."""
         known = self.coords is not None
         whole = known and self.unit == "px" and np.array_equal(self.coords, self.coords.round())
         coords = self.coords.astype(np.int64) if whole else self.coords
@@ -66,12 +66,12 @@ class PatchTable:
         return frame if self.file_rows is None else frame.sort_values("row")
 
     def highest(self, count: int) -> np.ndarray:
-        """Rows of the patches of most attention, the first first."""
+        """Rows of the patches of most attention, the highest first."""
         return np.argsort(self.rank, kind="stable")[:count]
 
 
 def write_csv(table: PatchTable, file: Path, rows: np.ndarray | None = None) -> None:
-    """Write the patches, or some of them in an order."""
+    """Write all patches, or only those of ``rows``, in their order."""
     frame = table.frame()
     if rows is not None:
         frame = frame.loc[rows]
@@ -115,7 +115,7 @@ def _feature(table: PatchTable, row: int, kind: str) -> dict[str, Any]:
         properties["name"] = f"#{int(table.rank[row])}"
     return {
         "type": "Feature",
-        # The same patch has the same id in every file, so that QuPath knows it again.
+        # A patch has the same id in every file, so that QuPath recognises it.
         "id": str(uuid.uuid5(_NAMESPACE, f"{table.slide_id} {x} {y}")),
         "geometry": {"type": "Polygon", "coordinates": [corners]},
         "properties": properties,
@@ -123,7 +123,7 @@ def _feature(table: PatchTable, row: int, kind: str) -> dict[str, Any]:
 
 
 def patch_class(percentile: float) -> tuple[str, list[int]]:
-    """Name and colour of a patch's class, which QuPath shows and can hide."""
+    """Name and colour of a patch's class; QuPath can show and hide classes."""
     edges = (0, *CLASS_BOUNDS, 100)
     place = int(np.searchsorted(CLASS_BOUNDS, percentile, side="right"))
     colour = matplotlib.colormaps["plasma"](place / len(CLASS_BOUNDS))[:3]

@@ -1,4 +1,4 @@
-"""Where the patches of a bag lie: rows in the file, positions, unit and size, aligned to it."""
+"""Where the patches of a bag lie: row in the feature file, position, unit and size."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _FALLBACK_SIZE = 256.0
 
 @dataclass(frozen=True)
 class PatchPlaces:
-    """Row i of every array is row i of the slide in the cohort, which a model reads.
+    """Places of a slide's patches, in the order in which a model reads them.
 
     Attributes:
         file_rows: (N,) row of each patch in its feature file; None where not known.
         coords: (N, 2) float64 x, y of the upper left corner; None where not known.
-        size: side of a patch in the same unit.
-        unit: ``"px"``, pixels of level 0, or ``"um"``, micrometres.
+        size: side of a patch.
+        unit: of coordinates and size: ``"px"``, pixels of level 0, or ``"um"``, micrometres.
         mpp: micrometres per pixel of level 0, where known.
-        notes: what had to be assumed, in sentences.
+        notes: assumptions that were made, in sentences.
     """
 
     file_rows: np.ndarray | None
@@ -48,13 +48,13 @@ def patch_places(
 
     Args:
         entry: the slide.
-        cohort: whose it is.
-        patch_size: side in pixels of level 0, where the user knows it better.
-        mpp: micrometres per pixel of the slide image, where it is at hand; micrometres (STAMP)
-            become pixels with it.
+        cohort: the slide's cohort.
+        patch_size: side in pixels of level 0, instead of what is recorded.
+        mpp: micrometres per pixel of the slide image, if there is one; it turns coordinates in
+            micrometres (STAMP) into pixels.
 
     Raises:
-        GimpError: coordinates that are not finite or not as many as patches.
+        GimpError: coordinates that are not finite, or not one for each patch.
     """
     info, notes = _file_info(entry), []
     coords = entry.rows.coords()
@@ -65,7 +65,7 @@ def patch_places(
     coords = np.asarray(coords, np.float64)[:, :2]
     if len(coords) != entry.num_patches or not np.isfinite(coords).all():
         raise GimpError(
-            f"{entry.path}: found coordinates of {len(coords)} patches, or not finite ones; "
+            f"{entry.path}: found {len(coords)} coordinates, or some that are not finite; "
             f"expected {entry.num_patches} finite positions"
         )
     unit = PIXELS
@@ -76,14 +76,14 @@ def patch_places(
     size = _patch_size(coords, info, unit, mpp, patch_size, notes)
     if unit == MICROMETRES:
         notes.append(
-            "Coordinates are in micrometres; the resolution of the slide, and so its pixels, are "
-            "known with --slide-images."
+            "Coordinates are in micrometres. With --slide-images, the resolution of the slide "
+            "turns them into pixels."
         )
     return PatchPlaces(rows, coords, size, unit, mpp, tuple(notes))
 
 
 def _file_info(entry: SlideEntry) -> SlideInfo | None:
-    """None where the file is no longer there, as it need not be for a packed cohort."""
+    """Facts of the feature file; None if it is gone, as it may be for a packed cohort."""
     if not entry.path.exists():
         return None
     with open_slide(entry.path) as file:
@@ -102,7 +102,7 @@ def _file_rows(
         return np.arange(entry.num_patches) if chosen is None else chosen.astype(np.int64)
     if cohort.patch_order == "file":
         return np.arange(entry.num_patches)
-    # A packed store keeps the order, not the rows that it came from: the file tells them again.
+    # A packed store keeps the order but not the row numbers; they follow from the file.
     if info is not None and coords is not None and info.num_patches == entry.num_patches:
         with open_slide(entry.path) as file:
             stored = file.coords()
@@ -110,7 +110,7 @@ def _file_rows(
             rows = patch_order(stored, cohort.patch_order).astype(np.int64)
             if np.array_equal(stored[rows, :2], np.asarray(coords)[:, :2]):
                 return rows
-    notes.append("Rows of the feature file are not known: it is gone, or changed since packing.")
+    notes.append("Rows of the feature file are unknown: it is gone, or has changed since packing.")
     return None
 
 
@@ -132,17 +132,17 @@ def _patch_size(
         return float(info.patch_size_level0)
     spacing = grid_spacing(coords)
     if spacing is None:
-        notes.append(f"The size of a patch is not recorded; {_FALLBACK_SIZE:.0f} pixels assumed.")
+        notes.append(f"The patch size is not recorded; {_FALLBACK_SIZE:.0f} pixels are assumed.")
         return _FALLBACK_SIZE
-    notes.append(f"The size of a patch is not recorded; it is taken as their spacing, {spacing:g}.")
+    notes.append(f"The patch size is not recorded; the spacing of patches is used, {spacing:g}.")
     return spacing
 
 
 def grid_spacing(coords: np.ndarray) -> float | None:
-    """The commonest distance between neighbours in a row or column; None if there are no two.
+    """The commonest distance between neighbours in a row or column; None without neighbours.
 
-    Tissue pieces may have grids of their own (CLAM's contours), but within one, neighbours stand
-    side by side at one distance.
+    Pieces of tissue may have grids of their own (CLAM's contours), but neighbours in a piece have
+    the same distance.
     """
     gaps = []
     for along, across in ((0, 1), (1, 0)):

@@ -1,4 +1,4 @@
-"""Patches as pixels: any number of them costs one small image, however many rectangles they are."""
+"""Patches as pixels of one small image, whatever their number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LONGEST = 1600  # pixels; a screen shows no more, and a patch of the longest slide is 2 or 3
+LONGEST = 1600  # pixels, as many as a screen shows; a patch of the longest slide has 2 or 3
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Canvas:
     """A rectangle of the slide as an image.
 
     Attributes:
-        left, top: of its upper left corner, in the unit of the coordinates.
+        left, top: its upper left corner, in the unit of the coordinates.
         scale: pixels of the image per unit.
         width, height: in pixels.
     """
@@ -27,16 +27,16 @@ class Canvas:
 
     @classmethod
     def around(cls, coords: np.ndarray, size: float, longest: int = LONGEST) -> Canvas:
-        """The smallest that holds all patches and a margin of one patch.
+        """The smallest canvas that holds all patches and a margin of one patch.
 
         Args:
             coords: (N, 2) upper left corners, N ≥ 1.
             size: side of a patch.
-            longest: pixels of the longer side, unless the patches are fewer than so many.
+            longest: most pixels of the longer side.
         """
         low, high = coords.min(0) - size, coords.max(0) + 2 * size
         extent = np.maximum(high - low, size)
-        # No patch larger than 40 pixels: a biopsy of ten is not a poster.
+        # At most 40 pixels a patch: a biopsy of ten patches needs no poster.
         scale = min(longest / extent.max(), 40 / size)
         width, height = np.maximum(np.ceil(extent * scale), 1).astype(int)
         return cls(float(low[0]), float(low[1]), float(scale), int(width), int(height))
@@ -51,7 +51,7 @@ class Canvas:
 
 
 def rasterise(canvas: Canvas, coords: np.ndarray, size: float, values: np.ndarray) -> np.ndarray:
-    """Mean of the patches on each pixel, NaN where there is none.
+    """Mean value of the patches on each pixel; NaN where there is none.
 
     Args:
         canvas: the image.
@@ -74,12 +74,12 @@ def rasterise(canvas: Canvas, coords: np.ndarray, size: float, values: np.ndarra
 
 
 def blend(ground: np.ndarray, values: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Lay coloured values over an image.
+    """Coloured values laid over an image.
 
     Args:
         ground: (h, w, 3) float in 0 … 1.
-        values: (h, w) in 0 … 100, NaN where the ground shows.
-        colours: (256, 4) float, colour and opacity of each value.
+        values: (h, w) in 0 … 100; NaN where only the ground shows.
+        colours: (256, 4) float: colour and opacity of the values 0 to 100.
 
     Returns:
         (h, w, 3) float in 0 … 1.

@@ -1,4 +1,4 @@
-"""One look for every figure: sizes, fonts, colours that colour-blind readers tell apart, saving."""
+"""The look of every figure: sizes, fonts, and colours that colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# The page replaces these and ACCENT by its own, so that figures follow its light or dark scheme.
+# Pages replace these and ACCENT by their own colours, so that figures follow a dark scheme too.
 INK, GRID, SURFACE = "#1c2128", "#dfe3e8", "#fefefe"
 TRAIN, VAL, ACCENT = "#0072b2", "#d55e00", "#0072b2"
 # Okabe and Ito's palette without black (invisible on dark) and yellow (invisible on white).
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
-WIDTH = 4.6  # inches; a phone shows it whole with 9 pt text still readable
+WIDTH = 4.6  # inches: on a phone, the whole figure fits and 9 pt text is readable
 DPI = 200
 
 _RC = {
@@ -46,12 +46,12 @@ _RC = {
 
 
 def rc():
-    """Context in which figures are drawn and saved; matplotlib's settings come back after it."""
+    """A context for drawing and saving figures; it restores matplotlib's settings at the end."""
     return matplotlib.rc_context(_RC)
 
 
 def new_figure(width: float = WIDTH, height: float = 3.3) -> Figure:
-    """An empty figure, size in inches, that owns its canvas; pyplot never learns of it."""
+    """An empty figure, size in inches, with its own canvas, so that pyplot does not keep it."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -66,7 +66,7 @@ def colours(count: int) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """A name from the user's data, kept from being read as mathematics or hidden from a legend."""
+    """A name from the user's data that matplotlib will neither typeset nor hide in a legend."""
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

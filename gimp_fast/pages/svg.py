@@ -10,10 +10,10 @@ from gimp_fast.pages import style
 
 
 def inline_svg(svg: str, name: str, alt: str) -> Markup:
-    """An SVG file's root element, fit to stand beside others in a page and to take its colours."""
+    """An SVG file's root element, made unique in its page and drawn in the page's colours."""
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.S)
-    # Ids must be unique in the page; matplotlib's repeat in every figure.
+    # Ids must be unique in the page; matplotlib uses the same ones in every figure.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in (
         (style.INK, "ink"),
@@ -26,5 +26,5 @@ def inline_svg(svg: str, name: str, alt: str) -> Markup:
     opening = re.sub(r' (width|height|version)="[^"]*"', "", opening)
     points = float(re.search(r'viewBox="0 0 ([\d.]+)', opening)[1])
     label = Markup.escape(alt)
-    size = f"max-width: {1.8 * points:.0f}px"  # text no larger than the page's own
+    size = f"max-width: {1.8 * points:.0f}px"  # so that text is no larger than the page's
     return Markup(f'{opening} role="img" aria-label="{label}" style="{size}">{body}')

@@ -1,4 +1,4 @@
-"""From a run folder to figures and one self-contained page. Reads files only; knows no model."""
+"""A run folder as figures and one self-contained page. Reads only files and knows no model."""
 
 from gimp_fast.report.html import write_report
 

@@ -19,7 +19,7 @@ def calibration_panel(run: Run) -> Panel:
     name, title = "calibration", "Calibration"
     test = run.predictions.of("test")
     if not len(test):
-        return Panel(name, title, "Left out: predictions.csv holds no test case.")
+        return Panel(name, title, "Left out: predictions.csv has no test case.")
     confidence = test.probabilities.max(1)
     bins = reliability(confidence, test.hits)
     caption = (

@@ -1,4 +1,4 @@
-"""The drawings: arrays in, a matplotlib figure out. panels.py decides what is drawn and when."""
+"""Draws the figures: arrays in, a matplotlib figure out. panels.py decides what is drawn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def curve(
     Args:
         epochs, values: split name ("train", "val") -> equally long sequences.
         label: y axis label.
-        best_epoch: where to mark the epoch whose weights were kept.
+        best_epoch: the epoch whose weights were kept, to be marked.
         is_share: the metric cannot exceed 1.
     """
     figure = style.new_figure(width=4.0, height=2.8)
@@ -55,7 +55,7 @@ def curve(
     axes.set_xlabel("Epoch")
     axes.set_ylabel(label)
     every = [epoch for sequence in epochs.values() for epoch in sequence]
-    margin = max(0.5, 0.02 * (max(every) - min(every)))  # one epoch still gets an axis of epochs
+    margin = max(0.5, 0.02 * (max(every) - min(every)))  # a single epoch gets an axis too
     axes.set_xlim(min(every) - margin, max(every) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
@@ -63,7 +63,7 @@ def curve(
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Counts (true × predicted) with the share of each true class; shading follows the share.
+    """Confusion matrix: counts, and their share of the true class, which also sets the shade.
 
     Args:
         counts: (K, K) int, rows true, columns predicted.
@@ -141,7 +141,7 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], colours: Mapping[st
 def scatter(
     points: np.ndarray, labels: np.ndarray, splits: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """Patients in the plane, colour by class and marker by split.
+    """Patients in a plane: colour by class, marker by split.
 
     Args:
         points: (n, 2) float.

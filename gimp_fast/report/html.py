@@ -32,7 +32,7 @@ MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only
 
 @dataclass(frozen=True)
 class Figure:
-    """A panel as the page shows it; without ``svg`` the caption tells why there is none."""
+    """A panel as the page shows it; without ``svg``, the caption says why there is none."""
 
     title: str
     caption: str
@@ -44,15 +44,14 @@ def write_report(run_dir: Path | str) -> Path:
     """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html`` into a finished run's folder.
 
     Args:
-        run_dir: a run folder; config.yaml, environment.json, metrics.jsonl, metrics.json,
-            predictions.csv and embeddings.npz are read from it, and, where it has heatmaps,
-            heatmaps/heatmaps.json and the first pictures that it names.
+        run_dir: a run folder. All its records are read, and, if it has heatmaps, their summary and
+            the first pictures in it.
 
     Returns:
         Path of ``report.html``.
 
     Raises:
-        GimpError: one of these files is missing or damaged; the message names it.
+        GimpError: a record is missing or damaged; the message names the file.
     """
     run = open_run(run_dir).read_all()
     folder = run.path / layout.FIGURES
@@ -100,7 +99,7 @@ def write_report(run_dir: Path | str) -> Path:
 def _written(panel: Panel, folder: Path) -> Figure:
     stem = folder / panel.name
     if panel.figure is None:
-        # A figure of an earlier report of this run would contradict the sentence in its place.
+        # A figure of an earlier report would contradict the caption that replaces it.
         for suffix in (".png", ".svg"):
             stem.with_suffix(suffix).unlink(missing_ok=True)
         return Figure(panel.title, panel.caption, None)
@@ -131,7 +130,7 @@ def _metric_rows(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _about(run: Run) -> list[tuple[str, str]]:
-    """What was trained on what, and how, as titles and texts."""
+    """Titles and texts about the model, its training and its patients."""
     metrics, config = run.metrics, run.config
     counts = ", ".join(f"{count} {part}" for part, count in metrics.cohort.n.items())
     stages = "; ".join(

@@ -1,4 +1,4 @@
-"""Decides which figures a run can show, words their captions, and says why one is left out."""
+"""Decides which figures a run can have, and words their captions or why one is left out."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def curve_panels(run: Run) -> dict[str, list[Panel]]:
-    """Stage title -> its curves; other methods than GiMP need not have all of its stages."""
+    """Stage title -> its curves; methods other than GiMP may lack stages."""
     sections = {}
     for stage, (title, quantities) in STAGES.items():
         epochs = run.epochs.get(stage)
         if not epochs and run.metrics.method != "gimp":
             continue
         if not epochs:
-            reason = "This run has no such stage: metrics.jsonl holds none of its epochs."
+            reason = "This run has no such stage: metrics.jsonl has none of its epochs."
             sections[title] = [Panel(stage, "Left out", reason)]
             continue
         best = run.metrics.best_epoch if stage == "finetune" else None
@@ -71,7 +71,7 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
         if all(panel is None for panel in drawn):
             drawn = [_curve(stage, title, "loss", epochs, best)]
         sections[title] = [panel for panel in drawn if panel] or [
-            Panel(stage, "Left out", "metrics.jsonl holds no finite value of its quantities.")
+            Panel(stage, "Left out", "metrics.jsonl has no finite value of its quantities.")
         ]
     return sections
 
@@ -107,7 +107,7 @@ def confusion_panel(run: Run) -> Panel:
     name, title = "confusion", "Confusion matrix"
     test, classes = run.predictions.of("test"), run.metrics.cohort.classes
     if not len(test):
-        return Panel(name, title, "Left out: predictions.csv holds no test case.")
+        return Panel(name, title, "Left out: predictions.csv has no test case.")
     counts = confusion_matrix(test.label, test.predicted, labels=range(len(classes)))
     right, total = int(np.trace(counts)), int(counts.sum())
     largest = counts.sum(axis=1).max()
@@ -117,13 +117,13 @@ def confusion_panel(run: Run) -> Panel:
     )
     caption = (
         f"Patients, and their share of the row. {right} of {total} are right; always answering "
-        f"the largest class would get {largest} right."
+        f"with the largest class would get {largest} right."
     )
     return Panel(name, title, caption, alt, figures.confusion(counts, classes))
 
 
 def roc_panel(run: Run) -> Panel:
-    """Binary: the second class is the positive one. More classes: each against the rest."""
+    """The ROC curve of the second of two classes, or of each of several against the rest."""
     name, title = "roc", "ROC"
     test, classes = run.predictions.of("test"), run.metrics.cohort.classes
     present = len(np.unique(test.label))
@@ -165,7 +165,7 @@ def _binary_legend(run: Run, area: float) -> str:
 
 
 def tsne_panels(run: Run) -> list[Panel]:
-    """What the model classifies, CLS_pat in GiMP, after each stage that stored it."""
+    """t-SNE of what the model classifies (CLS_pat in GiMP) after each stage that stored it."""
     titles = {"pretrain": "After pre-training", "finetune": "After fine-tuning"}
     if run.metrics.method != "gimp" and "pretrain" not in run.embeddings.stages:
         del titles["pretrain"]
@@ -181,7 +181,7 @@ def _tsne(run: Run, stage: str, title: str) -> Panel:
     if n < MIN_PATIENTS_FOR_TSNE:
         return Panel(
             name, title, f"Left out: t-SNE of {n} patients shows nothing; "
-            f"it needs {MIN_PATIENTS_FOR_TSNE} or more.",
+            f"it needs at least {MIN_PATIENTS_FOR_TSNE}.",
         )  # fmt: skip
     if not np.isfinite(vectors).all():
         return Panel(name, title, "Left out: some embeddings are not finite.")
@@ -191,13 +191,13 @@ def _tsne(run: Run, stage: str, title: str) -> Panel:
     points = TSNE(
         perplexity=perplexity, init="pca", learning_rate="auto", random_state=TSNE_SEED
     ).fit_transform(vectors)
-    # Patients without one of the cohort's labels keep their own colour, after the classes.
+    # Labels that are no class of the cohort have colours of their own, after the classes.
     known = run.metrics.cohort.classes
     classes = [*known, *sorted(set(embeddings.label) - set(known))]
     drawing = figures.scatter(points, embeddings.label, embeddings.split, classes)
     caption = (
-        f"{n} patients, perplexity {perplexity:.3g}, seed {TSNE_SEED}. Only neighbourhoods mean "
-        "something: distances between groups and their sizes do not."
+        f"{n} patients, perplexity {perplexity:.3g}, seed {TSNE_SEED}. Only neighbourhoods carry "
+        "meaning: distances between groups, and their sizes, do not."
     )
     alt = f"t-SNE of patients {title.lower()}: {n} patients, coloured by {len(classes)} classes"
     return Panel(name, title, caption, alt, drawing)

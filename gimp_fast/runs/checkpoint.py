@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file holds tensors and, as JSON in its header, everything else."""
+"""Checkpoints: a safetensors file of tensors, with everything else as JSON in its header."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from gimp_fast.runs.layout import CHECKSUM_KEY, STATE_KEY, recent_file
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write tensors and JSON-able state; a reader sees the old file or the new one, whole."""
+    """Write tensors and JSON-able state; a reader sees either the old file or the new one."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     text = json.dumps(state)
     metadata = {STATE_KEY: text, CHECKSUM_KEY: _checksum(tensors, text)}
     with atomic_file(path) as partial:
         try:
             save_file(tensors, partial, metadata)
-        except SafetensorError as error:  # what it raises on a full disk
+        except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
-        partial.chmod(0o644)  # it makes its files private
+        partial.chmod(0o644)  # safetensors makes files private
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a file that :func:`save_checkpoint` wrote.
 
     Raises:
-        GimpError: the file is not there, damaged, or another kind of safetensors file.
+        GimpError: the file is missing, damaged, or another kind of safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -59,18 +59,18 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> str:
 
 
 def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Give a model the weights of a checkpoint; returns the checkpoint's state."""
+    """The state of a checkpoint, after loading its weights into a model."""
     tensors, state = load_checkpoint(path)
     model.load_state_dict(under_prefix("model", tensors))
     return state
 
 
 class RecentCheckpoints:
-    """The last few states of a run: ``last``, and before it ``last-1``, ``last-2`` …
+    """The last few training states of a run: ``last``, then the older ``last-1``, ``last-2`` …
 
     Args:
-        folder: where they are.
-        keep: how many.
+        folder: of the files.
+        keep: how many to keep.
     """
 
     def __init__(self, folder: Path, keep: int):
@@ -78,17 +78,17 @@ class RecentCheckpoints:
         self._files = [recent_file(folder, age) for age in range(keep)]
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write the newest; ``last`` is there at every moment, the old one or the new."""
+        """Write the newest state; ``last`` exists at every moment, either the old or the new."""
         for newer, older in zip(self._files[-2::-1], self._files[:0:-1], strict=True):
             if newer.exists():
                 link_over(newer, older)
         save_checkpoint(self._files[0], tensors, state)
 
     def load(self, log: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest that is whole, saying which are not; None if there is none yet.
+        """The newest undamaged state, after logging damaged ones; None if there is none yet.
 
         Raises:
-            GimpError: there are some, and all are damaged.
+            GimpError: all states are damaged.
         """
         errors = []
         for file in filter(Path.exists, self._files):
@@ -98,10 +98,10 @@ class RecentCheckpoints:
                 errors.append(str(error))
                 continue
             for error in errors:
-                log(f"warning: {error}; going on from {file.name} instead")
+                log(f"warning: {error}; continuing from {file.name} instead")
             return found
         if errors:
-            raise GimpError(f"no checkpoint to go on from: {'; '.join(errors)}")
+            raise GimpError(f"no checkpoint to continue from: {'; '.join(errors)}")
         return None
 
 
@@ -115,7 +115,7 @@ def under_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict]]:
-    """Optimiser state as named tensors (``"<parameter>.<name>"``), and its JSON-able groups."""
+    """Optimiser state as named tensors (``"<parameter>.<name>"``) and JSON-able groups."""
     packed = optimizer.state_dict()
     tensors = {
         f"{index}.{name}": torch.as_tensor(value)
@@ -128,7 +128,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 def unpack_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict]
 ) -> None:
-    """Restore what :func:`pack_optimizer` packed."""
+    """Load what :func:`pack_optimizer` returned into an optimiser."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)

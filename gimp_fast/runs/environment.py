@@ -1,15 +1,14 @@
-"""What a run was made with: versions, hardware and the revision of the sources."""
+"""The environment of a run: versions, hardware and the revision of the sources."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from gimp_fast import __version__
 
@@ -17,7 +16,7 @@ _RECORDED_PACKAGES = ("torch", "triton", "numpy", "h5py", "scikit-learn", "safet
 
 
 def git_revision() -> str | None:
-    """Revision of the sources this package runs from, where it runs from a checkout of them."""
+    """Git revision of the sources, if the package runs from a checkout; else None."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
@@ -33,20 +32,27 @@ def git_revision() -> str | None:
     return done.stdout.strip()
 
 
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Package -> installed version; None if it is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware of this process."""
-    versions = {}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
+    import torch
+
     return {
         "gimp_fast": __version__,
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": versions(_RECORDED_PACKAGES),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -1,4 +1,4 @@
-"""What a trained run leaves: metrics, predictions and representations of the chosen model."""
+"""The results of a trained run: metrics, predictions and representations of the chosen model."""
 
 from __future__ import annotations
 

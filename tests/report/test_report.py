@@ -140,7 +140,7 @@ def test_few_patients_have_no_tsne_and_no_test_figures(make_run):
     page = _page(run)
     assert not {"tsne_pretrain", "tsne_finetune", "confusion", "roc", "calibration"} & _drawn(run)
     assert "t-SNE of 8 patients shows nothing" in page.text
-    assert "predictions.csv holds no test case" in page.text
+    assert "predictions.csv has no test case" in page.text
 
 
 def test_test_set_of_one_class_has_no_roc_and_removes_the_old_one(make_run):

@@ -81,9 +81,9 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path):
     assert recent.load(said.append)[1] == {"number": 1}
     assert len(said) == 1
     assert "last.safetensors: not a readable checkpoint" in said[0]
-    assert "going on from last-1.safetensors" in said[0]
+    assert "continuing from last-1.safetensors" in said[0]
     (tmp_path / "last-1.safetensors").write_bytes(b"")
-    with pytest.raises(GimpError, match="no checkpoint to go on from"):
+    with pytest.raises(GimpError, match="no checkpoint to continue from"):
         recent.load(said.append)
 
 
@@ -113,7 +113,7 @@ def test_a_run_goes_on_from_the_state_before_a_damaged_one(cohort_folder, tmp_pa
     damaged.write_bytes(damaged.read_bytes()[:-100])
     said.clear()
     train(config, cohort_folder, runs[1], resume=True, log=said.append)
-    assert any("going on from last-1.safetensors" in text for text in said)
+    assert any("continuing from last-1.safetensors" in text for text in said)
     assert any("resuming after finetune epoch 2" in text for text in said)
     a, b = (load_checkpoint(run / "checkpoints" / "last.safetensors") for run in runs)
     assert all(torch.equal(a[0][k], b[0][k]) for k in a[0])
