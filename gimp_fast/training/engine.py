@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.data.names import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.files.parallel import available_cores
 from gimp_fast.models import build
@@ -93,10 +94,10 @@ def _train(
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", ranks.local)
         torch.cuda.set_device(device)
-    split_name, split = _split(cohort, config)
+    split_name = cohort.only_split(config.split)
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
-    context, provenance = _prepare(config, cohort, split_name, split, device, ranks)
+    context, provenance = _prepare(config, cohort, split_name, device, ranks)
     # Only now: a run that cannot start must not claim the folder.
     ranks.sum([0.0])  # wait until all ranks have checked it
     if ranks.writes:
@@ -114,40 +115,27 @@ def _silent(text: str) -> None:
     """Log of the ranks that do not write."""
 
 
-def _split(cohort: Cohort, config: TrainConfig) -> tuple[str, dict[str, list[str]]]:
-    name = config.split
-    if name is None:
-        if not cohort.split_names:
-            raise GimpError(f"{cohort.path}: has no split; it was prepared for prediction")
-        if len(cohort.split_names) != 1:
-            raise GimpError(
-                f"{cohort.path}: has {len(cohort.split_names)} splits; "
-                f"choose one with --split: {', '.join(cohort.split_names)}"
-            )
-        name = cohort.split_names[0]
-    split = cohort.split(name)
-    for part in ("train", "val", "test"):
-        if not split.get(part):
-            raise GimpError(f"{cohort.path}: split '{name}' has no patients in '{part}'")
-    return name, split
-
-
 def _prepare(
     config: TrainConfig,
     cohort: Cohort,
     split_name: str,
-    split: dict[str, list[str]],
     device: torch.device,
     ranks: Ranks,
 ) -> tuple[StageContext, dict[str, Any]]:
     """The context of the stages, and the facts that every checkpoint stores."""
-    scaler = None
+    split, scaler = cohort.split(split_name), None
+    for part in PARTS:
+        if not split[part]:
+            raise GimpError(f"{cohort.path}: split '{split_name}' has no patients in '{part}'")
     if config.modalities != "slide":
         scaler = _fit_scaler(config, cohort, split_name, split["train"])
     # With reading processes, each would keep its own copy.
     cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
     reader = PatientReader(cohort, config.modalities, scaler, cache_gb)
-    split = {part: [c for c in cases if reader.usable(c)] for part, cases in split.items()}
+    split = {
+        part: [case for case in cases if cohort.usable(case, config.modalities)]
+        for part, cases in split.items()
+    }
     if not all(split.values()):
         raise GimpError(
             f"{cohort.path}: split '{split_name}' has patients with the modality "

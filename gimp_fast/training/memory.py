@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,16 +153,8 @@ class MemoryPredictor:
 
     def largest_batch(self, budget_bytes: int, length: int) -> int:
         """Largest batch of patients with ``length`` patches each that fits; 0 if none does."""
-        fits, too_large = 0, LARGEST_BATCH
-        if self(too_large, length).total <= budget_bytes:
-            return too_large
-        while too_large - fits > 1:
-            middle = (fits + too_large) // 2
-            if self(middle, length).total <= budget_bytes:
-                fits = middle
-            else:
-                too_large = middle
-        return fits
+        sizes = range(1, LARGEST_BATCH + 1)
+        return bisect_right(sizes, budget_bytes, key=lambda size: self(size, length).total)
 
 
 def parse_size(text: str) -> int:

@@ -130,12 +130,6 @@ class PatientReader:
         """Without the cache: reading processes keep nothing."""
         return vars(self) | {"_cache": None}
 
-    def usable(self, case_id: str) -> bool:
-        """True if the patient has at least one modality of the run."""
-        return (self.uses_slides and self.cohort.has_slides(case_id)) or (
-            self.uses_genes and self.cohort.has_expression(case_id)
-        )
-
     def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Contiguous rows of the patient's bag, (rows, C), in the dtype of the store or float32."""
         if self._cache is None:

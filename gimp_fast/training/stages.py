@@ -170,7 +170,7 @@ class FinetuneStage(Stage):
     leaves_unused = True
 
     def can_use(self, case_id: str) -> bool:
-        return self.context.reader.usable(case_id)
+        return self.context.reader.cohort.usable(case_id, self.context.config.modalities)
 
     def trained_modules(self) -> Iterator[nn.Module]:
         return self.context.model.finetuned_modules(self.settings.freeze_genes)
