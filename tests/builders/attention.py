@@ -10,6 +10,9 @@ from torch import Tensor
 
 from gimp_fast.reference.nystrom_attention import landmarks_reference, pinv_reference
 
+# Scores with their softmax, W = A₃V, Y = ZW, A₁Y: each rounds what the next one reads.
+STAGES = 4
+
 
 def shape_ids(shapes: Sequence[tuple[int, int, int, int, int]]) -> list[str]:
     return [f"B{b}-H{h}-N{n}-D{d}-M{m}" for b, h, n, d, m in shapes]
