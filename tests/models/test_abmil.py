@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.models import CHANNELS
+from builders.packed import packed_bags
+from builders.peers import one_logit_of
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
 peers = pytest.importorskip("torchmil.models")
 
-CHANNELS, LENGTHS = 12, (1, 7, 30)
-
-
-def bags(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    patches = torch.randn(sum(LENGTHS), CHANNELS, generator=generator, dtype=torch.float64)
-    return patches, torch.tensor([0, *LENGTHS]).cumsum(0)
+LENGTHS = (1, 7, 30)
 
 
 def abmil_and_peer(gated):
@@ -30,16 +27,18 @@ def abmil_and_peer(gated):
     peer.pool.fc2.weight = scores.score.weight  # it has no bias, which the softmax cancels
     if gated:
         peer.pool.fc_gated.module.load_state_dict(scores.gate.state_dict())
-    peer.classifier.module.weight.data = ours.head.weight[1:] - ours.head.weight[:1]
-    peer.classifier.module.bias.data = ours.head.bias[1:] - ours.head.bias[:1]
+    one_logit_of(ours.head, peer.classifier.module)
     return ours, peer.eval()
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 def test_logits_and_attention_equal_torchmils(gated):
     ours, peer = abmil_and_peer(gated)
-    patches, bounds = bags()
-    logits, attention = ours(patches, bounds), ours.attention(PatientInputs.of(patches, bounds))
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
+    logits, attention = (
+        ours(patches, cu_seqlens),
+        ours.attention(PatientInputs.of(patches, cu_seqlens)),
+    )
     for i, bag in enumerate(patches.split(LENGTHS)):
         logit, scores = peer(ours.embed(bag)[None], return_att=True)
         torch.testing.assert_close(logits[i : i + 1, 1] - logits[i : i + 1, 0], logit)
@@ -49,11 +48,11 @@ def test_logits_and_attention_equal_torchmils(gated):
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 def test_gradients_of_the_patches_equal_torchmils(gated):
     ours, peer = abmil_and_peer(gated)
-    patches, bounds = bags()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     patches.requires_grad_()
     labels = torch.tensor([0, 1, 1])
     (found,) = torch.autograd.grad(
-        ours.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds)).loss.sum(), patches
+        ours.loss(labels, PatientInputs.of(patches, cu_seqlens)).loss.sum(), patches
     )
     losses = [
         peer.compute_loss(label[None].double(), ours.embed(bag)[None])[1]["BCEWithLogitsLoss"]
@@ -66,6 +65,6 @@ def test_gradients_of_the_patches_equal_torchmils(gated):
 def test_mean_pooling_is_a_linear_classifier_of_the_mean():
     torch.manual_seed(0)
     model = models.build("mean_pool", {"num_classes": 3, "feature_dim": CHANNELS}).double()
-    patches, bounds = bags()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     expected = [model.head.weight @ bag.mean(0) + model.head.bias for bag in patches.split(LENGTHS)]
-    torch.testing.assert_close(model(patches, bounds), torch.stack(expected))
+    torch.testing.assert_close(model(patches, cu_seqlens), torch.stack(expected))

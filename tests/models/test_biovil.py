@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from builders.alignment import (
+    GENE_SETS,
+    aligned_model,
+    losses_of_aligning,
+    one_process,
+    windows_and_genes,
+)
 
-from gimp_fast import models
 from gimp_fast.losses import info_nce_loss
 
-SIZES = {"num_classes": 2, "feature_dim": 12, "num_genes": 23}
-SMALL = SIZES | {"dim": 16, "heads": 4, "num_landmarks": 8, "head_hidden": 8, "projection_dim": 6,
-                 "gene_fragments": 5, "gene_groups": 2, "dropout": 0.0,
-                 "gene_dropout": 0.0}  # fmt: skip
-SETS = ((0, 3, 4, 7, 9), (3, 1), (8,))
-sets_or_not = pytest.mark.parametrize("gene_sets", [None, SETS], ids=["cut", "sets"])
-
-
-def make(**changes):
-    torch.manual_seed(0)
-    return models.build("biovil", SMALL | changes).eval().double()
-
-
-def alone(rows):
-    return rows
+make = partial(aligned_model, "biovil")
+sets_or_not = pytest.mark.parametrize("gene_sets", [None, GENE_SETS], ids=["cut", "sets"])
 
 
 @sets_or_not
-def test_terms_equal_the_formulas(aligned_batch, gene_sets):
+def test_terms_equal_the_formulas(gene_sets):
     model = make(gene_sets=gene_sets, mask_ratio=0.4, reconstruction_weight=2.0)
-    windows, genes = aligned_batch()
+    windows, genes = windows_and_genes()
     torch.manual_seed(5)
-    terms = model.alignment_terms(windows, genes, alone)
+    terms = model.alignment_terms(windows, genes, one_process)
     assert list(terms) == ["contrast", "reconstruction"]
     cls_img, cls_ge = model.aggregator(windows[:, 0])[0], model.gene_encoder(genes)
     contrast = info_nce_loss(model.project_slide(cls_img), model.project_genes(cls_ge), 0.07)
@@ -47,9 +42,9 @@ def test_terms_equal_the_formulas(aligned_batch, gene_sets):
         errors = []
         for slot in slots:
             values = encoder.cut(genes[i][None])[0, slot]
-            told = part.decoder(fragments[0, slot])
+            predicted = part.decoder(fragments[0, slot])
             counted = encoder.gene_mask[slot].tolist()
-            errors += [abs(t - v) for t, v, c in zip(told, values, counted, strict=True) if c]
+            errors += [abs(t - v) for t, v, c in zip(predicted, values, counted, strict=True) if c]
         torch.testing.assert_close(terms["reconstruction"][i], 2 * sum(errors) / len(errors))
 
 
@@ -71,10 +66,10 @@ def test_padded_slots_are_never_masked(gene_sets):
     assert model.gene_encoder.gene_mask.any(1)[slots].all()
 
 
-def test_the_reconstruction_does_not_see_what_it_is_asked_for(aligned_batch, monkeypatch):
+def test_the_reconstruction_does_not_see_what_it_is_asked_for():
     """Other values of the masked fragment: the prediction stays, and the error moves with them."""
     model = make(gene_fragments=23, gene_groups=1)  # a gene a fragment
-    _, genes = aligned_batch(1)
+    _, genes = windows_and_genes(1)
     chosen = torch.tensor([[3]])
     moved = genes.clone()
     moved[0, 3] += 100.0
@@ -85,51 +80,20 @@ def test_the_reconstruction_does_not_see_what_it_is_asked_for(aligned_batch, mon
     assert not torch.allclose(model._fill_in(moved, chosen), before)
 
 
-@pytest.mark.parametrize("length", [1, 9])
-@pytest.mark.parametrize("num_genes", [1, 7])
-def test_one_patient_alone(aligned_batch, length, num_genes):
-    model = make(num_genes=num_genes, gene_fragments="auto", gene_groups="auto")
-    terms = model.alignment_terms(*aligned_batch(1, 1, length, num_genes), alone)
-    assert terms["contrast"] == 0
-    assert terms["reconstruction"].shape == (1,)
-    sum(term.mean() for term in terms.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_processes_add_up(aligned_batch, ranks_add_up, monkeypatch):
-    model = make()
-    monkeypatch.setattr(model, "_choose", lambda patients: torch.ones(patients, 1).long())
-    ranks_add_up(model, *aligned_batch(5))
-
-
-def test_everything_that_is_aligned_gets_a_gradient(aligned_batch, untrained_by_alignment):
-    assert untrained_by_alignment(make(), *aligned_batch(6)) == {"aggregator.mask_token"}
-
-
-def test_each_objective_is_learned(aligned_batch, aligning_losses):
+def test_each_objective_is_learned():
     torch.manual_seed(0)
-    windows, genes = aligned_batch(8)
-    history = aligning_losses(make().float(), windows.float(), genes.float(), 250)
+    history = losses_of_aligning(make(), *windows_and_genes(8), 250)
     assert history[-1]["contrast"] < 0.1 * history[0]["contrast"]
     late = sum(step["reconstruction"] for step in history[-20:]) / 20
     early = sum(step["reconstruction"] for step in history[:10]) / 10
     assert late < 0.6 * early
 
 
-def test_the_mask_draws_from_the_one_seed(aligned_batch):
-    model, batch = make(), aligned_batch()
-    found = []
+def test_the_mask_draws_from_the_one_seed():
+    model, batch = make(), windows_and_genes()
+    errors = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(model.alignment_terms(*batch, alone)["reconstruction"])
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
-
-
-def test_bf16_steps_are_finite(aligned_batch):
-    model = make().float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = model.alignment_terms(*(x.float() for x in aligned_batch()), alone)
-    assert all(term.dtype == torch.float32 for term in terms.values())
-    sum(term.mean() for term in terms.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        errors.append(model.alignment_terms(*batch, one_process)["reconstruction"])
+    assert torch.equal(errors[0], errors[1])
+    assert not torch.equal(errors[0], errors[2])

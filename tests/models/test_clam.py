@@ -5,25 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.models import CHANNELS, seeded_model
+from builders.packed import packed_bags
+from builders.peers import one_logit_of
 from torch import nn
 
-from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
-CHANNELS, LENGTHS = 12, (1, 7, 30)
+LENGTHS = (1, 7, 30)
+SETTINGS = {"num_classes": 3, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
 both = pytest.mark.parametrize("name", ["clam_sb", "clam_mb"])
 
 
 def make(name, **changes):
-    torch.manual_seed(0)
-    sizes = {"num_classes": 3, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
-    return models.build(name, sizes | {"instances": 3} | changes).double().eval()
-
-
-def bags(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    patches = torch.randn(sum(LENGTHS), CHANNELS, generator=generator, dtype=torch.float64)
-    return patches, torch.tensor([0, *LENGTHS]).cumsum(0)
+    return seeded_model(name, SETTINGS | {"instances": 3} | changes)
 
 
 class InstanceCrossEntropy(nn.Module):
@@ -42,8 +37,7 @@ def peer_of(model):
     peer.pool.fc1.module.load_state_dict(scores.value.state_dict())
     peer.pool.fc_gated.module.load_state_dict(scores.gate.state_dict())
     peer.pool.fc2.weight = scores.score.weight  # it has no bias, which the softmax cancels
-    peer.classifier.module.weight.data = model.head.weight[1:] - model.head.weight[:1]
-    peer.classifier.module.bias.data = model.head.bias[1:] - model.head.bias[:1]
+    one_logit_of(model.head, peer.classifier.module)
     for label, classifier in enumerate(peer.inst_classifiers):
         classifier.module.weight.data = model.instances.weight[2 * label : 2 * label + 2]
         classifier.module.bias.data = model.instances.bias[2 * label : 2 * label + 2]
@@ -52,10 +46,10 @@ def peer_of(model):
 
 def test_logits_attention_and_both_losses_equal_torchmils():
     model = make("clam_sb", num_classes=2, bag_weight=0.7)
-    peer, (patches, bounds) = peer_of(model), bags()
+    peer, (patches, cu_seqlens) = peer_of(model), packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([0, 1, 0])
-    outcome = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
-    attention = model.attention(PatientInputs.of(patches, bounds))
+    outcome = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
+    attention = model.attention(PatientInputs.of(patches, cu_seqlens))
     for i, bag in enumerate(model.embed(patches).split(LENGTHS)):
         logit, losses = peer.compute_loss(labels[i : i + 1].double(), bag[None])
         _, scores = peer(bag[None], return_att=True)
@@ -69,8 +63,8 @@ def test_logits_attention_and_both_losses_equal_torchmils():
 
 def test_every_class_pools_with_a_branch_of_its_own():
     model = make("clam_mb")
-    patches, bounds = bags()
-    logits, scores = model(patches, bounds), model.pool.scores
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
+    logits, scores = model(patches, cu_seqlens), model.pool.scores
     for i, bag in enumerate(patches.split(LENGTHS)):
         rows = torch.relu(model.embed[0](bag))
         gated = torch.tanh(scores.value(rows)) * torch.sigmoid(scores.gate(rows))
@@ -82,13 +76,10 @@ def test_every_class_pools_with_a_branch_of_its_own():
 
 def by_hand(model, bag, label, *, branches, subtyping):
     """Instance loss of one bag, a patch at a time."""
-    rows, attention = (
-        torch.relu(model.embed[0](bag)),
-        model.attention(PatientInputs.of(bag, torch.tensor([0, len(bag)]))),
-    )
+    rows, attention = torch.relu(model.embed[0](bag)), model.attention(PatientInputs.of(bag))
     k = min(3, len(bag))
 
-    def says(row, of_class, target):
+    def instance_loss(row, of_class, target):
         """−log probability that the classifier of a class gives to out (0) or in (1)."""
         out_in = model.instances.weight[2 * of_class : 2 * of_class + 2] @ row
         out_in = out_in + model.instances.bias[2 * of_class : 2 * of_class + 2]
@@ -99,12 +90,12 @@ def by_hand(model, bag, label, *, branches, subtyping):
         return sorted(range(len(bag)), key=lambda i: column[i])
 
     most, least = ranked(label)[-k:], ranked(label)[:k]
-    total = sum(says(rows[i], label, 1) for i in most) + sum(says(rows[i], label, 0) for i in least)
-    total = total / (2 * k)
+    total = sum(instance_loss(rows[i], label, 1) for i in most)
+    total = (total + sum(instance_loss(rows[i], label, 0) for i in least)) / (2 * k)
     if not subtyping:
         return total
     for other in {0, 1, 2} - {label}:
-        total = total + sum(says(rows[i], other, 0) for i in ranked(other)[-k:]) / k
+        total = total + sum(instance_loss(rows[i], other, 0) for i in ranked(other)[-k:]) / k
     return total / 3
 
 
@@ -112,34 +103,33 @@ def by_hand(model, bag, label, *, branches, subtyping):
 @pytest.mark.parametrize("subtyping", [True, False], ids=["subtyping", "one-class"])
 def test_instance_loss_by_hand(name, subtyping):
     model = make(name, subtyping=subtyping, bag_weight=0.25)
-    patches, bounds = bags()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
-    of_bag = F.cross_entropy(found.logits, labels, reduction="none")
+    found = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
+    bag_loss = F.cross_entropy(found.logits, labels, reduction="none")
     branches = 3 if name == "clam_mb" else 1
     of_instances = [
         by_hand(model, bag, int(label), branches=branches, subtyping=subtyping)
         for bag, label in zip(patches.split(LENGTHS), labels, strict=True)
     ]
-    expected = 0.25 * of_bag + 0.75 * torch.stack(of_instances).float()
+    expected = 0.25 * bag_loss + 0.75 * torch.stack(of_instances).float()
     torch.testing.assert_close(found.loss, expected)
 
 
 @both
 def test_without_weight_of_the_instances_the_loss_is_cross_entropy(name):
     model = make(name, bag_weight=1.0)
-    patches, bounds = bags()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds))
+    found = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
     torch.testing.assert_close(found.loss, F.cross_entropy(found.logits, labels, reduction="none"))
 
 
 @both
 def test_instances_are_chosen_by_attention_and_do_not_train_it(name):
     model = make(name, bag_weight=0.0)
-    patches, bounds = bags()
-    model.loss(
-        torch.tensor([1, 2, 0]), PatientInputs.of(patches=patches, cu_seqlens=bounds)
-    ).loss.sum().backward()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
+    inputs = PatientInputs.of(patches, cu_seqlens)
+    model.loss(torch.tensor([1, 2, 0]), inputs).loss.sum().backward()
     assert model.embed[0].weight.grad.abs().sum() > 0
     assert all(not p.grad.any() for p in model.pool.parameters() if p.grad is not None)

@@ -5,23 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.models import CHANNELS, seeded_model
+from builders.packed import packed_bags, random_rows
 
-from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
-CHANNELS, CLASSES, LENGTHS = 12, 3, (1, 7, 30)
+CLASSES, LENGTHS = 3, (1, 7, 30)
+SETTINGS = {"num_classes": CLASSES, "feature_dim": CHANNELS, "query_dim": 8}
 
 
 def make(**changes):
-    torch.manual_seed(0)
-    sizes = {"num_classes": CLASSES, "feature_dim": CHANNELS, "query_dim": 8}
-    return models.build("dsmil", sizes | changes).double().eval()
-
-
-def bags(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    patches = torch.randn(sum(LENGTHS), CHANNELS, generator=generator, dtype=torch.float64)
-    return patches, torch.tensor([0, *LENGTHS]).cumsum(0)
+    return seeded_model("dsmil", SETTINGS | changes)
 
 
 def peer_of(model, of_class, into_logit):
@@ -39,8 +33,11 @@ def peer_of(model, of_class, into_logit):
 
 def test_logits_and_attention_equal_torchmils():
     model = make()
-    patches, bounds = bags()
-    logits, attention = model(patches, bounds), model.attention(PatientInputs.of(patches, bounds))
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
+    logits, attention = (
+        model(patches, cu_seqlens),
+        model.attention(PatientInputs.of(patches, cu_seqlens)),
+    )
     for i, bag in enumerate(patches.split(LENGTHS)):
         for logit in range(CLASSES):
             found = [peer_of(model, k, logit)(bag[None], None, True, True) for k in range(CLASSES)]
@@ -52,7 +49,7 @@ def test_logits_and_attention_equal_torchmils():
 
 
 def test_formulas_of_one_bag():
-    model, bag = make(), bags()[0][:9]
+    model, bag = make(), random_rows(9, CHANNELS)
     scores = model.instances(bag)
     queries = torch.tanh(model.query[2](torch.relu(model.query[0](bag))))
     embeddings = []
@@ -64,39 +61,35 @@ def test_formulas_of_one_bag():
     kernel = model.head.weight.unflatten(1, (CLASSES, CHANNELS))
     of_bag = F.conv1d(torch.stack(embeddings)[None], kernel, model.head.bias)[0, :, 0]
     expected = (of_bag + scores.max(0).values) / 2
-    torch.testing.assert_close(model(bag, torch.tensor([0, 9]))[0], expected)
+    torch.testing.assert_close(model(bag)[0], expected)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_the_loss_weighs_the_bag_against_its_critical_instances(weight):
     model = make(bag_weight=weight)
-    patches, bounds = bags()
+    patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([2, 0, 1])
-    found = model.loss(labels, PatientInputs.of(patches=patches, cu_seqlens=bounds)).loss
+    found = model.loss(labels, PatientInputs.of(patches, cu_seqlens)).loss
     largest = torch.stack([model.instances(bag).amax(0) for bag in patches.split(LENGTHS)])
-    of_bag = 2 * model(patches, bounds) - largest
+    of_bag = 2 * model(patches, cu_seqlens) - largest
     expected = weight * F.cross_entropy(of_bag, labels, reduction="none")
     expected = expected + (1 - weight) * F.cross_entropy(largest, labels, reduction="none")
     torch.testing.assert_close(found, expected.float())
 
 
 def test_of_instances_that_tie_the_first_is_critical():
-    model, bag = make(), bags()[0][:5]
+    model, bag = make(), random_rows(5, CHANNELS)
     bag = bag[[3, 0, 1, 0, 1]]
     model.instances.weight.data.zero_()  # all instances of all classes tie
-    bounds = torch.tensor([0, 5])
     queries = model.query(bag)
     expected = (queries @ queries[0] / 8**0.5).softmax(0)
-    attention = model.attention(PatientInputs.of(bag, bounds))
+    attention = model.attention(PatientInputs.of(bag))
     torch.testing.assert_close(attention, expected[:, None].expand(-1, CLASSES))
     bag.requires_grad_()
-    model.loss(
-        torch.tensor([1]), PatientInputs.of(patches=bag, cu_seqlens=bounds)
-    ).loss.sum().backward()
+    model.loss(torch.tensor([1]), PatientInputs.of(bag)).loss.sum().backward()
     assert bag.grad.isfinite().all()
 
 
 def test_the_order_of_a_bag_does_not_matter():
-    model, bag = make(), bags()[0][:20]
-    bounds = torch.tensor([0, 20])
-    torch.testing.assert_close(model(bag.flip(0), bounds), model(bag, bounds))
+    model, bag = make(), random_rows(20, CHANNELS)
+    torch.testing.assert_close(model(bag.flip(0)), model(bag))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.models import CHANNELS, one_patient, patients
 from pydantic import ValidationError
 
 from gimp_fast import models
@@ -11,8 +12,9 @@ from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GiMP, GiMPConfig
 from gimp_fast.models.inputs import PatientInputs, Presence
 
-SIZES = {"num_classes": 3, "feature_dim": 12, "num_genes": 37}
-SMALL = SIZES | {"dim": 16, "heads": 4, "num_landmarks": 8, "head_hidden": 16}
+GENES, LENGTHS = 37, (1, 9, 30)
+SMALL = {"num_classes": 3, "feature_dim": CHANNELS, "num_genes": GENES, "dim": 16, "heads": 4,
+         "num_landmarks": 8, "head_hidden": 16}  # fmt: skip
 
 
 def make(**changes):
@@ -20,51 +22,27 @@ def make(**changes):
     return GiMP(GiMPConfig(**(SMALL | changes))).eval()
 
 
-def patients(lengths=(1, 9, 30), seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "patches": torch.randn(sum(lengths), 12, generator=generator),
-        "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).int(),
-        "genes": torch.randn(len(lengths), 37, generator=generator),
-    }
-
-
-def only(batch, i):
-    start, stop = batch["cu_seqlens"][i : i + 2].tolist()
-    return {
-        "patches": batch["patches"][start:stop],
-        "cu_seqlens": torch.tensor([0, stop - start], dtype=torch.int32),
-        "genes": batch["genes"][i : i + 1],
-    }
-
-
 def test_a_patient_is_the_same_alone_and_among_others():
-    model, batch = make().double(), patients()
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    model, batch = make().double(), patients(LENGTHS, GENES, torch.float64)
     together = model.predict(**batch)
     assert together.shape == (3, 3)
     torch.testing.assert_close(together.sum(1), torch.ones(3))
     for i in range(3):
-        torch.testing.assert_close(model.predict(**only(batch, i)), together[i : i + 1])
+        torch.testing.assert_close(model.predict(**one_patient(batch, i)), together[i : i + 1])
 
 
 @pytest.mark.parametrize(("modalities", "width"), [("both", 32), ("slide", 16), ("rna", 16)])
 def test_cls_pat_concatenates_the_modalities(modalities, width):
-    model, batch = make(modalities=modalities), patients()
+    model, batch = make(modalities=modalities), patients(LENGTHS, GENES)
     cls = model.represent(PatientInputs.of(**batch)).vectors
     assert cls.shape == (3, width)
-    if_slides_change = model.represent(
-        PatientInputs.of(**(batch | {"patches": batch["patches"] + 1}))
-    ).vectors
-    if_genes_change = model.represent(
-        PatientInputs.of(**(batch | {"genes": batch["genes"] + 1}))
-    ).vectors
-    assert torch.equal(cls, if_slides_change) == (modalities == "rna")
-    assert torch.equal(cls, if_genes_change) == (modalities == "slide")
+    for name, unread in (("patches", "rna"), ("genes", "slide")):
+        changed = PatientInputs.of(**(batch | {name: batch[name] + 1}))
+        assert torch.equal(cls, model.represent(changed).vectors) == (modalities == unread)
 
 
 def test_an_absent_modality_is_a_learned_token():
-    model, batch = make(), patients(lengths=(9, 30))
+    model, batch = make(), patients((9, 30), GENES)
     genes = torch.cat([batch["genes"], torch.full((1, 37), float("nan"))])
     has_slide = torch.tensor([True, False, True])
     has_genes = torch.tensor([True, True, False])
@@ -79,9 +57,8 @@ def test_an_absent_modality_is_a_learned_token():
     assert torch.equal(cls[1, :16], model.absent_slide)
     assert torch.equal(cls[2, 16:], model.absent_genes)
     img, ge = cls[:, :16], cls[:, 16:]
-    torch.testing.assert_close(
-        img[0], model.represent(PatientInputs.of(**only(batch, 0))).vectors[0, :16]
-    )
+    single = model.represent(PatientInputs.of(**one_patient(batch, 0)))
+    torch.testing.assert_close(img[0], single.vectors[0, :16])
     torch.testing.assert_close(ge[1:2], model.gene_encoder(batch["genes"][1:2]))
 
 
@@ -160,9 +137,9 @@ def test_gradients_of_the_reconstruction_are_those_of_decoding_every_row(hidden)
 
 def test_checkpointed_layers_train_bitwise_the_same():
     gradients = []
-    for again in (False, True):
-        model, (x, masked) = make(checkpoint_layers=again, dropout=0.3).train(), windows()
-        assert model.aggregator.checkpoint_layers == again
+    for recompute in (False, True):
+        model, (x, masked) = make(checkpoint_layers=recompute, dropout=0.3).train(), windows()
+        assert model.aggregator.checkpoint_layers == recompute
         torch.manual_seed(1)
         pretraining_loss(model, x, masked, torch.randn(4, 37)).backward()
         gradients.append([p.grad for p in model.aggregator.parameters()])
@@ -183,7 +160,8 @@ def test_a_compiled_pretraining_step_has_the_same_gradients():
 
 
 def test_it_can_overfit_a_handful_of_patients():
-    model, batch = make(num_classes=2, dropout=0.0, gene_dropout=0.0, head_dropout=0.0), patients()
+    model = make(num_classes=2, dropout=0.0, gene_dropout=0.0, head_dropout=0.0)
+    batch = patients(LENGTHS, GENES)
     labels = torch.tensor([0, 1, 0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
@@ -207,7 +185,7 @@ def test_gene_sets_are_the_groups():
     config = GiMPConfig(**(SMALL | {"gene_sets": sets}))
     assert config.resolved_gene_groups() == (2, 3)
     assert GiMPConfig.model_validate_json(config.model_dump_json()) == config
-    model, batch = make(gene_sets=sets), patients()
+    model, batch = make(gene_sets=sets), patients(LENGTHS, GENES)
     assert model.gene_encoder.num_groups == 3
     before = model.predict(**batch)
     batch["genes"][:, 36] += 1

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.models import (
+    CHANNELS,
+    every_pattern,
+    gated_weights_by_hand,
+    losses_of_overfitting,
+    patients_lacking,
+    seeded_model,
+    snn_by_hand,
+)
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
-
-CHANNELS = 12
 
 SMALL = {"feature_dim": CHANNELS, "dim": 10, "attention_dim": 6, "slide_dim": 5,
          "gene_widths": (4, 3), "reduced_dim": 4, "fusion_dim": 8}  # fmt: skip
 both_methods = pytest.mark.parametrize("method", ["porpoise", "pathomic_fusion"])
 
 
-def make(method, num_genes=7, num_classes=3, **changes):
-    torch.manual_seed(0)
-    sizes = {"num_classes": num_classes, "num_genes": num_genes}
-    return models.build(method, SMALL | sizes | changes).eval().double()
+def make(method, num_genes=7, num_classes=3):
+    return seeded_model(method, SMALL | {"num_classes": num_classes, "num_genes": num_genes})
 
 
 def by_hand(method, model, bag, genes):
@@ -30,15 +35,10 @@ def by_hand(method, model, bag, genes):
     slide, rna = model.absent_slide, model.absent_genes
     if bag is not None:
         rows = model.embed[0](bag).clamp(min=0)
-        s = model.pool.scores
-        scores = s.score(torch.tanh(s.value(rows)) * torch.sigmoid(s.gate(rows)))
-        weights = scores.exp() / scores.exp().sum()
+        weights = gated_weights_by_hand(model.pool.scores, rows)
         slide = model.project[0]((weights * rows).sum(0)).clamp(min=0)
     if genes is not None:
-        rna = genes
-        for linear, _, _ in model.gene_encoder.blocks:
-            rna = linear(rna)
-            rna = torch.where(rna > 0, rna, rna.exp() - 1)
+        rna = snn_by_hand(model.gene_encoder, genes)
     both = torch.cat([slide, rna])
     gates = both if method == "porpoise" else torch.outer(slide, rna).flatten()
     outs = []
@@ -53,9 +53,10 @@ def by_hand(method, model, bag, genes):
 
 
 @both_methods
+@every_pattern
 @pytest.mark.parametrize(("genes", "classes"), [(1, 2), (7, 5)], ids=["G1-2", "G7-5"])
-def test_each_patient_equals_the_formulas(method, pattern, batch_of, genes, classes):
-    model, batch = make(method, genes, classes), batch_of(*pattern, genes)
+def test_each_patient_equals_the_formulas(method, pattern, genes, classes):
+    model, batch = make(method, genes, classes), patients_lacking(*pattern, genes)
     logits = model(**batch)
     bags = iter(batch["patches"].split(batch["cu_seqlens"].diff().tolist()))
     for i, (has_slide, has_genes) in enumerate(zip(*pattern, strict=True)):
@@ -66,16 +67,16 @@ def test_each_patient_equals_the_formulas(method, pattern, batch_of, genes, clas
 
 @both_methods
 def test_gradients_of_inputs_are_those_of_finite_differences(method):
-    model, bounds = make(method), torch.tensor([0, 1, 4]).int()
+    model, cu_seqlens = make(method), torch.tensor([0, 1, 4])
     inputs = (torch.randn(4, CHANNELS).double(), torch.randn(2, 7).double())
     assert torch.autograd.gradcheck(
-        lambda patches, genes: model(patches, bounds, genes),
+        lambda patches, genes: model(patches, cu_seqlens, genes),
         tuple(x.requires_grad_() for x in inputs),
     )
 
 
-def test_attention_sums_to_one_over_each_bag(batch_of):
-    batch = batch_of([True] * 3, [True] * 3, 7)
+def test_attention_sums_to_one_over_each_bag():
+    batch = patients_lacking([True] * 3, [True] * 3, 7)
     attention = make("porpoise").attention(PatientInputs.of(**batch))
     for part in attention.split(batch["cu_seqlens"].diff().tolist()):
         torch.testing.assert_close(part.sum(0), torch.ones(1).double())
@@ -115,9 +116,9 @@ def test_nothing_at_all_is_an_error(method):
 
 
 @both_methods
-def test_it_learns_eight_patients_by_heart(method, steps_until_learned):
+def test_it_learns_eight_patients_by_heart(method):
     torch.manual_seed(0)
     model = models.build(method, SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
-    losses = steps_until_learned(model, 7, 300)
+    losses = losses_of_overfitting(model, 7, 300)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02

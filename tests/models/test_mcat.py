@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.models import (
+    CHANNELS,
+    every_pattern,
+    gated_weights_by_hand,
+    losses_of_overfitting,
+    patients_lacking,
+    seeded_model,
+    snn_by_hand,
+)
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
-CHANNELS = 12
 SMALL = {"feature_dim": CHANNELS, "dim": 8, "heads": 2, "ffn_dim": 10, "attention_dim": 6}
 SETS = ((0, 3, 4), (3, 1), (6,))
 
 
 def make(num_genes=7, num_classes=3, **changes):
-    torch.manual_seed(0)
     sizes = {"num_classes": num_classes, "num_genes": num_genes}
-    return models.build("mcat", SMALL | sizes | changes).eval().double()
+    return seeded_model("mcat", SMALL | sizes | changes)
 
 
 def attend(module, tokens):
@@ -32,21 +39,13 @@ def pool(part, tokens):
     for layer in part.transformer.layers:
         tokens = layer.norm1(tokens + attend(layer.self_attn, tokens))
         tokens = layer.norm2(tokens + layer.linear2(layer.linear1(tokens).clamp(min=0)))
-    s = part.scores
-    scores = s.score(torch.tanh(s.value(tokens)) * torch.sigmoid(s.gate(tokens)))
-    weights = scores.exp() / scores.exp().sum()
+    weights = gated_weights_by_hand(part.scores, tokens)
     return part.project[0]((weights * tokens).sum(0)).clamp(min=0)
 
 
 def groups_by_hand(model, genes, columns):
-    tokens = []
-    for encoder, own in zip(model.gene_groups.encoders, columns, strict=True):
-        hidden = genes[list(own)]
-        for linear, _, _ in encoder.blocks:
-            hidden = linear(hidden)
-            hidden = torch.where(hidden > 0, hidden, hidden.exp() - 1)
-        tokens.append(hidden)
-    return torch.stack(tokens)
+    groups = zip(model.gene_groups.encoders, columns, strict=True)
+    return torch.stack([snn_by_hand(encoder, genes[list(group)]) for encoder, group in groups])
 
 
 def by_hand(model, bag, genes, columns):
@@ -67,13 +66,14 @@ def by_hand(model, bag, genes, columns):
 COLUMNS = {1: [(0,)], 7: [(0, 1), (2,), (3,), (4,), (5,), (6,)]}
 
 
+@every_pattern
 @pytest.mark.parametrize(
     ("genes", "classes", "gene_sets"),
     [(1, 2, None), (7, 5, None), (7, 3, SETS)],
     ids=["G1-2", "G7-5", "sets-3"],
 )
-def test_each_patient_equals_the_formulas(pattern, batch_of, genes, classes, gene_sets):
-    model, batch = make(genes, classes, gene_sets=gene_sets), batch_of(*pattern, genes)
+def test_each_patient_equals_the_formulas(pattern, genes, classes, gene_sets):
+    model, batch = make(genes, classes, gene_sets=gene_sets), patients_lacking(*pattern, genes)
     logits = model(**batch)
     bags = iter(batch["patches"].split(batch["cu_seqlens"].diff().tolist()))
     for i, (has_slide, has_genes) in enumerate(zip(*pattern, strict=True)):
@@ -93,8 +93,8 @@ def test_consecutive_groups_hold_every_gene_once(genes, groups, lengths):
     assert model.gene_groups.gene_index.tolist() == list(range(genes))
 
 
-def test_gene_sets_are_the_groups_and_what_is_in_none_is_not_read(batch_of):
-    model, batch = make(gene_sets=SETS), batch_of([True] * 3, [True] * 3, 7)
+def test_gene_sets_are_the_groups_and_what_is_in_none_is_not_read():
+    model, batch = make(gene_sets=SETS), patients_lacking([True] * 3, [True] * 3, 7)
     logits = model(**batch)
     for column in range(7):
         changed = batch["genes"].clone()
@@ -104,31 +104,31 @@ def test_gene_sets_are_the_groups_and_what_is_in_none_is_not_read(batch_of):
     assert not any("index" in name for name in model.state_dict())
 
 
-def test_the_slide_of_a_patient_without_rna_is_read(batch_of):
+def test_the_slide_of_a_patient_without_rna_is_read():
     model = make()
-    batch = batch_of([True] * 3, [False] * 3, 7)
+    batch = patients_lacking([True] * 3, [False] * 3, 7)
     moved = batch | {"patches": batch["patches"] + 1}
     assert not torch.allclose(model(**batch), model(**moved))
 
 
 def test_gradients_of_inputs_are_those_of_finite_differences():
-    model, bounds = make(), torch.tensor([0, 1, 4]).int()
+    model, cu_seqlens = make(), torch.tensor([0, 1, 4])
     inputs = (torch.randn(4, CHANNELS).double(), torch.randn(2, 7).double())
     assert torch.autograd.gradcheck(
-        lambda patches, genes: model(patches, bounds, genes),
+        lambda patches, genes: model(patches, cu_seqlens, genes),
         tuple(x.requires_grad_() for x in inputs),
     )
 
 
-def test_attention_sums_to_one_over_each_bag(batch_of):
-    model, batch = make(), batch_of([True] * 3, [True, True, False], 7)
+def test_attention_sums_to_one_over_each_bag():
+    model, batch = make(), patients_lacking([True] * 3, [True, True, False], 7)
     of_groups = model.co_attend(PatientInputs.of(**batch))
     assert of_groups.shape == (14, 6)
     of_patches = model.attention(PatientInputs.of(**batch))
     torch.testing.assert_close(of_patches, of_groups.mean(1, keepdim=True))
     for part in of_groups.split(batch["cu_seqlens"].diff().tolist()):
         torch.testing.assert_close(part.sum(0), torch.ones(6).double())
-    # Who has no RNA asks as one of whom nothing is given.
+    # Without RNA of any patient, all have the learned tokens.
     slides_alone = PatientInputs.of(batch["patches"], batch["cu_seqlens"])
     torch.testing.assert_close(model.co_attend(slides_alone)[10:], of_groups[10:])
 
@@ -155,9 +155,9 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         make(**changes)
 
 
-def test_it_learns_eight_patients_by_heart(steps_until_learned):
+def test_it_learns_eight_patients_by_heart():
     torch.manual_seed(0)
     model = models.build("mcat", SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
-    losses = steps_until_learned(model, 7, 200)
+    losses = losses_of_overfitting(model, 7, 200)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02

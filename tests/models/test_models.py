@@ -6,11 +6,12 @@ import io
 
 import pytest
 import torch
+from builders.models import CHANNELS, one_patient, patients
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
-CHANNELS, GENES = 12, 40
+GENES, LENGTHS = 40, (1, 9, 30, 4)
 # Where a model has such a setting, it is small here; all else is its default.
 SMALL = {
     "dim": 16,
@@ -39,24 +40,6 @@ def make(name, modalities, num_classes=3, seed=0):
     return models.build(name, sizes | chosen).eval()
 
 
-def patients(lengths=(1, 9, 30, 4), dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "patches": torch.randn(sum(lengths), CHANNELS, generator=generator).to(dtype),
-        "cu_seqlens": torch.tensor([0, *lengths]).cumsum(0).int(),
-        "genes": torch.randn(len(lengths), GENES, generator=generator).to(dtype),
-    }
-
-
-def only(batch, i):
-    start, stop = batch["cu_seqlens"][i : i + 2].tolist()
-    return {
-        "patches": batch["patches"][start:stop],
-        "cu_seqlens": torch.tensor([0, stop - start], dtype=torch.int32),
-        "genes": batch["genes"][i : i + 1],
-    }
-
-
 def labels_of(batch, num_classes=3):
     return torch.arange(len(batch["genes"])) % num_classes
 
@@ -64,29 +47,29 @@ def labels_of(batch, num_classes=3):
 @every_model
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_a_patient_is_the_same_alone_and_among_others(name, modalities, num_classes):
-    model, batch = make(name, modalities, num_classes).double(), patients(dtype=torch.float64)
-    labels = labels_of(batch, num_classes)
-    represented, predicted = (
-        model.represent(PatientInputs.of(**batch)).vectors,
-        model.predict(**batch),
+    model, batch = (
+        make(name, modalities, num_classes).double(),
+        patients(LENGTHS, GENES, torch.float64),
     )
-    outcome = model.loss(labels, PatientInputs.of(**batch))
+    labels = labels_of(batch, num_classes)
+
+    def results(batch, labels):
+        inputs = PatientInputs.of(**batch)
+        vectors = model.represent(inputs).vectors
+        return vectors, model.predict(**batch), model.loss(labels, inputs).loss
+
+    together = results(batch, labels)
     for i in range(len(labels)):
-        alone = only(batch, i)
-        torch.testing.assert_close(
-            model.represent(PatientInputs.of(**alone)).vectors, represented[i : i + 1]
-        )
-        torch.testing.assert_close(model.predict(**alone), predicted[i : i + 1])
-        torch.testing.assert_close(
-            model.loss(labels[i : i + 1], PatientInputs.of(**alone)).loss, outcome.loss[i : i + 1]
-        )
+        single = results(one_patient(batch, i), labels[i : i + 1])
+        for found, expected in zip(single, together, strict=True):
+            torch.testing.assert_close(found, expected[i : i + 1])
 
 
 @every_model
 @pytest.mark.parametrize("num_classes", [2, 5])
 @pytest.mark.parametrize("lengths", [(1,), (1, 1, 1), (2, 3, 1, 17)], ids=str)
 def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_classes, lengths):
-    model, batch = make(name, modalities, num_classes), patients(lengths)
+    model, batch = make(name, modalities, num_classes), patients(lengths, GENES)
     predicted = model.predict(**batch)
     assert predicted.shape == (len(lengths), num_classes)
     torch.testing.assert_close(predicted.sum(1), torch.ones(len(lengths)))
@@ -101,7 +84,7 @@ def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_classes
 
 @every_model
 def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
-    model, batch = make(name, modalities).train(), patients((1, 9, 30, 4, 1, 12))
+    model, batch = make(name, modalities).train(), patients((1, 9, 30, 4, 1, 12), GENES)
     present = {}
     if modalities == "both":
         batch["patches"], batch["cu_seqlens"] = batch["patches"][:-12], batch["cu_seqlens"][:-1]
@@ -126,7 +109,7 @@ def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
 
 @every_model
 def test_bags_of_one_row_have_finite_gradients(name, modalities):
-    model, batch = make(name, modalities).train(), patients((1, 1))
+    model, batch = make(name, modalities).train(), patients((1, 1), GENES)
     batch["patches"].requires_grad_(), batch["genes"].requires_grad_()
     model.loss(labels_of(batch), PatientInputs.of(**batch)).loss.sum().backward()
     gradients = [p.grad for p in model.parameters()] + [batch["patches"].grad, batch["genes"].grad]
@@ -135,7 +118,7 @@ def test_bags_of_one_row_have_finite_gradients(name, modalities):
 
 @every_model
 def test_only_what_the_model_reads_changes_the_answer(name, modalities):
-    model, batch = make(name, modalities), patients()
+    model, batch = make(name, modalities), patients(LENGTHS, GENES)
     answer = model(**batch)
     other_slides = model(**(batch | {"patches": batch["patches"] + 1}))
     other_genes = model(**(batch | {"genes": batch["genes"] + 1}))
@@ -145,7 +128,11 @@ def test_only_what_the_model_reads_changes_the_answer(name, modalities):
 
 @every_model
 def test_the_state_makes_another_the_same(name, modalities):
-    model, other, batch = make(name, modalities), make(name, modalities, seed=1), patients()
+    model, other, batch = (
+        make(name, modalities),
+        make(name, modalities, seed=1),
+        patients(LENGTHS, GENES),
+    )
     assert not torch.equal(other(**batch), model(**batch))
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
@@ -156,7 +143,7 @@ def test_the_state_makes_another_the_same(name, modalities):
 
 @every_model
 def test_evaluation_is_deterministic_and_labels_do_not_enter_predictions(name, modalities):
-    model, batch = make(name, modalities), patients()
+    model, batch = make(name, modalities), patients(LENGTHS, GENES)
     predicted = model.predict(**batch)
     model.loss(labels_of(batch), PatientInputs.of(**batch))
     assert torch.equal(model.predict(**batch), predicted)
@@ -168,7 +155,7 @@ def test_evaluation_is_deterministic_and_labels_do_not_enter_predictions(name, m
 
 @every_model
 def test_bf16_autocast_trains(name, modalities):
-    model, batch = make(name, modalities), patients()
+    model, batch = make(name, modalities), patients(LENGTHS, GENES)
     full = model.predict(**batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predicted = model.predict(**batch)
@@ -184,7 +171,7 @@ both = [case for case in CASES if case.values[1] == "both"]
 
 @pytest.mark.parametrize(("name", "modalities"), both)
 def test_what_a_patient_lacks_is_not_read_and_changes_no_other(name, modalities):
-    model, batch = make(name, modalities).double(), patients((9, 30, 4, 1), dtype=torch.float64)
+    model, batch = make(name, modalities).double(), patients((9, 30, 4, 1), GENES, torch.float64)
     complete = model.predict(**batch)
     genes = batch["genes"].clone()
     genes[2] = float("nan")
@@ -203,7 +190,7 @@ def test_what_a_patient_lacks_is_not_read_and_changes_no_other(name, modalities)
 
 @pytest.mark.parametrize(("name", "modalities"), both)
 def test_a_batch_may_lack_a_modality_altogether(name, modalities):
-    model, batch = make(name, modalities), patients((9, 4))
+    model, batch = make(name, modalities), patients((9, 4), GENES)
     nobody = torch.tensor([False, False])
     no_slides = {"patches": torch.empty(0, CHANNELS), "cu_seqlens": torch.zeros(1).int()}
     for lacking in (

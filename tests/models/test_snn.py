@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.models import losses_of_overfitting, seeded_model, snn_by_hand
 from pydantic import ValidationError
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
 
-SIZES = {"feature_dim": 12, "num_genes": 7}
+SETTINGS = {"feature_dim": 12, "num_genes": 7, "num_classes": 3, "hidden": 6}
 
 
 def make(**changes):
-    torch.manual_seed(0)
-    return models.build("snn", SIZES | {"num_classes": 3, "hidden": 6} | changes).eval().double()
+    return seeded_model("snn", SETTINGS | changes)
 
 
 @pytest.mark.parametrize("genes", [1, 7])
@@ -25,10 +25,7 @@ def test_logits_equal_the_blocks_written_out(genes, classes):
     x = torch.randn(4, genes, dtype=torch.float64)
     logits = model(genes=x)
     for row, found in zip(x, logits, strict=True):
-        hidden = row
-        for linear, _, _ in model.gene_encoder.blocks:
-            hidden = linear.weight @ hidden + linear.bias
-            hidden = torch.where(hidden > 0, hidden, hidden.exp() - 1)
+        hidden = snn_by_hand(model.gene_encoder, row)
         torch.testing.assert_close(found, model.head.weight @ hidden + model.head.bias)
     assert len(model.gene_encoder.blocks) == 4
 
@@ -91,16 +88,8 @@ def test_patients_without_slides_are_no_trouble():
 
 
 def test_it_learns_eight_patients_by_heart():
-    torch.manual_seed(0)
-    model = models.build("snn", SIZES | {"num_classes": 2, "hidden": 16, "dropout": 0.0})
-    genes, labels = torch.randn(8, 7), torch.arange(8) % 2
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(100):
-        optimizer.zero_grad()
-        loss = model.loss(labels, PatientInputs.of(genes=genes)).loss.mean()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.01
+    model = make(num_classes=2, hidden=16, dropout=0.0).float()
+    assert losses_of_overfitting(model, 7, 100, lr=1e-2)[-1] < 0.01
 
 
 GIMP = {"num_classes": 2, "feature_dim": 12, "dim": 16, "heads": 4, "num_landmarks": 8}

@@ -7,27 +7,23 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.models import CHANNELS, seeded_model
+from builders.packed import cu_seqlens_of, random_rows
+from builders.peers import one_logit_of
 from torch import nn
 
-from gimp_fast import models
 from gimp_fast.models.transmil import PyramidPositions
 
-CHANNELS, DIM = 12, 16
+DIM = 16
+SETTINGS = {"num_classes": 2, "feature_dim": CHANNELS, "dim": DIM, "num_landmarks": 10, "heads": 4}
 
 
 def make(**changes):
-    torch.manual_seed(0)
-    sizes = {"num_classes": 2, "feature_dim": CHANNELS, "dim": DIM, "num_landmarks": 10}
-    return models.build("transmil", sizes | {"heads": 4} | changes).double().eval()
+    return seeded_model("transmil", SETTINGS | changes)
 
 
 def bag_of(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, CHANNELS, generator=generator, dtype=torch.float64)
-
-
-def alone(model, bag):
-    return model(bag, torch.tensor([0, len(bag)]))[0]
+    return random_rows(n, CHANNELS, seed=seed)
 
 
 def square(rows):
@@ -67,7 +63,7 @@ class Exact(nn.Module):
 def test_short_bags_follow_the_formulas_with_exact_attention(n):
     model = make(num_landmarks=64)
     expected = by_formula(model, bag_of(n), [Exact(layer) for layer in model.layers])
-    torch.testing.assert_close(alone(model, bag_of(n)), expected)
+    torch.testing.assert_close(model(bag_of(n))[0], expected)
 
 
 @pytest.mark.parametrize("n", [37, 49, 350])
@@ -83,7 +79,7 @@ def test_longer_bags_follow_the_formulas_with_the_peers_layers(n):
         layers.append(copy.double())
         layers[-1].load_state_dict(layer.state_dict())
     bag = bag_of(n).requires_grad_()
-    found, expected = alone(model, bag), by_formula(model, bag, layers)
+    found, expected = model(bag)[0], by_formula(model, bag, layers)
     torch.testing.assert_close(found, expected)
     weights = [*model.embed.parameters(), model.cls_token, *model.positions.parameters()]
     gradients = [
@@ -101,8 +97,7 @@ def test_logits_equal_torchmils(n):
     # It has no ReLU (it gets embedded rows), no output projection and no residual convolution.
     peer.cls_token.data = model.cls_token[None, None]
     peer.norm.load_state_dict(model.norm.state_dict())
-    peer.classifier.weight.data = model.head.weight[1:] - model.head.weight[:1]
-    peer.classifier.bias.data = model.head.bias[1:] - model.head.bias[:1]
+    one_logit_of(model.head, peer.classifier)
     convs = (peer.pos_layer.proj, peer.pos_layer.proj1, peer.pos_layer.proj2)
     for theirs, ours in zip(convs, model.positions.convs, strict=True):
         theirs.load_state_dict(ours.state_dict())
@@ -112,7 +107,7 @@ def test_logits_equal_torchmils(n):
         ours.to_out[0].weight.data = torch.eye(DIM, dtype=torch.float64)
         ours.to_out[0].bias.data.zero_()
         ours.res_conv.weight.data.zero_()
-    logits = alone(model, bag_of(n))
+    logits = model(bag_of(n))[0]
     expected = peer(model.embed(bag_of(n))[None])[0]
     torch.testing.assert_close(logits[1] - logits[0], expected)
 
@@ -132,10 +127,10 @@ def test_one_convolution_is_the_sum_of_three(side):
 
 def test_the_order_of_a_bag_matters_and_its_place_among_others_does_not():
     model, bag = make(), bag_of(40)
-    assert not torch.allclose(alone(model, bag), alone(model, bag.flip(0)))
+    assert not torch.allclose(model(bag)[0], model(bag.flip(0))[0])
     mates = bag_of(7, seed=1)
-    packed = model(torch.cat([mates, bag, mates]), torch.tensor([0, 7, 47, 54]))
-    torch.testing.assert_close(packed[1], alone(model, bag))
+    packed = model(torch.cat([mates, bag, mates]), cu_seqlens_of([7, 40, 7]))
+    torch.testing.assert_close(packed[1], model(bag)[0])
 
 
 def test_heads_that_do_not_divide_the_width_are_an_error():
