@@ -173,8 +173,14 @@ def test_resume_after_a_stop_at_any_epoch_is_bitwise(
     assert_same_result(out, finished)
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 7, 10, 12, 14])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [
+        *((step, 0) for step in (1, 2, 4, 7, 10, 12, 14)),
+        # Starting reading processes takes seconds: one step of each stage has them.
+        *(pytest.param(step, 1, marks=pytest.mark.slow) for step in (2, 7, 14)),
+    ],
+)
 def test_resume_after_a_signal_at_any_step_is_bitwise(
     step, workers, finished_small_steps, cohort_folder, tmp_path, monkeypatch
 ):
