@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,8 +31,7 @@ class Attribution:
 
     Attributes:
         probabilities: (classes,).
-        patches: (T,) float32 weight of each patch of the patient's bag, in its order; None without
-            a slide. :func:`describe` says what the weights are.
+        patches: (T,) float32 weight of each patch in the order of the bag; None without a slide.
         genes: attention within the gene encoder; None where there is no GroupMSA or no RNA.
         gene_gradients: (G,) gradient × input of the scaled expression; None without RNA.
     """
@@ -44,12 +43,7 @@ class Attribution:
 
 
 def describe(trained: ExplainedModel, how: str) -> str:
-    """The attribution in words; GimpError if the model does not have it.
-
-    Args:
-        trained: the model.
-        how: one of ``ATTRIBUTIONS``.
-    """
+    """One of ``ATTRIBUTIONS`` in words; GimpError if the model does not have it."""
     if how == GRADIENT:
         return "gradient × input of the predicted class against the others"
     if nystrom_layers(trained.model):
@@ -71,9 +65,7 @@ def attribute(
     *,
     give_up_patches: bool = False,
 ) -> Attribution:
-    """Weights of everything that one patient's prediction read, in one pass of the model.
-
-    The prediction's forward pass is the one whose attention is read. Everything is fp32.
+    """Weights of everything that one patient's prediction read, in one pass of the model, in fp32.
 
     Args:
         trained: the model.
@@ -88,18 +80,18 @@ def attribute(
     """
     model, patches = trained.model, inputs.patches
     length = 0 if patches is None else len(patches)
-    has_slide = length > 0
-    if has_slide:
-        describe(trained, how)  # for its error
     has_genes = inputs.present_genes is not None
+    by_attention = length > 0 and how != GRADIENT
+    if length:
+        describe(trained, how)  # for its error
     sources: dict[str, Tensor] = {}
     if has_genes:
         sources["genes"] = inputs.genes.detach().requires_grad_()
-    if has_slide and how == GRADIENT:
+    if length and how == GRADIENT:
         sources["patches"] = patches.detach().requires_grad_()
     inputs = replace(inputs, **sources)
+    layers = nystrom_layers(model) if by_attention else []
     with ExitStack() as stack:
-        layers = nystrom_layers(model) if has_slide and how != GRADIENT else []
         tokens = stack.enter_context(layer_inputs(layers))
         if give_up_patches and layers:
             stack.enter_context(_freed(patches, layers[0]))
@@ -109,14 +101,17 @@ def attribute(
         logits = model(inputs)[0].float()
         saliency = _gradient_times_input(logits, sources)
     weights = saliency.get("patches")
-    if has_slide and how != GRADIENT:
-        if layers:
-            weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
-            weights = _fold(weights, length)
-        else:
-            weights = _pooling(model, inputs, int(logits.argmax()))
+    if layers:
+        weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
+        # TransMIL repeats the first patches of a bag at its end.
+        weights, repeated = weights[:length].clone(), weights[length:]
+        weights[: len(repeated)] += repeated
+    elif by_attention:
+        with torch.no_grad():
+            pooling = model.attention(inputs)  # (T, 1), or a column for each class
+        weights = pooling[:, int(logits.argmax()) if pooling.shape[1] > 1 else 0]
     return Attribution(
-        probabilities=_numpy(logits.detach().softmax(-1)),
+        probabilities=_numpy(logits.softmax(-1)),
         patches=None if weights is None else _numpy(weights),
         genes=probe and probe.attention(),
         gene_gradients=_numpy(saliency["genes"][0]) if has_genes else None,
@@ -137,7 +132,7 @@ def _freed(patches: Tensor, first: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
-def nystrom_layers(model: PatientModel) -> Sequence[NystromAttention]:
+def nystrom_layers(model: PatientModel) -> list[NystromAttention]:
     """The stack whose CLS token stands for the slide; empty for a model without one."""
     aggregator = only_module(model, PatchAggregator)
     if aggregator is not None:
@@ -151,21 +146,6 @@ def only_module(model: nn.Module, kind: type) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-def _fold(weights: Tensor, length: int) -> Tensor:
-    """Weights of a bag whose first patches were repeated at its end (TransMIL), (T,)."""
-    folded = weights[:length].clone()
-    repeated = weights[length:]
-    folded[: len(repeated)] += repeated
-    return folded
-
-
-@torch.no_grad()
-def _pooling(model: PatientModel, inputs: PatientInputs, predicted: int) -> Tensor:
-    """Attention of the pooling, (T,); of the predicted class where each class has its own."""
-    attention = model.attention(inputs)
-    return attention[:, predicted if attention.shape[1] > 1 else 0]
-
-
 def _gradient_times_input(logits: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
     """x · ∂(z_c − mean of the other z) / ∂x, summed over the channels of a patch.
 
@@ -175,15 +155,15 @@ def _gradient_times_input(logits: Tensor, sources: dict[str, Tensor]) -> dict[st
     if not sources:
         return {}
     chosen = int(logits.argmax())
-    others = (logits.sum() - logits[chosen]) / (len(logits) - 1)
-    gradients = torch.autograd.grad(
-        logits[chosen] - others, list(sources.values()), allow_unused=True
-    )
-    found = {}
-    for (name, x), gradient in zip(sources.items(), gradients, strict=True):
-        product = torch.zeros_like(x) if gradient is None else gradient.mul_(x.detach())
-        found[name] = (product.sum(-1) if name == "patches" else product).detach()
-    return found
+    contrast = logits[chosen] - (logits.sum() - logits[chosen]) / (len(logits) - 1)
+    gradients = torch.autograd.grad(contrast, list(sources.values()), materialize_grads=True)
+    products = {
+        name: gradient.mul_(x.detach())
+        for (name, x), gradient in zip(sources.items(), gradients, strict=True)
+    }
+    if "patches" in products:
+        products["patches"] = products["patches"].sum(-1)
+    return products
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

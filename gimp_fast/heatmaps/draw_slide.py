@@ -14,58 +14,38 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
+from gimp_fast.heatmaps.places import MICROMETRES, PatchPlaces
+from gimp_fast.heatmaps.protocols import SlideImage
 from gimp_fast.heatmaps.raster import Canvas, blend, rasterise, resample
 from gimp_fast.pages import style
 
 TISSUE = 0.80  # grey of a patch where there is no image of the slide
 THUMBNAIL = 360  # pixels of the longer side
-_DPI = 150
+_VIEW = 2400  # pixels of the longer side of the slide behind a map
 _MAP_INCHES = 7.2
 
 
 @dataclass(frozen=True)
-class SlideView:
-    """The image of a slide behind its map.
-
-    Attributes:
-        pixels: (h, w, 3) uint8, the whole slide.
-        downsample: pixels of level 0 per pixel, along x and y.
-    """
-
-    pixels: np.ndarray
-    downsample: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class SlideMap:
-    """Weights and positions of a slide's patches, and the texts around them.
+    """Weights and positions of a slide's N patches, and the texts around them.
 
     Attributes:
-        slide_id: of the slide.
-        title: the patient and the prediction, in one line.
+        heading: the slide in one line, the patient and the prediction in another.
         attribution: what the weights are, in words.
-        coords: (N, 2) upper left corners.
-        size: side of a patch.
-        unit: of corners and size: ``"px"`` of level 0 or ``"um"``.
+        places: with coordinates.
         percentile: (N,) in 0 … 100.
         top: rows of the patches of most weight, the highest first.
-        mpp: micrometres per pixel, where known.
-        view: the slide's image; None draws tissue in grey.
-        synthetic: whether the model or the patient is generated.
+        image: of a slide whose coordinates are in pixels; None draws tissue in grey.
     """
 
-    slide_id: str
-    title: str
+    heading: str
     attribution: str
-    coords: np.ndarray
-    size: float
-    unit: str
+    places: PatchPlaces
     percentile: np.ndarray
     top: np.ndarray
-    mpp: float | None = None
-    view: SlideView | None = None
-    synthetic: bool = False
+    image: SlideImage | None = None
 
 
 def colour_steps() -> np.ndarray:
@@ -78,26 +58,24 @@ def colour_steps() -> np.ndarray:
 
 def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
     """Draw the map on the slide, or on grey tissue, with a legend; and a thumbnail without one."""
-    canvas = Canvas.around(slide.coords, slide.size)
-    values = rasterise(canvas, slide.coords, slide.size, slide.percentile)
-    ground = _ground(slide, canvas, values)
+    coords, size = slide.places.coords, slide.places.size
+    canvas = Canvas.around(coords, size)
+    values = rasterise(canvas, coords, size, slide.percentile)
+    if slide.image is None:
+        ground = np.where(np.isfinite(values), TISSUE, 1.0)[..., None].repeat(3, axis=2)
+    else:
+        ground = resample(slide.image.thumbnail(_VIEW), canvas, slide.image.size)
     picture = blend(ground, values, colour_steps())
     with style.rc():
-        figure = _figure(slide, canvas, ground, picture)
-        figure.savefig(file, dpi=_DPI)
-    _save_small(picture, thumbnail)
-
-
-def _ground(slide: SlideMap, canvas: Canvas, values: np.ndarray) -> np.ndarray:
-    if slide.view is not None:
-        return resample(slide.view.pixels, canvas, slide.view.downsample)
-    grey = np.where(np.isfinite(values), TISSUE, 1.0)
-    return np.repeat(grey[..., None], 3, axis=2)
+        _figure(slide, canvas, ground, picture).savefig(file, dpi=style.MAP_DPI)
+    small = Image.fromarray(np.round(picture * 255).astype(np.uint8))
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    small.save(thumbnail, optimize=True)
 
 
 def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray) -> Figure:
     """The slide beside its map; without an image of the slide, only the map."""
-    panels = [ground, picture] if slide.view is not None else [picture]
+    panels = [picture] if slide.image is None else [ground, picture]
     longest = max(canvas.width, canvas.height)
     width, height = (_MAP_INCHES * side / longest for side in (canvas.width, canvas.height))
     beside = canvas.height >= canvas.width or len(panels) == 1
@@ -107,8 +85,7 @@ def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.nda
     for place, pixels in zip(axes, panels, strict=True):
         place.imshow(pixels, interpolation="nearest" if pixels is picture else "antialiased")
         # Room for the scale bar below each, so that both have the same height.
-        place.set_xlim(-0.5, canvas.width - 0.5)
-        place.set_ylim(canvas.height + 0.045 * longest, -0.5)
+        place.set(xlim=(-0.5, canvas.width - 0.5), ylim=(canvas.height + 0.045 * longest, -0.5))
         place.set_axis_off()
     _outline(axes[-1], slide, canvas)
     _scale_bar(axes[-1], slide, canvas)
@@ -125,39 +102,27 @@ def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap) -> None:
     bar.set_ticks([0, 25, 50, 75, 100])
     bar.set_label("Percentile among the patient's patches")
     bar.outline.set_visible(False)
-    made_up = "SYNTHETIC · " if slide.synthetic else ""
     width = max(40, int(figure.get_figwidth() * 13))
-    heading = textwrap.fill(f"{made_up}{slide.slide_id}", width)
-    figure.suptitle(
-        style.plain(f"{heading}\n{textwrap.fill(slide.title, width)}"),
-        fontsize=9, x=0.02, ha="left",
-    )  # fmt: skip
-    shown = f"; boxes: the {len(slide.top)} highest" if len(slide.top) else ""
-    figure.supxlabel(
-        textwrap.fill(f"{len(slide.coords):,} patches; {slide.attribution}{shown}", width + 8),
-        fontsize=8, x=0.02, ha="left",
-    )  # fmt: skip
+    style.heading(figure, slide.heading, width)
+    boxes = f"; boxes: the {len(slide.top)} highest" if len(slide.top) else ""
+    caption = f"{len(slide.percentile):,} patches; {slide.attribution}{boxes}"
+    figure.supxlabel(textwrap.fill(caption, width + 8), fontsize=8, x=0.02, ha="left")
 
 
 def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
     """Boxes around the highest patches, large enough to be seen."""
-    for x0, x1, y0, y1 in canvas.boxes(slide.coords[slide.top], slide.size):
-        grow = max(0.0, (0.008 * max(canvas.width, canvas.height) - (x1 - x0)) / 2)
-        axes.add_patch(
-            Rectangle(
-                (x0 - grow - 0.5, y0 - grow - 0.5),
-                x1 - x0 + 2 * grow,
-                y1 - y0 + 2 * grow,
-                fill=False,
-                edgecolor=style.INK,
-                linewidth=0.8,
-            )
-        )
+    least = 0.008 * max(canvas.width, canvas.height)
+    for x0, x1, y0, y1 in canvas.boxes(slide.places.coords[slide.top], slide.places.size):
+        grow = max(0.0, (least - (x1 - x0)) / 2)
+        corner = (x0 - grow - 0.5, y0 - grow - 0.5)
+        width, height = x1 - x0 + 2 * grow, y1 - y0 + 2 * grow
+        axes.add_patch(Rectangle(corner, width, height, fill=False, ec=style.INK, lw=0.8))
 
 
 def _scale_bar(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
     """A bar of 1, 2 or 5 · 10ⁿ µm or pixels, about a fifth of the picture."""
-    um_per_unit = 1.0 if slide.unit == "um" else slide.mpp
+    mpp = None if slide.image is None else slide.image.mpp
+    um_per_unit = 1.0 if slide.places.unit == MICROMETRES else mpp
     unit, factor = ("µm", um_per_unit) if um_per_unit else ("px", 1.0)
     wanted = 0.2 * canvas.width / canvas.scale * factor
     power = 10.0 ** np.floor(np.log10(wanted))
@@ -169,25 +134,10 @@ def _scale_bar(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
     axes.text(left + pixels * 1.04, low, text, va="center", fontsize=8, clip_on=False)
 
 
-def _save_small(picture: np.ndarray, file: Path) -> None:
-    from PIL import Image
-
-    image = Image.fromarray(np.round(picture * 255).astype(np.uint8))
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    image.save(file, optimize=True)
-
-
 def write_montage(
     tiles: Sequence[np.ndarray], captions: Sequence[str], title: str, file: Path
 ) -> None:
-    """Draw the patches of most weight, the highest at the upper left.
-
-    Args:
-        tiles: (p, p, 3) uint8 each.
-        captions: one line under each.
-        title: of the picture.
-        file: PNG to write.
-    """
+    """Draw patches, (p, p, 3) uint8 each, under their captions; the first at the upper left."""
     columns = min(4, len(tiles))
     rows = -(-len(tiles) // columns)
     with style.rc():
@@ -198,7 +148,5 @@ def write_montage(
         for place, tile, caption in zip(axes, tiles, captions, strict=False):
             place.imshow(tile)
             place.set_title(caption, fontsize=7.5)
-        figure.suptitle(
-            style.plain(textwrap.fill(title, 18 * columns)), fontsize=9, x=0.02, ha="left"
-        )
-        figure.savefig(file, dpi=_DPI)
+        style.heading(figure, title, 18 * columns)
+        figure.savefig(file, dpi=style.MAP_DPI)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,12 +16,13 @@ import xxhash
 
 from gimp_fast import __version__
 from gimp_fast.data import Cohort
+from gimp_fast.data.bag import Bag, SlideEntry
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
-from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder, SlideImage
+from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
@@ -62,7 +63,9 @@ def make_heatmaps(
     """
     maker = _Maker(trained, cohort, options, images, slide_ids)
     failures: list[dict[str, str]] = []
-    patients = _earlier(options.out, maker.settings)
+    summary = read_object_or_empty(options.out / layout.MAPS)
+    is_same = summary.get("settings") == maker.settings
+    patients = {record["case_id"]: record for record in summary["patients"]} if is_same else {}
     for number, case in enumerate(case_ids, start=1):
         begin = time.perf_counter()
         try:
@@ -71,9 +74,9 @@ def make_heatmaps(
             failures.append({"case_id": case, "error": " ".join(str(error).split())})
             log(f"{number}/{len(case_ids)} {case}: failed: {failures[-1]['error']}")
             continue
-        slides = {s["slide_id"]: s for s in patients.get(case, {}).get("slides", [])}
-        slides |= {s["slide_id"]: s for s in record["slides"]}
-        patients[case] = record | {"slides": [slides[name] for name in sorted(slides)]}
+        slides = [*patients.get(case, {}).get("slides", []), *record["slides"]]
+        newest = {slide["slide_id"]: slide for slide in slides}
+        patients[case] = record | {"slides": [newest[name] for name in sorted(newest)]}
         log(f"{number}/{len(case_ids)} {case}: {outcome}, {time.perf_counter() - begin:.1f} s")
     summary = {
         "model": {
@@ -95,7 +98,12 @@ def make_heatmaps(
 
 
 class _Maker:
-    """Makes the maps of one patient after the other."""
+    """Makes the maps of one patient after the other.
+
+    Attributes:
+        settings: what a finished map depends on; a map of other settings is made again.
+        attribution: what the weights are, in words.
+    """
 
     def __init__(
         self,
@@ -106,96 +114,88 @@ class _Maker:
         slide_ids: Sequence[str] | None,
     ):
         self.trained, self.cohort, self.options = trained, cohort, options
-        self.slide_ids = None if slide_ids is None else set(slide_ids)
-        self.images = images
-        self.image_folder = None if images is None else images.folder
-        self.settings = self._settings()
+        self.slide_ids, self.images = slide_ids, images
+        self.settings = {
+            "gimp_fast": __version__,
+            "weights": _digest(trained.model),
+            "attribution": options.attribution,
+            "top": options.top,
+            "geojson": options.geojson,
+            "slide_images": None if images is None else str(images.folder),
+            "patch_size": options.patch_size,
+        }
         self.attribution = "gradient × input of genes"
         if trained.uses_slides:
             self.attribution = describe(trained, options.attribution)
         self.reader = trained.reader_of(cohort, trained.columns_in(cohort))
 
-    def _settings(self) -> dict[str, Any]:
-        """What a finished map depends on; a map of other settings is made again."""
-        options, folder = self.options, self.image_folder
-        return {
-            "gimp_fast": __version__,
-            "weights": _digest(self.trained),
-            "attribution": options.attribution,
-            "top": options.top,
-            "geojson": options.geojson,
-            "slide_images": None if folder is None else str(folder),
-            "patch_size": options.patch_size,
-        }
-
     def patient(self, case: str) -> tuple[dict[str, Any], str]:
         """The patient's record for the summary, and what happened in words; writes their files."""
-        bag = None
-        if self.trained.uses_slides and self.cohort.has_slides(case):
-            bag = self.cohort.bag(case)
-        slides = [] if bag is None else [s for s in bag.slides if self._wanted(s.slide_id)]
-        folders = {s.slide_id: self.options.out / folder_name(s.slide_id) for s in slides}
-        done = {name: self._finished(folder / layout.SLIDE_MAP) for name, folder in folders.items()}
-        genes_folder = self.options.out / layout.GENE_MAPS / folder_name(case)
-        reads_genes = self.trained.uses_genes and self.cohort.has_expression(case)
-        genes = self._finished(genes_folder / layout.GENE_MAP) if reads_genes else None
-        todo = [slide for slide in slides if done[slide.slide_id] is None]
-        if (slides or genes) and not todo and (genes is not None or not reads_genes):
-            record = next(r for r in (*done.values(), genes) if r is not None)["patient"]
-            return record | {"slides": _records(done), "genes": _without(genes)}, "finished before"
-        if bag is None and not reads_genes:
+        trained, cohort, out = self.trained, self.cohort, self.options.out
+        bag = cohort.bag(case) if trained.uses_slides and cohort.has_slides(case) else None
+        reads_genes = trained.uses_genes and cohort.has_expression(case)
+        slides = {s.slide_id: s for s in (bag.slides if bag else ()) if self._is_wanted(s.slide_id)}
+        # The record of each slide, and of the genes (None), which is written after all other files.
+        files = {name: out / folder_name(name) / layout.SLIDE_MAP for name in slides}
+        if reads_genes:
+            files[None] = out / layout.GENE_MAPS / folder_name(case) / layout.GENE_MAP
+        records = {name: self._finished(file) for name, file in files.items()}
+        if records and all(records.values()):
+            patient, outcome = next(iter(records.values()))["patient"], "finished before"
+        elif bag is None and not reads_genes:
             raise GimpError(f"patient '{case}' has nothing that the model reads")
-        inputs = self.reader.inputs([case]).to(self.trained.device)
-        found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
-        expression = None if inputs.genes is None else inputs.genes[0].cpu().numpy()
-        del inputs  # up to hundreds of megabytes, which drawing does not need
-        maps = PatientMaps(self.trained, self.cohort, bag, case, found, self.attribution)
-        for slide in todo:
-            folder = folders[slide.slide_id]
-            record = self._fresh(folder, layout.SLIDE_MAP)
-            with _opened(self.images, slide.slide_id) as image:
-                record |= write_slide(maps, slide, image, self.options, folder, self.image_folder)
-            done[slide.slide_id] = self._finish(folder / layout.SLIDE_MAP, record, maps)
-        if reads_genes and genes is None:
-            record = self._fresh(genes_folder, layout.GENE_MAP)
-            record |= write_genes(maps, expression, self.options, genes_folder)
-            genes = self._finish(genes_folder / layout.GENE_MAP, record, maps)
-        patches = sum(slide.num_patches for slide in slides)
-        outcome = f"{maps.title}; {len(slides)} slides, {patches:,} patches"
-        return maps.record() | {"slides": _records(done), "genes": _without(genes)}, outcome
+        else:
+            maps = self._maps(case, bag)
+            for name, file in files.items():
+                records[name] = records[name] or self._write(slides.get(name), file, maps)
+            patches = sum(slide.num_patches for slide in slides.values())
+            patient = maps.record()
+            outcome = f"{maps.title}; {len(slides)} slides, {patches:,} patches"
+        # The summary holds settings and patient once for all.
+        brief = {
+            name: {k: v for k, v in record.items() if k not in ("settings", "patient")}
+            for name, record in records.items()
+        }
+        genes = brief.pop(None, None)
+        return patient | {"slides": list(brief.values()), "genes": genes}, outcome
 
-    def _wanted(self, slide_id: str) -> bool:
+    def _is_wanted(self, slide_id: str) -> bool:
         return self.slide_ids is None or slide_id in self.slide_ids
 
     def _finished(self, file: Path) -> dict[str, Any] | None:
         """The record of finished files, if the same model and options made them; else None."""
-        if self.options.overwrite:
-            return None
         record = read_object_or_empty(file)
-        return record if record.get("settings") == self.settings else None
+        is_valid = record.get("settings") == self.settings and not self.options.overwrite
+        return record if is_valid else None
 
-    def _fresh(self, folder: Path, mark: str) -> dict[str, Any]:
-        """The start of a record, and its folder without the files of an earlier, other map."""
-        if (folder / mark).exists():
+    def _maps(self, case: str, bag: Bag | None) -> PatientMaps:
+        """The weights of a patient, without the patches: hundreds of megabytes for a long slide."""
+        inputs = self.reader.inputs([case]).to(self.trained.device)
+        found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
+        expression = None if inputs.genes is None else inputs.genes[0].cpu().numpy()
+        return PatientMaps(
+            self.trained, self.cohort, case, bag, expression, found, self.attribution
+        )
+
+    def _write(self, slide: SlideEntry | None, file: Path, maps: PatientMaps) -> dict[str, Any]:
+        """The record of a slide, or of the genes, whose folder is written anew."""
+        folder = file.parent
+        if file.exists():  # of another model, or with other options
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return {"folder": folder.relative_to(self.options.out).as_posix()}
-
-    def _finish(self, file: Path, record: dict[str, Any], maps: PatientMaps) -> dict[str, Any]:
-        record |= {"settings": self.settings, "patient": maps.record()}
+        if slide is None:
+            record = write_genes(maps, self.options, folder)
+        else:
+            image = self.images and self.images.open(slide.slide_id)
+            with closing(image) if image else nullcontext():
+                record = write_slide(maps, slide, image, self.options, folder)
+            if self.images and image is None:
+                missing = f"{self.images.folder} has no image of this slide"
+                record["notes"].append(f"{missing}: tissue is drawn in grey.")
+        place = {"folder": folder.relative_to(self.options.out).as_posix()}
+        record = place | record | {"settings": self.settings, "patient": maps.record()}
         write_json(file, record, indent=1)
         return record
-
-
-@contextmanager
-def _opened(images: ImageFolder | None, slide_id: str) -> Iterator[SlideImage | None]:
-    """The slide's image, closed after the block; None if there is none."""
-    image = None if images is None else images.open(slide_id)
-    try:
-        yield image
-    finally:
-        if image is not None:
-            image.close()
 
 
 def folder_name(name: str) -> str:
@@ -204,26 +204,9 @@ def folder_name(name: str) -> str:
     return quoted if quoted.strip(". ") else quoted.replace(".", "%2E") + "%20"
 
 
-def _records(done: dict[str, dict | None]) -> list[dict[str, Any]]:
-    return [_without(record) for record in done.values() if record is not None]
-
-
-def _without(record: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A record without settings and patient, which the summary holds once for all."""
-    return record and {k: v for k, v in record.items() if k not in ("settings", "patient")}
-
-
-def _earlier(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Case id -> record, of an earlier call with the same model and options."""
-    summary = read_object_or_empty(out / layout.MAPS)
-    if summary.get("settings") != settings:
-        return {}
-    return {record["case_id"]: record for record in summary.get("patients", [])}
-
-
-def _digest(trained: ExplainedModel) -> str:
+def _digest(model: torch.nn.Module) -> str:
     digest = xxhash.xxh3_64()
-    for name, tensor in sorted(trained.model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode("utf-8"))
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
     return digest.hexdigest()

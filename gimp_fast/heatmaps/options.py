@@ -26,16 +26,7 @@ def _above_zero(text: str) -> float:
 
 @dataclass(frozen=True)
 class HeatmapOptions:
-    """How heatmaps are made.
-
-    Attributes:
-        out: folder to write.
-        attribution: one of ``ATTRIBUTIONS``: what the weights of patches are.
-        top: patches that are listed, outlined and shown as the highest.
-        geojson: ``"top"``, ``"all"`` or ``"none"``: patches that become polygons for QuPath.
-        patch_size: side of a patch in pixels of level 0; None takes what is recorded.
-        overwrite: make maps again that are finished.
-    """
+    """How heatmaps are made, and the folder ``out`` that they are written to."""
 
     out: Path
     attribution: str = option(

@@ -25,24 +25,18 @@ class PatchPlaces:
         coords: (N, 2) float64 x, y of the upper left corner; None where not known.
         size: side of a patch.
         unit: of coordinates and size: ``"px"``, pixels of level 0, or ``"um"``, micrometres.
-        mpp: micrometres per pixel of level 0, where known.
         notes: assumptions that were made, in sentences.
     """
 
     file_rows: np.ndarray | None
     coords: np.ndarray | None
-    size: float
+    size: float = 0.0
     unit: str = PIXELS
-    mpp: float | None = None
     notes: tuple[str, ...] = ()
 
 
 def patch_places(
-    entry: SlideEntry,
-    cohort: Cohort,
-    *,
-    patch_size: float | None = None,
-    mpp: float | None = None,
+    entry: SlideEntry, cohort: Cohort, *, patch_size: float | None = None, mpp: float | None = None
 ) -> PatchPlaces:
     """Places of a slide's patches.
 
@@ -56,12 +50,15 @@ def patch_places(
     Raises:
         GimpError: coordinates that are not finite, or not one for each patch.
     """
-    info, notes = _file_info(entry), []
+    info, notes = None, []
+    if entry.path.exists():  # the file of a packed cohort may be gone
+        with open_slide(entry.path) as file:
+            info = file.info
     coords = entry.rows.coords()
     rows = _file_rows(entry, cohort, coords, info, notes)
     if coords is None:
         notes.append("The feature file has no coordinates: patches are listed, not drawn.")
-        return PatchPlaces(rows, None, 0.0, notes=tuple(notes))
+        return PatchPlaces(rows, None, notes=tuple(notes))
     coords = np.asarray(coords, np.float64)[:, :2]
     if len(coords) != entry.num_patches or not np.isfinite(coords).all():
         raise GimpError(
@@ -69,25 +66,19 @@ def patch_places(
             f"expected {entry.num_patches} finite positions"
         )
     unit = PIXELS
-    if info is not None and info.format.startswith("stamp"):
-        unit = MICROMETRES
-        if mpp:
-            coords, unit = coords / mpp, PIXELS
-    size = _patch_size(coords, info, unit, mpp, patch_size, notes)
+    if _is_stamp(info):
+        coords, unit = (coords / mpp, PIXELS) if mpp else (coords, MICROMETRES)
+    size = _patch_size(coords, info, mpp, patch_size, notes)
     if unit == MICROMETRES:
         notes.append(
             "Coordinates are in micrometres. With --slide-images, the resolution of the slide "
             "turns them into pixels."
         )
-    return PatchPlaces(rows, coords, size, unit, mpp, tuple(notes))
+    return PatchPlaces(rows, coords, size, unit, tuple(notes))
 
 
-def _file_info(entry: SlideEntry) -> SlideInfo | None:
-    """Facts of the feature file; None if it is gone, as it may be for a packed cohort."""
-    if not entry.path.exists():
-        return None
-    with open_slide(entry.path) as file:
-        return file.info
+def _is_stamp(info: SlideInfo | None) -> bool:
+    return info is not None and info.format.startswith("stamp")
 
 
 def _file_rows(
@@ -97,10 +88,10 @@ def _file_rows(
     info: SlideInfo | None,
     notes: list[str],
 ) -> np.ndarray | None:
-    if isinstance(entry.rows, FileRows):
-        chosen = entry.rows.permutation
-        return np.arange(entry.num_patches) if chosen is None else chosen.astype(np.int64)
-    if cohort.patch_order == "file":
+    chosen = entry.rows.permutation if isinstance(entry.rows, FileRows) else None
+    if chosen is not None:
+        return chosen.astype(np.int64)
+    if isinstance(entry.rows, FileRows) or cohort.patch_order == "file":
         return np.arange(entry.num_patches)
     # A packed store keeps the order but not the row numbers; they follow from the file.
     if info is not None and coords is not None and info.num_patches == entry.num_patches:
@@ -117,17 +108,16 @@ def _file_rows(
 def _patch_size(
     coords: np.ndarray,
     info: SlideInfo | None,
-    unit: str,
     mpp: float | None,
     asked: float | None,
     notes: list[str],
 ) -> float:
     """Side of a patch in the unit of the coordinates: asked for, recorded, or their spacing."""
     if asked is not None:
-        return float(asked) * (mpp or 1.0) if unit == MICROMETRES else float(asked)
-    if info is not None and info.format.startswith("stamp") and info.mpp and info.patch_size:
+        return float(asked)
+    if _is_stamp(info) and info.mpp and info.patch_size:
         side = info.mpp * info.patch_size
-        return side if unit == MICROMETRES or not mpp else side / mpp
+        return side / mpp if mpp else side
     if info is not None and info.patch_size_level0:
         return float(info.patch_size_level0)
     spacing = grid_spacing(coords)

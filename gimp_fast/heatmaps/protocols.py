@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from gimp_fast.data import Cohort
-from gimp_fast.models import PatientInputs, PatientModel
+from gimp_fast.models import PatientModel
 
 
 class ExplainedModel(Protocol):
-    """A trained model; :class:`gimp_fast.TrainedModel` describes the attributes."""
+    """A trained model; :class:`gimp_fast.TrainedModel` describes the members."""
 
     source: Path
     model: PatientModel
@@ -26,27 +26,13 @@ class ExplainedModel(Protocol):
     synthetic: bool
     uses_slides: bool
     uses_genes: bool
-    feature_dim: int
     device: torch.device
 
     def columns_in(
         self, cohort: Cohort, case_ids: Sequence[str] | None = None
-    ) -> np.ndarray | None:
-        """(G,) columns of the model's genes in a cohort; None if it reads no genes there.
+    ) -> np.ndarray | None: ...
 
-        Raises:
-            GimpError: features of another width than the model's, or missing genes.
-        """
-
-    def reader_of(self, cohort: Cohort, columns: np.ndarray | None) -> PatientsReader:
-        """Reads patients as the model reads them; columns are those of ``columns_in``."""
-
-
-class PatientsReader(Protocol):
-    """Reads patients of a cohort, such as :class:`gimp_fast.training.sampling.PatientReader`."""
-
-    def inputs(self, case_ids: Sequence[str]) -> PatientInputs:
-        """What a model reads of whole patients, on the CPU."""
+    def reader_of(self, cohort: Cohort, columns: np.ndarray | None) -> Any: ...
 
 
 class SlideImage(Protocol):
@@ -66,8 +52,7 @@ class SlideImage(Protocol):
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
         """(pixels, pixels, 3) uint8 of a square of level 0; white beyond the slide."""
 
-    def close(self) -> None:
-        """Release the file."""
+    def close(self) -> None: ...
 
 
 class ImageFolder(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ TRAIN, VAL, ACCENT = "#0072b2", "#d55e00", "#0072b2"
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
 WIDTH = 4.6  # inches: on a phone, the whole figure fits and 9 pt text is readable
 DPI = 200
+MAP_DPI = 150  # of heatmaps, of which there are many
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -69,6 +71,12 @@ def plain(name: str) -> str:
     """A name from the user's data that matplotlib will neither typeset nor hide in a legend."""
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def heading(figure: Figure, text: str, width: int) -> None:
+    """Write text above a figure, from its left edge; lines break after ``width`` characters."""
+    lines = [textwrap.fill(line, width) for line in text.splitlines()]
+    figure.suptitle(plain("\n".join(lines)), fontsize=9, x=0.02, ha="left")
 
 
 def save(figure: Figure, stem: Path) -> None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from gimp_fast.heatmaps.draw_slide import (
-    SlideMap,
-    SlideView,
-    colour_steps,
-    write_montage,
-    write_overlay,
-)
-from gimp_fast.heatmaps.gene_maps import GeneBars, write_gene_bars
+from gimp_fast.heatmaps.draw_slide import SlideMap, colour_steps, write_montage, write_overlay
+from gimp_fast.heatmaps.gene_maps import write_gene_bars
+from gimp_fast.heatmaps.places import PatchPlaces
 from gimp_fast.heatmaps.raster import LONGEST, Canvas, blend, rasterise, resample
 from gimp_fast.report import write_report
 
@@ -60,12 +56,12 @@ def test_the_slide_lies_under_its_patches():
     rows, columns = np.mgrid[0:100, 0:200]
     image = np.stack([columns, rows, np.zeros_like(rows)], -1).astype(np.uint8)
     canvas = Canvas.around(np.array([[400.0, 80.0], [500.0, 200.0]]), 20.0)
-    ground = resample(image, canvas, (4.0, 4.0))
+    ground = resample(image, canvas, (800, 400))
     for x, y in ((405, 85), (519, 219), (450, 150)):
         red, green, _ = ground[pixel_of(canvas, (x, y))] * 255
         assert abs(red - x / 4) <= 1
         assert abs(green - y / 4) <= 1
-    beyond = resample(image, Canvas(-50.0, -50.0, 1.0, 20, 20), (4.0, 4.0))
+    beyond = resample(image, Canvas(-50.0, -50.0, 1.0, 20, 20), (800, 400))
     assert (beyond == 1).all()
 
 
@@ -77,22 +73,28 @@ def test_blending_leaves_the_ground_where_nothing_is():
     np.testing.assert_allclose(mixed[0, 2], 0.5 * (1 - top[3]) + top[:3] * top[3])
 
 
-def slide_map(count=50, **changes) -> SlideMap:
+class GreySlide:
+    """An image of 1100 × 600 pixels."""
+
+    size, mpp = (1100, 600), 0.5
+
+    def thumbnail(self, longest):
+        return np.full((60, 110, 3), 200, np.uint8)
+
+
+def slide_map(count=50, unit="px", **changes) -> SlideMap:
     coords = np.stack(np.divmod(np.arange(count), 10), 1) * 100.0
     facts = {
-        "slide_id": "_S $x$", "title": "CASE: predicted A (0.9)", "attribution": "attention",
-        "coords": coords, "size": 100.0, "unit": "px", "percentile": np.linspace(0, 100, count),
-        "top": np.arange(count)[::-1][:5],
+        "heading": "_S $x$\nCASE: predicted A (0.9)", "attribution": "attention",
+        "places": PatchPlaces(None, coords, 100.0, unit),
+        "percentile": np.linspace(0, 100, count), "top": np.arange(count)[::-1][:5],
     }  # fmt: skip
     return SlideMap(**(facts | changes))
 
 
-VIEW = SlideView(np.full((60, 110, 3), 200, np.uint8), (10.0, 10.0))
-
-
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"view": VIEW, "mpp": 0.5}, {"unit": "um"}, {"count": 1}, {"top": np.arange(0)}],
+    [{}, {"image": GreySlide()}, {"unit": "um"}, {"count": 1}, {"top": np.arange(0)}],
     ids=["grey", "slide", "micrometres", "one patch", "no boxes"],
 )
 def test_overlay_and_thumbnail_are_pictures(tmp_path, changes):
@@ -105,8 +107,8 @@ def test_overlay_and_thumbnail_are_pictures(tmp_path, changes):
 def test_montage_and_gene_bars_are_pictures(tmp_path):
     tiles = [np.full((20, 20, 3), shade, np.uint8) for shade in range(0, 100, 20)]
     write_montage(tiles, ["#1"] * 5, "title", tmp_path / "top.png")
-    bars = GeneBars("title", ["g: _A … $B$"], np.ones(1), ["A", "B"], np.array([1.0, -1.0]))
-    write_gene_bars(bars, tmp_path / "genes.png")
+    fragments, genes = pd.Series({"g: _A … $B$": 1.0}), pd.Series({"A": 1.0, "B": -1.0})
+    write_gene_bars("title", fragments, genes, tmp_path / "genes.png")
     assert all(f.read_bytes().startswith(b"\x89PNG") for f in tmp_path.glob("*.png"))
 
 
