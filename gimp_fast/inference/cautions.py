@@ -39,12 +39,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Caution:
-    """One reason to doubt one prediction.
-
-    Attributes:
-        code: one of ``CODES``.
-        message: what was found, and what training had.
-    """
+    """One reason to doubt one prediction: one of ``CODES``, and what was found and expected."""
 
     code: str
     message: str
@@ -53,7 +48,7 @@ class Caution:
 def cautions_of(
     trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str], columns: np.ndarray | None
 ) -> dict[str, list[Caution]]:
-    """case_id -> reasons to doubt the prediction; empty for a patient without any.
+    """case_id -> reasons to doubt the prediction, in the order of ``CODES``.
 
     Args:
         trained: the model.
@@ -61,27 +56,22 @@ def cautions_of(
         case_ids: the patients to predict.
         columns: (G,) the model's genes among the cohort's; None if it reads none of this cohort.
     """
-    of_slides, of_genes = list(slide_cautions(trained, cohort)), []
-    if columns is not None:
-        of_genes = list(gene_cautions(trained, cohort, columns))
+    of_slides = list(slide_cautions(trained, cohort))
+    of_genes = [] if columns is None else list(gene_cautions(trained, cohort, columns))
     seen, found = _seen(trained, cohort), {}
     for case in case_ids:
         slides = trained.uses_slides and cohort.has_slides(case)
         genes = trained.uses_genes and cohort.has_expression(case)
         found[case] = _of_patient(trained, cohort, case, slides, genes)
-        if slides:
-            found[case] += of_slides
-        if genes:
-            found[case] += of_genes
+        found[case] += [*(of_slides if slides else ()), *(of_genes if genes else ())]
         if case in seen:
             found[case].append(Caution("training-patient", f"in the {seen[case]} part"))
-    if columns is not None:
-        with_rna = [case for case in case_ids if cohort.has_expression(case)]
-        for start in range(0, len(with_rna), _CHUNK):
-            cases = with_rna[start : start + _CHUNK]
-            values = cohort.expression(cases)[:, columns]
-            for case, more in zip(cases, expression_cautions(trained, values), strict=True):
-                found[case] += more
+    with_rna = [] if columns is None else list(filter(cohort.has_expression, case_ids))
+    for start in range(0, len(with_rna), _CHUNK):
+        cases = with_rna[start : start + _CHUNK]
+        values = cohort.expression(cases)[:, columns]
+        for case, more in zip(cases, expression_cautions(trained, values), strict=True):
+            found[case] += more
     order = list(CODES)
     return {
         case: sorted(cautions, key=lambda c: order.index(c.code))
@@ -101,30 +91,25 @@ def _of_patient(
         found.append(Caution("no-rna", "RNA is missing"))
     if slides and (count := cohort.bag(case).num_patches) < SMALL_BAG:
         found.append(Caution("small-bag", f"{count} patches"))
-    if cohort.has_label(case):
-        label = cohort.classes[cohort.label(case)]
-        if label not in trained.classes:
-            classes = ", ".join(trained.classes)
-            found.append(Caution("class-unknown", f"'{label}'; the model knows {classes}"))
+    label = cohort.classes[cohort.label(case)] if cohort.has_label(case) else None
+    if label is not None and label not in trained.classes:
+        classes = ", ".join(trained.classes)
+        found.append(Caution("class-unknown", f"'{label}'; the model knows {classes}"))
     return found
 
 
 def slide_cautions(trained: TrainedModel, cohort: Cohort) -> Iterator[Caution]:
     """How a cohort's patches differ from those of training."""
-    before = trained.trained_on
-    encoder = before.get("encoder")
-    if bool(encoder) != bool(cohort.encoder):
+    names = ("encoder", "mpp", "patch_size", "patch_order")
+    encoder, mpp, side, order = map(trained.trained_on.get, names)
+    if encoder != cohort.encoder:
+        code = "encoder" if encoder and cohort.encoder else "encoder-unknown"
         here, there = cohort.encoder or "not recorded", encoder or "not recorded"
-        yield Caution("encoder-unknown", f"{here}; training: {there}")
-    elif encoder != cohort.encoder:
-        yield Caution("encoder", f"{cohort.encoder}; training: {encoder}")
-    mpp = before.get("mpp")
+        yield Caution(code, f"{here}; training: {there}")
     if mpp and cohort.mpp and abs(cohort.mpp / mpp - 1) > MPP_TOLERANCE:
         yield Caution("mpp", f"{cohort.mpp:g} µm a pixel; training: {mpp:g}")
-    side = before.get("patch_size")
     if side and cohort.patch_size and side != cohort.patch_size:
         yield Caution("patch-size", f"{cohort.patch_size} pixels; training: {side}")
-    order = before.get("patch_order")
     if order != cohort.patch_order:
         yield Caution("patch-order", f"{cohort.patch_order}; training: {order}")
 
@@ -147,61 +132,41 @@ def gene_cautions(trained: TrainedModel, cohort: Cohort, columns: np.ndarray) ->
 def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[Caution]]:
     """For each patient, how the expression leaves the range of the training patients.
 
+    The sum of values on another scale is far from that of training, and near it after a logarithm
+    or a power of two.
+
     Args:
         trained: the model; without a fitted scaling there is nothing to compare with.
         values: (n, G) in the order of the model's genes, not scaled; NaN where not measured.
     """
     mean, std = trained.scaler.mean, trained.scaler.std
+    found: list[list[Caution]] = [[] for _ in values]
     if not mean.any():
-        return [[] for _ in values]
+        return found
     measured = ~np.isnan(values)
-    counts = np.maximum(measured.sum(1), 1)
-    with np.errstate(invalid="ignore"):
-        share = (np.abs((values - mean) / std) > FAR).sum(1) / counts
-    scales = _scale_mix_ups(np.where(measured, values, 0.0), np.where(measured, mean, 0.0).sum(1))
-    found = []
-    for far, scale in zip(share, scales, strict=True):
-        cautions = [Caution("expression-scale", scale)] if scale else []
-        if far > FAR_SHARE:
-            text = f"{far:.0%} of the genes beyond {FAR:g} standard deviations"
-            cautions.append(Caution("expression-range", text))
-        found.append(cautions)
-    return found
-
-
-def _scale_mix_ups(values: np.ndarray, expected: np.ndarray) -> list[str]:
-    """For each patient, the scale that the values seem to have, if not that of training.
-
-    Their sum is then far from that of training, and near it after a logarithm or a power of two.
-
-    Args:
-        values: (n, G).
-        expected: (n,) sums of the training means of the genes that each patient has.
-
-    Returns:
-        A text for each patient, empty where the scale fits.
-    """
-    positive = np.clip(values, 0, None).astype(np.float64)
-    total, logged = positive.sum(1), np.log2(positive + 1).sum(1)
-    raised = (np.exp2(np.minimum(positive, 64)) - 1).sum(1)
-    found = []
-    for here, log, power, usual in zip(total, logged, raised, expected, strict=True):
-        looks = ""
-        if usual > 0 and here > 3 * usual and 0.5 < log / usual < 2:
-            looks = "linear"
-        elif usual > 0 and 3 * here < usual and 0.2 < power / usual < 5:
-            looks = "like log2"
-        level = here / usual if looks else 0.0
-        found.append(f"looks {looks}: {level:.2g} times the level of training" if looks else "")
+    positive = np.clip(np.where(measured, values, 0.0), 0, None).astype(np.float64)
+    raised = np.exp2(np.minimum(positive, 64)) - 1
+    usual = np.where(measured, mean, 0.0).sum(1)  # of the genes that each patient has
+    with np.errstate(invalid="ignore", divide="ignore"):
+        far = (np.abs((values - mean) / std) > FAR).sum(1) / np.maximum(measured.sum(1), 1)
+        level, logged, power = (x.sum(1) / usual for x in (positive, np.log2(positive + 1), raised))
+    is_linear = (usual > 0) & (level > 3) & (logged > 0.5) & (logged < 2)
+    is_log = (usual > 0) & (level < 1 / 3) & (power > 0.2) & (power < 5)
+    for row in np.flatnonzero(is_linear | is_log):
+        looks = "linear" if is_linear[row] else "like log2"
+        text = f"looks {looks}: {level[row]:.2g} times the level of training"
+        found[row].append(Caution("expression-scale", text))
+    for row in np.flatnonzero(far > FAR_SHARE):
+        text = f"{far[row]:.0%} of the genes beyond {FAR:g} standard deviations"
+        found[row].append(Caution("expression-range", text))
     return found
 
 
 def _seen(trained: TrainedModel, cohort: Cohort) -> Mapping[str, str]:
     """case_id -> part, for patients of training and validation, if this is the same cohort."""
-    before = trained.trained_on
-    if before.get("fingerprint") != cohort.fingerprint:
+    if trained.trained_on.get("fingerprint") != cohort.fingerprint:
         return {}
-    split = cohort.split(before["split"])
+    split = cohort.split(trained.trained_on["split"])
     return {case: part for part in ("train", "val") for case in split[part]}
 
 

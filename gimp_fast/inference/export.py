@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from gimp_fast import __version__
-from gimp_fast.data.prepare.cohort_writer import write_table
 from gimp_fast.errors import GimpError
-from gimp_fast.files.atomic import new_folder
+from gimp_fast.files.atomic import new_folder, write_text
+from gimp_fast.files.table import write_table
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from gimp_fast.runs.layout import CARD, CHECKSUMS, EXPORT_CONFIG, EXPORT_FILES, GENES, WEIGHTS
@@ -80,28 +79,33 @@ def export_model(trained: TrainedModel, out: str | Path, *, overwrite: bool = Fa
     """
     out = Path(out)
     _check_place(out, overwrite)
-    facts = exported_facts(trained)
+    facts, genes = exported_facts(trained), []
+    if trained.scaler is not None:
+        columns = (trained.gene_ids, trained.gene_names, trained.scaler.mean, trained.scaler.std)
+        rows = (map(str, row) for row in zip(*columns, strict=True))
+        genes = [dict(zip(_GENE_COLUMNS, row, strict=True)) for row in rows]
     with new_folder(out, replace=overwrite) as folder:
         save_checkpoint(folder / WEIGHTS, _tensors(trained), facts)
-        _write_text(folder / EXPORT_CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
-        write_table(folder / GENES, _gene_rows(trained), _GENE_COLUMNS)
-        _write_text(folder / CARD, model_card(trained, facts))
+        write_text(folder / EXPORT_CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
+        write_table(folder / GENES, genes, _GENE_COLUMNS)
+        write_text(folder / CARD, model_card(trained, facts))
         lines = [f"{_sha256(folder / name)}  {name}\n" for name in (WEIGHTS, EXPORT_CONFIG, GENES)]
-        _write_text(folder / CHECKSUMS, "".join(lines))
+        write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def exported_facts(trained: TrainedModel) -> dict[str, Any]:
     """What the export says of the model, without paths of the machine that trained it."""
     facts = {name: trained.facts[name] for name in _KEPT if name in trained.facts}
-    cohort = dict(facts["cohort"])
-    hidden = ("paths", "aligned_to")
-    cohort["expression"] = {k: v for k, v in cohort["expression"].items() if k not in hidden}
-    versions = {"gimp_fast": __version__, "torch": str(torch.__version__)}
+    expression = _without(facts["cohort"]["expression"], "paths", "aligned_to")
     return facts | {
-        "cohort": cohort,
+        "cohort": facts["cohort"] | {"expression": expression},
         "export_version": EXPORT_VERSION,
-        "exported_with": versions,
+        "exported_with": {"gimp_fast": __version__, "torch": str(torch.__version__)},
     }
+
+
+def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in names}
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -177,23 +181,9 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
 
 def _config(trained: TrainedModel, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts without the gene list, which is in ``genes.csv``."""
-    in_table = ("gene_ids", "gene_names")
-    cohort = {k: v for k, v in facts["cohort"].items() if k not in in_table}
+    cohort = _without(facts["cohort"], "gene_ids", "gene_names")
     named = {"modalities": trained.modalities, "classes": list(trained.classes)}
     return facts | named | {"cohort": cohort, "num_genes": len(trained.gene_ids)}
-
-
-def _gene_rows(trained: TrainedModel) -> list[dict[str, str]]:
-    if trained.scaler is None:
-        return []
-    columns = (trained.gene_ids, trained.gene_names, trained.scaler.mean, trained.scaler.std)
-    return [
-        dict(zip(_GENE_COLUMNS, map(str, row), strict=True)) for row in zip(*columns, strict=True)
-    ]
-
-
-def _write_text(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
 
 
 def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
@@ -203,70 +193,59 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         trained: the model.
         facts: what its export says of it.
     """
-    parts = [_card_title(trained)]
+    cohort, metrics, run = trained.trained_on, facts.get("metrics", {}), facts.get("training", {})
+    title = f"# {trained.method}: {_READS[trained.modalities]} → {', '.join(trained.classes)}\n"
+    reads, kind = {}, "patients"
+    if trained.uses_slides:
+        mpp, side = cohort["mpp"], cohort["patch_size"]
+        encoder = cohort["encoder"] or _UNKNOWN
+        reads |= {
+            "patch encoder": f"{encoder}, {trained.feature_dim} channels",
+            "resolution": f"{mpp:g} µm a pixel" if mpp else _UNKNOWN,
+            "patch size": f"{side} pixels" if side else _UNKNOWN,
+            "patch order": cohort["patch_order"],
+        }
+    if trained.uses_genes:
+        reads |= {
+            "genes": f"{len(trained.gene_ids)}, in the order of `genes.csv`",
+            "unit": cohort["expression"].get("column") or _UNKNOWN,
+            "transform": f"{cohort['expression_transform']}; scaling is part of the model",
+        }
     if trained.synthetic:
-        parts.append(
-            "> **SYNTHETIC.** This model was trained on generated patients. It shows that the tool "
-            "works and says nothing about real patients.\n"
+        kind = "**SYNTHETIC** patients"
+        title += (
+            "\n> **SYNTHETIC.** This model was trained on generated patients. It shows that the "
+            "tool works and says nothing about real patients.\n"
         )
-    parts += [
-        "\n".join(_card_inputs(trained)),
-        "\n".join(_card_training(trained, facts)),
-        "\n".join(_card_results(facts)),
+    patients = metrics.get("cohort", {}).get("n", {})
+    parts = ", ".join(f"{count} {part}" for part, count in patients.items()) or _UNKNOWN
+    training = {
+        "cohort": f"'{cohort['name']}', {kind}, fingerprint `{cohort['fingerprint'][:16]}`",
+        "split": f"{cohort['split']}: {parts}",
+        "seed, epoch": f"{run.get('seed', _UNKNOWN)}, {facts.get('epoch', _UNKNOWN)}",
+        "precision": trained.precision,
+        "versions": f"trained with gimp_fast {run.get('gimp_fast') or _UNKNOWN}, exported with "
+        "gimp_fast {gimp_fast}, torch {torch}".format(**facts["exported_with"]),
+    }
+    notes = {"test": "", "val": " (the epoch was chosen on these patients)"}
+    results = [
+        f"- {part}{note}: {metrics_text(metrics[part])}"
+        for part, note in notes.items()
+        if part in metrics
+    ]
+    if "test" not in metrics:
+        results.append(f"- {_UNKNOWN}")
+    sections = [
+        title,
+        _card_table("What it reads", reads),
+        _card_table("What it was trained on", training),
+        "\n".join(["## Results\n", *results, ""]),
         _LIMITS,
         _LOADING,
     ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
-def _card_title(trained: TrainedModel) -> str:
-    classes = ", ".join(trained.classes)
-    reads = _READS[trained.modalities]
-    return f"# {trained.method}: {reads} → {classes}\n"
-
-
-def _card_inputs(trained: TrainedModel) -> Iterator[str]:
-    cohort = trained.trained_on
-    yield "## What it reads\n\n| | |\n|---|---|"
-    if trained.uses_slides:
-        mpp = f"{cohort['mpp']:g} µm a pixel" if cohort["mpp"] else _UNKNOWN
-        side = f"{cohort['patch_size']} pixels" if cohort["patch_size"] else _UNKNOWN
-        yield f"| patch encoder | {cohort['encoder'] or _UNKNOWN}, {trained.feature_dim} channels |"
-        yield f"| resolution | {mpp} |"
-        yield f"| patch size | {side} |"
-        yield f"| patch order | {cohort['patch_order']} |"
-    if trained.uses_genes:
-        unit = cohort["expression"].get("column") or _UNKNOWN
-        yield f"| genes | {len(trained.gene_ids)}, in the order of `genes.csv` |"
-        yield f"| unit | {unit} |"
-        yield f"| transform | {cohort['expression_transform']}; scaling is part of the model |"
-    yield ""
-
-
-def _card_training(trained: TrainedModel, facts: dict[str, Any]) -> Iterator[str]:
-    cohort, metrics = trained.trained_on, facts.get("metrics", {})
-    run, with_ = facts.get("training", {}), facts["exported_with"]
-    patients = metrics.get("cohort", {}).get("n", {})
-    parts = ", ".join(f"{count} {part}" for part, count in patients.items()) or _UNKNOWN
-    kind = "**SYNTHETIC** patients" if trained.synthetic else "patients"
-    yield "## What it was trained on\n\n| | |\n|---|---|"
-    yield f"| cohort | '{cohort['name']}', {kind}, fingerprint `{cohort['fingerprint'][:16]}` |"
-    yield f"| split | {cohort['split']}: {parts} |"
-    yield f"| seed, epoch | {run.get('seed', _UNKNOWN)}, {facts.get('epoch', _UNKNOWN)} |"
-    yield f"| precision | {trained.precision} |"
-    yield (
-        f"| versions | trained with gimp_fast {run.get('gimp_fast') or _UNKNOWN}, exported with "
-        f"gimp_fast {with_['gimp_fast']}, torch {with_['torch']} |"
-    )
-    yield ""
-
-
-def _card_results(facts: dict[str, Any]) -> Iterator[str]:
-    yield "## Results\n"
-    metrics = facts.get("metrics", {})
-    for part, note in (("test", ""), ("val", " (the epoch was chosen on these patients)")):
-        if part in metrics:
-            yield f"- {part}{note}: {metrics_text(metrics[part])}"
-    if "test" not in metrics:
-        yield f"- {_UNKNOWN}"
-    yield ""
+def _card_table(title: str, rows: dict[str, str]) -> str:
+    lines = [f"| {name} | {text} |" for name, text in rows.items()]
+    return "\n".join([f"## {title}\n\n| | |\n|---|---|", *lines, ""])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.rna import find_genes
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.arrays import cohort_columns, model_inputs
 from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class
 from gimp_fast.models.outputs import Outputs, outputs_of
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 class TrainedModel:
     """A model and all that it needs to predict a new patient.
 
+    Args:
+        tensors: of a checkpoint: ``model.*``, and ``scaler.*`` of a model that reads genes.
+        facts: of the checkpoint.
+        source: where both come from; errors name it.
+        device, precision, backend: as in :func:`gimp_fast.load`.
+
     Attributes:
         source: the run or export that it was loaded from.
         facts: what the checkpoint says: ``method``, ``model`` (its configuration), ``cohort`` (what
@@ -38,9 +45,10 @@ class TrainedModel:
         classes: names of the columns of the probabilities.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
-        device: where the model is.
-        precision: autocast type of its forward pass; that of training, unless another was asked
-            for.
+        precision: autocast type of its forward pass.
+
+    Raises:
+        GimpError: a method, configuration or weights that this version does not know.
     """
 
     def __init__(
@@ -53,20 +61,8 @@ class TrainedModel:
         precision: str | None = None,
         backend: str = "auto",
     ):
-        """Build the model that a checkpoint describes and give it the weights.
-
-        Args:
-            tensors: of the checkpoint: ``model.*``, and ``scaler.*`` of a model that reads genes.
-            facts: of the checkpoint.
-            source: where both come from; errors name it.
-            device: ``"auto"`` is a GPU if there is one.
-            precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None as it was trained.
-            backend: of the operators, see :func:`gimp_fast.ops.available_backends`.
-
-        Raises:
-            GimpError: a method, configuration or weights that this version does not know.
-        """
         self.source, self.facts, self.device = source, facts, choose_device(device)
+        self.scaler: GeneScaler | None = None
         try:
             cohort = facts["cohort"]
             self.classes = tuple(map(str, cohort["classes"]))
@@ -74,7 +70,10 @@ class TrainedModel:
             self.gene_names = tuple(map(str, cohort["gene_names"]))
             self.precision = precision or facts.get("training", {}).get("precision", "fp32")
             self.model = _built(facts, tensors, backend, source).to(self.device)
-            self.scaler = _scaler(tensors) if self.uses_genes else None
+            if self.uses_genes:
+                # Without columns: genes of new patients are aligned before they are scaled.
+                mean, std = tensors["scaler.mean"], tensors["scaler.std"]
+                self.scaler = GeneScaler(mean.numpy(), std.numpy())
         except (KeyError, TypeError, AttributeError) as error:
             raise GimpError(
                 f"{source}: found a checkpoint of another version of gimp_fast "
@@ -138,7 +137,7 @@ class TrainedModel:
             GimpError: shapes that do not fit the model, missing genes, values that are not finite,
                 or a patient without anything that the model reads.
         """
-        return self.outputs(model_inputs(self, patches, genes)).probabilities
+        return self.outputs(self._inputs(patches, genes)).probabilities
 
     def represent(
         self,
@@ -149,11 +148,80 @@ class TrainedModel:
 
         Arguments and errors as :meth:`predict`.
         """
-        return self.outputs(model_inputs(self, patches, genes)).vectors
+        return self.outputs(self._inputs(patches, genes)).vectors
 
     def outputs(self, inputs: PatientInputs) -> Outputs:
         """What the model makes of inputs on ``device``, genes scaled."""
         return outputs_of(self.model, inputs, self.device, self.precision)
+
+    def _inputs(
+        self,
+        patches: Sequence[np.ndarray | Tensor | None] | None,
+        genes: np.ndarray | pd.DataFrame | None,
+    ) -> PatientInputs:
+        """What the model reads, on its device, of the arguments of :meth:`predict`."""
+        counts = [len(given) for given in (patches, genes) if given is not None]
+        if len(set(counts)) == 2:
+            raise GimpError(
+                f"found {counts[0]} bags of patches and {counts[1]} rows of genes; expected as "
+                "many of both, one a patient"
+            )
+        if not any(counts):
+            raise GimpError("found no patient; expected patches or genes of one or more")
+        bags, has_genes, scaled = [None] * counts[0], np.zeros(counts[0], bool), None
+        if self.uses_slides and patches is not None:
+            bags = [_bag(place, bag, self.feature_dim) for place, bag in enumerate(patches)]
+        if self.uses_genes:
+            scaled = torch.zeros(counts[0], len(self.gene_ids))
+        if self.uses_genes and genes is not None:
+            rows = self._expression(genes)
+            has_genes = ~np.isnan(rows).all(1)
+            scaled[torch.from_numpy(has_genes)] = torch.from_numpy(self.scaler(rows[has_genes]))
+        nothing = [i for i, bag in enumerate(bags) if bag is None and not has_genes[i]]
+        if nothing:
+            reads = {"both": "patches or genes", "slide": "patches", "rna": "genes"}
+            raise GimpError(
+                f"patients {_first_few(nothing)}: found nothing of what the model reads; "
+                f"expected {reads[self.modalities]}"
+            )
+        bags = bags if self.uses_slides else None
+        packed = PatientInputs.packed(bags, scaled, has_genes, feature_dim=self.feature_dim)
+        return packed.to(self.device)
+
+    def _expression(self, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
+        """(B, G) float32 in the order of the model's genes, not scaled."""
+        if hasattr(genes, "columns"):
+            ids = [str(name) for name in genes.columns]
+            places = self._places(ids, ("",) * len(ids), "the table of genes")
+            values = genes.to_numpy(dtype=np.float32)[:, places]
+        else:
+            values = np.asarray(genes, np.float32)
+            if values.ndim != 2 or values.shape[1] != len(self.gene_ids):
+                raise GimpError(
+                    f"genes: found shape {values.shape}; expected (patients, "
+                    f"{len(self.gene_ids)}), the columns of gene_ids"
+                )
+        if np.isinf(values).any():
+            raise GimpError(
+                "genes: found infinite values; expected numbers, or NaN if not measured"
+            )
+        return values
+
+    def _places(self, ids: Sequence[str], names: Sequence[str], where: str) -> np.ndarray:
+        """(G,) places of the model's genes among others: by id of any version, else by name."""
+        if tuple(ids) == self.gene_ids:
+            return np.arange(len(ids))
+        rows = [{"gene_id": i, "gene_name": name} for i, name in zip(ids, names, strict=True)]
+        found = find_genes(rows, self.gene_ids, self.gene_names)
+        missing = [i for i, place in zip(self.gene_ids, found, strict=True) if place is None]
+        if missing:
+            raise GimpError(
+                f"{where}: found {len(found) - len(missing)} of the model's {len(found)} genes; "
+                f"missing: {_first_few(missing)}. `gimp-fast prepare --genes-of {self.source}` "
+                "aligns new patients to the model and reports genes that were not measured; in a "
+                "table, such a gene is a column of NaN"
+            )
+        return np.array(found, np.int64)
 
     def columns_in(
         self, cohort: Cohort, case_ids: Sequence[str] | None = None
@@ -177,25 +245,22 @@ class TrainedModel:
                 f"{self.source} was trained on"
             )
         if self.uses_genes and any(map(cohort.has_expression, cases)):
-            return cohort_columns(self, cohort)
+            return self._places(cohort.gene_ids, cohort.gene_names, str(cohort.path))
         return None
 
     def reader_of(self, cohort: Cohort, columns: np.ndarray | None) -> PatientReader:
-        """Reads patients of a cohort as the model reads them; labels are not read.
+        """Reads patients of a cohort, without labels, as the model reads them.
 
         Args:
             cohort: an open cohort.
             columns: those of :meth:`columns_in`.
         """
-        scaler = self.scaler
-        if columns is not None:
-            scaler = replace(scaler, columns=columns)
+        scaler = self.scaler if columns is None else replace(self.scaler, columns=columns)
         return PatientReader(cohort, self.modalities, scaler, cache_gb=0.0, labelled=False)
 
     def __repr__(self) -> str:
-        trained = self.trained_on
+        trained, reads = self.trained_on, []
         kind = "SYNTHETIC patients" if self.synthetic else "patients"
-        reads = []
         if self.uses_slides:
             reads.append(f"slides ({trained.get('encoder') or 'unknown encoder'})")
         if self.uses_genes:
@@ -227,6 +292,22 @@ def _built(
     return model.eval().requires_grad_(False)
 
 
-def _scaler(tensors: dict[str, Tensor]) -> GeneScaler:
-    """A scaler without columns: genes of new patients are aligned before they are scaled."""
-    return GeneScaler(tensors["scaler.mean"].numpy(), tensors["scaler.std"].numpy())
+def _bag(place: int, bag: np.ndarray | Tensor | None, feature_dim: int) -> Tensor | None:
+    """(N, C) float32; None for a patient without patches."""
+    if bag is None:
+        return None
+    rows = torch.as_tensor(bag)
+    if rows.dim() != 2 or rows.shape[1] != feature_dim:
+        raise GimpError(
+            f"patches of patient {place}: found shape {tuple(rows.shape)}; expected "
+            f"(patches, {feature_dim}), as the model was trained on"
+        )
+    rows = rows.detach().cpu().float()
+    if not bool(rows.isfinite().all()):
+        raise GimpError(f"patches of patient {place}: found NaN or infinity; expected numbers")
+    return rows if len(rows) else None
+
+
+def _first_few(items: Sequence[object]) -> str:
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return ", ".join(map(str, items[:5])) + more

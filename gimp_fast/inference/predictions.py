@@ -33,8 +33,7 @@ class Predictions:
     """Predictions of patients of a cohort.
 
     Attributes:
-        table: one row per patient: case_id, slide_ids, prediction, prob_<class> …, label,
-            warnings.
+        table: case_id, slide_ids, prediction, prob_<class> …, label, warnings of each patient.
         cautions: case_id -> why to doubt the prediction.
         classes: of the probabilities.
     """
@@ -45,8 +44,7 @@ class Predictions:
 
     def probabilities(self) -> np.ndarray:
         """(patients, classes) float32; NaN where a patient could not be predicted."""
-        columns = [f"prob_{name}" for name in self.classes]
-        return self.table[columns].to_numpy(np.float32)
+        return self.table[[f"prob_{name}" for name in self.classes]].to_numpy(np.float32)
 
     def metrics(self, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Rates with bootstrap 95 % intervals, where labels are known.
@@ -56,18 +54,14 @@ class Predictions:
             ``"seen"``: of the patients of training and validation, which is no evidence of
             performance. A group without patients is absent.
         """
-        codes = [{c.code for c in self.cautions[case]} for case in self.table["case_id"]]
-        seen = np.array([_SEEN in of_case for of_case in codes])
-        evaluable = self.table["label"].isin(self.classes) & (self.table["prediction"] != "")
-        probabilities, metrics = self.probabilities(), {}
+        table, probabilities, metrics = self.table, self.probabilities(), {}
+        seen = table["warnings"].str.contains(_SEEN, regex=False)
+        evaluable = table["label"].isin(self.classes) & (table["prediction"] != "")
         for name, group in (("new", evaluable & ~seen), ("seen", evaluable & seen)):
-            if group.any():
-                labels = [self.classes.index(label) for label in self.table["label"][group]]
+            labels = np.array([self.classes.index(label) for label in table["label"][group]])
+            if len(labels):
                 metrics[name] = metrics_with_intervals(
-                    probabilities[group.to_numpy()],
-                    np.array(labels),
-                    resamples=resamples,
-                    seed=seed,
+                    probabilities[group], labels, resamples=resamples, seed=seed
                 )
         return metrics
 
@@ -85,8 +79,7 @@ class Predictions:
             },
         }
         beside = out.with_suffix(".warnings.json")
-        text = self.table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-        write_text(out, text)
+        write_text(out, self.table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
         write_json(beside, summary)
         return beside
 
@@ -110,12 +103,16 @@ def predict_cohort(
             that are missing, a patient that cannot be read, or no patient who can be predicted.
     """
     options = options or PredictOptions()
-    classes = _agreed_classes(models)
+    classes = models[0].classes
+    for other in models[1:]:
+        if other.classes != classes:
+            raise GimpError(
+                f"{other.source}: found the classes {', '.join(other.classes)}; expected "
+                f"{', '.join(classes)} as in {models[0].source}, to average probabilities"
+            )
     cases = known_cases(cohort, cohort.case_ids if case_ids is None else case_ids)
-    columns = [trained.columns_in(cohort, cases) for trained in models]
-    cautions = merged(
-        [cautions_of(t, cohort, cases, c) for t, c in zip(models, columns, strict=True)]
-    )
+    pairs = [(trained, trained.columns_in(cohort, cases)) for trained in models]
+    cautions = merged([cautions_of(trained, cohort, cases, columns) for trained, columns in pairs])
     usable = [case for case in cases if _NOTHING not in {c.code for c in cautions[case]}]
     if not usable:
         reads = ", ".join(f"{trained.source}: {trained.modalities}" for trained in models)
@@ -124,24 +121,12 @@ def predict_cohort(
             f"({reads}); expected one or more"
         )
     by_model = [
-        _probabilities(trained, cohort, usable, of_genes, options)
-        for trained, of_genes in zip(models, columns, strict=True)
+        _probabilities(trained, cohort, usable, columns, options) for trained, columns in pairs
     ]
     mean = by_model[0]
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
     return Predictions(_table(cohort, cases, usable, mean, classes, cautions), cautions, classes)
-
-
-def _agreed_classes(models: Sequence[TrainedModel]) -> tuple[str, ...]:
-    classes = models[0].classes
-    for other in models[1:]:
-        if other.classes != classes:
-            raise GimpError(
-                f"{other.source}: found the classes {', '.join(other.classes)}; expected "
-                f"{', '.join(classes)} as in {models[0].source}, to average probabilities"
-            )
-    return classes
 
 
 def _probabilities(
@@ -153,14 +138,17 @@ def _probabilities(
 ) -> np.ndarray:
     """(patients, classes) float32."""
     reader = trained.reader_of(cohort, columns)
-    plans = plan_batches(_lengths(trained, cohort, cases), options)
+    has_bag = [trained.uses_slides and cohort.has_slides(case) for case in cases]
+    lengths = [
+        cohort.bag(case).num_patches if has else 0 for case, has in zip(cases, has_bag, strict=True)
+    ]
+    plans = plan_batches(lengths, options)
     steps = [StepPlan(n, tuple(cases[i] for i in batch)) for n, batch in enumerate(plans)]
     loader = BatchLoader(
         partial(read_patients, reader, 0.0), options.workers, trained.device.type == "cuda"
     )
     parts = []
-    bar = tqdm(total=len(cases), unit="patient", disable=not options.progress)
-    with bar:
+    with tqdm(total=len(cases), unit="patient", disable=not options.progress) as bar:
         for batch in ahead_on_device(loader(steps), trained.device):
             parts.append(_outputs(trained, cohort, batch).probabilities)
             bar.update(len(batch.case_ids))
@@ -185,22 +173,8 @@ def _outputs(trained: TrainedModel, cohort: Cohort, batch: PatientBatch) -> Outp
         ) from error
 
 
-def _lengths(trained: TrainedModel, cohort: Cohort, cases: Sequence[str]) -> list[int]:
-    """Patches that the model reads of each patient."""
-    return [
-        cohort.bag(case).num_patches if trained.uses_slides and cohort.has_slides(case) else 0
-        for case in cases
-    ]
-
-
 def plan_batches(lengths: Sequence[int], options: PredictOptions) -> list[range]:
-    """Batches of consecutive patients: ranges of places.
-
-    Args:
-        lengths: patches of each patient.
-        options: most patients and patches of a batch; a patient with more patches is a batch of
-            their own.
-    """
+    """Batches of consecutive patients, as ranges of places in ``lengths``, their patches."""
     batches, start, total = [], 0, 0
     for place, length in enumerate(lengths):
         full = place - start == options.batch_size or total + length > options.max_patches
@@ -220,17 +194,16 @@ def _table(
     cautions: dict[str, tuple[Caution, ...]],
 ) -> pd.DataFrame:
     """One row per patient; those who could not be predicted have NaN."""
-    values = pd.DataFrame(probabilities, index=usable).reindex(cases).to_numpy(np.float32)
-    called = [classes[place] for place in probabilities.argmax(1)]
-    predicted = dict(zip(usable, called, strict=True))
+    names = [f"prob_{name}" for name in classes]
+    predicted = pd.DataFrame(probabilities, usable, names)
+    predicted.insert(0, "prediction", [classes[place] for place in probabilities.argmax(1)])
+    predicted = predicted.reindex(cases).fillna({"prediction": ""}).reset_index(drop=True)
     slides = [cohort.bag(c).slide_ids if cohort.has_slides(c) else () for c in cases]
-    labels = [cohort.classes[cohort.label(c)] if cohort.has_label(c) else "" for c in cases]
     columns = {
         "case_id": cases,
         "slide_ids": [";".join(ids) for ids in slides],
-        "prediction": [predicted.get(case, "") for case in cases],
-        **{f"prob_{name}": values[:, place] for place, name in enumerate(classes)},
-        "label": labels,
+        **predicted,
+        "label": [cohort.classes[cohort.label(c)] if cohort.has_label(c) else "" for c in cases],
         "warnings": [codes_of(cautions[case]) for case in cases],
     }
     return pd.DataFrame(columns)

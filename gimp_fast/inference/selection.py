@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from gimp_fast.data import Cohort
@@ -21,11 +22,11 @@ def chosen_cases(
     split: str | None = None,
     part: str | None = None,
 ) -> list[str]:
-    """Patients to predict, in the order asked for.
+    """Patients to predict, in the order asked for; all unless something is asked for.
 
     Args:
         cohort: whose patients they are.
-        cases: ids, and files of ids; none for all.
+        cases: ids, and files of ids.
         split: name of a split; None for the only one, if a part is asked for.
         part: ``"train"``, ``"val"`` or ``"test"``; None for all parts of the split.
 
@@ -35,7 +36,8 @@ def chosen_cases(
     if cases and (split or part):
         raise GimpError("choose patients by --cases or by --split and --part, not by both")
     if cases:
-        return known_cases(cohort, [id for given in cases for id in _ids(given)])
+        files = [read_case_list(Path(name)) if Path(name).is_file() else [name] for name in cases]
+        return known_cases(cohort, chain.from_iterable(files))
     if not (split or part):
         return list(cohort.case_ids)
     if part not in (None, *PARTS):
@@ -58,8 +60,7 @@ def select_patients(
     Args:
         trained: the model; a part is without the patients who have nothing that it reads.
         cohort: whose patients they are.
-        cases: these patients.
-        slides: the patients of these slides.
+        cases, slides: these patients, or those of these slides.
         part: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None is the test part of the cohort
             that the model was trained on, and all of another.
         split: that ``part`` is of; None is that of the model, or the cohort's only one.
@@ -70,21 +71,15 @@ def select_patients(
     if cases is not None:
         return known_cases(cohort, cases)
     if slides is not None:
-        owners = {
-            slide: case
-            for case in cohort.case_ids
-            if cohort.has_slides(case)
-            for slide in cohort.bag(case).slide_ids
-        }
+        with_slides = filter(cohort.has_slides, cohort.case_ids)
+        owners = {slide: case for case in with_slides for slide in cohort.bag(case).slide_ids}
         _check_known(cohort, slides, owners, "slide")
         return list(dict.fromkeys(owners[slide] for slide in slides))
     same = cohort.fingerprint == trained.trained_on.get("fingerprint")
-    part = part or ("test" if same else "all")
-    if part == "all":
-        chosen = cohort.case_ids
-    else:
-        if same and split is None and trained.trained_on.get("split") in cohort.split_names:
-            split = trained.trained_on["split"]
+    part, chosen = part or ("test" if same else "all"), cohort.case_ids
+    if same and split is None and trained.trained_on.get("split") in cohort.split_names:
+        split = trained.trained_on["split"]
+    if part != "all":
         chosen = cohort.split(cohort.only_split(split))[part]
     usable = [case for case in chosen if cohort.usable(case, trained.modalities)]
     if not usable:
@@ -94,7 +89,7 @@ def select_patients(
     return usable
 
 
-def known_cases(cohort: Cohort, ids: Sequence[str]) -> list[str]:
+def known_cases(cohort: Cohort, ids: Iterable[str]) -> list[str]:
     """Each id once, in order; GimpError if the cohort lacks one, or if there is none."""
     ids = list(dict.fromkeys(ids))
     _check_known(cohort, ids, cohort.case_ids, "patient")
@@ -112,10 +107,6 @@ def _check_known(cohort: Cohort, asked: Sequence[str], names: Collection[str], w
             f"{cohort.path}: found no {what} {', '.join(unknown[:_SHOWN])}{more} ({len(unknown)} "
             f"of {len(asked)} asked for); expected names such as {', '.join(list(names)[:3])}"
         )
-
-
-def _ids(given: str) -> list[str]:
-    return read_case_list(Path(given)) if Path(given).is_file() else [given]
 
 
 def read_case_list(file: Path) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from gimp_fast.data.names import PATIENT_COLUMNS, patient_of, patient_of_sample, site_of
 from gimp_fast.data.rna import open_expression
 from gimp_fast.data.tables import read_cases, read_labels, read_splits, sites_from_table
-from gimp_fast.inference.cases import read_case_list
+from gimp_fast.inference.selection import read_case_list
 
 SLIDE = "TCGA-05-4244-01Z-00-DX1.d4ff32cd"
 

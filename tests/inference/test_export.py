@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_what_was_there(exported, gimp_run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
-    monkeypatch.setattr("gimp_fast.inference.export._write_text", fail)
+    monkeypatch.setattr("gimp_fast.inference.export.write_text", fail)
     with pytest.raises(GimpError, match="No space left"):
         export_model(gimp_fast.load(gimp_run), exported, overwrite=True)
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
