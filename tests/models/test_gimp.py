@@ -22,7 +22,7 @@ def make(**changes):
     return GiMP(GiMPConfig(**(SMALL | changes))).eval()
 
 
-def test_a_patient_is_the_same_alone_and_among_others():
+def test_a_patient_is_the_same_alone_and_in_a_batch():
     model, batch = make().double(), patients(LENGTHS, GENES, torch.float64)
     together = model.predict(**batch)
     assert together.shape == (3, 3)
@@ -108,7 +108,7 @@ def test_windows_of_patients_without_rna_have_the_token():
     torch.testing.assert_close(cls_pat[[0, 2, 3]], everybody[[0, 2, 3]])
 
 
-def test_pretraining_leaves_the_gene_encoder_alone():
+def test_pretraining_does_not_train_the_gene_encoder():
     model, (x, masked) = make(), windows()
     pretraining_loss(model, x, masked, torch.randn(4, 37)).backward()
     assert all(p.grad is None for p in model.gene_encoder.parameters())
