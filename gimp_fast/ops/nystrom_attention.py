@@ -62,6 +62,7 @@ def nystrom_attention(
     if scale <= 0:  # kernels look for the largest score before they scale it
         q, scale = q * scale, 1.0
     chosen = choose_backend(backend, q)
+    cu_seqlens, bounds = operands(cu_seqlens, q.shape[2])
     if chosen == "reference":
         return nystrom_attention_reference(
             q,
@@ -70,12 +71,11 @@ def nystrom_attention(
             num_landmarks=num_landmarks,
             pinv_iterations=pinv_iterations,
             scale=scale,
-            cu_seqlens=operands(cu_seqlens, q.shape[2])[0],
+            cu_seqlens=cu_seqlens,
         )
     # A compiler traces the operator itself, and uses its registered gradient.
     function = nystrom_attention_fwd if torch.compiler.is_compiling() else Differentiable.apply
-    packed, bounds = operands(cu_seqlens, q.shape[2])
-    return function(q, k, v, packed, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
+    return function(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
 
 
 def choose_backend(backend: str, q: Tensor) -> str:

@@ -91,7 +91,7 @@ def nystrom_attention_left(
         Shape of ``weights``; fp64 for fp64 ``q``, else fp32.
 
     Raises:
-        ValueError: shapes, dtypes, devices, counts or bounds that do not fit.
+        ValueError: shapes, dtypes, devices, counts or bounds do not fit.
     """
     name = "nystrom_attention_left"
     _validate(name, q, k, num_landmarks, pinv_iterations)

@@ -66,7 +66,7 @@ def test_depth_and_dropout_leave_mean_and_variance():
         ({"genes": None, "has_genes": torch.tensor([False])}, "neither patches nor genes"),
         ({}, "neither patches nor genes"),
     ],
-    ids=["some", "nobody", "nothing"],
+    ids=["two-lack-it", "nobody", "nothing"],
 )
 def test_patients_without_rna_are_an_error(inputs, message):
     with pytest.raises(ValueError, match=message):
