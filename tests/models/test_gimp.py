@@ -22,15 +22,6 @@ def make(**changes):
     return GiMP(GiMPConfig(**(SMALL | changes))).eval()
 
 
-def test_a_patient_is_the_same_alone_and_in_a_batch():
-    model, batch = make().double(), patients(LENGTHS, GENES, torch.float64)
-    together = model.predict(**batch)
-    assert together.shape == (3, 3)
-    torch.testing.assert_close(together.sum(1), torch.ones(3))
-    for i in range(3):
-        torch.testing.assert_close(model.predict(**one_patient(batch, i)), together[i : i + 1])
-
-
 @pytest.mark.parametrize(("modalities", "width"), [("both", 32), ("slide", 16), ("rna", 16)])
 def test_cls_pat_concatenates_the_modalities(modalities, width):
     model, batch = make(modalities=modalities), patients(LENGTHS, GENES)
