@@ -18,11 +18,7 @@ from gimp_fast.runs.records import CasePredictions
 
 @dataclass(frozen=True)
 class LogisticSettings:
-    """Attributes:
-    modalities: what it reads: ``"slide"``, ``"rna"`` or ``"both"``.
-    split: of the cohort.
-    strength: C of scikit-learn, the inverse of the penalty; the same for all cohorts, not tuned.
-    """
+    """``strength`` is scikit-learn's C, the inverse of the penalty: not tuned, the same for all."""
 
     modalities: str
     split: str

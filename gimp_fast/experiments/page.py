@@ -61,9 +61,9 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template, groups = environment.get_template("experiment.html.j2"), results.groups
-    shown_facts = {"results": facts, "groups": groups, "tiles": _tiles(results)}
-    page = template.render(shown_facts, grids=grids, notes=notes, figures=shown)
+    template = environment.get_template("experiment.html.j2")
+    tables = {"tiles": _tiles(results), "grids": grids, "notes": notes}
+    page = template.render(results=facts, groups=results.groups, figures=shown, **tables)
     write_text(out / layout.REPORT, page)
     return out / layout.REPORT
 
