@@ -41,12 +41,9 @@ _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
 @dataclass(frozen=True)
 class Task:
-    """Attributes:
-    run: what to train.
-    data: cohort folder.
-    folder: of the run.
-    keep_checkpoints: whether weights, events and profiles stay in the folder.
-    gpu: which one of several to use.
+    """A run to train on a cohort folder; ``gpu`` is which one of several to use.
+
+    ``keep_checkpoints`` leaves weights, events and profiles in the folder of the run.
     """
 
     run: PlannedRun
@@ -79,9 +76,9 @@ def carry_out(task: Task) -> None:
     """Train, or resume, in this process."""
     began, run, cohort = time.perf_counter(), task.run, open_cohort(task.data)
     folder = RunFolder(task.folder)
+    best_epoch = None
     if isinstance(run.settings, LogisticSettings):
         _fit(run, run.settings, cohort, folder)
-        best_epoch = None
     else:
         best_epoch = _train(run.settings, cohort, task)
     if not task.keep_checkpoints:
