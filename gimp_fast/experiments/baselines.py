@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,21 +35,19 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
         GimpError: a part has no patient with a modality that is read, or all training patients are
             of one class.
     """
-    part_of = {
-        case: part
-        for part, cases in cohort.split(settings.split).items()
-        for case in cases
-        if _usable(cohort, case, settings.modalities)
-    }
+    split = cohort.split(settings.split)
+    cases = np.array([case for of_part in split.values() for case in of_part])
+    parts = np.repeat(list(split), [len(of_part) for of_part in split.values()])
+    table = _features(cohort, cases, settings.modalities)
+    readable = np.isfinite(table).any(axis=1)
+    cases, parts, table = cases[readable], parts[readable], table[readable]
     for part in PARTS:
-        if part not in part_of.values():
+        if part not in parts:
             raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
-    cases, parts = list(part_of), np.array(list(part_of.values()))
     labels, training = np.array([cohort.label(case) for case in cases]), parts == "train"
     classes = np.unique(labels[training])
     if len(classes) < 2:
         raise GimpError(f"split '{settings.split}': all training patients are of one class")
-    table = _features(cohort, cases, settings.modalities)
     absent = ~np.isfinite(table)
     if absent.any():
         table = np.where(absent, np.nanmean(table[training], axis=0), table)
@@ -58,16 +57,10 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
         model.fit(table[training], labels[training])
         probabilities[:, classes] = model.predict_proba(table)
     predicted = probabilities.argmax(1)
-    return CasePredictions(cohort.classes, np.array(cases), parts, labels, predicted, probabilities)
+    return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
 
 
-def _usable(cohort: Cohort, case: str, modalities: str) -> bool:
-    return (modalities != "rna" and cohort.has_slides(case)) or (
-        modalities != "slide" and cohort.has_expression(case)
-    )
-
-
-def _features(cohort: Cohort, cases: list[str], modalities: str) -> np.ndarray:
+def _features(cohort: Cohort, cases: Sequence[str], modalities: str) -> np.ndarray:
     """(n, features), NaN where a patient lacks the modality."""
     blocks = []
     if modalities != "rna":

@@ -156,7 +156,7 @@ class _Active:
         error, log = folder / layout.ERROR, folder / layout.LOG
         if error.is_file():
             return error.read_text(encoding="utf-8").strip()
-        if code is not None and code < 0:
+        if code < 0:
             name = signal.Signals(-code).name
             memory = "; memory may have run out: try fewer --jobs" if name == "SIGKILL" else ""
             return f"ended by {name}{memory}"

@@ -14,7 +14,7 @@ import pandas as pd
 from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.evaluation.comparison import Difference
 from gimp_fast.evaluation.intervals import Estimate, Spread
-from gimp_fast.evaluation.rates import Share
+from gimp_fast.evaluation.rates import EstimatedShare, Share
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
@@ -26,9 +26,8 @@ NONE = "–"
 class Grid:
     """A table of texts.
 
-    Attributes:
-        columns: (heading of the group of splits, title); the heading may be empty.
-        rows: each with its cells: a first line, and perhaps a second that matters less.
+    A column has the heading of its group of splits, or none, and its title. A cell has one line,
+    and perhaps a second that matters less.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -71,7 +70,7 @@ def main_grid(results: Results) -> Grid:
         if scores.test is None:
             return [f"failed\n0 of {scores.of} runs"]
         accuracy, of_runs = scores.test.accuracy, scores.test.accuracy_of_runs
-        share = f"{accuracy.value:.3f}\n{accuracy.k}/{accuracy.n} {_interval(accuracy)}"
+        share = f"{_share(accuracy)} {_interval(accuracy)}"
         if scores.runs < scores.of:
             share += f"; {scores.runs} of {scores.of} runs"
         versus = "reference" if row.key == reference.key else _versus(scores.versus)
@@ -148,7 +147,7 @@ def p_text(p: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−").replace("+0.000", "0.000").replace("−0.000", "0.000")
+    return f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
 
 
 def _estimate(estimate: Estimate | None) -> str:
@@ -159,7 +158,7 @@ def _interval(estimate: Estimate) -> str:
     return f"({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _share(share: Share) -> str:
+def _share(share: Share | EstimatedShare) -> str:
     return f"{share.value:.3f}\n{share.k}/{share.n}"
 
 
