@@ -15,6 +15,7 @@ from gimp_fast.experiments import figures
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.tables import Grid
+from gimp_fast.experiments.vectors import pretrained_vectors
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
@@ -168,7 +169,7 @@ def _planes(results: Results) -> Iterator[Drawing]:
         panels = {}
         for row in results.rows:
             for finished in group.finished.get(row.key, ())[:1]:
-                vectors = finished.vectors()
+                vectors = pretrained_vectors(finished.run, finished.folder)
                 if len(vectors.vectors) >= FEWEST_FOR_TSNE and vectors.vectors.std(axis=0).any():
                     panels[row.title] = vectors
                     part, run = vectors.part, finished.run

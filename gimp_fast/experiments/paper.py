@@ -131,7 +131,7 @@ def _table1() -> Experiment:
 def _table2() -> Experiment:
     scratch = partial(_row, "No pre-training", BOTH)
     pretrained = partial(_row, "Pre-trained, then fine-tuned on slides and RNA", BOTH)
-    no_masking = "pretrain.reconstruction_weight=0"
+    no_mpm = "pretrain.reconstruction_weight=0"
     rows = (
         scratch(
             "gimp_snn_scratch",
@@ -148,11 +148,11 @@ def _table2() -> Experiment:
             "gimp_slide_triplet",
             "Aggregator + Triplet",
             SLIDE_TRIPLETS,
-            no_masking,
+            no_mpm,
             paper="0.9263 176/190",
         ),
         pretrained(
-            "gimp_triplet", "Aggregator + GroupMSA + Triplet", no_masking, paper="0.9526 181/190"
+            "gimp_triplet", "Aggregator + GroupMSA + Triplet", no_mpm, paper="0.9526 181/190"
         ),
         pretrained("gimp", "Aggregator + GroupMSA + Triplet + MPM (GiMP)", paper="0.9974"),
     )

@@ -94,12 +94,6 @@ class Shared:
         devices = [text for text in self.overrides if _key(text) == "device"]
         return load_config(self.preset, overrides=devices).device == "cpu"
 
-    def check(self) -> None:
-        """Raise GimpError for a setting of the architecture that no method has."""
-        for text in self.overrides:
-            if not any(_concerns(text, method) for method in available()):
-                raise GimpError(f"--set {text}: no method has such a setting")
-
 
 def _key(override: str) -> str:
     return override.partition("=")[0].strip()
@@ -158,7 +152,9 @@ def make_plan(
     threads: int | None,
 ) -> Plan:
     """The runs of all tables; GimpError for settings that do not validate."""
-    shared.check()
+    for text in shared.overrides:
+        if not any(_concerns(text, method) for method in available()):
+            raise GimpError(f"--set {text}: no method has such a setting")
     of_row, skipped, by_digest = {}, {}, {}
     asked = ((table.name, row) for table in experiments for row in table.rows if row.key in rows)
     for table, row in asked:

@@ -17,7 +17,7 @@ from gimp_fast.evaluation.intervals import Estimate, Spread, patient_weights, sp
 from gimp_fast.evaluation.rates import EstimatedShare, Predictions, Share, estimates
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Plan, PlannedRun
-from gimp_fast.experiments.vectors import Separation, Vectors, pretrained_vectors, separation
+from gimp_fast.experiments.vectors import Separation, pretrained_vectors, separation
 from gimp_fast.runs.records import CasePredictions, RunRecord, open_run
 
 
@@ -47,10 +47,6 @@ class Finished:
     def share(self, part: str) -> Share:
         """How many patients of a part, ``"val"`` or ``"test"``, the run predicts correctly."""
         return Share.of(self.predictions.of(part).hits)
-
-    def vectors(self) -> Vectors:
-        """Patients after pre-training, as Figure 2 draws them."""
-        return pretrained_vectors(self.folder, self.run.settings)
 
 
 def read_run(run: PlannedRun, folder: Path) -> Finished:
@@ -213,7 +209,8 @@ def _group(
             hits = [one.predictions.of("val").hits for one in done[key]]
             val = Validation(Share.of(np.concatenate(hits)))
             if experiment.name == "fig2":
-                apart[key] = separation([one.vectors() for one in done[key]])
+                vectors = [pretrained_vectors(one.run, one.folder) for one in done[key]]
+                apart[key] = separation(vectors)
         failed, count = _failed(of_row, errors), len(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key))
     return Group(name, tuple(splits), patients, done, predictions, scores, apart)

@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import Spread, spread
 from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.runs.records import open_run
-from gimp_fast.training import TrainConfig
 
 NEIGHBOURS = 5
 
@@ -43,7 +43,7 @@ class Separation:
     neighbours: Share
 
 
-def pretrained_vectors(folder: Path, settings: TrainConfig) -> Vectors:
+def pretrained_vectors(run: PlannedRun, folder: Path) -> Vectors:
     """What Figure 2 draws of a run: CLS_pat, or CLS_img if the triplets were of slides alone.
 
     Raises:
@@ -53,6 +53,7 @@ def pretrained_vectors(folder: Path, settings: TrainConfig) -> Vectors:
     if "pretrain" not in embeddings.stages:
         found = ", ".join(embeddings.stages) or "no stage"
         raise GimpError(f"{folder}: found embeddings of {found}; expected those of pretrain")
+    settings = run.settings
     slide_alone = settings.method == "gimp" and settings.pretrain.triplets == "slide"
     width = settings.model.dim if slide_alone else None  # CLS_img comes first in CLS_pat
     vectors = embeddings.stages["pretrain"].astype(np.float64)[:, :width]

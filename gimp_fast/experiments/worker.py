@@ -114,22 +114,12 @@ def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: Ru
     predictions = evaluated_predictions(
         cohort.classes, fitted.case_id, fitted.split, fitted.label, fitted.probabilities
     )
-    metrics = metrics_of(
-        predictions,
-        cohort=CohortSummary(
-            name=cohort.name,
-            synthetic=cohort.synthetic,
-            split=settings.split,
-            classes=cohort.classes,
-            n={part: int((fitted.split == part).sum()) for part in PARTS},
-        ),
-        method=LOGISTIC_REGRESSION,
-        modalities=settings.modalities,
-        seed=run.seed,
-        best_epoch=None,
-        resamples=100,
-        bootstrap_seed=0,
-    )
+    sizes = {part: int((fitted.split == part).sum()) for part in PARTS}
+    names = {"name": cohort.name, "split": run.split, "classes": cohort.classes}
+    summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, **names)
+    facts = {"method": LOGISTIC_REGRESSION, "modalities": settings.modalities, "seed": run.seed}
+    facts |= {"cohort": summary, "best_epoch": None}
+    metrics = metrics_of(predictions, resamples=100, bootstrap_seed=0, **facts)
     folder.write_predictions(predictions)
     folder.write_config(yaml.safe_dump({"method": LOGISTIC_REGRESSION, **asdict(settings)}))
     folder.write_environment(environment())
