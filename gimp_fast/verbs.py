@@ -45,11 +45,7 @@ def prepare_cohort(options: PrepareOptions | None = None, **fields: Any) -> Coho
 
 
 def check_cohort(options: PrepareOptions | None = None, **fields: Any) -> Checked:
-    """What ``prepare_cohort`` would write, and all faults; nothing is written.
-
-    Args:
-        options, **fields: as in ``prepare_cohort``.
-    """
+    """What ``prepare_cohort`` would write with these options, and all faults; writes nothing."""
     options = _options(options, fields)
     genes_of = options.rna.genes_of
     return check(options, read_gene_reference(genes_of) if genes_of else Read(None))

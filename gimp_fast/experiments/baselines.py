@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +59,7 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
     return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
 
 
-def _features(cohort: Cohort, cases: Sequence[str], modalities: str) -> np.ndarray:
+def _features(cohort: Cohort, cases: np.ndarray, modalities: str) -> np.ndarray:
     """(n, features), NaN where a patient lacks the modality."""
     blocks = []
     if modalities != "rna":
@@ -71,7 +70,7 @@ def _features(cohort: Cohort, cases: Sequence[str], modalities: str) -> np.ndarr
         blocks.append(means)
     if modalities != "slide":
         genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
-        rows = [row for row, case in enumerate(cases) if cohort.has_expression(case)]
-        genes[rows] = cohort.expression([cases[row] for row in rows])
+        has_rna = [cohort.has_expression(case) for case in cases]
+        genes[has_rna] = cohort.expression(cases[has_rna])
         blocks.append(genes)
     return np.concatenate(blocks, axis=1)

@@ -63,9 +63,9 @@ def accuracy_by_row(rows: Sequence[Row], group: Group) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_xlim(max(0.0, np.floor(20 * (lowest - 0.01)) / 20), 1.015)
+    left = max(0.0, np.floor(20 * (lowest - 0.01)) / 20)
+    axes.set(xlim=(left, 1.015), xlabel="Accuracy on test patients")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("Accuracy on test patients")
     several = any(len(group.scores[row.key].test.accuracy_of_runs.values) > 1 for row in rows)
     _dot_legend(figure, several, any(row.paper for row in rows))
     return figure

@@ -208,8 +208,7 @@ def code_digest(package: Path = PACKAGE) -> str:
 
 def find_folder(runs: Path, run: PlannedRun) -> Path:
     """Folder of the run, which has the name of another row if that needed it first."""
-    folders = sorted(runs.glob(f"*-{run.digest[:8]}"))
-    return folders[0] if folders else runs / run.name
+    return min(runs.glob(f"*-{run.digest[:8]}"), default=runs / run.name)
 
 
 def is_done(folder: Path) -> bool:

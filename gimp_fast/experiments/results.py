@@ -90,11 +90,8 @@ class Validation:
 class RowScores:
     """One row in one group of splits; ``results.json`` holds its fields.
 
-    Attributes:
-        runs, of: how many are finished, of how many that were asked for.
-        failed: run -> its error.
-        test, val: None without a finished run.
-        versus: accuracy against the reference; None for the reference itself.
+    ``runs`` of ``of`` are finished; without any, test and val are None. ``failed`` maps a run to
+    its error. ``versus`` compares with the reference, and is None for the reference itself.
     """
 
     runs: int

@@ -87,15 +87,10 @@ def detail_grid(results: Results) -> Grid:
         scores = group.scores[row.key]
         runs = f"{scores.runs} of {scores.of}"
         if scores.test is None:
-            return [NONE, NONE, NONE, NONE, NONE, runs]
-        return [
-            _estimate(scores.test.balanced_accuracy),
-            _estimate(scores.test.f1_macro),
-            f"{scores.test.calibration_error:.3f}",
-            f"{scores.test.brier:.3f}",
-            _share(scores.val.accuracy),
-            runs,
-        ]
+            return [NONE] * 5 + [runs]
+        test, val = scores.test, _share(scores.val.accuracy)
+        errors = [f"{error:.3f}" for error in (test.calibration_error, test.brier)]
+        return [_estimate(test.balanced_accuracy), _estimate(test.f1_macro), *errors, val, runs]
 
     titles = ("Balanced accuracy", "Macro F1", ECE, "Brier score", "Validation accuracy", "Runs")
     return _grid(results, titles, cells)

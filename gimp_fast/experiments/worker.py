@@ -111,9 +111,8 @@ def _train(config: TrainConfig, cohort: Cohort, task: Task) -> int:
 def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: RunFolder) -> None:
     """Logistic regression, with the files that training writes."""
     fitted = logistic_regression(settings, cohort)
-    predictions = evaluated_predictions(
-        cohort.classes, fitted.case_id, fitted.split, fitted.label, fitted.probabilities
-    )
+    arrays = fitted.case_id, fitted.split, fitted.label, fitted.probabilities
+    predictions = evaluated_predictions(cohort.classes, *arrays)
     sizes = {part: int((fitted.split == part).sum()) for part in PARTS}
     names = {"name": cohort.name, "split": run.split, "classes": cohort.classes}
     summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, **names)
