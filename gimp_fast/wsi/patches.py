@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -31,34 +31,29 @@ def read_patch(slide: WholeSlide, plan: PatchPlan, x: int, y: int) -> np.ndarray
 def read_batches(
     slide: WholeSlide, plan: PatchPlan, coords: np.ndarray, batch_size: int, workers: int
 ) -> Generator[np.ndarray]:
-    """Patches in the order of the coordinates.
-
-    Args:
-        slide: open; shared by the threads.
-        plan: how to read them.
-        coords: (N, 2) x, y of the top left corners in pixels of level 0.
-        batch_size: B; the last batch may be smaller.
-        workers: threads.
+    """Patches at (N, 2) corners in pixels of level 0, in their order; threads share the slide.
 
     Yields:
-        (B, P, P, 3) uint8. At most three batches exist at a time. Close the generator before the
-        slide.
+        (B, P, P, 3) uint8; the last batch may be smaller. At most three batches exist at a time.
+        Close the generator before the slide.
     """
-    side = plan.patch_size
-    pending: deque[tuple[np.ndarray, list[Future]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read-patches")
+    pending: deque[tuple[np.ndarray, Iterator[None]]] = deque()
 
     def begin(corners: np.ndarray) -> None:
-        batch = np.empty((len(corners), side, side, 3), np.uint8)
+        batch = np.empty((len(corners), plan.patch_size, plan.patch_size, 3), np.uint8)
+
+        def fill(rows: np.ndarray) -> None:
+            for row in rows:
+                batch[row] = read_patch(slide, plan, *corners[row])
+
         # Each thread takes a run of neighbours, which share tiles of the slide.
         runs = np.array_split(np.arange(len(corners)), min(workers, len(corners)))
-        jobs = [pool.submit(_fill, slide, plan, corners, batch, run) for run in runs]
-        pending.append((batch, jobs))
+        pending.append((batch, pool.map(fill, runs)))
 
     def finish() -> np.ndarray:
-        batch, jobs = pending.popleft()
-        for job in jobs:
-            job.result()
+        batch, filled = pending.popleft()
+        list(filled)  # waits, and raises what a thread raised
         return batch
 
     try:
@@ -70,10 +65,3 @@ def read_batches(
             yield finish()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _fill(
-    slide: WholeSlide, plan: PatchPlan, corners: np.ndarray, batch: np.ndarray, rows: np.ndarray
-) -> None:
-    for row in rows:
-        batch[row] = read_patch(slide, plan, *corners[row])
