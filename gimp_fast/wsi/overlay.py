@@ -39,7 +39,8 @@ def draw_overlay(rgb: np.ndarray, mask: np.ndarray | None, patches: PatchSet) ->
         covered[top:bottom, left:right] = True
         lines[[top, bottom - 1], left:right] = True
         lines[top:bottom, [left, right - 1]] = True
-    for row, taken, line in zip(picture, covered, lines, strict=True):  # small temporaries
+    # Row by row, which keeps temporaries small.
+    for row, taken, line in zip(picture, covered, lines, strict=True):
         row[~taken] = 255 - _LEFT_OUT * (255 - row[~taken].mean(-1, keepdims=True))
         row[line] = 0.4 * row[line] + 0.6 * np.array(_GRID)
     if mask is not None:

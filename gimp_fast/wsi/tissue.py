@@ -17,7 +17,6 @@ from scipy import ndimage
 from gimp_fast.wsi.options import TissueOptions
 
 _ROWS = 256  # at a time: temporaries of a whole large picture would be larger than the picture
-_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,9 @@ def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
     if threshold is None:
         threshold = min(max(otsu(saturation), options.lowest), options.highest)
     coloured = _close(_majority(saturation > threshold, options.median), options.close)
-    mask = _drop_small(coloured, options.min_part_um2 / mpp**2, _EIGHT_NEIGHBOURS)
+    mask = _drop_small(coloured, options.min_part_um2 / mpp**2)
     dropped = float(coloured.mean() - mask.mean())
-    # A hole is glass enclosed by tissue; glass that reaches the edge is not a hole.
-    mask = ~_drop_small(~mask, options.min_hole_um2 / mpp**2, keep_at_edges=True)
+    mask = ~_drop_small(~mask, options.min_hole_um2 / mpp**2, holes=True)
     return Tissue(mask, float(threshold), dropped)
 
 
@@ -95,16 +93,11 @@ def _close(mask: np.ndarray, side: int) -> np.ndarray:
     return closed[side:-side, side:-side] | mask
 
 
-def _drop_small(
-    mask: np.ndarray,
-    pixels: float,
-    structure: np.ndarray | None = None,
-    keep_at_edges: bool = False,
-) -> np.ndarray:
-    """The mask without parts of fewer pixels; 4 neighbours connect them unless given."""
-    labels, count = ndimage.label(mask, structure)
+def _drop_small(mask: np.ndarray, pixels: float, *, holes: bool = False) -> np.ndarray:
+    """The mask without parts of fewer pixels. Diagonal neighbours do not connect holes."""
+    labels, count = ndimage.label(mask, None if holes else np.ones((3, 3), bool))
     keep = _count(labels, count + 1) >= pixels
-    if keep_at_edges:
+    if holes:  # glass that reaches the edge is not enclosed by tissue
         for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
             keep[edge] = True
     keep[0] = False
