@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
@@ -53,7 +53,7 @@ def write_features(
     coords = patches.coords.astype(np.int64)
     made_with = {"weights": encoder.weights, "precision": encoder.precision}
     # The generator is closed whatever happens: its threads must end before the slide is closed.
-    with contextlib.closing(batches), _new_file(path) as file:
+    with contextlib.closing(batches), atomic_file(path) as partial, h5py.File(partial, "w") as file:
         # Contiguous, since N is known: the layout whose windows are read fastest.
         features = file.create_dataset("features", (len(coords), encoder.dim), np.float32)
         file["coords"] = coords
@@ -80,15 +80,9 @@ def write_coords(path: Path, patches: PatchSet, provenance: dict[str, object]) -
         "level_dim": (level.width, level.height),
         "save_path": str(path.parent),
     }
-    with _new_file(path) as file:
+    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
         file["coords"] = patches.coords.astype(np.int64)
         _describe(file, path, patches, provenance, clam)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
-    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
-        yield file
 
 
 def _name_and_folder(path: Path) -> dict[str, object]:
@@ -129,13 +123,10 @@ def _describe(
 
 
 def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
-    """Coordinates and their attributes, from a file of CLAM, TRIDENT or this package.
-
-    Returns:
-        (N, 2) int64, and the attributes of the file and of the dataset together.
+    """Coordinates (N, 2) int64, and the attributes of the file and of the dataset together.
 
     Raises:
-        FaultError: there is no such file, or it has no coordinates.
+        FaultError: there is no such file of CLAM, TRIDENT or this package.
     """
     if not path.is_file():
         raise FaultError.of("missing-file", path, "no such file", "coordinates of the slide")
@@ -152,11 +143,7 @@ def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
 
 
 def settings_of(path: Path) -> dict[str, object] | None:
-    """The settings that a file was made with; None if another program made it.
-
-    Raises:
-        FaultError: it cannot be read.
-    """
+    """The settings that a file was made with; None if another program made it."""
     expected = "a complete HDF5 file; --overwrite makes it again"
     with hdf5_errors(path, expected), h5py.File(path, "r") as file:
         text = file.attrs.get(SETTINGS)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gimp_fast.wsi.grid import PatchPlan
+from gimp_fast.wsi.overview import reduce
 from gimp_fast.wsi.slide import WholeSlide
 
 _AHEAD = 2  # batches that are read while another is used
@@ -18,14 +19,11 @@ _AHEAD = 2  # batches that are read while another is used
 def read_patch(slide: WholeSlide, plan: PatchPlan, x: int, y: int) -> np.ndarray:
     """One patch, (P, P, 3) uint8; x, y is its top left corner in pixels of level 0."""
     pixels = slide.read(int(x), int(y), plan.level, plan.read_size, plan.read_size)
-    if plan.read_size == plan.patch_size:
-        return pixels
-    picture = Image.fromarray(pixels)
-    factor, rest = divmod(plan.read_size, plan.patch_size)
-    if not rest and factor > 1:
-        return np.asarray(picture.reduce(factor))  # the mean, as in the levels of a pyramid
     side = plan.patch_size
-    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    factor, rest = divmod(plan.read_size, side)
+    if not rest:
+        return reduce(pixels, factor)  # the mean, as in the levels of a pyramid
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def read_batches(
