@@ -16,14 +16,8 @@ from gimp_fast import wsi
 from gimp_fast.cli import EXIT_BAD_INPUT, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
-from gimp_fast.wsi.options import (
-    EncoderOptions,
-    ExtractOptions,
-    GridOptions,
-    TissueOptions,
-    mpp_of,
-    positive,
-)
+from gimp_fast.wsi import options as wsi_options
+from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
 from gimp_fast.wsi.slide_files import find_slides, share
 
@@ -51,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     patches = parser.add_argument_group("patches")
     add = patches.add_mutually_exclusive_group().add_argument
     target = {"dest": "target_mpp", "metavar": "X", "default": GridOptions.target_mpp}
-    add("--magnification", **target, type=mpp_of, help="10 / mpp (default: 20)")
-    add("--mpp", **target, type=positive, help="micrometres per pixel")
+    add("--magnification", **target, type=wsi_options.mpp_of, help="10 / mpp (default: 20)")
+    add("--mpp", **target, type=wsi_options.positive, help="micrometres per pixel")
     value = {"metavar": "VALUE_OR_CSV"}
     patches.add_argument(
         "--mpp-override",

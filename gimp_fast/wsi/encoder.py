@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -47,28 +49,20 @@ def _check_device(device: str, precision: str) -> None:
         raise GimpError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
 
 
+@dataclass
 class Encoder:
-    """Patches in, features out, on one device.
+    """Patches in, features out, on one device."""
 
-    ``name`` is of network and weights, and recorded in the files; ``weights`` says where they come
-    from; ``precision`` is ``fp32``, or for autocast ``bf16`` or ``fp16``.
-    """
+    network: nn.Module
+    name: str  # of network and weights, recorded in the files; other weights have another name
+    weights: str  # where the weights come from, in words
+    device: str = "cpu"
+    precision: str = "fp32"  # or for autocast bf16 or fp16
+    dim: ClassVar[int] = resnet50.FEATURE_DIM  # channels of the features
 
-    dim = resnet50.FEATURE_DIM
-
-    def __init__(
-        self,
-        network: nn.Module,
-        name: str,
-        weights: str,
-        device: str | torch.device = "cpu",
-        precision: str = "fp32",
-    ):
-        self.name, self.weights, self.precision = name, weights, precision
-        self.device = torch.device(device)
-        self._dtype = getattr(torch, PRECISIONS[precision])
-        network = network.eval().requires_grad_(False)
-        self._network = network.to(self.device, memory_format=torch.channels_last)
+    def __post_init__(self) -> None:
+        network = self.network.eval().requires_grad_(False)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         # Pixels stay bytes until they are on the device, which then scales them.
         channels = torch.tensor((resnet50.MEAN, resnet50.STD), device=self.device) * 255
         self._shift, self._scale = channels.view(2, 3, 1, 1)
@@ -80,15 +74,15 @@ class Encoder:
         Raises:
             GimpError: the GPU has too little memory for the batch.
         """
-        pixels = torch.from_numpy(patches)
-        reduced = self._dtype != torch.float32
+        pixels, dtype = torch.from_numpy(patches), getattr(torch, PRECISIONS[self.precision])
+        kind = torch.device(self.device).type
         try:
-            if self.device.type == "cuda":
+            if kind == "cuda":
                 pixels = pixels.pin_memory().to(self.device, non_blocking=True)
             # A view: bytes of (B, P, P, 3) are the channels-last layout of (B, 3, P, P).
             pixels = (pixels.permute(0, 3, 1, 2).float() - self._shift) / self._scale
-            with torch.autocast(self.device.type, self._dtype, enabled=reduced):
-                return self._network(pixels).float().cpu().numpy()
+            with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
+                return self.network(pixels).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             found = f"out of memory on {self.device} with batches of {len(patches)} patches"
             raise GimpError(f"{found}; use a smaller --batch-size") from error

@@ -31,6 +31,8 @@ from gimp_fast.wsi.slide import SlideFacts, WholeSlide
 from gimp_fast.wsi.slide_files import slide_id_of
 from gimp_fast.wsi.tissue import Tissue, find_tissue
 
+OnBatch = Callable[[int], None]  # called with the number of patches after each batch
+
 
 @dataclass
 class Outcome:
@@ -54,18 +56,11 @@ def extract(
     slides: Sequence[Path],
     options: ExtractOptions,
     encoder: PatchEncoder | None,
-    on_batch: Callable[[int], None] = lambda patches: None,
+    on_batch: OnBatch = lambda patches: None,
 ) -> Iterator[Outcome]:
     """Write the file of every slide; a slide that fails does not stop the others.
 
-    Args:
-        slides: paths.
-        options: what to make, and where.
-        encoder: None to write coordinates alone.
-        on_batch: called with the number of patches after each batch.
-
-    Yields:
-        The outcome of each slide, in order.
+    Yields the outcome of each slide, in order. Without an encoder, writes coordinates alone.
 
     Raises:
         GimpError: no slide can succeed: the disk is full, or the GPU too small.
@@ -82,10 +77,7 @@ def extract(
 
 
 def _extract_one(
-    outcome: Outcome,
-    options: ExtractOptions,
-    encoder: PatchEncoder | None,
-    on_batch: Callable[[int], None],
+    outcome: Outcome, options: ExtractOptions, encoder: PatchEncoder | None, on_batch: OnBatch
 ) -> None:
     override = options.overrides.of(outcome.path)
     settings = settings_for(options, encoder, override)
@@ -99,11 +91,11 @@ def _extract_one(
         outcome.reader = slide.facts.reader
         choose = _choose_patches if options.coords is None else _given_patches
         patches, tissue, picture = choose(slide, options, override)
-        outcome.plan, outcome.tissue = patches.plan, tissue
+        outcome.plan, outcome.tissue, coords = patches.plan, tissue, patches.coords
         if options.overlay:
             picture = draw_overlay(picture, tissue and tissue.mask, patches)
             write_overlay(options.out / "overlays" / f"{outcome.slide_id}.png", picture)
-        if not len(patches.coords):
+        if not len(coords):
             raise FaultError.of("no-tissue", outcome.path, *_no_patches(tissue, options))
         provenance: dict[str, object] = {"settings": settings}
         if tissue is not None:
@@ -112,9 +104,11 @@ def _extract_one(
         if encoder is None:
             write_coords(target, patches, provenance)
         else:
-            batches = _encode(slide, patches, options, encoder, on_batch)
-            write_features(target, patches, encoder, batches, provenance)
-    outcome.patches, outcome.status = len(patches.coords), "done"
+            workers = options.workers or available_cores()
+            batches = read_batches(slide, patches.plan, coords, options.batch_size, workers)
+            features = _encode(outcome.path, encoder, batches, on_batch)
+            write_features(target, patches, encoder, features, provenance)
+    outcome.patches, outcome.status = len(coords), "done"
 
 
 def settings_for(
@@ -213,21 +207,15 @@ def _no_patches(tissue: Tissue | None, options: ExtractOptions) -> tuple[str, st
 
 
 def _encode(
-    slide: WholeSlide,
-    patches: PatchSet,
-    options: ExtractOptions,
-    encoder: PatchEncoder,
-    on_batch: Callable[[int], None],
+    path: Path, encoder: PatchEncoder, batches: Generator[np.ndarray], on_batch: OnBatch
 ) -> Generator[np.ndarray]:
     """Features, batch by batch; FaultError if they are not finite."""
-    workers = options.workers or available_cores()
-    batches = read_batches(slide, patches.plan, patches.coords, options.batch_size, workers)
     with contextlib.closing(batches):
         for batch in batches:
             features = encoder(batch)
             if not np.isfinite(features).all():
                 found = f"NaN or ∞ from a network in {encoder.precision}"
                 expected = "finite features; fp16 overflows above 65,504, bf16 and fp32 do not"
-                raise FaultError.of("features-not-finite", slide.facts.path, found, expected)
+                raise FaultError.of("features-not-finite", path, found, expected)
             yield features
             on_batch(len(batch))

@@ -43,12 +43,8 @@ def write_features(
 ) -> None:
     """Write ``features`` (N, C) float32 and ``coords`` (N, 2) int64, or no file at all.
 
-    Args:
-        path: of the file.
-        patches: N patches of the slide.
-        encoder: that the features come from.
-        batches: N rows of features in all, (n, C) float32 each; closed at the end.
-        provenance: further attributes by name; ``settings`` is a dictionary.
+    ``batches`` yields N rows of features in all, (n, C) float32 each, and is closed at the end.
+    ``provenance`` holds further attributes by name; its ``settings`` is a dictionary.
     """
     coords = patches.coords.astype(np.int64)
     made_with = {"weights": encoder.weights, "precision": encoder.precision}

@@ -76,19 +76,11 @@ def plan_of_size(
 def foreground(
     facts: SlideFacts, plan: PatchPlan, mask: np.ndarray, min_tissue: float
 ) -> np.ndarray:
-    """Patches with enough tissue, on a grid that starts at the top left corner of the slide.
+    """(N, 2) int64 x, y of the patches with enough tissue, in pixels of level 0, row by row.
 
-    Patches may extend beyond the right or lower edge: the part outside is white, as in CLAM, and
-    counts as glass.
-
-    Args:
-        facts: of the slide.
-        plan: gives the step of the grid.
-        mask: (h, w) bool over the whole slide; True is tissue.
-        min_tissue: smallest fraction of tissue; 0 keeps every patch that has any.
-
-    Returns:
-        (N, 2) int64 x, y of the top left corners in pixels of level 0, row by row.
+    The grid starts at the top left corner of the slide. Patches may extend beyond the right or
+    lower edge: the part outside is white, as in CLAM, and counts as glass. The mask is (h, w) bool
+    over the whole slide, True for tissue; ``min_tissue`` 0 keeps every patch that has any.
     """
     size = plan.size_level0
     x, left, right, width = _under_patches(size, facts.width, mask.shape[1])

@@ -89,11 +89,7 @@ def _read_table(path: Path, name: str) -> dict[str, Override]:
 
 
 def level0_mpp(facts: SlideFacts, override: Override | None = None) -> tuple[float, str]:
-    """(micrometres per pixel of level 0, where that comes from).
-
-    Raises:
-        FaultError: neither the slide nor the user gives a resolution.
-    """
+    """(micrometres per pixel of level 0, where that comes from); FaultError if nobody gives it."""
     if override and override.always:
         return override.mpp, override.source
     if facts.mpp is not None:

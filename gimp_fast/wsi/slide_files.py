@@ -32,10 +32,8 @@ def find_slides(
 ) -> list[Path]:
     """The slides in folders, and those named one by one, sorted by slide id.
 
-    Args:
-        places: folders and files.
-        patterns: file names to take from folders, e.g. ``*-DX?.*``; default: every known extension.
-        recursive: search subfolders too.
+    ``patterns`` are file names to take from folders, e.g. ``*-DX?.*``; default: every known
+    extension.
 
     Raises:
         GimpError: a place does not exist, there is no slide, or two slides have the same id.
@@ -80,11 +78,7 @@ def _in_folder(folder: Path, patterns: Sequence[str], recursive: bool) -> set[Pa
 
 
 def share(slides: Sequence[Path], shard: str | None) -> list[Path]:
-    """The slides of part ``i/n``, i from 1 to n; None for all. Neighbours go to different parts.
-
-    Raises:
-        GimpError: ``shard`` is not of that form.
-    """
+    """The slides of part ``i/n``, i from 1 to n; None for all. Neighbours go to different parts."""
     if shard is None:
         return list(slides)
     index, _, count = shard.partition("/")
