@@ -10,7 +10,7 @@ import numpy as np
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.base import check_range
-from gimp_fast.data.store import FeatureStore
+from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
