@@ -144,11 +144,10 @@ def _write_features(folder: Path, contents: CohortContents, progress: bool) -> d
 
 
 def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
+    facts = ("name", "synthetic", "classes", *PATCH_FACTS)
     return {
         "format_version": FORMAT_VERSION,
-        **{
-            name: getattr(contents, name) for name in ("name", "synthetic", "classes", *PATCH_FACTS)
-        },
+        **{fact: getattr(contents, fact) for fact in facts},
         "store": None,
         "expression": {
             **contents.expression_info,
