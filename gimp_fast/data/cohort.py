@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.bag import Bag, FileRows, SlideEntry, SlideRows, StoreRows
+from gimp_fast.data.bag import Bag, FileRows, SlideEntry, StoreRows
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
     ORDER,
@@ -216,7 +216,11 @@ def open_cohort(path: str | Path) -> Cohort:
                 f"{path}: the tables do not match the fingerprint in cohort.json; they were "
                 "changed since `prepare`. Run it again."
             )
-        return Cohort(path, manifest, tables, _parts_of(split_rows))
+        splits = {
+            name: {part: [r["case_id"] for r in rows if r["split"] == part] for part in PARTS}
+            for name, rows in split_rows.items()
+        }
+        return Cohort(path, manifest, tables, splits)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GimpError(f"{path}: not a valid cohort ({type(error).__name__}: {error})") from error
 
@@ -247,7 +251,7 @@ def _slides_by_case(
         length = int(row["num_patches"])
         path = folder / row["path"]  # an absolute path replaces the folder
         if store is not None:
-            rows: SlideRows = StoreRows(store, row["slide_id"])
+            rows = StoreRows(store, row["slide_id"])
         else:
             part = None if order is None else order[offset : offset + length]
             rows = FileRows(path, (length, manifest["feature_dim"]), part)
@@ -257,13 +261,6 @@ def _slides_by_case(
     return {
         case: tuple(sorted(entries, key=lambda entry: entry.slide_id))
         for case, entries in slides.items()
-    }
-
-
-def _parts_of(split_rows: dict[str, Rows]) -> dict[str, dict[str, list[str]]]:
-    return {
-        name: {part: [r["case_id"] for r in rows if r["split"] == part] for part in PARTS}
-        for name, rows in split_rows.items()
     }
 
 
