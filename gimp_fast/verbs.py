@@ -10,7 +10,7 @@ from gimp_fast.data.cohort import Cohort, open_cohort
 from gimp_fast.data.prepare.assemble import Checked, check
 from gimp_fast.data.prepare.cohort_writer import write_cohort
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
-from gimp_fast.errors import GimpError, Read
+from gimp_fast.errors import GimpError
 from gimp_fast.options import make_options
 from gimp_fast.runs.gene_list import read_gene_reference
 
@@ -46,9 +46,7 @@ def prepare_cohort(options: PrepareOptions | None = None, **fields: Any) -> Coho
 
 def check_cohort(options: PrepareOptions | None = None, **fields: Any) -> Checked:
     """What ``prepare_cohort`` would write with these options, and all faults; writes nothing."""
-    options = _options(options, fields)
-    genes_of = options.rna.genes_of
-    return check(options, read_gene_reference(genes_of) if genes_of else Read(None))
+    return check(_options(options, fields), read_gene_reference)
 
 
 def train_model(

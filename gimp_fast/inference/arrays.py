@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
-from gimp_fast.data.rna import find_genes
+from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
 from gimp_fast.models.inputs import PatientInputs
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gimp_fast
-from gimp_fast.data.prepare.gene_reference import read_gene_reference
 from gimp_fast.report import write_report
+from gimp_fast.runs.gene_list import read_gene_reference
 from gimp_fast.runs.records import open_run
 
 OLD = Path(__file__).parent / "v0_1_0"
