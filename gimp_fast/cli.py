@@ -67,19 +67,18 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv and argv[0] in ("-h", "--help"):
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [None]
+    if name in COMMANDS:
+        return importlib.import_module(f"gimp_fast.{name}").main(rest)
+    if name in ("-h", "--help"):
         print(usage(), end="")
         return 0
-    if argv and argv[0] == "--version":
+    if name == "--version":
         print(f"gimp_fast {__version__}")
         return 0
-    if not argv or argv[0] not in COMMANDS:
-        if argv:
-            print(f"error: unknown command '{argv[0]}'\n", file=sys.stderr)
-        print(usage(), end="", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return importlib.import_module(f"gimp_fast.{argv[0]}").main(argv[1:])
+    unknown = "" if name is None else f"error: unknown command '{name}'\n\n"
+    print(unknown + usage(), end="", file=sys.stderr)
+    return EXIT_BAD_INPUT
 
 
 if __name__ == "__main__":

@@ -63,17 +63,14 @@ def examine() -> dict[str, Any]:
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
-    gpus = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        gpus.append(
-            {
-                "name": properties.name,
-                "memory_gib": round(properties.total_memory / 2**30, 1),
-                "capability": f"{properties.major}.{properties.minor}",
-            }
-        )
-    return gpus
+    return [
+        {
+            "name": gpu.name,
+            "memory_gib": round(gpu.total_memory / 2**30, 1),
+            "capability": f"{gpu.major}.{gpu.minor}",
+        }
+        for gpu in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    ]
 
 
 def _choices(operator: str) -> dict[str, str]:
@@ -83,24 +80,21 @@ def _choices(operator: str) -> dict[str, str]:
     from gimp_fast.ops.backends import resolve_backend
 
     module = importlib.import_module(f"gimp_fast.ops.{operator}")
-    choices = {}
-    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+    backends, choices = module.SUPPORTED_BACKENDS, {}
+    for name in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        device = torch.device(name)
         try:
-            choices[device] = resolve_backend(
-                "auto", module.SUPPORTED_BACKENDS, op=operator, device=torch.device(device)
-            )
+            choices[name] = resolve_backend("auto", backends, op=operator, device=device)
         except (ValueError, RuntimeError) as error:
-            choices[device] = str(error)
+            choices[name] = str(error)
     return choices
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts as text for one screen."""
-    build = facts["build"]["facts"]
-    packages = ", ".join(
-        f"{name} {found or '(missing)'}" for name, found in facts["packages"].items()
-    )
-    torch_cuda = f"CUDA {facts['torch']['cuda']}" if facts["torch"]["cuda"] else "CPU only"
+    """The facts on one screen."""
+    package, torch, build = facts["gimp_fast"], facts["torch"], facts["build"]["facts"]
+    packages = [f"{name} {version or '(missing)'}" for name, version in facts["packages"].items()]
+    torch_cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU only"
     gpus = [
         f"{gpu['name']}, {gpu['memory_gib']} GiB, sm_{gpu['capability'].replace('.', '')}"
         for gpu in facts["gpus"]
@@ -110,10 +104,10 @@ def render(facts: dict[str, Any]) -> str:
         cuda = f", nvcc {build['nvcc']} for sm {build['cuda_archs']}" if build["cuda"] else ""
         compiled = f"{build['compiler']}{cuda}; any torch >= {build['torch_minimum']}"
     rows = [
-        ("gimp_fast", f"{facts['gimp_fast']['version']} in {facts['gimp_fast']['folder']}"),
+        ("gimp_fast", f"{package['version']} in {package['folder']}"),
         ("python", f"{facts['python']['version']}, {facts['platform']}"),
-        ("packages", packages),
-        ("torch", f"{torch_cuda}, {facts['torch']['threads']} threads, {facts['torch']['cpu']}"),
+        ("packages", ", ".join(packages)),
+        ("torch", f"{torch_cuda}, {torch['threads']} threads, {torch['cpu']}"),
         ("compiled", compiled),
         ("CPU operators", facts["build"]["native"]),
         ("CUDA operators", facts["build"]["cuda"]),
@@ -124,24 +118,23 @@ def render(facts: dict[str, Any]) -> str:
     lines += [f"  {name:<12} {status}" for name, status in facts["backends"].items()]
     lines += ["", "backend that 'auto' takes"]
     for name, choices in facts["operators"].items():
-        lines.append(
-            f"  {name:<20} " + ", ".join(f"{device}: {got}" for device, got in choices.items())
-        )
+        taken = ", ".join(f"{device}: {backend}" for device, backend in choices.items())
+        lines.append(f"  {name:<20} {taken}")
     lines += ["", *(_advice(facts) or ["Everything that was built can run here."])]
     return "\n".join(lines)
 
 
 def _advice(facts: dict[str, Any]) -> list[str]:
-    """What the user can do about each missing thing."""
-    advice = []
-    if not facts["build"]["facts"]:
+    """What a user can do about each thing that is missing."""
+    advice, build, cuda = [], facts["build"]["facts"], facts["torch"]["cuda"]
+    if not build:
         advice.append("fix: build the C++ operators: `pip install .` in the source folder.")
-    elif not facts["build"]["facts"]["cuda"] and facts["torch"]["cuda"]:
+    elif not build["cuda"] and cuda:
         advice.append(
             "fix: build the CUDA operators: put nvcc (CUDA >= 12) on PATH, then "
             "`GIMP_FAST_CUDA=1 pip install . --no-build-isolation`."
         )
-    if facts["torch"]["cuda"] is None:
+    if cuda is None:
         advice.append(
             "note: this torch cannot use a GPU. With an NVIDIA card, install a CUDA build of torch."
         )

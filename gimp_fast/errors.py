@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Generic, TypeVar
 
-T = TypeVar("T")
 # What libraries raise when they read a damaged file, besides exceptions of their own.
 DAMAGE_ERRORS = (
     OSError,
@@ -41,11 +40,8 @@ class StoppedError(GimpError):
 class Fault:
     """One thing that is wrong with a cohort.
 
-    Attributes:
-        kind: short stable identifier, e.g. ``"truncated-file"``; faults are counted by it.
-        where: the file, and the row, key or column in it.
-        found: what is there.
-        expected: what should be there.
+    ``kind`` is a short stable identifier, such as ``truncated-file``, by which faults are counted;
+    ``where`` names the file, and the row, key or column in it.
     """
 
     kind: str
@@ -90,29 +86,26 @@ class FaultError(GimpError):
         return (type(self), (self.faults, self.subject))
 
 
-@dataclass(frozen=True)
-class Read(Generic[T]):
-    """What reading gave, and everything that is wrong with it.
-
-    Readers that return it do not stop at the first fault, so that all can be reported together.
-
-    Attributes:
-        value: what was read, as far as it could be.
-        faults: what is wrong; the value is not to be used if there are any.
-    """
-
-    value: T
-    faults: tuple[Fault, ...] = ()
-
-
 @dataclass
 class Faults:
-    """Faults of one thing, collected to be told together."""
+    """Faults that are collected, to be reported together.
+
+    A function that takes this adds to it and goes on as far as it can: what it returns is not to be
+    used if there are faults.
+    """
 
     items: list[Fault] = field(default_factory=list)
 
     def add(self, kind: str, where: object, found: str, expected: str) -> None:
         self.items.append(Fault(kind, str(where), found, expected))
+
+    @contextlib.contextmanager
+    def collect(self) -> Iterator[None]:
+        """Add the faults of a FaultError, which ends the block."""
+        try:
+            yield
+        except FaultError as error:
+            self.items += error.faults
 
     def stop(self, subject: object) -> None:
         """FaultError if there are any."""

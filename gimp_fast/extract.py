@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gimp_fast import wsi
 from gimp_fast.cli import EXIT_BAD_INPUT, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
 from gimp_fast.wsi import options as wsi_options
 from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
-
-if TYPE_CHECKING:
-    from gimp_fast.wsi.encoder import Encoder
+from gimp_fast.wsi.slide_files import find_slides, share
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,26 +43,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--debug", action="store_true", help="show the traceback of an error")
     add_options(parser, ExtractOptions)
     patches = parser.add_argument_group("patches")
-    _add_resolution(patches)
+    add = patches.add_mutually_exclusive_group().add_argument
+    target = {"dest": "target_mpp", "metavar": "X", "default": GridOptions.target_mpp}
+    add("--magnification", **target, type=wsi_options.mpp_of, help="10 / mpp (default: 20)")
+    add("--mpp", **target, type=wsi_options.positive, help="micrometres per pixel")
+    value = {"metavar": "VALUE_OR_CSV"}
+    patches.add_argument(
+        "--mpp-override",
+        **value,
+        help="micrometres per pixel of level 0: a number for slides that do not record it, or a "
+        "csv (slide_id, mpp) that replaces the recorded value of the slides in it",
+    )
+    patches.add_argument("--magnification-override", **value, help="as 10 / mpp")
     add_options(patches, GridOptions)
     add_options(parser.add_argument_group("tissue"), TissueOptions)
     add_options(parser.add_argument_group("encoder"), EncoderOptions)
     return parser
-
-
-def _add_resolution(group: argparse._ArgumentGroup) -> None:
-    """Of the patches, in either unit; and of level 0, in either or both."""
-    add = group.add_mutually_exclusive_group().add_argument
-    target = {"dest": "target_mpp", "metavar": "X", "default": GridOptions.target_mpp}
-    add("--magnification", **target, type=wsi_options.mpp_of, help="10 / mpp (default: 20)")
-    add("--mpp", **target, type=wsi_options.positive(float), help="micrometres per pixel")
-    group.add_argument(
-        "--mpp-override",
-        metavar="VALUE_OR_CSV",
-        help="micrometres per pixel of level 0: a number for slides that do not record it, or a "
-        "csv (slide_id, mpp) that replaces the recorded value of the slides in it",
-    )
-    group.add_argument("--magnification-override", metavar="VALUE_OR_CSV", help="as 10 / mpp")
 
 
 @command
@@ -73,23 +67,15 @@ def main(argv: Sequence[str]) -> int | None:
     options, encoder_options = options_of(arguments), read_options(arguments, EncoderOptions)
     if arguments.patches_only and arguments.coords:
         raise GimpError("--coords gives the patches already: leave out --patches-only")
+    from gimp_fast.wsi.console import run_and_report
     from gimp_fast.wsi.readers import installed_readers
 
     installed_readers()
-    from gimp_fast.wsi.console import run_and_report
-    from gimp_fast.wsi.slide_files import find_slides, share
-
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
     slides = share(slides, arguments.shard)
-    encoder = None if arguments.patches_only else _load_encoder(encoder_options)
+    encoder = None if arguments.patches_only else wsi.load_encoder(encoder_options)
     failed = run_and_report(slides, options, encoder, arguments.shard)
     return EXIT_BAD_INPUT if failed else 0
-
-
-def _load_encoder(options: EncoderOptions) -> Encoder:
-    from gimp_fast.wsi.encoder import load_encoder  # torch, which coordinates alone do not need
-
-    return load_encoder(options)
 
 
 def options_of(arguments: argparse.Namespace) -> ExtractOptions:

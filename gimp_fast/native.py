@@ -16,13 +16,9 @@ CUDA_LIBRARY = "libgimp_fast_cuda.so"
 
 @dataclass(frozen=True)
 class NativeStatus:
-    """Which parts of the native build are loaded.
+    """``"available"``, or why the C++ or CUDA operators are not; the CUDA library needs no GPU.
 
-    Attributes:
-        cpu: ``"available"``, or why the C++ operators are not.
-        cuda: ``"available"``, or why the CUDA operators are not. The library can be loaded on a
-            machine without a GPU.
-        facts: what the build recorded (compiler, CUDA architectures …); empty without a build.
+    ``facts`` is what the build recorded (compiler, CUDA architectures …); empty without a build.
     """
 
     cpu: str

@@ -148,8 +148,7 @@ def _dry_run(config: TrainConfig, budget: str | None) -> None:
     from gimp_fast.training.memory import fitted_batch, memory_report
 
     with tempfile.TemporaryDirectory() as folder:
-        data = config.data or _synthetic_cohort(Path(folder), config.seed)
-        cohort = open_cohort(data)
+        cohort = open_cohort(config.data or _synthetic_cohort(Path(folder), config.seed))
         if budget:
             batch = fitted_batch(config, cohort, budget)
             print(f"largest pre-training batch in {budget}: {batch}")
@@ -162,9 +161,7 @@ def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
     from gimp_fast.training.memory import fitted_batch
 
     if config.data is None:
-        raise GimpError(
-            "--fit needs --data, the cohort to train on; only --dry-run works without it"
-        )
+        raise GimpError("--fit needs --data, the cohort to train on, except with --dry-run")
     if "WORLD_SIZE" in os.environ:
         raise GimpError(
             "--fit: does not work under torchrun, where ranks share a batch; find the batch of one "
@@ -172,7 +169,7 @@ def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
         )
     cohort = open_cohort(config.data)
     batch = fitted_batch(config, cohort, budget)
-    patients = sum(cohort.has_slides(case) for case in cohort.case_ids)
+    patients = sum(map(cohort.has_slides, cohort.case_ids))
     used = min(batch, patients)
     capped = f", and the cohort has {patients} patients with slides" if used < batch else ""
     print(f"--fit {budget}: {batch} patients fit{capped}; pretrain.batch_size is {used}")

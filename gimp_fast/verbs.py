@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from gimp_fast.data.cohort import Cohort, open_cohort
 from gimp_fast.data.prepare.assemble import Checked, check
 from gimp_fast.data.prepare.cohort_writer import write_cohort
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
-from gimp_fast.errors import GimpError, Read
+from gimp_fast.errors import GimpError
 from gimp_fast.options import make_options
 from gimp_fast.runs.gene_list import read_gene_reference
 
@@ -46,14 +45,8 @@ def prepare_cohort(options: PrepareOptions | None = None, **fields: Any) -> Coho
 
 
 def check_cohort(options: PrepareOptions | None = None, **fields: Any) -> Checked:
-    """What ``prepare_cohort`` would write, and all faults; nothing is written.
-
-    Args:
-        options, **fields: as in ``prepare_cohort``.
-    """
-    options = _options(options, fields)
-    genes_of = options.rna.genes_of
-    return check(options, read_gene_reference(genes_of) if genes_of else Read(None))
+    """What ``prepare_cohort`` would write with these options, and all faults; writes nothing."""
+    return check(_options(options, fields), read_gene_reference)
 
 
 def train_model(
@@ -111,20 +104,14 @@ def train_model(
 def _options(options: PrepareOptions | None, fields: dict[str, Any]) -> PrepareOptions:
     """The options with these fields; those of ``RnaOptions`` go to ``options.rna``."""
     options = options or PrepareOptions()
-    if "rna" in fields and not isinstance(fields["rna"], RnaOptions):
-        fields = {**fields, "paths": fields["rna"]}
-        del fields["rna"]
-    of_rna = {field.name for field in dataclasses.fields(RnaOptions)}
-    known = of_rna | {field.name for field in dataclasses.fields(PrepareOptions)}
-    unknown = [name for name in fields if name not in known]
+    rna = fields.get("rna", options.rna)
+    if not isinstance(rna, RnaOptions):
+        fields, rna = fields | {"paths": rna}, options.rna
+    unknown = [name for name in fields if name not in vars(options) | vars(rna)]
     if unknown:
-        expected = ", ".join(sorted(known - {"paths"}))
+        expected = ", ".join(sorted((vars(options) | vars(rna)).keys() - {"paths"}))
         raise GimpError(f"prepare_cohort: found {', '.join(unknown)}; expected some of {expected}")
-    given = {name: value for name, value in fields.items() if name in of_rna}
-    rna = make_options(RnaOptions, **{**_values(fields.get("rna", options.rna)), **given})
-    others = {name: value for name, value in fields.items() if name not in of_rna}
-    return make_options(PrepareOptions, **{**_values(options), **others, "rna": rna})
-
-
-def _values(options: PrepareOptions | RnaOptions) -> dict[str, Any]:
-    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    of_rna = {name: value for name, value in fields.items() if name in vars(rna)}
+    others = {name: value for name, value in fields.items() if name not in vars(rna)}
+    rna = make_options(RnaOptions, **vars(rna) | of_rna)
+    return make_options(PrepareOptions, **vars(options) | others | {"rna": rna})

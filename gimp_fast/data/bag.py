@@ -4,47 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.base import check_range
-from gimp_fast.data.store import FeatureStore
+from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
     import torch
 
 
-class SlideRows(Protocol):
-    """The rows of one slide, in the order of the cohort."""
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start, C) float32."""
-
-    def tensor(self, start: int, stop: int) -> torch.Tensor:
-        """(stop - start, C) as stored: float16, bfloat16 or float32."""
-
-    def coords(self) -> np.ndarray | None:
-        """(N, 2), or None if unknown."""
-
-
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of a feature file.
-
-    Attributes:
-        path: the file.
-        shape: (N, C) as when the cohort was prepared.
-        permutation: (N,) rows of the file in the order of the cohort; None if it is the same.
-    """
+    """Rows (N, C) of a feature file; ``permutation`` (N,) brings them into the cohort's order."""
 
     path: Path
     shape: tuple[int, int]
     permutation: np.ndarray | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) float32."""
         with open_slide(self.path) as file:
             found = (file.info.num_patches, file.info.feature_dim)
             if found != self.shape:
@@ -57,11 +39,13 @@ class FileRows:
             return file.read_rows(self.permutation[start:stop].astype(np.int64))
 
     def tensor(self, start: int, stop: int) -> torch.Tensor:
+        """(stop - start, C) as stored: float16, bfloat16 or float32."""
         import torch
 
         return torch.from_numpy(self.read(start, stop))
 
     def coords(self) -> np.ndarray | None:
+        """(N, 2), or None if unknown."""
         with open_slide(self.path) as file:
             coords = file.coords()
         if coords is None:
@@ -93,7 +77,7 @@ class SlideEntry:
     slide_id: str
     path: Path
     num_patches: int
-    rows: SlideRows
+    rows: FileRows | StoreRows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.bag import Bag, FileRows, SlideEntry, SlideRows, StoreRows
+from gimp_fast.data.bag import Bag, FileRows, SlideEntry, StoreRows
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
     ORDER,
@@ -22,7 +22,7 @@ from gimp_fast.data.cohort_files import (
     read_rows_of,
 )
 from gimp_fast.data.names import PARTS
-from gimp_fast.data.store import FeatureStore
+from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import GimpError
 
 
@@ -30,9 +30,6 @@ class Cohort:
     """A cohort folder; see ``open_cohort``.
 
     Attributes:
-        path: the folder.
-        name: its name.
-        synthetic: True for generated patients.
         classes: class names, sorted; ``label`` indexes them. Empty if no label is known.
         feature_dim: channels C of a patch.
         gene_ids: the ordered gene list of ``expression``.
@@ -41,15 +38,13 @@ class Cohort:
         missing_genes: genes of the list of ``--genes-of`` that were not measured; NaN.
         expression_transform: what was applied to the measured values.
         expression_facts: origin of the expression: sources, unit, gene model, filters.
-        encoder: the patch encoder, if the files record it.
-        mpp: micrometres per pixel of the encoded patches, if the files record it.
-        patch_size: side of the encoded patches in pixels, if the files record it.
+        encoder, mpp, patch_size: the patch encoder, micrometres per pixel of the encoded patches,
+            and their side in pixels, if the files record them.
         patch_order: order of a slide's rows, one of ``PATCH_ORDERS``.
         store: the packed features; None if they stay in their files.
         split_notes: split -> how it was made, if that needs an explanation.
         fingerprint: sha256 over tables, splits and expression; not over the paths of files.
         case_ids: all patients, sorted.
-        split_names: names for ``split``.
     """
 
     def __init__(self, path: Path, manifest: dict, tables: dict[str, Rows], splits: dict):
@@ -221,7 +216,11 @@ def open_cohort(path: str | Path) -> Cohort:
                 f"{path}: the tables do not match the fingerprint in cohort.json; they were "
                 "changed since `prepare`. Run it again."
             )
-        return Cohort(path, manifest, tables, _parts_of(split_rows))
+        splits = {
+            name: {part: [r["case_id"] for r in rows if r["split"] == part] for part in PARTS}
+            for name, rows in split_rows.items()
+        }
+        return Cohort(path, manifest, tables, splits)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GimpError(f"{path}: not a valid cohort ({type(error).__name__}: {error})") from error
 
@@ -252,7 +251,7 @@ def _slides_by_case(
         length = int(row["num_patches"])
         path = folder / row["path"]  # an absolute path replaces the folder
         if store is not None:
-            rows: SlideRows = StoreRows(store, row["slide_id"])
+            rows = StoreRows(store, row["slide_id"])
         else:
             part = None if order is None else order[offset : offset + length]
             rows = FileRows(path, (length, manifest["feature_dim"]), part)
@@ -262,13 +261,6 @@ def _slides_by_case(
     return {
         case: tuple(sorted(entries, key=lambda entry: entry.slide_id))
         for case, entries in slides.items()
-    }
-
-
-def _parts_of(split_rows: dict[str, Rows]) -> dict[str, dict[str, list[str]]]:
-    return {
-        name: {part: [r["case_id"] for r in rows if r["split"] == part] for part in PARTS}
-        for name, rows in split_rows.items()
     }
 
 

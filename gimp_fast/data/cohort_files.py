@@ -29,6 +29,7 @@ TABLES = {
     "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
     "genes.csv": ("gene_id", "gene_name", "gene_type"),
 }
+PATCH_FACTS = ("feature_dim", "encoder", "mpp", "patch_size", "patch_order")  # in the manifest
 SPLIT_COLUMNS = ("case_id", "split")
 DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
 DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
@@ -99,12 +100,6 @@ def read_rows_of(file: Path, columns: Sequence[str]) -> Rows:
     table = open_table(file, ",", exact=True, expected="a table of a cohort")
     table.require(*columns)
     return table.records()
-
-
-def read_checksums(folder: Path) -> dict[str, str]:
-    """slide_id -> checksum of its feature file."""
-    rows = read_rows_of(folder / "slides.csv", TABLES["slides.csv"])
-    return {row["slide_id"]: row["checksum"] for row in rows}
 
 
 def load_array(file: Path) -> np.ndarray:

@@ -17,12 +17,9 @@ _Z = 1.959964  # of a 95 % interval
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions in bins of confidence, the probability of the predicted class.
+    """Bins of confidence, the probability of the predicted class.
 
-    Attributes:
-        confidence: (bins,) mean confidence of the predictions in a bin.
-        share: (bins,) how many of them are right.
-        count: (bins,) predictions.
+    Each is (bins,): mean confidence, share of right predictions, and number of predictions.
     """
 
     confidence: np.ndarray
@@ -43,12 +40,9 @@ class Reliability:
 
 
 def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sort predictions into bins of equally many; of fewer than ``bins``, each has its own.
+    """Sort n predictions into bins of equally many; of fewer than ``bins``, each has its own.
 
-    Args:
-        confidence: (n,) probability of the predicted class.
-        hits: (n,) bool, whether the prediction is right.
-        bins: at most this many.
+    Takes (n,) probabilities of the predicted class, and (n,) bool: whether it is right.
     """
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]

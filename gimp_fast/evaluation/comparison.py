@@ -15,12 +15,9 @@ from gimp_fast.evaluation.rates import Predictions
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's exact test of two models that predicted each patient once.
+    """McNemar's exact test, two-sided, of two models that predicted each patient once.
 
-    Attributes:
-        only_this, only_reference: patients whom only this model, or only the reference, got right.
-        p: two-sided.
-        p_holm: corrected for the number of comparisons.
+    ``only_this`` counts the patients whom only this model got right.
     """
 
     only_this: int
@@ -34,8 +31,7 @@ class Difference:
     """Accuracy of a model minus that of the reference, on what both predicted.
 
     Attributes:
-        value, low, high: with the 95 % interval of the cluster bootstrap.
-        p: two-sided, of the same bootstrap.
+        low, high, p: 95 % interval and two-sided p of the cluster bootstrap.
         p_holm: corrected for the number of comparisons.
         patients: how many were compared.
         mcnemar: None unless each patient was predicted once by each model.
@@ -58,16 +54,10 @@ class Difference:
 def compare_all(
     models: Mapping[str, Predictions], reference: str, weights: np.ndarray
 ) -> dict[str, Difference]:
-    """Each model against one of them, with p values corrected for the number of comparisons.
+    """Each model against the reference, with p values corrected for the number of comparisons.
 
-    Args:
-        models: key -> predictions.
-        reference: key of the model that the others are compared with.
-        weights: (R, patients), of the bootstrap.
-
-    Returns:
-        key -> difference, without models that share no patient with the reference; empty if there
-        is no reference.
+    Takes bootstrap weights (R, patients). Models that share no patient with the reference are left
+    out; so are all if there is no reference.
     """
     if reference not in models:
         return {}

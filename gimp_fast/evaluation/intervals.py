@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PERCENTILES = (2.5, 97.5)
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -26,12 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of single runs, their mean and their sample standard deviation (n − 1).
-
-    Attributes:
-        mean: None without values.
-        sd: None for fewer than two values.
-    """
+    """Mean and sample standard deviation (n − 1) of single runs; None for too few of them."""
 
     mean: float | None
     sd: float | None
@@ -48,15 +41,14 @@ def patient_weights(patients: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 
 def estimate(value: float, draws: np.ndarray) -> Estimate | None:
-    """The value with the interval of its bootstrap draws; draws that are not finite do not count.
+    """The value with the interval of its finite bootstrap draws.
 
-    Returns:
-        None if the value, or every draw, is not finite.
+    None if the value, or every draw, is not finite.
     """
     finite = draws[np.isfinite(draws)]
     if not np.isfinite(value) or not len(finite):
         return None
-    low, high = np.percentile(finite, PERCENTILES)
+    low, high = np.percentile(finite, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
 
 

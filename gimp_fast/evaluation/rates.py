@@ -28,16 +28,18 @@ class Share:
 
 
 @dataclass(frozen=True)
+class EstimatedShare(Estimate):
+    """A share of k in n predictions, with its 95 % interval."""
+
+    k: int
+    n: int
+
+
+@dataclass(frozen=True)
 class Predictions:
     """n predictions of patients, by one trained model or several.
 
-    Attributes:
-        patient: (n,) int, index of the patient.
-        split: (n,) int, index of the fold.
-        run: (n,) int, index of the trained model: one split and one seed.
-        label: (n,) int, the true class.
-        predicted: (n,) int, the predicted class.
-        probabilities: (n, K).
+    All are (n,) int, but probabilities (n, K). A run is a trained model: one split and one seed.
     """
 
     patient: np.ndarray
@@ -96,12 +98,7 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def rates(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     """Accuracy, balanced accuracy and macro F1 over the classes present, and macro one-vs-rest AUC.
 
-    Args:
-        probabilities: (patients, classes).
-        labels: (patients,) int.
-
-    Returns:
-        name -> value; the AUC is None if a class has no patient.
+    Of probabilities (n, K) and labels (n,) int; the AUC is None if a class has no patient.
     """
     once = np.ones((1, len(labels)))
     values = weighted_rates(Predictions.of_one_model(probabilities, labels), once)
@@ -121,40 +118,39 @@ def metrics_with_intervals(
     predictions, n = Predictions.of_one_model(probabilities, labels), len(labels)
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     weights = np.stack([np.bincount(rows, minlength=n) for rows in drawn]).astype(float)
-    result: dict[str, Any] = {"n": n}
-    for name, found in estimates(predictions, weights).items():
-        result[name] = None if found is None else asdict(found)
-    result["accuracy"] |= {"k": int(predictions.hits.sum()), "n": n}
-    return result
+    found = estimates(predictions, weights)
+    return {"n": n} | {name: value and asdict(value) for name, value in found.items()}
 
 
 def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
     """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
 
     Returns:
-        name -> estimate; None for an AUC that no run, or no resample, has.
+        name -> estimate, of the accuracy an ``EstimatedShare``; None for an AUC that no run, or no
+        resample, has.
     """
     once = weighted_rates(predictions, np.ones((1, weights.shape[1])))
     blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
     drawn = [weighted_rates(predictions, block) for block in blocks]
-    return {
+    found = {
         name: estimate(value, np.concatenate([block[name] for block in drawn]))
         for name, (value,) in once.items()
     }
+    k, n = int(predictions.hits.sum()), len(predictions)
+    return found | {"accuracy": EstimatedShare(**asdict(found["accuracy"]), k=k, n=n)}
 
 
 def weighted_rates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Rates over all predictions, and the AUC, once for each row of weights.
-
-    Args:
-        predictions: of any number of patients and runs.
-        weights: (R, patients), how often each patient counts.
+    """Rates over all predictions, and the AUC, once for each row of weights (R, patients).
 
     Returns:
         accuracy, balanced_accuracy, f1_macro, auc -> (R,). Balanced accuracy and F1 are means over
         the classes that have a patient.
     """
-    confusion = _confusions(predictions, weights)
+    classes, patients = predictions.classes, weights.shape[1]
+    cell = (predictions.patient * classes + predictions.label) * classes + predictions.predicted
+    counts = np.bincount(cell, minlength=patients * classes**2).reshape(patients, -1)
+    confusion = (weights @ counts).reshape(-1, classes, classes)  # (R, true, predicted)
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     true, called = confusion.sum(2), confusion.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -168,34 +164,16 @@ def weighted_rates(predictions: Predictions, weights: np.ndarray) -> dict[str, n
         }
 
 
-def _confusions(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
-    """(R, K, K), rows true, columns predicted."""
-    classes, patients = predictions.classes, weights.shape[1]
-    cell = predictions.label * classes + predictions.predicted
-    place = predictions.patient * classes**2 + cell
-    counts = np.bincount(place, minlength=patients * classes**2)
-    return (weights @ counts.reshape(patients, -1)).reshape(-1, classes, classes)
-
-
 def auc(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class against the rest, mean over classes, then over runs.
 
     Scores of different models share no scale, so each run has its own area. A run counts if every
-    class has a patient.
-
-    Args:
-        predictions: of any number of patients and runs.
-        weights: (R, patients), how often each patient counts.
-
-    Returns:
-        (R,), NaN where no run counts.
+    class has a patient. Of weights (R, patients), (R,); NaN where no run counts.
     """
-    areas = np.stack(
-        [
-            np.mean([_one_against_rest(run, k, weights) for k in run.positives], axis=0)
-            for run in predictions.by_run()
-        ]
-    )  # (runs, R)
+    areas = []
+    for run in predictions.by_run():
+        of_classes = [_one_against_rest(run, k, weights) for k in run.positives]
+        areas.append(np.mean(of_classes, axis=0))
     counted = np.isfinite(areas)
     with np.errstate(invalid="ignore"):
         return np.where(counted, areas, 0.0).sum(0) / counted.sum(0)

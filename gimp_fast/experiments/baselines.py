@@ -18,11 +18,7 @@ from gimp_fast.runs.records import CasePredictions
 
 @dataclass(frozen=True)
 class LogisticSettings:
-    """Attributes:
-    modalities: what it reads: ``"slide"``, ``"rna"`` or ``"both"``.
-    split: of the cohort.
-    strength: C of scikit-learn, the inverse of the penalty; the same for all cohorts, not tuned.
-    """
+    """``strength`` is scikit-learn's C, the inverse of the penalty: not tuned, the same for all."""
 
     modalities: str
     split: str
@@ -38,21 +34,19 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
         GimpError: a part has no patient with a modality that is read, or all training patients are
             of one class.
     """
-    part_of = {
-        case: part
-        for part, cases in cohort.split(settings.split).items()
-        for case in cases
-        if _usable(cohort, case, settings.modalities)
-    }
+    split = cohort.split(settings.split)
+    cases = np.array([case for of_part in split.values() for case in of_part])
+    parts = np.repeat(list(split), [len(of_part) for of_part in split.values()])
+    table = _features(cohort, cases, settings.modalities)
+    readable = np.isfinite(table).any(axis=1)
+    cases, parts, table = cases[readable], parts[readable], table[readable]
     for part in PARTS:
-        if part not in part_of.values():
+        if part not in parts:
             raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
-    cases, parts = list(part_of), np.array(list(part_of.values()))
     labels, training = np.array([cohort.label(case) for case in cases]), parts == "train"
     classes = np.unique(labels[training])
     if len(classes) < 2:
         raise GimpError(f"split '{settings.split}': all training patients are of one class")
-    table = _features(cohort, cases, settings.modalities)
     absent = ~np.isfinite(table)
     if absent.any():
         table = np.where(absent, np.nanmean(table[training], axis=0), table)
@@ -62,16 +56,10 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
         model.fit(table[training], labels[training])
         probabilities[:, classes] = model.predict_proba(table)
     predicted = probabilities.argmax(1)
-    return CasePredictions(cohort.classes, np.array(cases), parts, labels, predicted, probabilities)
+    return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
 
 
-def _usable(cohort: Cohort, case: str, modalities: str) -> bool:
-    return (modalities != "rna" and cohort.has_slides(case)) or (
-        modalities != "slide" and cohort.has_expression(case)
-    )
-
-
-def _features(cohort: Cohort, cases: list[str], modalities: str) -> np.ndarray:
+def _features(cohort: Cohort, cases: np.ndarray, modalities: str) -> np.ndarray:
     """(n, features), NaN where a patient lacks the modality."""
     blocks = []
     if modalities != "rna":
@@ -82,7 +70,7 @@ def _features(cohort: Cohort, cases: list[str], modalities: str) -> np.ndarray:
         blocks.append(means)
     if modalities != "slide":
         genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
-        rows = [row for row, case in enumerate(cases) if cohort.has_expression(case)]
-        genes[rows] = cohort.expression([cases[row] for row in rows])
+        has_rna = [cohort.has_expression(case) for case in cases]
+        genes[has_rna] = cohort.expression(cases[has_rna])
         blocks.append(genes)
     return np.concatenate(blocks, axis=1)

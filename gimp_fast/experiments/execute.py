@@ -5,6 +5,7 @@ Each run is a process of its own, so one that crashes does not harm the others.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import signal
 import time
@@ -15,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
@@ -29,15 +31,12 @@ from gimp_fast.training.stops import StopRequests
 GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
 POLL_SECONDS = 0.1
 
-
 # Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
 Report = Callable[[Task, str | None, float], None]
 
 
 def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
     """(runs at a time, GPUs that they share)."""
-    import torch
-
     gpus = 0 if on_cpu else torch.cuda.device_count()
     return asked or gpus or available_cores(), gpus
 
@@ -49,8 +48,6 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         GimpError: another command holds it, or it cannot be written.
     """
-    import fcntl
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("w")
@@ -60,9 +57,8 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise GimpError(
-                f"{folder}: another command is at work there; wait for it, or choose another --out"
-            ) from error
+            advice = "wait for it, or choose another --out"
+            raise GimpError(f"{folder}: another command is at work there; {advice}") from error
         yield
 
 
@@ -120,15 +116,8 @@ def execute(
 def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> None:
     """Carry out all tasks, ``jobs`` at a time. Another way to run them would replace this function.
 
-    Args:
-        tasks: to carry out.
-        jobs: processes at a time.
-        report: called as each task ends.
-        gpus: how many there are to share; 0 and 1 share nothing.
-
     Raises:
-        StoppedError: SIGTERM or SIGUSR1 came; runs have saved their state.
-        KeyboardInterrupt: likewise.
+        StoppedError, KeyboardInterrupt: on request; runs have saved their state.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["gimp_fast.experiments.worker"])
@@ -145,10 +134,8 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
                     slots.append(ended.slot)
                     report(ended.task, ended.error(), time.perf_counter() - ended.began)
                 if stops.requested:
-                    raise StoppedError(
-                        f"stopped by {stops.requested}; runs have saved their state: the same "
-                        "command resumes them"
-                    )
+                    saved = "runs have saved their state: the same command resumes them"
+                    raise StoppedError(f"stopped by {stops.requested}; {saved}")
         finally:
             _stop(list(active.values()))
 
@@ -169,7 +156,7 @@ class _Active:
         error, log = folder / layout.ERROR, folder / layout.LOG
         if error.is_file():
             return error.read_text(encoding="utf-8").strip()
-        if code is not None and code < 0:
+        if code < 0:
             name = signal.Signals(-code).name
             memory = "; memory may have run out: try fewer --jobs" if name == "SIGKILL" else ""
             return f"ended by {name}{memory}"

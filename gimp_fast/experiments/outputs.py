@@ -55,27 +55,30 @@ def _row_json(results: Results, row: Row) -> dict[str, Any]:
     facts["skipped"] = results.skipped.get(row.key)
     facts["groups"] = {group.name: asdict(group.scores[row.key]) for group in results.groups}
     if results.experiment.name == "fig2":
-        facts["separation"] = {
-            group.name: asdict(group.separation[row.key])
-            for group in results.groups
-            if row.key in group.separation
-        }
+        measured = [group for group in results.groups if row.key in group.separation]
+        facts["separation"] = {g.name: asdict(g.separation[row.key]) for g in measured}
     return facts
 
 
 def _run_json(one: Finished) -> dict[str, Any]:
-    shares = {part: one.share(part) for part in ("val", "test")}
+    run, record, val, test = one.run, one.record, one.share("val"), one.share("test")
     return {
-        "row": one.run.row, "split": one.run.split, "seed": one.run.seed,
-        "folder": one.folder.name, "digest": one.run.digest,
-        **{part: {"k": share.k, "n": share.n} for part, share in shares.items()},
-        "best_epoch": one.record.best_epoch, "seconds": one.record.seconds,
+        "row": run.row, "split": run.split, "seed": run.seed,
+        "folder": one.folder.name, "digest": run.digest,
+        "val": {"k": val.k, "n": val.n}, "test": {"k": test.k, "n": test.n},
+        "best_epoch": record.best_epoch, "seconds": record.seconds,
     }  # fmt: skip
 
 
 def _notes(results: Results) -> list[str]:
     """How the numbers are made, a paragraph each."""
     call, scores = results.call, [s for group in results.groups for s in group.scores.values()]
+    test = "the bootstrap"
+    if any(s.versus and s.versus.mcnemar for s in scores):
+        test = (
+            "McNemar's exact test if every patient is predicted once, and from the bootstrap "
+            "otherwise"
+        )
     notes = [
         f"Each row is trained on every split with {len(call.seeds)} seed"
         f"{'s' if len(call.seeds) > 1 else ''} (logistic regression, which has no randomness, "
@@ -89,14 +92,8 @@ def _notes(results: Results) -> list[str]:
         "patients. A patient is drawn with all their predictions, of every fold and seed. The "
         "intervals show how much depends on which patients were tested, not on training again.",
         f"The difference to {results.experiment.reference_row.title} is paired: each patient is "
-        "compared with themselves. "
-        + (
-            "Its p is from McNemar's exact test if every patient is predicted once, and from the "
-            "bootstrap otherwise, "
-            if any(s.versus and s.versus.mcnemar for s in scores)
-            else "Its p is from the bootstrap, "
-        )
-        + "corrected for the number of rows by Holm's method.",
+        f"compared with themselves. Its p is from {test}, corrected for the number of rows by "
+        "Holm's method.",
         f"{ECE} is the expected calibration error: the mean distance between the probability of "
         "the predicted class and the share of right predictions, over bins that hold equally many "
         "predictions. The Brier score is half the squared distance between probabilities and "

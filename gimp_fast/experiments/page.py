@@ -15,6 +15,7 @@ from gimp_fast.experiments import figures
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.tables import Grid
+from gimp_fast.experiments.vectors import pretrained_vectors
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
@@ -26,11 +27,7 @@ FEWEST_FOR_TSNE = 10
 
 @dataclass(frozen=True)
 class Drawing:
-    """Attributes:
-    name: file stem below ``figures/``.
-    caption: what it shows and how to read it.
-    alt: the same for readers who cannot see it.
-    """
+    """A figure; ``name`` is its file stem, ``alt`` is for readers who cannot see it."""
 
     name: str
     title: str
@@ -44,12 +41,7 @@ def write_page(
 ) -> Path:
     """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html``; returns the latter's path.
 
-    Args:
-        results: of the table.
-        facts: what ``results.json`` holds.
-        grids: heading -> table, in order.
-        notes: how the numbers are made, a paragraph each.
-        out: folder.
+    ``facts`` is what ``results.json`` holds, ``notes`` are paragraphs, ``out`` is a folder.
     """
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,26 +54,19 @@ def write_page(
             style.save(drawing.figure, stem)
             svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
             shown.append((drawing, inline_svg(svg, drawing.name, drawing.alt)))
+    rooms = ("gimp_fast.experiments", "gimp_fast.report")
     environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("gimp_fast.experiments"), PackageLoader("gimp_fast.report")]
-        ),
+        loader=ChoiceLoader([PackageLoader(room) for room in rooms]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("experiment.html.j2").render(
-        results=facts,
-        groups=results.groups,
-        tiles=_tiles(results),
-        grids=grids,
-        notes=notes,
-        figures=shown,
-    )
-    report = out / layout.REPORT
-    write_text(report, page)
-    return report
+    template = environment.get_template("experiment.html.j2")
+    tables = {"tiles": _tiles(results), "grids": grids, "notes": notes}
+    page = template.render(results=facts, groups=results.groups, figures=shown, **tables)
+    write_text(out / layout.REPORT, page)
+    return out / layout.REPORT
 
 
 def _tiles(results: Results) -> list[tuple[str, Any]]:
@@ -124,23 +109,18 @@ def _accuracies(results: Results, group: Group) -> Drawing:
 
 def _curves(results: Results, group: Group) -> Iterator[Drawing]:
     """ROC and reliability of the reference and of the best rows of each section."""
-    reference, rows = results.experiment.reference, _notable(results, group)
-    others = [row for row in rows if row.key != reference]
     palette = itertools.cycle(["#8c8c8c", *style.CATEGORIES[1:6]])
-    colours = dict(zip([row.key for row in others], palette, strict=False))
-    colours[reference] = style.ACCENT
-    curves = [
-        figures.Curve(_full_title(row, results), group.predictions[row.key], colours[row.key])
-        for row in rows
-    ]
+    curves = []
+    for row in _notable(results, group):
+        colour = style.ACCENT if row.key == results.experiment.reference else next(palette)
+        title = _full_title(row, results)
+        curves.append(figures.Curve(title, group.predictions[row.key], colour))
     names = ", ".join(curve.title for curve in curves)
-    everyone = len(others) >= len(group.predictions) - 1
+    everyone = len(curves) == len(group.predictions)
     which = "Every row" if everyone else "The best row of each section"
-    classes = results.call.cohort.classes
+    positive, classes = "each class against the rest, mean of all", results.call.cohort.classes
     if len(classes) == 2:
         positive = f"“{classes[1]}” is the positive class"
-    else:
-        positive = "each class against the rest, mean of all"
     yield Drawing(
         f"roc_{group.name}", f"ROC, {group.heading}",
         f"{which}; {positive}; mean of the curves of single runs.",
@@ -166,13 +146,9 @@ def _notable(results: Results, group: Group) -> list[Row]:
     drawn = [row for row in results.rows if row.key in group.predictions]
     rows = [row for row in drawn if row.key != reference]
     if len(rows) >= MOST_CURVES:
-        best: dict[str, Row] = {}
-        for row in rows:
-            accuracy = group.scores[row.key].test.accuracy.value
-            leader = best.setdefault(row.section, row)
-            if accuracy > group.scores[leader.key].test.accuracy.value:
-                best[row.section] = row
-        rows = list(best.values())
+        accuracy = {row: group.scores[row.key].test.accuracy.value for row in rows}
+        sections = itertools.groupby(rows, key=lambda row: row.section)
+        rows = [max(of_section, key=accuracy.get) for _, of_section in sections]
     return rows + [row for row in drawn if row.key == reference]
 
 
@@ -190,21 +166,20 @@ def _sweep(results: Results) -> Drawing:
 def _planes(results: Results) -> Iterator[Drawing]:
     """The four panels of Fig. 2, of the first fold and seed of each group of splits."""
     for group in results.groups:
-        panels = []
+        panels = {}
         for row in results.rows:
             for finished in group.finished.get(row.key, ())[:1]:
-                vectors = finished.vectors()
+                vectors = pretrained_vectors(finished.run, finished.folder)
                 if len(vectors.vectors) >= FEWEST_FOR_TSNE and vectors.vectors.std(axis=0).any():
-                    panels.append(figures.Plane(row.title, vectors))
-                    run = finished.run
+                    panels[row.title] = vectors
+                    part, run = vectors.part, finished.run
         if panels:
-            part = panels[0].vectors.part
             yield Drawing(
                 f"tsne_{group.name}", f"After pre-training, {group.heading}",
                 f"t-SNE of {(part == 'train').sum()} training patients and "
                 f"{(part == 'test').sum()} test patients (rings), fold {run.split}, seed "
                 f"{run.seed}. Only neighbourhoods carry meaning: distances between clusters and "
                 "their sizes do not.",
-                f"t-SNE of patients after pre-training: {', '.join(p.title for p in panels)}",
+                f"t-SNE of patients after pre-training: {', '.join(panels)}",
                 figures.planes(panels, results.call.cohort.classes),
             )  # fmt: skip

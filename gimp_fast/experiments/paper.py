@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from gimp_fast.errors import GimpError
 
 LOGISTIC_REGRESSION = "logistic_regression"
 PAPER = "the paper's own TCGA lung cohort: 946 patients, 190 of them for testing"
 DELTAS = (0.2, 0.35, 0.5, 0.65, 0.8)
-NO_PRETRAINING = ("pretrain.epochs=0",)
+NO_PRETRAINING = "pretrain.epochs=0"
+SLIDE_TRIPLETS = "pretrain.triplets=slide"
 SLIDES, RNA, BOTH = "slide", "rna", "both"
 
 
@@ -41,12 +43,8 @@ class Row:
 
     Attributes:
         key: short name, for folders and ``--only``.
-        section: heading above it.
-        title: name in the table.
         method: a name from :func:`gimp_fast.models.available`, or ``LOGISTIC_REGRESSION``.
-        modalities: what it reads.
         overrides: settings on top of the configuration that all rows share.
-        paper: the paper's figure.
         ours: whether it is GiMP, or a part of it.
         delta: the margin of the triplets, in the table that varies it.
     """
@@ -68,9 +66,7 @@ class Experiment:
 
     Attributes:
         name: on the command line.
-        title: heading.
         about: its question, in a paragraph for readers who do not have the paper at hand.
-        rows: in order.
         reference: key of the row that the others are compared with.
     """
 
@@ -85,54 +81,45 @@ class Experiment:
         return next(row for row in self.rows if row.key == self.reference)
 
 
-def _gimp(key: str, section: str, title: str, modalities: str = BOTH, *overrides: str, paper=None):
-    return Row(key, section, title, "gimp", modalities, overrides, paper, ours=True)
+def _row(section, modalities, key, title, *overrides, method=None, paper="", delta=None) -> Row:
+    """A row; its key names the method, unless ``method`` does. ``paper`` is "accuracy counts"."""
+    ours = key.startswith("gimp")
+    method = method or ("gimp" if ours else key)
+    figure = PaperFigure(*paper.split()) if paper else None
+    return Row(key, section, title, method, modalities, overrides, figure, ours, delta)
 
 
 def _table1() -> Experiment:
-    slides, genes = "Slides, no pre-training", "RNA"
-    both, pretrained = "Slides and RNA, no pre-training", "Slides and RNA, pre-trained"
-
-    def row(key, section, title, modalities, *overrides, method=None, paper=None):
-        return Row(key, section, title, method or key, modalities, overrides, paper)
-
-    regression = {"method": LOGISTIC_REGRESSION}
-    plain = {"method": "abmil"}
+    slides = partial(_row, "Slides, no pre-training", SLIDES)
+    genes = partial(_row, "RNA", RNA)
+    both = partial(_row, "Slides and RNA, no pre-training", BOTH)
+    pretrained = partial(_row, "Slides and RNA, pre-trained", BOTH)
+    regression = "Logistic regression"
     rows = (
-        row("mean_pool", slides, "Mean pooling", SLIDES),
-        row("lr_slide", slides, "Logistic regression (mean of bag)", SLIDES, **regression),
-        row(
-            "abmil", slides, "ABMIL", SLIDES, "model.gated=false",
-            paper=PaperFigure("0.7737", "147/190"), **plain,
+        slides("mean_pool", "Mean pooling"),
+        slides("lr_slide", f"{regression} (mean of bag)", method=LOGISTIC_REGRESSION),
+        slides("abmil", "ABMIL", "model.gated=false", paper="0.7737 147/190"),
+        slides("abmil_gated", "ABMIL, gated", "model.gated=true", method="abmil"),
+        slides("dsmil", "DSMIL", paper="0.7566 143/189"),
+        slides("clam_sb", "CLAM-SB", paper="0.8519 161/189"),
+        slides("clam_mb", "CLAM-MB", paper="0.8889 168/189"),
+        slides("transmil", "TransMIL", paper="0.8836 167/189"),
+        slides(
+            "gimp_slide_scratch", "GiMP without GroupMSA", NO_PRETRAINING, paper="0.8995 170/189"
         ),
-        row("abmil_gated", slides, "ABMIL, gated", SLIDES, "model.gated=true", **plain),
-        row("dsmil", slides, "DSMIL", SLIDES, paper=PaperFigure("0.7566", "143/189")),
-        row("clam_sb", slides, "CLAM-SB", SLIDES, paper=PaperFigure("0.8519", "161/189")),
-        row("clam_mb", slides, "CLAM-MB", SLIDES, paper=PaperFigure("0.8889", "168/189")),
-        row("transmil", slides, "TransMIL", SLIDES, paper=PaperFigure("0.8836", "167/189")),
-        _gimp(
-            "gimp_slide_scratch", slides, "GiMP without GroupMSA", SLIDES, *NO_PRETRAINING,
-            paper=PaperFigure("0.8995", "170/189"),
-        ),
-        row("lr_rna", genes, "Logistic regression (RNA)", RNA, **regression),
-        row("snn", genes, "SNN", RNA),
-        _gimp("gimp_rna", genes, "GiMP, RNA only (GroupMSA)", RNA),
-        row("lr_both", both, "Logistic regression (concatenation)", BOTH, **regression),
-        row("porpoise", both, "PORPOISE", BOTH, paper=PaperFigure("0.9524", "180/189")),
-        row(
-            "pathomic_fusion", both, "Pathomic Fusion", BOTH,
-            paper=PaperFigure("0.9684", "184/190"),
-        ),
-        row("mcat", both, "MCAT", BOTH, paper=PaperFigure("0.9632", "183/190")),
-        _gimp(
-            "gimp_scratch", both, "GiMP, no pre-training", BOTH, *NO_PRETRAINING,
-            paper=PaperFigure("0.9737", "185/190"),
-        ),
-        row("mgca", pretrained, "MGCA", BOTH, paper=PaperFigure("0.9105", "173/190")),
-        row("biovil", pretrained, "BioViL", BOTH, paper=PaperFigure("0.9316", "177/190")),
-        row("refers", pretrained, "REFERS", BOTH, paper=PaperFigure("0.9368", "178/190")),
-        _gimp("gimp", pretrained, "GiMP", paper=PaperFigure("0.9947", "189/190")),
-    )  # fmt: skip
+        genes("lr_rna", f"{regression} (RNA)", method=LOGISTIC_REGRESSION),
+        genes("snn", "SNN"),
+        genes("gimp_rna", "GiMP, RNA only (GroupMSA)"),
+        both("lr_both", f"{regression} (concatenation)", method=LOGISTIC_REGRESSION),
+        both("porpoise", "PORPOISE", paper="0.9524 180/189"),
+        both("pathomic_fusion", "Pathomic Fusion", paper="0.9684 184/190"),
+        both("mcat", "MCAT", paper="0.9632 183/190"),
+        both("gimp_scratch", "GiMP, no pre-training", NO_PRETRAINING, paper="0.9737 185/190"),
+        pretrained("mgca", "MGCA", paper="0.9105 173/190"),
+        pretrained("biovil", "BioViL", paper="0.9316 177/190"),
+        pretrained("refers", "REFERS", paper="0.9368 178/190"),
+        pretrained("gimp", "GiMP", paper="0.9947 189/190"),
+    )
     about = (
         "Which model tells the classes apart best: on slides alone, on RNA alone, and on both, "
         "trained from scratch or pre-trained first. Simple baselines that the paper does not have "
@@ -142,34 +129,33 @@ def _table1() -> Experiment:
 
 
 def _table2() -> Experiment:
-    scratch, pretrained = "No pre-training", "Pre-trained, then fine-tuned on slides and RNA"
+    scratch = partial(_row, "No pre-training", BOTH)
+    pretrained = partial(_row, "Pre-trained, then fine-tuned on slides and RNA", BOTH)
+    no_mpm = "pretrain.reconstruction_weight=0"
     rows = (
-        _gimp(
-            "gimp_snn_scratch", scratch, "Aggregator + SNN in place of GroupMSA", BOTH,
-            "model.gene_encoder=snn", *NO_PRETRAINING, paper=PaperFigure("0.9684", "184/190"),
+        scratch(
+            "gimp_snn_scratch",
+            "Aggregator + SNN in place of GroupMSA",
+            "model.gene_encoder=snn",
+            NO_PRETRAINING,
+            paper="0.9684 184/190",
         ),
-        _gimp(
-            "gimp_scratch", scratch, "Aggregator + GroupMSA", BOTH, *NO_PRETRAINING,
-            paper=PaperFigure("0.9737", "185/190"),
+        scratch("gimp_scratch", "Aggregator + GroupMSA", NO_PRETRAINING, paper="0.9737 185/190"),
+        pretrained(
+            "gimp_mpm", "Aggregator + MPM", "pretrain.triplet_weight=0", paper="0.9579 182/190"
         ),
-        _gimp(
-            "gimp_mpm", pretrained, "Aggregator + MPM", BOTH, "pretrain.triplet_weight=0",
-            paper=PaperFigure("0.9579", "182/190"),
+        pretrained(
+            "gimp_slide_triplet",
+            "Aggregator + Triplet",
+            SLIDE_TRIPLETS,
+            no_mpm,
+            paper="0.9263 176/190",
         ),
-        _gimp(
-            "gimp_slide_triplet", pretrained, "Aggregator + Triplet", BOTH,
-            "pretrain.triplets=slide", "pretrain.reconstruction_weight=0",
-            paper=PaperFigure("0.9263", "176/190"),
+        pretrained(
+            "gimp_triplet", "Aggregator + GroupMSA + Triplet", no_mpm, paper="0.9526 181/190"
         ),
-        _gimp(
-            "gimp_triplet", pretrained, "Aggregator + GroupMSA + Triplet", BOTH,
-            "pretrain.reconstruction_weight=0", paper=PaperFigure("0.9526", "181/190"),
-        ),
-        _gimp(
-            "gimp", pretrained, "Aggregator + GroupMSA + Triplet + MPM (GiMP)",
-            paper=PaperFigure("0.9974"),
-        ),
-    )  # fmt: skip
+        pretrained("gimp", "Aggregator + GroupMSA + Triplet + MPM (GiMP)", paper="0.9974"),
+    )
     about = (
         "What each part of GiMP is worth. MPM is masked patch modelling: pre-training rebuilds "
         "hidden patches. Triplet pulls patients of one class together, seen through slides alone, "
@@ -180,16 +166,13 @@ def _table2() -> Experiment:
 
 
 def _fig2() -> Experiment:
-    section = "Pre-trained on the training patients"
+    row = partial(_row, "Pre-trained on the training patients", BOTH)
     rows = (
-        _gimp("gimp", section, "(a) GiMP"),
-        _gimp(
-            "gimp_without_genes", section, "(b) GiMP without gene inducing", BOTH,
-            "pretrain.triplets=slide",
-        ),
-        Row("biovil", section, "(c) BioViL", "biovil", BOTH),
-        Row("mgca", section, "(d) MGCA", "mgca", BOTH),
-    )  # fmt: skip
+        row("gimp", "(a) GiMP"),
+        row("gimp_without_genes", "(b) GiMP without gene inducing", SLIDE_TRIPLETS),
+        row("biovil", "(c) BioViL"),
+        row("mgca", "(d) MGCA"),
+    )
     about = (
         "What patients look like to the model right after pre-training, before it is fine-tuned. "
         "Each point is the vector of a patient (CLS_pat; in b that of the slide, CLS_img), placed "
@@ -200,28 +183,26 @@ def _fig2() -> Experiment:
 
 
 def _delta(deltas: Sequence[float]) -> Experiment:
+    row = partial(_row, "GiMP", BOTH)
     rows = tuple(
-        Row(
-            f"gimp_delta_{delta:g}", "GiMP", f"δ = {delta:g}", "gimp", BOTH,
-            (f"pretrain.margin={delta:g}",), ours=True, delta=delta,
-        )
-        for delta in deltas
-    )  # fmt: skip
+        row(f"gimp_delta_{delta:g}", f"δ = {delta:g}", f"pretrain.margin={delta:g}", delta=delta)
+        for delta in sorted(set(deltas))
+    )
     about = (
         "Whether δ matters. It is the margin of the triplet loss: by how much patients of another "
         "class must be farther away than patients of the same class. The paper shows a curve "
         "without numbers and concludes that accuracy hardly depends on δ between 0.2 and 0.8."
     )
-    reference = min(deltas, key=lambda delta: abs(delta - 0.8))  # the paper's choice
+    reference = min(rows, key=lambda row: abs(row.delta - 0.8))  # the paper's choice
     title = "Supplement: the margin δ of the triplets"
-    return Experiment("delta", title, about, rows, f"gimp_delta_{reference:g}")
+    return Experiment("delta", title, about, rows, reference.key)
 
 
 def _fusion() -> Experiment:
     rows = (
-        _gimp("gimp_slide", "GiMP", "Slides only", SLIDES),
-        _gimp("gimp_rna", "GiMP", "RNA only", RNA),
-        _gimp("gimp", "GiMP", "Slides and RNA"),
+        _row("GiMP", SLIDES, "gimp_slide", "Slides only"),
+        _row("GiMP", RNA, "gimp_rna", "RNA only"),
+        _row("GiMP", BOTH, "gimp", "Slides and RNA"),
     )
     about = (
         "Whether slides and RNA together are better than the better of the two alone, in the same "
@@ -234,9 +215,9 @@ EXPERIMENTS = ("table1", "table2", "fig2", "delta", "fusion")
 
 
 def experiment(name: str, deltas: Sequence[float] = DELTAS) -> Experiment:
-    """The table of this name."""
+    """The table of this name; ``deltas`` are the margins of ``"delta"``."""
     if name == "delta":
-        return _delta(sorted(dict.fromkeys(deltas)))
+        return _delta(deltas)
     return {"table1": _table1, "table2": _table2, "fig2": _fig2, "fusion": _fusion}[name]()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,13 +37,10 @@ NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "view
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One model to train.
+    """One model to train; runs of one digest have the same result.
 
-    Attributes:
-        row: key of the first row that needs it.
-        split, seed: of the run; a method without randomness has the first seed only.
-        settings: what is trained.
-        digest: runs of one digest have the same result.
+    ``row`` is the key of the first row that needs it. A method without randomness has the first
+    seed only.
     """
 
     row: str
@@ -63,9 +61,7 @@ class PlannedRun:
 class Shared:
     """The configuration that all rows of all tables start from.
 
-    Attributes:
-        preset: a name from :func:`gimp_fast.training.presets`.
-        overrides: ``key=value``, from a configuration file and from ``--set``.
+    Overrides are ``key=value``, from a configuration file and from ``--set``.
     """
 
     preset: str
@@ -97,12 +93,6 @@ class Shared:
         """Whether no run uses a GPU, even if there is one."""
         devices = [text for text in self.overrides if _key(text) == "device"]
         return load_config(self.preset, overrides=devices).device == "cpu"
-
-    def check(self) -> None:
-        """Raise GimpError for a setting of the architecture that no method has."""
-        for text in self.overrides:
-            if not any(_concerns(text, method) for method in available()):
-                raise GimpError(f"--set {text}: no method has such a setting")
 
 
 def _key(override: str) -> str:
@@ -138,10 +128,7 @@ def skip_reason(row: Row, cohort: Cohort) -> str | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """Attributes:
-    of_row: (table name, row key) -> its runs, the same objects where tables share them.
-    skipped: (table name, row key) -> why it has none.
-    """
+    """(Table name, row key) -> its runs, the same objects where tables share them, or why none."""
 
     of_row: dict[tuple[str, str], tuple[PlannedRun, ...]]
     skipped: dict[tuple[str, str], str]
@@ -165,23 +152,19 @@ def make_plan(
     threads: int | None,
 ) -> Plan:
     """The runs of all tables; GimpError for settings that do not validate."""
-    shared.check()
+    for text in shared.overrides:
+        if not any(_concerns(text, method) for method in available()):
+            raise GimpError(f"--set {text}: no method has such a setting")
     of_row, skipped, by_digest = {}, {}, {}
-    for table in experiments:
-        for row in table.rows:
-            if row.key not in rows:
-                continue
-            if reason := skip_reason(row, cohort):
-                skipped[table.name, row.key] = reason
-                continue
-            runs = [
-                _run(row, split, seed, cohort, shared, threads)
-                for seed in (seeds[:1] if row.method == LOGISTIC_REGRESSION else seeds)
-                for split in splits
-            ]
-            of_row[table.name, row.key] = tuple(
-                by_digest.setdefault(run.digest, run) for run in runs
-            )
+    asked = ((table.name, row) for table in experiments for row in table.rows if row.key in rows)
+    for table, row in asked:
+        if reason := skip_reason(row, cohort):
+            skipped[table, row.key] = reason
+            continue
+        of_method = seeds[:1] if row.method == LOGISTIC_REGRESSION else seeds
+        places = itertools.product(of_method, splits)
+        runs = [_run(row, split, seed, cohort, shared, threads) for seed, split in places]
+        of_row[table, row.key] = tuple(by_digest.setdefault(run.digest, run) for run in runs)
     return Plan(of_row, skipped)
 
 
@@ -225,8 +208,7 @@ def code_digest(package: Path = PACKAGE) -> str:
 
 def find_folder(runs: Path, run: PlannedRun) -> Path:
     """Folder of the run, which has the name of another row if that needed it first."""
-    folders = sorted(runs.glob(f"*-{run.digest[:8]}"))
-    return folders[0] if folders else runs / run.name
+    return min(runs.glob(f"*-{run.digest[:8]}"), default=runs / run.name)
 
 
 def is_done(folder: Path) -> bool:
@@ -255,7 +237,5 @@ def describe(
                 settings = " ".join([f"method={row.method}", row.modalities, *row.overrides])
                 yield f"{start}{len(of_row)} runs, {done} done: {settings}"
     missing = sum(not is_done(find_folder(runs, run)) for run in plan.runs)
-    yield (
-        f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds: "
-        f"{len(plan.runs)} runs, {missing} to train"
-    )
+    asked = f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds"
+    yield f"{asked}: {len(plan.runs)} runs, {missing} to train"

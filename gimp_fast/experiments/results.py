@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,16 @@ from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.calibration import brier, reliability
 from gimp_fast.evaluation.comparison import Difference, compare_all
 from gimp_fast.evaluation.intervals import Estimate, Spread, patient_weights, spread
-from gimp_fast.evaluation.rates import Predictions, Share, estimates
+from gimp_fast.evaluation.rates import EstimatedShare, Predictions, Share, estimates
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Plan, PlannedRun
-from gimp_fast.experiments.vectors import Separation, Vectors, pretrained_vectors, separation
+from gimp_fast.experiments.vectors import Separation, pretrained_vectors, separation
 from gimp_fast.runs.records import CasePredictions, RunRecord, open_run
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the command, for the record.
-
-    Attributes:
-        splits, seeds: asked for.
-        preset, overrides: of all rows.
-        command: as typed.
-        environment: versions and hardware.
-        resamples: of the bootstrap.
-    """
+    """One call of the command, for the record; preset and overrides are those of all rows."""
 
     cohort: Cohort
     splits: tuple[str, ...]
@@ -56,10 +48,6 @@ class Finished:
         """How many patients of a part, ``"val"`` or ``"test"``, the run predicts correctly."""
         return Share.of(self.predictions.of(part).hits)
 
-    def vectors(self) -> Vectors:
-        """Patients after pre-training, as Figure 2 draws them."""
-        return pretrained_vectors(self.folder, self.run.settings)
-
 
 def read_run(run: PlannedRun, folder: Path) -> Finished:
     """The records of a finished run; GimpError names a file that is damaged."""
@@ -73,22 +61,11 @@ def read_run(run: PlannedRun, folder: Path) -> Finished:
 
 
 @dataclass(frozen=True)
-class EstimatedShare(Estimate):
-    """A share of k in n predictions, with its 95 % interval."""
-
-    k: int
-    n: int
-
-
-@dataclass(frozen=True)
 class Scores:
     """What a row reaches on the test patients of a group of splits.
 
-    Attributes:
-        predictions: how many; a patient has one from each fold and seed.
-        patients: how many.
-        auc: None if no run has patients of every class.
-        accuracy_of_runs: of single runs.
+    A patient has a prediction from each fold and seed. The AUC is None if no run has patients of
+    every class.
     """
 
     predictions: int
@@ -113,12 +90,8 @@ class Validation:
 class RowScores:
     """One row in one group of splits; ``results.json`` holds its fields.
 
-    Attributes:
-        runs: how many are finished.
-        of: how many were asked for.
-        failed: run -> its error.
-        test, val: None without a finished run.
-        versus: accuracy against the reference; None for the reference itself.
+    ``runs`` of ``of`` are finished; without any, test and val are None. ``failed`` maps a run to
+    its error. ``versus`` compares with the reference, and is None for the reference itself.
     """
 
     runs: int
@@ -131,13 +104,11 @@ class RowScores:
 
 @dataclass(frozen=True)
 class Group:
-    """Splits that are reported together.
+    """Splits that are reported together; their name has no numbers.
 
     Attributes:
-        name: of the splits, without their numbers.
-        splits: their names.
         patients: case ids of all test patients.
-        finished: row key -> its finished runs; rows without one are absent.
+        finished: row key -> its finished runs; rows without one are absent, here and below.
         predictions: row key -> its predictions of test patients.
         scores: row key -> scores, for every row.
         separation: row key -> how far apart classes lie after pre-training, in Figure 2 only.
@@ -163,11 +134,10 @@ class Results:
     """Everything that the outputs of a table show.
 
     Attributes:
-        rows: that were asked for, in order.
+        rows, num_runs: what was asked for.
         skipped: row key -> why the cohort cannot have it.
         finished: every finished run once, row by row.
         errors: run -> its error, of all runs that failed.
-        num_runs: how many were asked for.
     """
 
     experiment: Experiment
@@ -189,11 +159,8 @@ def summarise(
 ) -> Results:
     """Numbers of every row in every group of splits.
 
-    Args:
-        experiment: the table.
-        plan: of this table, at least.
-        finished, errors: digest -> a run that succeeded, and the error of one that failed.
-        call: what was asked for.
+    Of a plan that holds this table, at least. ``finished`` and ``errors`` map a digest to the run
+    that succeeded, and to the error of one that failed.
     """
     runs = {key: runs for (table, key), runs in plan.of_row.items() if table == experiment.name}
     skipped = {key: why for (table, key), why in plan.skipped.items() if table == experiment.name}
@@ -222,40 +189,34 @@ def _group(
     resamples: int,
 ) -> Group:
     """A group of splits, given the runs of every row in them."""
-    done = {
-        key: tuple(finished[run.digest] for run in of_row if run.digest in finished)
-        for key, of_row in runs.items()
-    }
-    done = {key: of_row for key, of_row in done.items() if of_row}
-    tested = [one.predictions.of("test").case_id.tolist() for ones in done.values() for one in ones]
-    patients = tuple(sorted({case for cases in tested for case in cases}))
-    predictions = {key: predictions_of(of_row, patients, splits) for key, of_row in done.items()}
+    done = {}
+    for key, of_row in runs.items():
+        if ended := tuple(finished[run.digest] for run in of_row if run.digest in finished):
+            done[key] = ended
+    tests = [one.predictions.of("test") for ended in done.values() for one in ended]
+    patients = tuple(sorted(set().union(*(test.case_id.tolist() for test in tests))))
+    predictions = {key: _predictions(ended, patients, splits) for key, ended in done.items()}
     weights = patient_weights(max(1, len(patients)), resamples)
     versus = compare_all(predictions, experiment.reference, weights)
-    scores = {}
+    scores, apart = {}, {}
     for key, of_row in runs.items():
-        scores[key] = RowScores(len(done.get(key, ())), len(of_row), _failed(of_row, errors))
+        test = val = None
         if key in done:
             test = _scores(predictions[key], weights)
-            val = np.concatenate([one.predictions.of("val").hits for one in done[key]])
-            scores[key] = replace(
-                scores[key], test=test, val=Validation(Share.of(val)), versus=versus.get(key)
-            )
-    apart = {}
-    if experiment.name == "fig2":
-        apart = {key: separation([one.vectors() for one in of_row]) for key, of_row in done.items()}
+            hits = [one.predictions.of("val").hits for one in done[key]]
+            val = Validation(Share.of(np.concatenate(hits)))
+            if experiment.name == "fig2":
+                vectors = [pretrained_vectors(one.run, one.folder) for one in done[key]]
+                apart[key] = separation(vectors)
+        failed, count = _failed(of_row, errors), len(done.get(key, ()))
+        scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key))
     return Group(name, tuple(splits), patients, done, predictions, scores, apart)
 
 
-def predictions_of(
+def _predictions(
     finished: Sequence[Finished], patients: Sequence[str], splits: Sequence[str]
 ) -> Predictions:
-    """All predictions of test patients by some runs.
-
-    Args:
-        finished: one run or more.
-        patients, splits: their places are the numbers in the arrays.
-    """
+    """All predictions of test patients; numbers are places in ``patients`` and ``splits``."""
     place = {case: number for number, case in enumerate(patients)}
     tests = [one.predictions.of("test") for one in finished]
     sizes = [len(test) for test in tests]
@@ -270,14 +231,10 @@ def predictions_of(
 
 
 def _scores(test: Predictions, weights: np.ndarray) -> Scores:
-    rates = estimates(test, weights)
-    rates["accuracy"] = EstimatedShare(
-        **asdict(rates["accuracy"]), k=int(test.hits.sum()), n=len(test)
-    )
     return Scores(
         predictions=len(test),
         patients=len(set(test.patient)),
-        **rates,
+        **estimates(test, weights),
         accuracy_of_runs=spread([run.hits.mean() for run in test.by_run()]),
         calibration_error=reliability(test.confidence, test.hits).error,
         brier=brier(test.probabilities, test.label),

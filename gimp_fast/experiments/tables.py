@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
 from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.evaluation.comparison import Difference
 from gimp_fast.evaluation.intervals import Estimate, Spread
-from gimp_fast.evaluation.rates import Share
+from gimp_fast.evaluation.rates import EstimatedShare, Share
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
@@ -25,9 +26,8 @@ NONE = "–"
 class Grid:
     """A table of texts.
 
-    Attributes:
-        columns: (heading of the group of splits, title); the heading may be empty.
-        rows: each with its cells: a first line, and perhaps a second that matters less.
+    A column has the heading of its group of splits, or none, and its title. A cell has one line,
+    and perhaps a second that matters less.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -48,14 +48,11 @@ class Grid:
 
 def grids(results: Results) -> dict[str, Grid]:
     """Heading -> table, in the order of the page."""
-    if results.experiment.name != "fig2":
-        first = {"Accuracy and AUC": main_grid(results)}
-    else:
-        first = {
-            "How far apart the classes lie": separation_grid(results),
-            "Accuracy after fine-tuning": main_grid(results),
-        }
-    return first | {"Further metrics": detail_grid(results)}
+    tables, title = {}, "Accuracy and AUC"
+    if results.experiment.name == "fig2":
+        tables["How far apart the classes lie"] = separation_grid(results)
+        title = "Accuracy after fine-tuning"
+    return tables | {title: main_grid(results), "Further metrics": detail_grid(results)}
 
 
 def main_grid(results: Results) -> Grid:
@@ -67,28 +64,20 @@ def main_grid(results: Results) -> Grid:
     titles = ("Accuracy", *spread, "AUC", f"Difference to {reference.title}")
 
     def cells(row: Row, group: Group) -> list[str]:
-        scores, empty = group.scores[row.key], [NONE] * (len(titles) - 1)
+        scores = group.scores[row.key]
         if row.key in results.skipped:
-            return [f"left out\n{results.skipped[row.key]}", *empty]
+            return [f"left out\n{results.skipped[row.key]}"]
         if scores.test is None:
-            return [f"failed\n0 of {scores.of} runs", *empty]
+            return [f"failed\n0 of {scores.of} runs"]
         accuracy, of_runs = scores.test.accuracy, scores.test.accuracy_of_runs
-        share = f"{accuracy.value:.3f}\n{accuracy.k}/{accuracy.n} {_interval(accuracy)}"
+        share = f"{_share(accuracy)} {_interval(accuracy)}"
         if scores.runs < scores.of:
             share += f"; {scores.runs} of {scores.of} runs"
         versus = "reference" if row.key == reference.key else _versus(scores.versus)
         mean = [NONE if of_runs.sd is None else _spread(of_runs)] if several_runs else []
         return [share, *mean, _estimate(scores.test.auc), versus]
 
-    grid = _grid(results, titles, cells)
-    if not any(row.paper for row in results.rows):
-        return grid
-    return Grid(
-        (*grid.columns, ("", "Paper")),
-        tuple(
-            (row, (*texts, str(row.paper or NONE).replace(" (", "\n("))) for row, texts in grid.rows
-        ),
-    )
+    return _grid(results, titles, cells, with_paper=any(row.paper for row in results.rows))
 
 
 def detail_grid(results: Results) -> Grid:
@@ -98,15 +87,10 @@ def detail_grid(results: Results) -> Grid:
         scores = group.scores[row.key]
         runs = f"{scores.runs} of {scores.of}"
         if scores.test is None:
-            return [NONE, NONE, NONE, NONE, NONE, runs]
-        return [
-            _estimate(scores.test.balanced_accuracy),
-            _estimate(scores.test.f1_macro),
-            f"{scores.test.calibration_error:.3f}",
-            f"{scores.test.brier:.3f}",
-            _share(scores.val.accuracy),
-            runs,
-        ]
+            return [NONE] * 5 + [runs]
+        test, val = scores.test, _share(scores.val.accuracy)
+        errors = [f"{error:.3f}" for error in (test.calibration_error, test.brier)]
+        return [_estimate(test.balanced_accuracy), _estimate(test.f1_macro), *errors, val, runs]
 
     titles = ("Balanced accuracy", "Macro F1", ECE, "Brier score", "Validation accuracy", "Runs")
     return _grid(results, titles, cells)
@@ -118,7 +102,7 @@ def separation_grid(results: Results) -> Grid:
     def cells(row: Row, group: Group) -> list[str]:
         if row.key not in group.separation:
             reason = results.skipped.get(row.key)
-            return [f"left out\n{reason}" if reason else NONE, NONE, NONE]
+            return [f"left out\n{reason}"] if reason else []
         found = group.separation[row.key]
         return [_spread(found.train), _spread(found.test), _share(found.neighbours)]
 
@@ -127,17 +111,23 @@ def separation_grid(results: Results) -> Grid:
 
 
 def _grid(
-    results: Results, titles: Sequence[str], cells: Callable[[Row, Group], Sequence[str]]
+    results: Results,
+    titles: Sequence[str],
+    cells: Callable[[Row, Group], list[str]],
+    with_paper: bool = False,
 ) -> Grid:
-    """Columns of these titles for each group of splits."""
-    groups = results.groups
-    return Grid(
-        tuple((group.heading, title) for group in groups for title in titles),
-        tuple(
-            (row, tuple(cell for group in groups for cell in cells(row, group)))
-            for row in results.rows
-        ),
-    )
+    """Columns of these titles for each group of splits; where ``cells`` has too few, dashes."""
+    columns = [(group.heading, title) for group in results.groups for title in titles]
+    rows = []
+    for row in results.rows:
+        texts: list[str] = []
+        for group in results.groups:
+            of_group = cells(row, group)
+            texts += of_group + [NONE] * (len(titles) - len(of_group))
+        if with_paper:
+            texts.append(str(row.paper or NONE).replace(" (", "\n("))
+        rows.append((row, tuple(texts)))
+    return Grid((*columns, *([("", "Paper")] if with_paper else [])), tuple(rows))
 
 
 def _versus(versus: Difference | None) -> str:
@@ -152,7 +142,7 @@ def p_text(p: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−").replace("+0.000", "0.000").replace("−0.000", "0.000")
+    return f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
 
 
 def _estimate(estimate: Estimate | None) -> str:
@@ -163,7 +153,7 @@ def _interval(estimate: Estimate) -> str:
     return f"({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _share(share: Share) -> str:
+def _share(share: Share | EstimatedShare) -> str:
     return f"{share.value:.3f}\n{share.k}/{share.n}"
 
 
@@ -174,11 +164,11 @@ def _spread(spread: Spread) -> str:
     return mean if spread.sd is None else f"{mean} ± {spread.sd:.3f}"
 
 
-def markdown(grid: Grid, first: str = "Method") -> str:
+def markdown(grid: Grid) -> str:
     """A pipe table; headings of columns name their group if there are several."""
     several = len({heading for heading, _ in grid.columns if heading}) > 1
     heads = [f"{group}: {title}" if several and group else title for group, title in grid.columns]
-    lines = [[_md(head) for head in (first, *heads)], ["---"] * (len(heads) + 1)]
+    lines = [[_md(head) for head in ("Method", *heads)], ["---"] * (len(heads) + 1)]
     for section, rows in grid.sections:
         lines.append([f"*{_md(section)}*"] + [""] * len(heads))
         for row, cells in rows:
@@ -188,9 +178,7 @@ def markdown(grid: Grid, first: str = "Method") -> str:
 
 
 def _md(text: str) -> str:
-    for sign in "\\`*_[]<>|":
-        text = text.replace(sign, "\\" + sign)
-    return _one_line(text)
+    return _one_line(re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text))
 
 
 def _one_line(cell: str) -> str:
@@ -198,19 +186,19 @@ def _one_line(cell: str) -> str:
     return " ".join(cell.replace("\n(", " (").replace("\n", ", ").split())
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "−": "$-$", "–": "--", "δ": r"$\delta$", "<": "$<$", ">": "$>$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def tex(text: str) -> str:
     """Text as LaTeX sets it, in any encoding of the document."""
-    return "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
+    return _one_line(text).translate(_LATEX)
 
 
-def latex(grid: Grid, caption: str, label: str, first: str = "Method") -> str:
+def latex(grid: Grid, caption: str, label: str) -> str:
     """A booktabs table, to be included with ``\\input``."""
     spans, rules, column = [""], [], 2
     for group, width in grid.groups:
@@ -230,7 +218,7 @@ def latex(grid: Grid, caption: str, label: str, first: str = "Method") -> str:
         r"\toprule",
         " & ".join(spans) + r" \\",
         " ".join(rules),
-        " & ".join([tex(first), *(tex(title) for _, title in grid.columns)]) + r" \\",
+        " & ".join(["Method", *(tex(title) for _, title in grid.columns)]) + r" \\",
     ]
     for section, rows in grid.sections:
         lines.append(r"\midrule")
@@ -274,17 +262,15 @@ CSV_COLUMNS = {
 
 def csv_text(results: Results) -> str:
     """A line for each row and group of splits, with every number at full precision."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    lines = []
     for row in results.rows:
         for group in results.groups:
             line = SimpleNamespace(
                 experiment=results.experiment, row=row, overrides=" ".join(row.overrides),
                 group=group, scores=group.scores[row.key], skipped=results.skipped.get(row.key),
             )  # fmt: skip
-            writer.writerow([_at(line, path) for path in CSV_COLUMNS.values()])
-    return buffer.getvalue()
+            lines.append([_at(line, path) for path in CSV_COLUMNS.values()])
+    return pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object).to_csv(index=False)
 
 
 def _at(value: Any, path: str) -> Any:

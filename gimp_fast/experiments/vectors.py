@@ -13,20 +13,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import Spread, spread
 from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.runs.records import open_run
-from gimp_fast.training import TrainConfig
 
 NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Patients after pre-training.
-
-    Attributes:
-        part, label: (n,) unicode.
-        vectors: (n, d).
-    """
+    """Patients after pre-training: part and label (n,) unicode, vectors (n, d)."""
 
     part: np.ndarray
     label: np.ndarray
@@ -37,12 +32,9 @@ class Vectors:
 class Separation:
     """How far apart classes lie, over some runs.
 
-    Attributes:
-        runs: how many.
-        train, test: silhouettes of training and test patients. A silhouette is the mean over
-            patients of (b − a) / max(a, b), a the mean distance to their own class and b to the
-            nearest other: 1 is far apart, 0 is mixed.
-        neighbours: test patients whose nearest training patients have their class.
+    ``train`` and ``test`` are silhouettes: the mean over patients of (b − a) / max(a, b), a the
+    mean distance to their own class and b to the nearest other: 1 is far apart, 0 is mixed.
+    ``neighbours`` counts test patients whose nearest training patients have their class.
     """
 
     runs: int
@@ -51,7 +43,7 @@ class Separation:
     neighbours: Share
 
 
-def pretrained_vectors(folder: Path, settings: TrainConfig) -> Vectors:
+def pretrained_vectors(run: PlannedRun, folder: Path) -> Vectors:
     """What Figure 2 draws of a run: CLS_pat, or CLS_img if the triplets were of slides alone.
 
     Raises:
@@ -59,10 +51,9 @@ def pretrained_vectors(folder: Path, settings: TrainConfig) -> Vectors:
     """
     embeddings = open_run(folder).embeddings
     if "pretrain" not in embeddings.stages:
-        raise GimpError(
-            f"{folder}: found embeddings of {', '.join(embeddings.stages) or 'no stage'}; expected "
-            "those of pretrain"
-        )
+        found = ", ".join(embeddings.stages) or "no stage"
+        raise GimpError(f"{folder}: found embeddings of {found}; expected those of pretrain")
+    settings = run.settings
     slide_alone = settings.method == "gimp" and settings.pretrain.triplets == "slide"
     width = settings.model.dim if slide_alone else None  # CLS_img comes first in CLS_pat
     vectors = embeddings.stages["pretrain"].astype(np.float64)[:, :width]
@@ -71,12 +62,8 @@ def pretrained_vectors(folder: Path, settings: TrainConfig) -> Vectors:
 
 def separation(runs: Sequence[Vectors]) -> Separation:
     """Silhouettes and nearest-neighbour votes of one run or more."""
-    return Separation(
-        len(runs),
-        _silhouettes(runs, "train"),
-        _silhouettes(runs, "test"),
-        Share.of(np.concatenate([_votes(run) for run in runs])),
-    )
+    votes = Share.of(np.concatenate([_votes(run) for run in runs]))
+    return Separation(len(runs), _silhouettes(runs, "train"), _silhouettes(runs, "test"), votes)
 
 
 def _silhouettes(runs: Sequence[Vectors], part: str) -> Spread:

@@ -41,12 +41,9 @@ _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
 @dataclass(frozen=True)
 class Task:
-    """Attributes:
-    run: what to train.
-    data: cohort folder.
-    folder: of the run.
-    keep_checkpoints: whether weights, events and profiles stay in the folder.
-    gpu: which one of several to use.
+    """A run to train on a cohort folder; ``gpu`` is which one of several to use.
+
+    ``keep_checkpoints`` leaves weights, events and profiles in the folder of the run.
     """
 
     run: PlannedRun
@@ -79,9 +76,9 @@ def carry_out(task: Task) -> None:
     """Train, or resume, in this process."""
     began, run, cohort = time.perf_counter(), task.run, open_cohort(task.data)
     folder = RunFolder(task.folder)
+    best_epoch = None
     if isinstance(run.settings, LogisticSettings):
         _fit(run, run.settings, cohort, folder)
-        best_epoch = None
     else:
         best_epoch = _train(run.settings, cohort, task)
     if not task.keep_checkpoints:
@@ -114,25 +111,14 @@ def _train(config: TrainConfig, cohort: Cohort, task: Task) -> int:
 def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: RunFolder) -> None:
     """Logistic regression, with the files that training writes."""
     fitted = logistic_regression(settings, cohort)
-    predictions = evaluated_predictions(
-        cohort.classes, fitted.case_id, fitted.split, fitted.label, fitted.probabilities
-    )
-    metrics = metrics_of(
-        predictions,
-        cohort=CohortSummary(
-            name=cohort.name,
-            synthetic=cohort.synthetic,
-            split=settings.split,
-            classes=cohort.classes,
-            n={part: int((fitted.split == part).sum()) for part in PARTS},
-        ),
-        method=LOGISTIC_REGRESSION,
-        modalities=settings.modalities,
-        seed=run.seed,
-        best_epoch=None,
-        resamples=100,
-        bootstrap_seed=0,
-    )
+    arrays = fitted.case_id, fitted.split, fitted.label, fitted.probabilities
+    predictions = evaluated_predictions(cohort.classes, *arrays)
+    sizes = {part: int((fitted.split == part).sum()) for part in PARTS}
+    names = {"name": cohort.name, "split": run.split, "classes": cohort.classes}
+    summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, **names)
+    facts = {"method": LOGISTIC_REGRESSION, "modalities": settings.modalities, "seed": run.seed}
+    facts |= {"cohort": summary, "best_epoch": None}
+    metrics = metrics_of(predictions, resamples=100, bootstrap_seed=0, **facts)
     folder.write_predictions(predictions)
     folder.write_config(yaml.safe_dump({"method": LOGISTIC_REGRESSION, **asdict(settings)}))
     folder.write_environment(environment())

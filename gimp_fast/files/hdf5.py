@@ -16,7 +16,7 @@ from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 # without an error. Nobody writes any but these.
 FLOATS = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE)
 INTEGERS = tuple(getattr(h5t, f"STD_{sign}{bits}LE") for sign in "IU" for bits in (8, 16, 32, 64))
-_LARGEST_CHUNK = 1 << 30
+LARGEST_CHUNK = 1 << 30
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def check_stored(where: str, array: h5py.Dataset, *, allow_external: bool = Fals
         if stored < size or (stored > size and array.dtype.kind != "O"):
             raise FaultError.of("truncated-file", where, f"{stored} of {size} bytes", expected)
         return
-    if math.prod(array.chunks) * array.dtype.itemsize > _LARGEST_CHUNK:
+    if math.prod(array.chunks) * array.dtype.itemsize > LARGEST_CHUNK:
         found = f"chunks of {array.chunks}"
         raise FaultError.of("unreadable-file", where, found, "chunks below 1 GiB")
     sides = zip(array.shape, array.chunks, strict=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
-from gimp_fast.data.rna import find_genes
+from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes, dense
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import AttentionPooling
 
@@ -41,9 +41,7 @@ class ABMIL(PatientModel):
 
     def __init__(self, config: ABMILConfig, backend: str = "auto"):
         super().__init__(config)
-        self.embed = nn.Sequential(
-            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
         self.head = nn.Linear(config.dim, config.num_classes)
 

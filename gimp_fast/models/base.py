@@ -177,3 +177,8 @@ class PatientModel(nn.Module, ABC):
 def absent_token(dim: int) -> nn.Parameter:
     """A learned row, used in place of a modality that a patient lacks."""
     return nn.Parameter(torch.randn(dim) * 0.02)
+
+
+def dense(width: int, out: int, dropout: float) -> nn.Sequential:
+    """ReLU(W x + b), then dropout: (..., width) -> (..., out)."""
+    return nn.Sequential(nn.Linear(width, out), nn.ReLU(), nn.Dropout(dropout))

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes
+from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes, dense
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.ops.packing import Bags
@@ -56,9 +56,7 @@ class CLAMSB(PatientModel):
 
     def __init__(self, config: CLAMConfig, backend: str = "auto"):
         super().__init__(config)
-        self.embed = nn.Sequential(
-            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(
             config.dim, config.attention_dim, self._branches(), dropout=config.dropout
         )

@@ -190,7 +190,8 @@ class GiMP(PatientModel):
         losses = []
         for step in range(11):
             self.fusion_weight.fill_(step / 10)
-            losses.append(F.cross_entropy(self.classify(representation), labels).item())
+            losses.append(F.cross_entropy(self.classify(representation), labels))
+        losses = torch.stack(losses).tolist()
         self.fusion_weight.fill_(losses.index(min(losses)) / 10)
         return True
 

@@ -13,6 +13,7 @@ from gimp_fast.models.base import (
     Representation,
     Sizes,
     absent_token,
+    dense,
 )
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
@@ -62,13 +63,9 @@ class KroneckerModel(PatientModel):
 
     def __init__(self, config: KroneckerConfig, backend: str = "auto"):
         super().__init__(config)
-        self.embed = nn.Sequential(
-            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, dropout=config.dropout)
-        self.project = nn.Sequential(
-            nn.Linear(config.dim, config.slide_dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.project = dense(config.dim, config.slide_dim, config.dropout)
         self.gene_encoder = SNNEncoder(config.num_genes, config.gene_widths, config.dropout)
         gene_dim = config.gene_widths[-1]
         self.absent_slide = absent_token(config.slide_dim)

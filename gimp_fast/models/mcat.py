@@ -12,6 +12,7 @@ from gimp_fast.models.base import (
     Representation,
     Sizes,
     absent_token,
+    dense,
 )
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.co_attention import CoAttention
@@ -80,9 +81,7 @@ class SequencePooling(nn.Module):
             layer, config.num_layers, enable_nested_tensor=False
         )
         self.scores = AttentionScores(config.dim, config.attention_dim, dropout=config.dropout)
-        self.project = nn.Sequential(
-            nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.project = dense(config.dim, config.dim, config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, K, d) -> (B, d)."""
@@ -114,9 +113,7 @@ class MCAT(PatientModel):
         super().__init__(config)
         if config.dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
-        self.embed = nn.Sequential(
-            nn.Linear(config.feature_dim, config.dim), nn.ReLU(), nn.Dropout(config.dropout)
-        )
+        self.embed = dense(config.feature_dim, config.dim, config.dropout)
         gene_sets = _gene_sets(config)
         self.gene_groups = GeneGroups(gene_sets, config.dim, config.dropout)
         self.absent_genes = absent_token(len(gene_sets) * config.dim)

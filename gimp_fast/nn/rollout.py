@@ -47,7 +47,7 @@ class LayerInputs:
             left = nystrom_attention_left(q, k, weights, **_settings(layer), cu_seqlens=self.bags)
             row = 0.5 * (row + left.mean(1))
             del q, k  # frees them before the next layer computes its own
-        return _patches(row, is_cls, self.bags)
+        return _without_cls(row, self.bags)
 
     @torch.no_grad()
     def cls_attention(self, layer: int = -1) -> Tensor:
@@ -65,7 +65,7 @@ class LayerInputs:
         x, module = self.tokens[layer], self.layers[layer]
         q, k = _queries_and_keys(module, x)
         rows = nystrom_attention_row(q, k, row=0, **_settings(module), cu_seqlens=self.bags)
-        return _patches(rows, _cls_positions(x, self.bags), self.bags)
+        return _without_cls(rows, self.bags)
 
 
 @contextmanager
@@ -174,7 +174,9 @@ def _cls_positions(x: Tensor, bags: Bags | None) -> Tensor:
     return is_cls
 
 
-def _patches(rows: Tensor, is_cls: Tensor, bags: Bags | None) -> Tensor:
+def _without_cls(rows: Tensor, bags: Bags | None) -> Tensor:
     """(B, …, N + 1) -> (B, …, N), or packed (1, …, T + B) -> (…, T)."""
-    rows = rows[..., ~is_cls]
-    return rows if bags is None else rows[0]
+    if bags is None:
+        return rows[..., 1:].contiguous()
+    parts = [rows[0, ..., start + 1 : stop] for start, stop in bags.spans]
+    return torch.cat([rows[0, ..., :0], *parts], dim=-1)

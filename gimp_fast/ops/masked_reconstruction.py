@@ -60,12 +60,12 @@ def masked_reconstruction_loss(
         return masked_l1_loss(
             decoded, target.to(decoded.dtype), mask, reduction=reduction, backend="torch"
         )
-    wanted = [
+    needs_grad = [
         torch.is_grad_enabled() and x is not None and x.requires_grad
         for x in (tokens, weight, bias)
     ]
     function = masked_reconstruction_fwd if compiling else _apply
-    total = function(tokens, weight, bias, target, mask, chunk_rows, dtype, wanted)[0]
+    total = function(tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad)[0]
     if reduction == "sum":
         return total
     return total / (mask.sum() * weight.shape[0]).clamp(min=1)
@@ -132,12 +132,12 @@ def _decode(
     mask: Tensor,
     chunk_rows: int,
     dtype: torch.dtype,
-    wanted: list[bool],
+    needs_grad: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
     """The sum, its gradients, indices of the masked rows, and whether tokens holds only these rows.
 
     The gradients are those of tokens (R, d), and of weight (C, d) and bias (C,) in fp32 or wider.
-    They are empty where ``wanted`` is False.
+    They are empty where ``needs_grad`` is False.
     """
     rows = mask.flatten().nonzero()[:, 0]
     masked_only = tokens.shape[:-1] != mask.shape
@@ -155,27 +155,27 @@ def _decode(
         for shape, kind, wants in zip(
             ((len(rows), w.shape[1]), w.shape, w.shape[:1]),
             (tokens.dtype, wide, wide),
-            wanted,
+            needs_grad,
             strict=True,
         )
     )
-    if wanted[1]:
+    if needs_grad[1]:
         grad_weight.zero_()
-    if wanted[2]:
+    if needs_grad[2]:
         grad_bias.zero_()
     for chunk in chunks(len(rows), chunk_rows):
         z = (tokens[chunk] if masked_only else tokens.index_select(0, rows[chunk])).to(dtype)
         difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[chunk]))  # (c, C)
         # Row by row, so that the order of the sum does not depend on the number of threads.
         torch.linalg.vector_norm(difference, 1, dim=1, out=sums[chunk])
-        if not any(wanted):
+        if not any(needs_grad):
             continue
         signs = difference.sign_().to(dtype)
-        if wanted[0]:
+        if needs_grad[0]:
             grad_tokens[chunk] = linear(signs, w.t())
-        if wanted[1]:
+        if needs_grad[1]:
             grad_weight += weight_grad(signs, z)
-        if wanted[2]:
+        if needs_grad[2]:
             grad_bias += signs.sum(0, dtype=wide)
     return sums.sum(), grad_tokens, grad_weight, grad_bias, rows, masked_only
 
@@ -189,14 +189,14 @@ def masked_reconstruction_fwd(
     mask: Tensor,
     chunk_rows: int,
     dtype: torch.dtype,
-    wanted: list[bool],
+    needs_grad: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sum and its gradients, as a registered operator; the first has the shape of tokens."""
     with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
         total, *grads, rows, masked_only = _decode(
-            tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
+            tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad
         )
-    if wanted[0] and not masked_only:
+    if needs_grad[0] and not masked_only:
         grads[0] = _scatter(grads[0], rows, tokens.shape)
     return total, *grads
 
@@ -209,13 +209,13 @@ def _scatter(grad: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
 
 
 @torch.library.register_fake(masked_reconstruction_fwd)
-def _(tokens, weight, bias, target, mask, chunk_rows, dtype, wanted):
+def _(tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad):
     wide = torch.promote_types(dtype, torch.float32)
     return (
         tokens.new_empty((), dtype=wide),
-        tokens.new_empty(tokens.shape if wanted[0] else (0,)),
-        weight.new_empty(weight.shape if wanted[1] else (0,), dtype=wide),
-        weight.new_empty(weight.shape[:1] if wanted[2] else (0,), dtype=wide),
+        tokens.new_empty(tokens.shape if needs_grad[0] else (0,)),
+        weight.new_empty(weight.shape if needs_grad[1] else (0,), dtype=wide),
+        weight.new_empty(weight.shape[:1] if needs_grad[2] else (0,), dtype=wide),
     )
 
 
@@ -224,7 +224,7 @@ def _setup_context(ctx, inputs, output):
     ctx.mark_non_differentiable(*grads)
     ctx.set_materialize_grads(False)
     ctx.dtypes = [None if x is None else x.dtype for x in inputs[:3]]
-    ctx.wanted = inputs[7]
+    ctx.needs_grad = inputs[7]
     ctx.save_for_backward(*grads)
 
 
@@ -232,7 +232,7 @@ def _backward(ctx, grad, *_):
     grads = [None] * 8
     if grad is not None:
         for i, saved in enumerate(ctx.saved_tensors):
-            if ctx.wanted[i]:
+            if ctx.needs_grad[i]:
                 grads[i] = (saved * grad).to(ctx.dtypes[i])
     return tuple(grads)
 
@@ -248,10 +248,10 @@ class _Loss(torch.autograd.Function):
     """The registered operator, but it keeps gradients for the masked rows only."""
 
     @staticmethod
-    def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, wanted):
+    def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad):
         with torch.autocast(tokens.device.type, enabled=False):
             total, *grads, rows, masked_only = _decode(
-                tokens, weight, bias, target, mask, chunk_rows, dtype, wanted
+                tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad
             )
         ctx.shape = None if masked_only else tokens.shape
         ctx.dtypes = [None if x is None else x.dtype for x in (tokens, weight, bias)]

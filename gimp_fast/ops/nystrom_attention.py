@@ -57,11 +57,13 @@ def nystrom_attention(
         ValueError: shapes, dtypes, devices, counts or bounds do not fit.
         RuntimeError: a backend was named that cannot run here.
     """
-    _validate(q, k, v, num_landmarks, pinv_iterations, cu_seqlens)
+    tensors = {"q": q, "k": k, "v": v}
+    validate_inputs("nystrom_attention", tensors, num_landmarks, pinv_iterations, cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     if scale <= 0:  # kernels look for the largest score before they scale it
         q, scale = q * scale, 1.0
     chosen = choose_backend(backend, q)
+    cu_seqlens, bounds = operands(cu_seqlens, q.shape[2])
     if chosen == "reference":
         return nystrom_attention_reference(
             q,
@@ -70,12 +72,11 @@ def nystrom_attention(
             num_landmarks=num_landmarks,
             pinv_iterations=pinv_iterations,
             scale=scale,
-            cu_seqlens=operands(cu_seqlens, q.shape[2])[0],
+            cu_seqlens=cu_seqlens,
         )
     # A compiler traces the operator itself, and uses its registered gradient.
     function = nystrom_attention_fwd if torch.compiler.is_compiling() else Differentiable.apply
-    packed, bounds = operands(cu_seqlens, q.shape[2])
-    return function(q, k, v, packed, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
+    return function(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
 
 
 def choose_backend(backend: str, q: Tensor) -> str:
@@ -90,41 +91,30 @@ def choose_backend(backend: str, q: Tensor) -> str:
     return resolve_backend(backend, supported, op="nystrom_attention", device=q.device)
 
 
-def _validate(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+def validate_inputs(
+    op: str,
+    tensors: dict[str, Tensor],
     num_landmarks: int,
     pinv_iterations: int,
     cu_seqlens: Tensor | Bags | None,
 ) -> None:
-    if q.dim() != 4 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(
-            "nystrom_attention: q, k, v must share one shape (B, H, N, D), "
-            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
-    if not q.is_floating_point() or q.dtype != k.dtype or q.dtype != v.dtype:
-        raise ValueError(
-            "nystrom_attention: q, k, v must share one floating dtype, "
-            f"got {q.dtype}, {k.dtype}, {v.dtype}"
-        )
-    if q.device != k.device or q.device != v.device:
-        raise ValueError(
-            "nystrom_attention: q, k, v must be on one device, "
-            f"got {q.device}, {k.device}, {v.device}"
-        )
+    """Raise ValueError, with the values, for arguments of ``op`` that do not fit each other."""
+    q, *rest = tensors.values()
+    names = ", ".join(tensors)
+    if q.dim() != 4 or any(x.shape != q.shape for x in rest):
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors.values())
+        raise ValueError(f"{op}: {names} must share one shape (B, H, N, D), got {shapes}")
+    if not q.is_floating_point() or any(x.dtype != q.dtype for x in rest):
+        dtypes = ", ".join(str(x.dtype) for x in tensors.values())
+        raise ValueError(f"{op}: {names} must share one floating dtype, got {dtypes}")
+    if any(x.device != q.device for x in rest):
+        devices = ", ".join(str(x.device) for x in tensors.values())
+        raise ValueError(f"{op}: {names} must be on one device, got {devices}")
     if num_landmarks < 1:
-        raise ValueError(
-            f"nystrom_attention: num_landmarks must be at least 1, got {num_landmarks}"
-        )
+        raise ValueError(f"{op}: num_landmarks must be at least 1, got {num_landmarks}")
     if pinv_iterations < 0:
-        raise ValueError(
-            f"nystrom_attention: pinv_iterations must not be negative, got {pinv_iterations}"
-        )
-    if cu_seqlens is not None:
-        if isinstance(cu_seqlens, Tensor):
-            validate_bounds(cu_seqlens)
-        if q.shape[0] != 1:
-            raise ValueError(
-                f"nystrom_attention: packed bags need shape (1, H, T, D), got {tuple(q.shape)}"
-            )
+        raise ValueError(f"{op}: pinv_iterations must not be negative, got {pinv_iterations}")
+    if isinstance(cu_seqlens, Tensor):
+        validate_bounds(cu_seqlens)
+    if cu_seqlens is not None and q.shape[0] != 1:
+        raise ValueError(f"{op}: packed bags need shape (1, H, T, D), got {tuple(q.shape)}")

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from gimp_fast.ops.nystrom_attention import validate_inputs
 from gimp_fast.ops.packing import Bags, as_bags, bag_slices
 from gimp_fast.ops.registration import compute_dtype
 from gimp_fast.reference.nystrom_attention import pinv_reference
@@ -50,8 +51,8 @@ def nystrom_attention_row(
         ValueError: shapes, dtypes, devices, counts or bounds do not fit, or a bag has no such row.
     """
     name = "nystrom_attention_row"
-    _validate(name, q, k, num_landmarks, pinv_iterations)
-    slices = _slices(name, q, cu_seqlens)
+    validate_inputs(name, {"q": q, "k": k}, num_landmarks, pinv_iterations, cu_seqlens)
+    slices = _slices(q, cu_seqlens)
     for number, (_, tokens) in enumerate(slices):
         length = tokens.stop - tokens.start
         if not -length <= row < length:
@@ -91,10 +92,10 @@ def nystrom_attention_left(
         Shape of ``weights``; fp64 for fp64 ``q``, else fp32.
 
     Raises:
-        ValueError: shapes, dtypes, devices, counts or bounds that do not fit.
+        ValueError: shapes, dtypes, devices, counts or bounds do not fit.
     """
     name = "nystrom_attention_left"
-    _validate(name, q, k, num_landmarks, pinv_iterations)
+    validate_inputs(name, {"q": q, "k": k}, num_landmarks, pinv_iterations, cu_seqlens)
     if weights.shape != q.shape[:3] or not weights.is_floating_point():
         raise ValueError(
             f"{name}: weights must be floating of shape {tuple(q.shape[:3])}, "
@@ -103,7 +104,7 @@ def nystrom_attention_left(
     if weights.device != q.device:
         raise ValueError(f"{name}: weights must be on {q.device}, got {weights.device}")
     out = weights.to(compute_dtype(q), copy=True)
-    for entry, tokens in _slices(name, q, cu_seqlens):
+    for entry, tokens in _slices(q, cu_seqlens):
         q_bag, k_bag = q[entry, :, tokens], k[entry, :, tokens]  # (H, N, D)
         out[entry, :, tokens] = _one_bag(
             q_bag, out[entry, :, tokens], q_bag, k_bag, num_landmarks, pinv_iterations, scale
@@ -111,29 +112,10 @@ def nystrom_attention_left(
     return out
 
 
-def _validate(name: str, q: Tensor, k: Tensor, num_landmarks: int, pinv_iterations: int) -> None:
-    if q.dim() != 4 or q.shape != k.shape:
-        raise ValueError(
-            f"{name}: q, k must share one shape (B, H, N, D), "
-            f"got {tuple(q.shape)}, {tuple(k.shape)}"
-        )
-    if not q.is_floating_point() or q.dtype != k.dtype:
-        raise ValueError(f"{name}: q, k must share one floating dtype, got {q.dtype}, {k.dtype}")
-    if q.device != k.device:
-        raise ValueError(f"{name}: q, k must be on one device, got {q.device}, {k.device}")
-    if num_landmarks < 1:
-        raise ValueError(f"{name}: num_landmarks must be at least 1, got {num_landmarks}")
-    if pinv_iterations < 0:
-        raise ValueError(f"{name}: pinv_iterations must not be negative, got {pinv_iterations}")
-
-
-def _slices(name: str, q: Tensor, cu_seqlens: Tensor | Bags | None) -> list[tuple[int, slice]]:
+def _slices(q: Tensor, cu_seqlens: Tensor | Bags | None) -> list[tuple[int, slice]]:
     """Entry of the batch and tokens of each bag."""
-    if cu_seqlens is None:
-        return bag_slices(q, None)
-    if q.shape[0] != 1:
-        raise ValueError(f"{name}: packed bags need shape (1, H, T, D), got {tuple(q.shape)}")
-    return bag_slices(q, as_bags(cu_seqlens, q.shape[2]).spans)
+    spans = None if cu_seqlens is None else as_bags(cu_seqlens, q.shape[2]).spans
+    return bag_slices(q, spans)
 
 
 def _one_bag(

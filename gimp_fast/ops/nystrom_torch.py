@@ -168,7 +168,8 @@ def _segments(n: int, num_landmarks: int, device: torch.device) -> tuple[Tensor,
     """Segment of each token (N,), and lengths of the segments (M,)."""
     edges = torch.arange(num_landmarks + 1, device=device) * n // num_landmarks
     lengths = edges.diff()
-    return torch.arange(num_landmarks, device=device).repeat_interleave(lengths), lengths
+    segment = torch.arange(num_landmarks, device=device)
+    return segment.repeat_interleave(lengths, output_size=n), lengths
 
 
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:

@@ -138,7 +138,10 @@ class _Embed(torch.autograd.Function):
     def forward(ctx, patches, weight, bias, cls_token, mask_token, plan, dtype):
         ctx.plan, ctx.dtype = plan, dtype
         ctx.save_for_backward(patches, weight, cls_token, mask_token)
-        out = patches.new_empty(plan.count, len(weight), dtype=dtype)
+        if plan.masked is None:
+            out = patches.new_empty(plan.count, len(weight), dtype=dtype)
+        else:  # overwritten below where nothing is masked; no list of masked rows is needed
+            out = mask_token.to(dtype).repeat(plan.count, 1)
         with torch.autocast(patches.device.type, enabled=False):
             w, b = weight.to(dtype), bias.to(dtype)
             for rows, places in plan.parts:
@@ -147,8 +150,6 @@ class _Embed(torch.autograd.Function):
                     out[places] = embedded
                 else:
                     out.index_copy_(0, places, embedded)
-            if plan.masked is not None:
-                out[plan.masked] = mask_token.to(dtype)
             out[plan.cls] = cls_token.to(dtype)
         return out
 

@@ -139,7 +139,7 @@ class _Linear(torch.autograd.Function):
 def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     """gradᵀ x of (R, O) and (R, C), which share a dtype, in at least fp32. Not differentiable.
 
-    On a CPU, half-precision products are rounded to half precision first: torch has no others.
+    On a CPU, half-precision products are rounded to half precision first: torch has no other kind.
     """
     if is_fast(x, x.numel() * grad.shape[1]):
         return _weight_grad(grad, x)

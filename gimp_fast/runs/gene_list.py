@@ -5,31 +5,32 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gimp_fast.data.cohort_files import MANIFEST
 from gimp_fast.data.prepare.gene_reference import (
     GeneReference,
-    is_cohort,
     make_gene_reference,
+    no_gene_list,
     read_cohort_genes,
-    unreadable_genes,
 )
-from gimp_fast.errors import GimpError, Read
+from gimp_fast.errors import GimpError
 from gimp_fast.runs import layout
 
 _STAGES = ("finetune", "last")
 
 
-def read_gene_reference(path: str | Path) -> Read[GeneReference | None]:
+def read_gene_reference(path: str | Path) -> GeneReference:
     """The gene list of a cohort folder, a run folder, an exported model, or a checkpoint.
 
-    Its value is None, with a fault, if the path is none of them or holds no genes.
+    Raises:
+        FaultError: the path is none of them, or holds no genes.
     """
     path = Path(path)
-    if is_cohort(path):
+    if (path / MANIFEST).is_file():
         return read_cohort_genes(path)
     try:
         facts = json.loads(_state_of(path))["cohort"]
     except (GimpError, KeyError, TypeError, ValueError) as error:
-        return unreadable_genes(path, error)
+        raise no_gene_list(path, error) from error
     return make_gene_reference(path, facts)
 
 

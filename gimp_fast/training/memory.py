@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -28,15 +29,8 @@ LARGEST_BATCH = 2**20
 OVERHEAD_CPU = 80 * 2**20
 
 
-@dataclass(frozen=True)
-class ParameterRow:
-    """A part of a model.
-
-    Attributes:
-        name: of the module, or of a parameter outside the listed modules.
-        count: parameters.
-        bytes: their size.
-    """
+class ParameterRow(NamedTuple):
+    """A part of a model: number of parameters, and their bytes."""
 
     name: str
     count: int
@@ -51,10 +45,9 @@ def parameter_table(model: nn.Module) -> list[ParameterRow]:
     rows: dict[str, list[int]] = {}
     for name, p in model.named_parameters():
         parts = name.split(".")
-        depth = 2 if parts[0] == "aggregator" else 1
-        if depth == 2 and parts[1] in ("layers", "norms"):
-            parts = [*parts[:2], parts[2]]
-            depth = 3
+        depth = 1
+        if parts[0] == "aggregator":
+            depth = 3 if parts[1] in ("layers", "norms") else 2
         row = rows.setdefault(".".join(parts[:depth]), [0, 0])
         row[0] += p.numel()
         row[1] += p.nbytes

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,10 @@ Log = Callable[[str], None]
 
 
 class StageRun:
-    """Trains one stage.
+    """Trains one stage, the ``number``-th of its run.
 
-    Args:
-        stage: what to train.
-        number: place of the stage in the run.
-        folder: receives checkpoints and metrics.
-        provenance: facts that every checkpoint stores.
-        rows: rows of metrics written so far.
-        stops: requests to stop.
-        workers: reading processes.
-        log: called with one line of text for each event.
+    ``provenance`` are facts that every checkpoint stores, ``rows`` the rows of metrics written so
+    far, ``workers`` the reading processes.
     """
 
     def __init__(
@@ -63,11 +57,8 @@ class StageRun:
         self.stage, self.number, self.folder = stage, number, folder
         self.stops, self.log = stops, log
         self.context, self.settings = stage.context, stage.settings
-        self.config, self.ranks, self.device = (
-            self.context.config,
-            self.context.ranks,
-            self.context.device,
-        )
+        context = stage.context
+        self.config, self.ranks, self.device = context.config, context.ranks, context.device
         if not stage.train_cases or not stage.val_cases:
             raise GimpError(
                 f"stage '{stage.name}': found {len(stage.train_cases)} training and "
@@ -290,7 +281,7 @@ class StageRun:
     def _profiler(self):
         """The profiler of the first steps if configured; otherwise one that does nothing."""
         if not self.config.profile or not self.ranks.writes:
-            yield _NoProfiler()
+            yield SimpleNamespace(step=lambda: None)
             return
         from torch.profiler import profile, schedule, tensorboard_trace_handler
 
@@ -300,11 +291,6 @@ class StageRun:
             schedule=plan, on_trace_ready=tensorboard_trace_handler(target), profile_memory=True
         ) as profiler:
             yield profiler
-
-
-class _NoProfiler:
-    def step(self) -> None:
-        """Nothing."""
 
 
 def scores_text(scores: Scores) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,10 +15,6 @@ from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
 from gimp_fast.wsi.options import ExtractOptions
 
-OUTCOME_COLUMNS = (
-    "slide_id", "file", "status", "patches", "mpp", "patch_size_level0", "level", "level0_mpp",
-    "mpp_source", "tissue_fraction", "saturation_threshold", "reader", "seconds", "kind",
-)  # fmt: skip
 FAILURE_COLUMNS = ("slide_id", "file", "kind", "found", "expected")
 
 
@@ -35,17 +30,15 @@ def run_and_report(
     parts of a sharded run have tables of their own (``slides-3of8.csv``).
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
+    table, failures = (options.out / f"{name}{ending}.csv" for name in ("slides", "failures"))
+    _write_rows(table, [tuple(cells_of(Outcome(Path())))], "w")
+    _write_rows(failures, [FAILURE_COLUMNS], "w")
     if encoder is not None:
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
         if encoder.name.startswith("RANDOM"):
             print("WARNING: random weights. Use these features for trials only.")
-    failures = options.out / f"failures{ending}.csv"
     outcomes, patches = [], 0
-    with (
-        _table(options.out / f"slides{ending}.csv", OUTCOME_COLUMNS) as add_outcome,
-        _table(failures, FAILURE_COLUMNS) as add_failure,
-        tqdm(total=len(slides), unit="slide", disable=None) as bar,
-    ):
+    with tqdm(total=len(slides), unit="slide", disable=None) as bar:
 
         def on_batch(size: int) -> None:
             nonlocal patches
@@ -55,83 +48,62 @@ def run_and_report(
 
         for outcome in extract(slides, options, encoder, on_batch):
             outcomes.append(outcome)
-            add_outcome(outcome_row(outcome))
-            for fault in outcome.faults:
-                add_failure(outcome_row(outcome) | fault.as_dict())
+            _write_rows(table, [cells_of(outcome).values()])
+            slide = outcome.slide_id, outcome.path
+            faults = [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
+            _write_rows(failures, faults)
             tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
             bar.update()
     print(summary(outcomes, failures))
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
-@contextlib.contextmanager
-def _table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[dict[str, object]], None]]:
-    """A new csv; the function that it yields adds a row to the file at once.
-
-    Raises:
-        GimpError: the file cannot be written.
-    """
-
-    @contextlib.contextmanager
-    def disk_errors() -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
-
-    with disk_errors():
+def _write_rows(path: Path, rows: Iterable[Iterable[object]], mode: str = "a") -> None:
+    """Write or append rows of a csv; GimpError if the file cannot be written."""
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", buffering=1, newline="", encoding="utf-8")
-    with file:
-        table = csv.DictWriter(file, columns, extrasaction="ignore")
-        with disk_errors():
-            table.writeheader()
-
-        def add(cells: dict[str, object]) -> None:
-            with disk_errors():
-                table.writerow(cells)
-
-        yield add
+        with path.open(mode, newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    except OSError as error:
+        raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
 
 
-def outcome_row(outcome: Outcome) -> dict[str, object]:
-    """The cells of ``OUTCOME_COLUMNS`` that are known."""
-    cells: dict[str, object] = {
+def cells_of(outcome: Outcome) -> dict[str, object]:
+    """The row of a slide by column; None where nothing is known."""
+    plan, tissue = outcome.plan, outcome.tissue
+    return {
         "slide_id": outcome.slide_id,
         "file": outcome.path,
         "status": outcome.status,
         "patches": outcome.patches,
+        "mpp": plan and f"{plan.mpp:.6g}",
+        "patch_size_level0": plan and plan.size_level0,
+        "level": plan and plan.level,
+        "level0_mpp": plan and f"{plan.level0_mpp:.6g}",
+        "mpp_source": plan and plan.mpp_source,
+        "tissue_fraction": tissue and f"{tissue.fraction:.4f}",
+        "saturation_threshold": tissue and f"{tissue.threshold:g}",
         "reader": outcome.reader,
         "seconds": f"{outcome.seconds:.2f}",
-        "kind": " ".join(outcome.kinds),
+        "kind": _kinds(outcome, " "),
     }
-    if plan := outcome.plan:
-        cells |= {
-            "mpp": f"{plan.mpp:.6g}",
-            "patch_size_level0": plan.size_level0,
-            "level": plan.level,
-            "level0_mpp": f"{plan.level0_mpp:.6g}",
-            "mpp_source": plan.mpp_source,
-        }
-    if tissue := outcome.tissue:
-        cells |= {
-            "tissue_fraction": f"{tissue.fraction:.4f}",
-            "saturation_threshold": f"{tissue.threshold:g}",
-        }
-    return cells
+
+
+def _kinds(outcome: Outcome, separator: str) -> str:
+    """The kinds of its faults, each once."""
+    return separator.join(dict.fromkeys(fault.kind for fault in outcome.faults))
 
 
 def line_of(outcome: Outcome) -> str:
     """The outcome of a slide in one line."""
-    plan = outcome.plan
+    plan, start = outcome.plan, f"{outcome.slide_id}: {outcome.patches} patches"
     if outcome.status == "failed":
-        return f"{outcome.slide_id}: FAILED ({', '.join(outcome.kinds)})"
-    if outcome.status == "present" or plan is None:
-        return f"{outcome.slide_id}: {outcome.patches} patches, made earlier"
+        return f"{outcome.slide_id}: FAILED ({_kinds(outcome, ', ')})"
+    if plan is None:
+        return f"{start}, made earlier"
     return (
-        f"{outcome.slide_id}: {outcome.patches} patches of {plan.mpp:.4g} µm per pixel"
-        f" ({plan.size_level0} pixels of level 0, read from level {plan.level}; {plan.mpp_source}),"
-        f" {outcome.seconds:.1f} s"
+        f"{start} of {plan.mpp:.4g} µm per pixel ({plan.size_level0} pixels of level 0, read from"
+        f" level {plan.level}; {plan.mpp_source}), {outcome.seconds:.1f} s"
     )
 
 
@@ -143,15 +115,13 @@ def summary(outcomes: Sequence[Outcome], failures: Path) -> str:
         f"{len(outcomes)} slides: {count['done']} done, {count['present']} made earlier, "
         f"{count['failed']} failed; {patches} patches"
     ]
-    failed = [outcome for outcome in outcomes if outcome.faults]
-    if failed:
-        longest = max(len(outcome.slide_id) for outcome in failed)
+    faults = [(outcome.slide_id, fault) for outcome in outcomes for fault in outcome.faults]
+    if faults:
+        longest = max(len(slide_id) for slide_id, _ in faults)
         width = min(longest, shutil.get_terminal_size()[0] // 2)
         lines.append(f"failures, also listed in {failures}:")
         lines += [
-            f"  {outcome.slide_id:<{width}}  {fault.kind}: found {fault.found}; "
-            f"expected {fault.expected}"
-            for outcome in failed
-            for fault in outcome.faults
+            f"  {slide_id:<{width}}  {fault.kind}: found {fault.found}; expected {fault.expected}"
+            for slide_id, fault in faults
         ]
     return "\n".join(lines)

@@ -27,68 +27,40 @@ from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.readers import open_wsi
 from gimp_fast.wsi.resolution import Override, level0_mpp, number
-from gimp_fast.wsi.slide import WholeSlide
+from gimp_fast.wsi.slide import SlideFacts, WholeSlide
 from gimp_fast.wsi.slide_files import slide_id_of
 from gimp_fast.wsi.tissue import Tissue, find_tissue
+
+OnBatch = Callable[[int], None]  # called with the number of patches after each batch
 
 
 @dataclass
 class Outcome:
-    """The outcome of one slide.
-
-    Attributes:
-        path: the slide.
-        status: ``done``, ``present`` (made by an earlier run) or ``failed``.
-        patches: rows of its file.
-        plan: how its patches were read; None if it failed earlier, or for ``present``.
-        tissue: the tissue that was found; None if the patches were given.
-        reader: library and format.
-        seconds: taken.
-        faults: why it failed.
-    """
+    """The outcome of one slide."""
 
     path: Path
-    status: str = "failed"
-    patches: int = 0
-    plan: PatchPlan | None = None
-    tissue: Tissue | None = None
-    reader: str = ""
+    status: str = "failed"  # "done", or "present": made by an earlier run
+    patches: int = 0  # rows of its file
+    plan: PatchPlan | None = None  # of its patches; None if it failed before, or is present
+    tissue: Tissue | None = None  # None also if the patches were given
+    reader: str = ""  # library and format
     seconds: float = 0.0
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = ()  # why it failed
 
     @property
     def slide_id(self) -> str:
         return slide_id_of(self.path)
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of its faults, each once."""
-        return list(dict.fromkeys(fault.kind for fault in self.faults))
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    patches: PatchSet
-    tissue: Tissue | None  # None if the patches were given
-    picture: np.ndarray  # (h, w, 3) uint8, for the overlay
 
 
 def extract(
     slides: Sequence[Path],
     options: ExtractOptions,
     encoder: PatchEncoder | None,
-    on_batch: Callable[[int], None] = lambda patches: None,
+    on_batch: OnBatch = lambda patches: None,
 ) -> Iterator[Outcome]:
     """Write the file of every slide; a slide that fails does not stop the others.
 
-    Args:
-        slides: paths.
-        options: what to make, and where.
-        encoder: None to write coordinates alone.
-        on_batch: called with the number of patches after each batch.
-
-    Yields:
-        The outcome of each slide, in order.
+    Yields the outcome of each slide, in order. Without an encoder, writes coordinates alone.
 
     Raises:
         GimpError: no slide can succeed: the disk is full, or the GPU too small.
@@ -105,10 +77,7 @@ def extract(
 
 
 def _extract_one(
-    outcome: Outcome,
-    options: ExtractOptions,
-    encoder: PatchEncoder | None,
-    on_batch: Callable[[int], None],
+    outcome: Outcome, options: ExtractOptions, encoder: PatchEncoder | None, on_batch: OnBatch
 ) -> None:
     override = options.overrides.of(outcome.path)
     settings = settings_for(options, encoder, override)
@@ -120,13 +89,13 @@ def _extract_one(
         return
     with open_wsi(outcome.path) as slide:
         outcome.reader = slide.facts.reader
-        chosen = _choose_patches(slide, options, override, outcome.slide_id)
-        patches, tissue = chosen.patches, chosen.tissue
-        outcome.plan, outcome.tissue = patches.plan, tissue
+        choose = _choose_patches if options.coords is None else _given_patches
+        patches, tissue, picture = choose(slide, options, override)
+        outcome.plan, outcome.tissue, coords = patches.plan, tissue, patches.coords
         if options.overlay:
-            picture = draw_overlay(chosen.picture, tissue and tissue.mask, patches)
+            picture = draw_overlay(picture, tissue and tissue.mask, patches)
             write_overlay(options.out / "overlays" / f"{outcome.slide_id}.png", picture)
-        if not len(patches.coords):
+        if not len(coords):
             raise FaultError.of("no-tissue", outcome.path, *_no_patches(tissue, options))
         provenance: dict[str, object] = {"settings": settings}
         if tissue is not None:
@@ -135,9 +104,11 @@ def _extract_one(
         if encoder is None:
             write_coords(target, patches, provenance)
         else:
-            batches = _encode(slide, patches, options, encoder, on_batch)
-            write_features(target, patches, encoder, batches, provenance)
-    outcome.patches, outcome.status = len(patches.coords), "done"
+            workers = options.workers or available_cores()
+            batches = read_batches(slide, patches.plan, coords, options.batch_size, workers)
+            features = _encode(outcome.path, encoder, batches, on_batch)
+            write_features(target, patches, encoder, features, provenance)
+    outcome.patches, outcome.status = len(coords), "done"
 
 
 def settings_for(
@@ -176,26 +147,25 @@ def _rows_of_present(target: Path, settings: dict[str, object], features: bool) 
 
 
 def _choose_patches(
-    slide: WholeSlide, options: ExtractOptions, override: Override | None, slide_id: str
-) -> _Chosen:
-    if options.coords is not None:
-        return _given_patches(slide, options, override, options.coords / f"{slide_id}.h5")
-    plan = plan_patches(slide.facts, options.grid, override)
+    slide: WholeSlide, options: ExtractOptions, override: Override | None
+) -> tuple[PatchSet, Tissue | None, np.ndarray]:
+    """Patches of tissue; the tissue; and a picture of the slide, (h, w, 3) uint8."""
+    facts, plan = slide.facts, plan_patches(slide.facts, options.grid, override)
     picture, finer = read_overview(slide, plan.level0_mpp, options.tissue.mpp)
     small = reduce(picture, finer)
-    mpp = plan.level0_mpp * slide.facts.width / small.shape[1]
-    tissue = find_tissue(small, mpp, options.tissue)
-    coords = foreground(slide.facts, plan, tissue.mask, options.grid.min_tissue)
-    return _Chosen(PatchSet(slide.facts, plan, coords, "row"), tissue, picture)
+    tissue = find_tissue(small, plan.level0_mpp * facts.width / small.shape[1], options.tissue)
+    coords = foreground(facts, plan, tissue.mask, options.grid.min_tissue)
+    return PatchSet(facts, plan, coords, "row"), tissue, picture
 
 
 def _given_patches(
-    slide: WholeSlide, options: ExtractOptions, override: Override | None, path: Path
-) -> _Chosen:
-    """The patches of a coordinate file, in its order."""
-    coords, attributes = read_coords(path)
+    slide: WholeSlide, options: ExtractOptions, override: Override | None
+) -> tuple[PatchSet, Tissue | None, np.ndarray]:
+    """As ``_choose_patches``, but the patches of a coordinate file in its order, and no tissue."""
     facts, patch_size = slide.facts, options.grid.patch_size
-    size = _given_size(path, attributes, slide)
+    path = options.coords / f"{slide_id_of(facts.path)}.h5"
+    coords, attributes = read_coords(path)
+    size = _given_size(path, attributes, facts)
     if size < patch_size:
         expected = f"--patch-size {size} or less: patches are never enlarged"
         raise FaultError.of("resolution-too-low", path, f"{size} pixels of level 0", expected)
@@ -207,18 +177,18 @@ def _given_patches(
         expected = f"corners inside {facts.width} × {facts.height} pixels"
         raise FaultError.of("coords", path, found, expected)
     picture, _ = read_overview(slide, plan.level0_mpp, options.tissue.mpp)
-    return _Chosen(PatchSet(facts, plan, coords, "file"), None, picture)
+    return PatchSet(facts, plan, coords, "file"), None, picture
 
 
-def _given_size(path: Path, attributes: dict[str, object], slide: WholeSlide) -> int:
+def _given_size(path: Path, attributes: dict[str, object], facts: SlideFacts) -> int:
     """Side of the patches of a coordinate file in pixels of level 0."""
     size = number(attributes.get("patch_size_level0"))
     if size is None and (size := number(attributes.get("patch_size"))):  # CLAM: pixels of a level
-        level, levels = int(number(attributes.get("patch_level")) or 0), slide.facts.levels
-        if not 0 <= level < len(levels):
-            expected = f"one of the {len(levels)} levels of {slide.facts.path.name}"
+        level = int(number(attributes.get("patch_level")) or 0)
+        if not 0 <= level < len(facts.levels):
+            expected = f"one of the {len(facts.levels)} levels of {facts.path.name}"
             raise FaultError.of("coords", path, f"patch_level {level}", expected)
-        size *= levels[level].downsample
+        size *= facts.levels[level].downsample
     if not size or size < 1:
         expected = "'patch_size_level0', or 'patch_size' and 'patch_level'"
         raise FaultError.of("coords", path, f"attributes {sorted(attributes)}", expected)
@@ -237,21 +207,15 @@ def _no_patches(tissue: Tissue | None, options: ExtractOptions) -> tuple[str, st
 
 
 def _encode(
-    slide: WholeSlide,
-    patches: PatchSet,
-    options: ExtractOptions,
-    encoder: PatchEncoder,
-    on_batch: Callable[[int], None],
+    path: Path, encoder: PatchEncoder, batches: Generator[np.ndarray], on_batch: OnBatch
 ) -> Generator[np.ndarray]:
     """Features, batch by batch; FaultError if they are not finite."""
-    workers = options.workers or available_cores()
-    batches = read_batches(slide, patches.plan, patches.coords, options.batch_size, workers)
     with contextlib.closing(batches):
         for batch in batches:
             features = encoder(batch)
             if not np.isfinite(features).all():
                 found = f"NaN or ∞ from a network in {encoder.precision}"
                 expected = "finite features; fp16 overflows above 65,504, bf16 and fp32 do not"
-                raise FaultError.of("features-not-finite", slide.facts.path, found, expected)
+                raise FaultError.of("features-not-finite", path, found, expected)
             yield features
             on_batch(len(batch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 
 from gimp_fast import __version__
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import atomic_file
+from gimp_fast.files.hdf5 import hdf5_errors
 from gimp_fast.files.isolated import run_isolated
 from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
@@ -22,7 +23,7 @@ SETTINGS = "gimp_fast_settings"
 
 
 class PatchEncoder(Protocol):
-    """What extraction needs of an encoder; see ``gimp_fast.wsi.encoder.Encoder``."""
+    """What extraction needs of an encoder, such as ``gimp_fast.wsi.encoder.Encoder``."""
 
     name: str
     dim: int
@@ -42,23 +43,18 @@ def write_features(
 ) -> None:
     """Write ``features`` (N, C) float32 and ``coords`` (N, 2) int64, or no file at all.
 
-    Args:
-        path: of the file.
-        patches: N patches of the slide.
-        encoder: that the features come from.
-        batches: N rows of features in all, (n, C) float32 each; closed at the end.
-        provenance: further attributes by name; ``settings`` is a dictionary.
+    ``batches`` yields N rows of features in all, (n, C) float32 each, and is closed at the end.
+    ``provenance`` holds further attributes by name; its ``settings`` is a dictionary.
     """
+    coords = patches.coords.astype(np.int64)
+    made_with = {"weights": encoder.weights, "precision": encoder.precision}
     # The generator is closed whatever happens: its threads must end before the slide is closed.
-    with contextlib.closing(batches), _new_file(path) as file:
+    with contextlib.closing(batches), atomic_file(path) as partial, h5py.File(partial, "w") as file:
         # Contiguous, since N is known: the layout whose windows are read fastest.
-        shape = len(patches.coords), encoder.dim
-        features = file.create_dataset("features", shape, np.float32)
-        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
+        features = file.create_dataset("features", (len(coords), encoder.dim), np.float32)
+        file["coords"] = coords
         features.attrs.update(_name_and_folder(path) | {"encoder": encoder.name})
-        coords.attrs.update(_trident_attributes(path, patches))
-        made_with = {"weights": encoder.weights, "precision": encoder.precision}
-        _describe_file(file, patches, {"encoder": encoder.name} | provenance | made_with)
+        _describe(file, path, patches, {"encoder": encoder.name} | provenance | made_with, {})
         row = 0
         for batch in batches:
             features[row : row + len(batch)] = batch
@@ -72,36 +68,29 @@ def write_coords(path: Path, patches: PatchSet, provenance: dict[str, object]) -
     """
     plan = patches.plan
     level = patches.facts.levels[plan.level]
-    with _new_file(path) as file:
-        coords = file.create_dataset("coords", data=patches.coords.astype(np.int64))
-        coords.attrs.update(_trident_attributes(path, patches))
-        coords.attrs.update(
-            {
-                "patch_size": plan.read_size,
-                "patch_level": plan.level,
-                "downsample": (level.downsample, level.downsample),
-                "downsampled_level_dim": (level.width, level.height),
-                "level_dim": (level.width, level.height),
-                "save_path": str(path.parent),
-            }
-        )
-        _describe_file(file, patches, provenance)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
+    clam = {
+        "patch_size": plan.read_size,
+        "patch_level": plan.level,
+        "downsample": (level.downsample, level.downsample),
+        "downsampled_level_dim": (level.width, level.height),
+        "level_dim": (level.width, level.height),
+        "save_path": str(path.parent),
+    }
     with atomic_file(path) as partial, h5py.File(partial, "w") as file:
-        yield file
+        file["coords"] = patches.coords.astype(np.int64)
+        _describe(file, path, patches, provenance, clam)
 
 
 def _name_and_folder(path: Path) -> dict[str, object]:
     return {"name": path.name.removesuffix(".h5"), "savetodir": str(path.parent)}
 
 
-def _trident_attributes(path: Path, patches: PatchSet) -> dict[str, object]:
-    """TRIDENT's attributes of ``coords``; magnifications are 10 / mpp."""
+def _describe(
+    file: h5py.File, path: Path, patches: PatchSet, provenance: dict, clam: dict[str, object]
+) -> None:
+    """Attributes of the file, and TRIDENT's of ``coords``, whose magnifications are 10 / mpp."""
     facts, plan = patches.facts, patches.plan
-    return _name_and_folder(path) | {
+    trident = {
         "patch_size": plan.patch_size,
         "patch_size_level0": plan.size_level0,
         "level0_magnification": MPP_AT_1X / plan.level0_mpp,
@@ -110,10 +99,8 @@ def _trident_attributes(path: Path, patches: PatchSet) -> dict[str, object]:
         "level0_width": facts.width,
         "level0_height": facts.height,
     }
-
-
-def _describe_file(file: h5py.File, patches: PatchSet, provenance: dict[str, object]) -> None:
-    facts, plan = patches.facts, patches.plan
+    file["coords"].attrs.update(_name_and_folder(path) | trident)
+    file["coords"].attrs.update(clam)
     attributes = {
         "patch_order": patches.order,
         "mpp": plan.mpp,
@@ -132,13 +119,10 @@ def _describe_file(file: h5py.File, patches: PatchSet, provenance: dict[str, obj
 
 
 def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
-    """Coordinates and their attributes, from a file of CLAM, TRIDENT or this package.
-
-    Returns:
-        (N, 2) int64, and the attributes of the file and of the dataset together.
+    """Coordinates (N, 2) int64, and the attributes of the file and of the dataset together.
 
     Raises:
-        FaultError: there is no such file, or it has no coordinates.
+        FaultError: there is no such file of CLAM, TRIDENT or this package.
     """
     if not path.is_file():
         raise FaultError.of("missing-file", path, "no such file", "coordinates of the slide")
@@ -146,7 +130,7 @@ def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
 
 
 def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
-    with _h5_errors(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
+    with hdf5_errors(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
         data = file.get("coords")
         if not isinstance(data, h5py.Dataset) or data.ndim != 2 or data.shape[1] != 2:
             found = f"datasets {sorted(file)}"
@@ -155,20 +139,8 @@ def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
 
 
 def settings_of(path: Path) -> dict[str, object] | None:
-    """The settings that a file was made with; None if another program made it.
-
-    Raises:
-        FaultError: it cannot be read.
-    """
+    """The settings that a file was made with; None if another program made it."""
     expected = "a complete HDF5 file; --overwrite makes it again"
-    with _h5_errors(path, expected), h5py.File(path, "r") as file:
+    with hdf5_errors(path, expected), h5py.File(path, "r") as file:
         text = file.attrs.get(SETTINGS)
         return None if text is None else json.loads(text)
-
-
-@contextlib.contextmanager
-def _h5_errors(path: Path, expected: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error

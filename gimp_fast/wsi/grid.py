@@ -14,42 +14,25 @@ from gimp_fast.wsi.slide import SlideFacts
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """How to read the patches of a slide.
+    """How to read the patches of a slide."""
 
-    Attributes:
-        patch_size: side P in pixels, as encoded.
-        size_level0: the same side in pixels of level 0; also the step of the grid.
-        level: the level to read.
-        read_size: the same side in pixels of that level; resampled to P if it differs.
-        mpp: micrometres per pixel of the encoded patch.
-        level0_mpp: micrometres per pixel of level 0.
-        mpp_source: where ``level0_mpp`` comes from.
-    """
-
-    patch_size: int
-    size_level0: int
-    level: int
-    read_size: int
-    mpp: float
-    level0_mpp: float
-    mpp_source: str
+    patch_size: int  # side P in pixels, as encoded
+    size_level0: int  # the same side in pixels of level 0; also the step of the grid
+    level: int  # to read
+    read_size: int  # the same side in pixels of that level; resampled to P if it differs
+    mpp: float  # micrometres per pixel of the encoded patch
+    level0_mpp: float  # micrometres per pixel of level 0
+    mpp_source: str  # where level0_mpp comes from
 
 
 @dataclass(frozen=True)
 class PatchSet:
-    """The patches that are taken from a slide.
-
-    Attributes:
-        facts: of the slide.
-        plan: how the patches are read.
-        coords: (N, 2) int64 x, y of the top left corners in pixels of level 0.
-        order: of the rows, as ``prepare --order`` names it.
-    """
+    """The patches that are taken from a slide."""
 
     facts: SlideFacts
     plan: PatchPlan
-    coords: np.ndarray
-    order: str
+    coords: np.ndarray  # (N, 2) int64 x, y of the top left corners in pixels of level 0
+    order: str  # of the rows, as `prepare --order` names it
 
 
 def plan_patches(
@@ -93,43 +76,29 @@ def plan_of_size(
 def foreground(
     facts: SlideFacts, plan: PatchPlan, mask: np.ndarray, min_tissue: float
 ) -> np.ndarray:
-    """Patches with enough tissue, on a grid that starts at the top left corner of the slide.
+    """(N, 2) int64 x, y of the patches with enough tissue, in pixels of level 0, row by row.
 
-    Patches may extend beyond the right or lower edge: the part outside is white, as in CLAM, and
-    counts as glass.
-
-    Args:
-        facts: of the slide.
-        plan: gives the step of the grid.
-        mask: (h, w) bool over the whole slide; True is tissue.
-        min_tissue: smallest fraction of tissue; 0 keeps every patch that has any.
-
-    Returns:
-        (N, 2) int64 x, y of the top left corners in pixels of level 0, row by row.
+    The grid starts at the top left corner of the slide. Patches may extend beyond the right or
+    lower edge: the part outside is white, as in CLAM, and counts as glass. The mask is (h, w) bool
+    over the whole slide, True for tissue; ``min_tissue`` 0 keeps every patch that has any.
     """
     size = plan.size_level0
-    x = np.arange(-(-facts.width // size), dtype=np.int64) * size
-    y = np.arange(-(-facts.height // size), dtype=np.int64) * size
-    left, right = _to_mask(x, size, facts.width, mask.shape[1])
-    top, bottom = _to_mask(y, size, facts.height, mask.shape[0])
+    x, left, right, width = _under_patches(size, facts.width, mask.shape[1])
+    y, top, bottom, height = _under_patches(size, facts.height, mask.shape[0])
     # Summed-area table: the sum over any rectangle is a difference of four entries.
     total = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
     np.cumsum(mask, 0, out=total[1:, 1:])
     np.cumsum(total, 1, out=total)
     tissue = total[bottom][:, right] - total[bottom][:, left]
     tissue -= total[top][:, right] - total[top][:, left]
-    whole = mask.shape[1] / facts.width, mask.shape[0] / facts.height
-    area = (
-        np.maximum(right - left, size * whole[0])
-        * np.maximum(bottom - top, size * whole[1])[:, None]
-    )
-    rows, columns = np.nonzero((tissue >= min_tissue * area) & (tissue > 0))
+    rows, columns = np.nonzero((tissue >= min_tissue * (width * height[:, None])) & (tissue > 0))
     return np.stack([x[columns], y[rows]], -1)
 
 
-def _to_mask(start: np.ndarray, size: int, length: int, pixels: int) -> tuple:
-    """First pixel of the mask, and one past the last, under each patch along an axis."""
+def _under_patches(size: int, length: int, pixels: int) -> tuple[np.ndarray, ...]:
+    """Along an axis, of each patch: start; first pixel of the mask under it, end, side."""
     scale = pixels / length
-    first = np.clip(np.rint(start * scale).astype(np.int64), 0, pixels - 1)
-    last = np.clip(np.rint((start + size) * scale).astype(np.int64), first + 1, pixels)
-    return first, last
+    start = np.arange(0, length, size, dtype=np.int64)
+    first = np.minimum(np.rint(start * scale).astype(np.int64), pixels - 1)
+    end = np.clip(np.rint((start + size) * scale).astype(np.int64), first + 1, pixels)
+    return start, first, end, np.maximum(end - first, size * scale)

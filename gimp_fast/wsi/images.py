@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from gimp_fast.errors import GimpError
 from gimp_fast.wsi import SUFFIXES, WholeSlide, open_wsi
@@ -14,14 +15,7 @@ PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class SlideImages:
-    """The images of a folder, by slide id.
-
-    Args:
-        folder: searched with its subfolders.
-
-    Raises:
-        GimpError: no such folder, or no image in it.
-    """
+    """The images of a folder and its subfolders, by slide id; GimpError if it has none."""
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
@@ -38,11 +32,7 @@ class SlideImages:
             self._files.setdefault(file.name.split(".")[0], file)
 
     def open(self, slide_id: str) -> _PlainImage | _Slide | None:
-        """The slide's image; None if the folder has none.
-
-        Raises:
-            GimpError: it cannot be read, or what reads it is not installed.
-        """
+        """The slide's image; None if the folder has none; GimpError if it cannot be read."""
         file = self._files.get(slide_id) or self._files.get(slide_id.split(".")[0])
         if file is None:
             return None
@@ -58,8 +48,6 @@ class _PlainImage:
     """A picture whose own pixels are level 0."""
 
     def __init__(self, file: Path):
-        from PIL import Image
-
         self._image = Image.open(file)
         self.size, self.mpp = self._image.size, None
 
@@ -69,8 +57,6 @@ class _PlainImage:
         return np.asarray(image)
 
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
-        from PIL import Image
-
         # A crop beyond the picture is transparent there, and shows the white below it.
         part = self._image.convert("RGBA").crop([round(v) for v in (x, y, x + side, y + side)])
         ground = Image.new("RGBA", part.size, "white")
@@ -92,8 +78,6 @@ class _Slide:
         return read_overview(self._slide, 1.0, max(1.0, max(self.size) / longest))[0]
 
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
-        from PIL import Image
-
         facts = self._slide.facts
         level = facts.level_for(max(1.0, side / pixels))
         read = max(1, round(side / facts.levels[level].downsample))

@@ -10,11 +10,9 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 from gimp_fast.wsi.resolution import checked_resolution, number
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
-
-_ERRORS = (openslide.OpenSlideError, OSError, ValueError, KeyError, MemoryError)
 
 
 def recognises(path: Path) -> bool:
@@ -51,26 +49,19 @@ def over_white(region: Image.Image) -> np.ndarray:
 
 
 def _facts(path: Path, slide: openslide.OpenSlide) -> SlideFacts:
-    sizes, downsamples = slide.level_dimensions, slide.level_downsamples
-    levels = (Level(*size, float(scale)) for size, scale in zip(sizes, downsamples, strict=True))
-    properties = slide.properties
-    across, down, power = (
-        number(properties.get(name))
-        for name in (
-            openslide.PROPERTY_NAME_MPP_X,
-            openslide.PROPERTY_NAME_MPP_Y,
-            openslide.PROPERTY_NAME_OBJECTIVE_POWER,
-        )
-    )
-    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
-    resolution = checked_resolution((across, down), power)
-    return SlideFacts(path, f"openslide {vendor}", tuple(levels), *resolution)
+    pyramid = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
+    levels = tuple(Level(*size, float(downsample)) for size, downsample in pyramid)
+    get = slide.properties.get
+    mpp = number(get("openslide.mpp-x")), number(get("openslide.mpp-y"))
+    resolution = checked_resolution(mpp, number(get("openslide.objective-power")))
+    reader = f"openslide {get('openslide.vendor', 'unknown')}"
+    return SlideFacts(path, reader, levels, *resolution)
 
 
 @contextlib.contextmanager
 def _openslide_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except _ERRORS as error:
+    except (*DAMAGE_ERRORS, openslide.OpenSlideError) as error:
         expected = "a whole, undamaged slide"
         raise FaultError.of("unreadable-slide", path, one_line(error), expected) from error

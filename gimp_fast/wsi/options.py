@@ -16,24 +16,15 @@ from gimp_fast.errors import GimpError
 from gimp_fast.options import option
 from gimp_fast.wsi.resolution import MPP_AT_1X, Overrides
 
-UM2_PER_MM2 = 1e6
 _AREA_UM2 = 4 * 128.0**2  # four patches of 256 pixels at 20x
-_AREA_MM2 = f"{_AREA_UM2 / UM2_PER_MM2:.2g}"
+_AREA = f"(default: {_AREA_UM2 / 1e6:.2g})"
+_DEFAULT = "(default: %(default)s)"
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -> torch's names
 
 
-def positive(kind: type) -> Callable[[str], Any]:
-    """A parser of ``int`` or ``float`` values above zero."""
-    name = "a whole number" if kind is int else "a number"
-    return _checked(kind, lambda value: value > 0, f"{name} above 0")
+def _parser(kind: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """A parser of the accepted values of ``int`` or ``float``."""
 
-
-def between(low: float, high: float) -> Callable[[str], float]:
-    """A parser of numbers from ``low`` to ``high``."""
-    return _checked(float, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
-
-
-def _checked(kind: type, accepts: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             value = kind(text)
@@ -46,17 +37,25 @@ def _checked(kind: type, accepts: Callable[[Any], bool], expected: str) -> Calla
     return parse
 
 
+positive = _parser(float, lambda value: value > 0, "a number above 0")
+_count = _parser(int, lambda value: value > 0, "a whole number above 0")
+
+
+def _between(low: float, high: float) -> Callable[[str], float]:
+    return _parser(float, lambda value: low <= value <= high, f"a number from {low:g} to {high:g}")
+
+
 def mpp_of(magnification: str) -> float:
     """The micrometres per pixel of a magnification."""
-    return MPP_AT_1X / positive(float)(magnification)
+    return MPP_AT_1X / positive(magnification)
 
 
 def _saturation(text: str) -> float | None:
-    return None if text.lower() == "otsu" else between(0, 255)(text)
+    return None if text.lower() == "otsu" else _between(0, 255)(text)
 
 
 def _area(square_millimetres: str) -> float:
-    return between(0, 1e6)(square_millimetres) * UM2_PER_MM2
+    return _between(0, 1e6)(square_millimetres) * 1e6
 
 
 @dataclass(frozen=True)
@@ -64,29 +63,22 @@ class GridOptions:
     """Which patches to take. ``target_mpp`` is micrometres per pixel of a patch; 20x is 0.5."""
 
     target_mpp: float = 0.5
-    patch_size: int = option(256, "side in pixels (default: %(default)s)", parse=positive(int))
+    patch_size: int = option(256, f"side in pixels {_DEFAULT}", parse=_count)
     tolerance: float = option(
         0.1,
         "if level 0 reduced by a whole number is within this fraction of the requested resolution, "
-        "use it without resampling (default: %(default)s); the files record the true mpp",
+        f"use it without resampling {_DEFAULT}; the files record the true mpp",
         flag="--level-tolerance",
-        parse=between(0, 0.5),
+        parse=_between(0, 0.5),
     )
     min_tissue: float = option(
-        0.25, "smallest fraction of tissue in a patch (default: %(default)s)", parse=between(0, 1)
+        0.25, f"smallest fraction of tissue in a patch {_DEFAULT}", parse=_between(0, 1)
     )
 
 
 @dataclass(frozen=True)
 class TissueOptions:
-    """How to find tissue.
-
-    Attributes:
-        lowest: smallest threshold taken from Otsu: on blank glass, Otsu splits the noise.
-        highest: largest one: where all is tissue, Otsu splits pale from dark tissue.
-        darkest: pixels whose brightest channel is below this are not tissue: they are edges of the
-            scan, whose hue is noise.
-    """
+    """How to find tissue."""
 
     saturation: float | None = option(
         None,
@@ -95,38 +87,30 @@ class TissueOptions:
         parse=_saturation,
         metavar="otsu|0…255",
     )
-    lowest: float = 8
-    highest: float = 30
-    darkest: int = 32
+    lowest: float = 8  # limit of Otsu's threshold, which on blank glass splits the noise
+    highest: float = 30  # limit of Otsu's threshold, which in much tissue splits pale from dark
+    darkest: int = 32  # brightest channel below this: an edge of the scan, whose hue is noise
     mpp: float = option(
         16.0,
         "micrometres per pixel of the picture that is searched for tissue (default: %(default)g)",
         flag="--segmentation-mpp",
-        parse=positive(float),
+        parse=positive,
     )
     median: int = option(
-        3,
-        "side of the median filter in pixels of that picture, 1 for none (default: %(default)s)",
-        parse=positive(int),
+        3, f"side in its pixels of a median filter, 1 for none {_DEFAULT}", parse=_count
     )
     close: int = option(
-        4,
-        "close gaps up to about this many of its pixels, 1 for none (default: %(default)s)",
-        parse=positive(int),
+        4, f"close gaps up to about this many of its pixels, 1 for none {_DEFAULT}", parse=_count
     )
     min_part_um2: float = option(
         _AREA_UM2,
-        f"drop smaller pieces of tissue (default: {_AREA_MM2})",
+        f"drop smaller pieces of tissue {_AREA}",
         flag="--min-part",
         parse=_area,
         metavar="MM2",
     )
     min_hole_um2: float = option(
-        _AREA_UM2,
-        f"fill smaller holes (default: {_AREA_MM2})",
-        flag="--min-hole",
-        parse=_area,
-        metavar="MM2",
+        _AREA_UM2, f"fill smaller holes {_AREA}", flag="--min-hole", parse=_area, metavar="MM2"
     )
 
 
@@ -141,7 +125,7 @@ class EncoderOptions:
         parse=Path,
     )
     random_weights: bool = option(False, "for trials: the features will be meaningless")
-    seed: int = option(0, "of random weights (default: %(default)s)", parse=int)
+    seed: int = option(0, f"of random weights {_DEFAULT}", parse=int)
     device: str = option("auto", "cpu, cuda or cuda:1 (default: a GPU if there is one)")
     precision: str = option("fp32", "default: %(default)s", choices=tuple(PRECISIONS))
 
@@ -152,13 +136,7 @@ class EncoderOptions:
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What to make of each slide, and where to put it.
-
-    Attributes:
-        grid: which patches.
-        tissue: how tissue is found.
-        overrides: resolutions given by the user.
-    """
+    """What to make of each slide, and where to put it."""
 
     out: Path = option(help="output folder", parse=Path)
     grid: GridOptions = GridOptions()
@@ -170,9 +148,9 @@ class ExtractOptions:
         "TRIDENT's, or those of --patches-only)",
         parse=Path,
     )
-    batch_size: int = option(64, "patches per batch (default: %(default)s)", parse=positive(int))
+    batch_size: int = option(64, f"patches per batch {_DEFAULT}", parse=_count)
     workers: int | None = option(
-        None, "threads that read patches (default: one per core)", parse=positive(int)
+        None, "threads that read patches (default: one per core)", parse=_count
     )
     overlay: bool = option(True, "draw a PNG of each slide with its tissue and patches")
     overwrite: bool = option(False, "replace existing files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -44,30 +45,18 @@ def _read_reduced(slide: WholeSlide, width: int, height: int) -> np.ndarray:
     level = facts.level_for(min(facts.width / width, facts.height / height))
     source = facts.levels[level]
     across, down = source.width / width, source.height / height
+    columns, rows = max(1, int(_BLOCK / across)), max(1, int(_BLOCK / down))
     picture = np.empty((height, width, 3), np.uint8)
-    columns = max(1, int(_BLOCK / across))
-    rows = max(1, int(_BLOCK / down))
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        for left in range(0, width, columns):
-            right = min(left + columns, width)
-            box = (left * across, top * down, right * across, bottom * down)
-            picture[top:bottom, left:right] = _read_box(
-                slide, level, box, right - left, bottom - top
-            )
+    for top, left in itertools.product(range(0, height, rows), range(0, width, columns)):
+        bottom, right = min(top + rows, height), min(left + columns, width)
+        # The block in the level has fractional corners: read the whole pixels around it.
+        x, y = int(left * across), int(top * down)
+        x_end = min(math.ceil(right * across - 1e-6), source.width)
+        y_end = min(math.ceil(bottom * down - 1e-6), source.height)
+        corner = round(x * source.downsample), round(y * source.downsample)
+        pixels = Image.fromarray(slide.read(*corner, level, x_end - x, y_end - y))
+        ends = min(right * across, x_end) - x, min(bottom * down, y_end) - y
+        box = (left * across - x, top * down - y, *ends)
+        block = pixels.resize((right - left, bottom - top), Image.Resampling.BOX, box)
+        picture[top:bottom, left:right] = np.asarray(block)
     return picture
-
-
-def _read_box(
-    slide: WholeSlide, level: int, box: tuple[float, ...], width: int, height: int
-) -> np.ndarray:
-    """A box with fractional corners, in pixels of the level, as (height, width, 3) uint8."""
-    source = slide.facts.levels[level]
-    x, y = int(box[0]), int(box[1])
-    x_end = min(math.ceil(box[2] - 1e-6), source.width)
-    y_end = min(math.ceil(box[3] - 1e-6), source.height)
-    scale = source.downsample
-    pixels = slide.read(round(x * scale), round(y * scale), level, x_end - x, y_end - y)
-    inside = (box[0] - x, box[1] - y, min(box[2], x_end) - x, min(box[3], y_end) - y)
-    picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX, box=inside)
-    return np.asarray(picture)

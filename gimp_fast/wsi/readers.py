@@ -20,9 +20,7 @@ def installed_readers() -> list[str]:
 
 
 def open_wsi(path: str | Path) -> WholeSlide:
-    """The open slide; a context manager.
-
-    OpenSlide reads all formats that it recognises, and tifffile the TIFFs that it does not.
+    """The open slide, read by OpenSlide; a TIFF that it does not recognise, by tifffile.
 
     Raises:
         FaultError: there is no such file, or it is not a slide.
@@ -37,14 +35,11 @@ def open_wsi(path: str | Path) -> WholeSlide:
 
         if recognises(path):
             return OpenSlideFile(path)
-    if "tifffile" in installed and _is_tiff(path):
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in _TIFF_SIGNS
+    if "tifffile" in installed and is_tiff:
         from gimp_fast.wsi.tiff_file import TiffSlide
 
         return TiffSlide(path, refused_by_openslide="openslide" in installed)
     found = f"{path.stat().st_size} bytes that {' and '.join(installed)} cannot read"
     raise FaultError.of("unknown-format", path, found, "a whole, undamaged slide")
-
-
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in _TIFF_SIGNS

@@ -28,12 +28,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 # torchvision's first ImageNet weights, those of the paper's time. The name ends with the checksum.
 URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-_SECONDS = 30.0
-HOW = (
-    f"where there is a network, get the weights with\n  curl -LO {URL}\n"
-    "or timm's model.safetensors of resnet50.tv_in1k from Hugging Face, and pass the file with "
-    "--weights FILE; --random-weights tries out everything else, with meaningless features"
-)
+_SECONDS = 30.0  # without an answer from the server
 
 
 class Bottleneck(nn.Module):
@@ -95,11 +90,7 @@ def random_network(seed: int) -> TruncatedResNet50:
 
 
 def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The named tensors of a file, without running any code in it.
-
-    Raises:
-        FaultError: there is no such file, or it cannot be read.
-    """
+    """The named tensors of a file, without running any code in it; FaultError if unreadable."""
     if not path.is_file():
         raise FaultError.of("missing-file", path, "no such file", "weights of a ResNet50")
     try:
@@ -117,16 +108,11 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_into(network: TruncatedResNet50, state: Mapping[str, Tensor], where: object) -> None:
-    """Fill the network; layers that it does not have (layer4, fc) are ignored.
-
-    Raises:
-        FaultError: a tensor is missing, or has another shape.
-    """
+    """Fill the network; FaultError if a tensor is missing or misshapen. Others are ignored."""
     expected = "conv1, bn1, layer1, layer2 and layer3 of ResNet50, with torchvision's names"
-    keys = network.state_dict().keys()
+    needed = {key: state[key] for key in network.state_dict() if key in state}
     try:
-        given = {key: state[key] for key in keys if key in state}
-        missing = network.load_state_dict(given, strict=False).missing_keys
+        missing = network.load_state_dict(needed, strict=False).missing_keys
     except RuntimeError as error:
         raise FaultError.of("weights", where, one_line(error), expected) from error
     # The counters of training are not needed; older files lack them.
@@ -145,6 +131,11 @@ def download() -> Mapping[str, Tensor]:
             URL, map_location="cpu", check_hash=True, weights_only=True
         )
     except UNPICKLING_ERRORS as error:
-        raise GimpError(f"{URL} cannot be downloaded ({one_line(error)}); {HOW}") from error
+        raise GimpError(
+            f"{URL} cannot be downloaded ({one_line(error)}); where there is a network, get the "
+            f"weights with\n  curl -LO {URL}\nor timm's model.safetensors of resnet50.tv_in1k from "
+            "Hugging Face, and pass the file with --weights FILE; --random-weights tries out "
+            "everything else, with meaningless features"
+        ) from error
     finally:
         socket.setdefaulttimeout(before)

@@ -25,30 +25,19 @@ _VALUE_COLUMNS = {"mpp": ("mpp",), "magnification": ("magnification", "objective
 
 @dataclass(frozen=True)
 class Override:
-    """A resolution of level 0 that the user gives.
+    """A resolution of level 0 that the user gives."""
 
-    Attributes:
-        mpp: micrometres per pixel.
-        source: option or table row that gives it.
-        always: replaces a recorded value; otherwise used only where none is recorded.
-    """
-
-    mpp: float
-    source: str
-    always: bool
+    mpp: float  # micrometres per pixel
+    source: str  # option or table row that gives it
+    always: bool  # replaces a recorded value; otherwise used only where none is recorded
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """The resolutions that the user gives.
+    """The resolutions that the user gives."""
 
-    Attributes:
-        default: for slides that record none.
-        by_slide: for the slides of a table; replaces what they record.
-    """
-
-    default: Override | None = None
-    by_slide: Mapping[str, Override] = field(default_factory=dict)
+    default: Override | None = None  # for slides that record none
+    by_slide: Mapping[str, Override] = field(default_factory=dict)  # replaces what they record
 
     def of(self, path: Path) -> Override | None:
         return self.by_slide.get(slide_id_of(path), self.default)
@@ -100,18 +89,13 @@ def _read_table(path: Path, name: str) -> dict[str, Override]:
 
 
 def level0_mpp(facts: SlideFacts, override: Override | None = None) -> tuple[float, str]:
-    """(micrometres per pixel of level 0, where that comes from).
-
-    Raises:
-        FaultError: neither the slide nor the user gives a resolution.
-    """
+    """(micrometres per pixel of level 0, where that comes from); FaultError if nobody gives it."""
     if override and override.always:
         return override.mpp, override.source
     if facts.mpp is not None:
         return facts.mpp, "mpp of the slide"
-    if facts.magnification is not None:
-        source = f"magnification {facts.magnification:g} of the slide"
-        return MPP_AT_1X / facts.magnification, source
+    if (power := facts.magnification) is not None:
+        return MPP_AT_1X / power, f"magnification {power:g} of the slide"
     if override:
         return override.mpp, override.source
     found = facts.remark or "neither micrometres per pixel nor a magnification"
@@ -123,24 +107,21 @@ def checked_resolution(
     mpp: tuple[float | None, float | None], magnification: float | None
 ) -> tuple[float | None, float | None, str]:
     """(mpp, magnification, remark) of a slide: implausible records become None and a remark."""
-    remarks = []
-    across, down = mpp
-    value = None
-    if across is not None and down is not None:
-        value = (across + down) / 2
+    remarks, mean = [], None
+    if None not in mpp:
+        across, down = mpp
         low, high = PLAUSIBLE_MPP
-        if not (low <= across <= high and low <= down <= high):
+        if not low <= min(mpp) <= max(mpp) <= high:
             remarks.append(f"a recorded {across:g} × {down:g} µm per pixel, which is implausible")
-            value = None
-        elif abs(across - down) > 0.05 * value:
+        elif abs(across - down) > 0.05 * (across + down) / 2:
             remarks.append(f"recorded pixels that are not square, {across:g} × {down:g} µm")
-            value = None
-    if magnification is not None:
-        low, high = PLAUSIBLE_MAGNIFICATION
-        if not low <= magnification <= high:
-            remarks.append(f"a recorded magnification of {magnification:g}")
-            magnification = None
-    return value, magnification, "; ".join(remarks)
+        else:
+            mean = (across + down) / 2
+    low, high = PLAUSIBLE_MAGNIFICATION
+    if magnification is not None and not low <= magnification <= high:
+        remarks.append(f"a recorded magnification of {magnification:g}")
+        magnification = None
+    return mean, magnification, "; ".join(remarks)
 
 
 def number(text: object) -> float | None:

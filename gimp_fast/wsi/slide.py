@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,37 +11,23 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of a slide.
+    """One resolution of a slide."""
 
-    Attributes:
-        width, height: pixels.
-        downsample: pixels of level 0 per pixel of this level, along one axis.
-    """
-
-    width: int
+    width: int  # pixels
     height: int
-    downsample: float
+    downsample: float  # pixels of level 0 per pixel of this level, along one axis
 
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """The header of a slide.
-
-    Attributes:
-        path: the file.
-        reader: the library that reads it, and that library's name of the format.
-        levels: from the finest (level 0) to the coarsest.
-        mpp: micrometres per pixel of level 0; None unless recorded and plausible.
-        magnification: of the objective; None unless recorded and plausible.
-        remark: implausible records that were left out; empty if there are none.
-    """
+    """The header of a slide."""
 
     path: Path
-    reader: str
-    levels: tuple[Level, ...]
-    mpp: float | None
-    magnification: float | None
-    remark: str = ""
+    reader: str  # the library that reads it, and that library's name of the format
+    levels: tuple[Level, ...]  # from the finest (level 0) to the coarsest
+    mpp: float | None  # micrometres per pixel of level 0; None unless recorded and plausible
+    magnification: float | None  # of the objective; None unless recorded and plausible
+    remark: str = ""  # implausible records that were left out
 
     @property
     def width(self) -> int:
@@ -56,22 +43,16 @@ class SlideFacts:
         return max(fine, key=lambda n: self.levels[n].downsample, default=0)
 
 
-class WholeSlide:
-    """An open slide; a context manager. Use ``open_wsi`` to get one. Threads may share it."""
+class WholeSlide(contextlib.AbstractContextManager):
+    """An open slide. Use ``open_wsi`` to get one. Threads may share it."""
 
     def __init__(self, facts: SlideFacts):
         self.facts = facts
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
-        """Pixels of a region; white outside the scanned area.
+        """(height, width, 3) uint8 RGB of a region; white outside the scanned area.
 
-        Args:
-            x, y: top left corner in pixels of level 0.
-            level: to read from.
-            width, height: in pixels of that level.
-
-        Returns:
-            (height, width, 3) uint8 RGB.
+        The top left corner (x, y) is in pixels of level 0, width and height in pixels of ``level``.
 
         Raises:
             FaultError: the file cannot be read there.
@@ -80,9 +61,6 @@ class WholeSlide:
 
     def close(self) -> None:
         """Release the file."""
-
-    def __enter__(self) -> WholeSlide:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

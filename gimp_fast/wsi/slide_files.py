@@ -32,21 +32,19 @@ def find_slides(
 ) -> list[Path]:
     """The slides in folders, and those named one by one, sorted by slide id.
 
-    Args:
-        places: folders and files.
-        patterns: file names to take from folders, e.g. ``*-DX?.*``; default: every known extension.
-        recursive: search subfolders too.
+    ``patterns`` are file names to take from folders, e.g. ``*-DX?.*``; default: every known
+    extension.
 
     Raises:
         GimpError: a place does not exist, there is no slide, or two slides have the same id.
     """
     places = list(places)
-    slides: dict[Path, None] = {}
+    slides: set[Path] = set()
     for place in places:
-        if place.is_file():
-            slides[place] = None
-        elif place.is_dir():
-            slides.update(dict.fromkeys(_in_folder(place, patterns, recursive)))
+        if place.is_dir():
+            slides |= _in_folder(place, patterns, recursive)
+        elif place.is_file():
+            slides.add(place)
         else:
             raise GimpError(f"{place}: found no such folder or file; expected slides")
     if not slides:
@@ -55,7 +53,7 @@ def find_slides(
         where = ", ".join(map(str, places))
         raise GimpError(f"{where}: found no slide; expected files like {names}{hint}")
     by_id: dict[str, list[Path]] = {}
-    for path in slides:
+    for path in sorted(slides):
         by_id.setdefault(slide_id_of(path), []).append(path)
     faults = Faults()
     for slide_id, paths in by_id.items():
@@ -67,24 +65,20 @@ def find_slides(
     return [by_id[slide_id][0] for slide_id in sorted(by_id)]
 
 
-def _in_folder(folder: Path, patterns: Sequence[str], recursive: bool) -> list[Path]:
+def _in_folder(folder: Path, patterns: Sequence[str], recursive: bool) -> set[Path]:
     search = folder.rglob if recursive else folder.glob
-    files = {path for pattern in patterns or ["*"] for path in search(pattern)}
-    return sorted(
+    return {
         path
-        for path in files
+        for pattern in patterns or ["*"]
+        for path in search(pattern)
         if path.is_file()
         and not path.name.startswith(".")
         and (patterns or path.name.lower().endswith(SUFFIXES))
-    )
+    }
 
 
 def share(slides: Sequence[Path], shard: str | None) -> list[Path]:
-    """The slides of part ``i/n``, i from 1 to n; None for all. Neighbours go to different parts.
-
-    Raises:
-        GimpError: ``shard`` is not of that form.
-    """
+    """The slides of part ``i/n``, i from 1 to n; None for all. Neighbours go to different parts."""
     if shard is None:
         return list(slides)
     index, _, count = shard.partition("/")

@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +15,10 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 from gimp_fast.wsi.resolution import checked_resolution, number
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
 
-_ERRORS = (
-    tifffile.TiffFileError, OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError,
-    AttributeError, RuntimeError, AssertionError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 CACHE_BYTES = 64 << 20  # of decoded tiles in memory, or one tile if it is larger
 # tifffile logs what it then raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -31,45 +26,41 @@ _MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: i
 
 
 class TiffSlide(WholeSlide):
-    """An open slide; see ``open_wsi``.
-
-    Args:
-        path: the file.
-        refused_by_openslide: OpenSlide was tried first; errors then say so.
-    """
+    """An open slide; see ``open_wsi``. Errors say so if OpenSlide was tried first."""
 
     def __init__(self, path: Path, refused_by_openslide: bool = False):
-        self._refused = refused_by_openslide
-        with contextlib.ExitStack() as undo, _tiff_errors(path, self._refused):
+        self._errors = functools.partial(_tiff_errors, path, refused_by_openslide)
+        with contextlib.ExitStack() as undo, self._errors():
             self._file = undo.enter_context(tifffile.TiffFile(path))
+            self._file.filehandle.set_lock(True)
             self._pages = _pages(path, self._file)
             largest = max(math.prod(page.chunks) for page in self._pages)
             self._tile = functools.lru_cache(max(1, CACHE_BYTES // largest))(self._decode)
-            self._lock = threading.Lock()
             super().__init__(_facts(path, self._file, self._pages))
             undo.pop_all()
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         page, scale = self._pages[level], self.facts.levels[level].downsample
         left, top = round(x / scale), round(y / scale)
-        out = np.full((height, width, 3), 255, np.uint8)
-        tall, wide = page.chunks[0], page.chunks[1]
-        x_end, y_end = min(left + width, page.shape[1]), min(top + height, page.shape[0])
-        across = -(-page.shape[1] // wide)
-        with _tiff_errors(self.facts.path, self._refused):
-            for row in range(max(top, 0) // tall, -(-y_end // tall)):
-                for column in range(max(left, 0) // wide, -(-x_end // wide)):
-                    tile = self._tile(level, row * across + column)
-                    # Tiles at the edge are whole: crop what lies beyond the picture.
-                    tile = tile[: page.shape[0] - row * tall, : page.shape[1] - column * wide]
-                    _paste(out, tile, column * wide - left, row * tall - top)
-        return out
+        right, bottom = min(left + width, page.shape[1]), min(top + height, page.shape[0])
+        tall, wide = page.chunks[:2]
+        tiles_across = -(-page.shape[1] // wide)
+        region = np.full((height, width, 3), 255, np.uint8)
+        with self._errors():
+            for y_tile in range(max(top, 0) // tall * tall, bottom, tall):
+                for x_tile in range(max(left, 0) // wide * wide, right, wide):
+                    tile = self._tile(level, y_tile // tall * tiles_across + x_tile // wide)
+                    x0, y0 = max(left, x_tile), max(top, y_tile)
+                    x1, y1 = max(x0, min(right, x_tile + wide)), max(y0, min(bottom, y_tile + tall))
+                    part = tile[y0 - y_tile : y1 - y_tile, x0 - x_tile : x1 - x_tile]
+                    region[y0 - top : y1 - top, x0 - left : x1 - left] = part
+        return region
 
     def _decode(self, level: int, index: int) -> np.ndarray:
         """(h, w, 3) uint8."""
         page, handle = self._pages[level], self._file.filehandle
         size = page.databytecounts[index]
-        with self._lock:
+        with handle.lock:
             handle.seek(page.dataoffsets[index])
             data = handle.read(size)
         if len(data) < size:
@@ -81,14 +72,6 @@ class TiffSlide(WholeSlide):
 
     def close(self) -> None:
         self._file.close()
-
-
-def _paste(out: np.ndarray, tile: np.ndarray, x: int, y: int) -> None:
-    """Copy the part of the tile, placed at (x, y), that lies in the picture."""
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + tile.shape[1], out.shape[1]), min(y + tile.shape[0], out.shape[0])
-    if left < right and top < bottom:
-        out[top:bottom, left:right] = tile[top - y : bottom - y, left - x : right - x]
 
 
 def _pages(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
@@ -132,21 +115,19 @@ def _ome_mpp(file: tifffile.TiffFile) -> tuple[float, float] | None:
     return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
 
 
-def _tag_mpp(page: tifffile.TiffPage) -> tuple[float | None, float | None]:
-    unit = page.tags.get("ResolutionUnit")
-    sides = [page.tags.get(name) for name in ("XResolution", "YResolution")]
-    micrometres = _MICROMETRES.get(int(unit.value)) if unit else None
-    if micrometres is None or None in sides or not all(side.value[0] for side in sides):
+def _tag_mpp(page: tifffile.TiffPage) -> tuple[float | None, ...]:
+    micrometres = _MICROMETRES.get(page.tags.valueof("ResolutionUnit"))
+    sides = [page.tags.valueof(name) for name in ("XResolution", "YResolution")]
+    if micrometres is None or None in sides or not all(pixels for pixels, _ in sides):
         return None, None
-    across, down = (micrometres * side.value[1] / side.value[0] for side in sides)
-    return across, down
+    return tuple(micrometres * units / pixels for pixels, units in sides)
 
 
 @contextlib.contextmanager
 def _tiff_errors(path: Path, refused: bool) -> Iterator[None]:
     try:
         yield
-    except _ERRORS as error:
+    except (*DAMAGE_ERRORS, tifffile.TiffFileError, struct.error, zlib.error) as error:
         text, expected = one_line(error), "a whole, undamaged TIFF"
         if "imagecodecs" in text:
             text = "pixels in a codec that needs the package imagecodecs"

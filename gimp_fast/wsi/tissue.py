@@ -9,7 +9,6 @@ keep holes of 4 units or more, as here, and parts of 16 or more, which would los
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,22 +16,16 @@ from scipy import ndimage
 
 from gimp_fast.wsi.options import TissueOptions
 
-_ROWS = 256
+_ROWS = 256  # at a time: temporaries of a whole large picture would be larger than the picture
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where the tissue of a slide is.
+    """Where the tissue of a slide is."""
 
-    Attributes:
-        mask: (h, w) bool over the whole slide.
-        threshold: the saturation threshold that was used.
-        dropped: fraction of the slide in coloured parts that were too small.
-    """
-
-    mask: np.ndarray
-    threshold: float
-    dropped: float = 0.0
+    mask: np.ndarray  # (h, w) bool over the whole slide
+    threshold: float  # of the saturation
+    dropped: float = 0.0  # fraction of the slide in coloured parts that were too small
 
     @property
     def fraction(self) -> float:
@@ -40,34 +33,27 @@ class Tissue:
 
 
 def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
-    """The tissue in a picture of a whole slide.
-
-    Args:
-        rgb: (h, w, 3) uint8.
-        mpp: micrometres per pixel of the picture.
-        options: thresholds and sizes.
-    """
+    """The tissue in a picture of a whole slide, (h, w, 3) uint8 of ``mpp`` µm per pixel."""
     saturation = saturation_of(rgb, options.darkest)
     threshold = options.saturation
     if threshold is None:
         threshold = min(max(otsu(saturation), options.lowest), options.highest)
-    mask = _majority(saturation > threshold, options.median)
-    mask = _close(mask, options.close)
-    coloured = mask.mean()
-    mask = _drop_small(mask, options.min_part_um2 / mpp**2)
-    dropped = float(coloured - mask.mean())
-    mask = _fill_small_holes(mask, options.min_hole_um2 / mpp**2)
+    coloured = _close(_majority(saturation > threshold, options.median), options.close)
+    mask = _drop_small(coloured, options.min_part_um2 / mpp**2)
+    dropped = float(coloured.mean() - mask.mean())
+    mask = ~_drop_small(~mask, options.min_hole_um2 / mpp**2, holes=True)
     return Tissue(mask, float(threshold), dropped)
 
 
 def saturation_of(rgb: np.ndarray, darkest: int = 0) -> np.ndarray:
     """HSV saturation, (h, w) uint8: 255 · (max − min) / max; 0 where max is below ``darkest``."""
     saturation = np.empty(rgb.shape[:2], np.uint8)
-    for rows in _blocks(len(rgb)):
-        largest, smallest = rgb[rows].max(-1), rgb[rows].min(-1)
+    for top in range(0, len(rgb), _ROWS):
+        rows = rgb[top : top + _ROWS]
+        largest, smallest = rows.max(-1), rows.min(-1)
         spread = (largest - smallest).astype(np.float32)
         spread[largest < max(darkest, 1)] = 0
-        saturation[rows] = np.rint(255 * spread / np.maximum(largest, 1))
+        saturation[top : top + _ROWS] = np.rint(255 * spread / np.maximum(largest, 1))
     return saturation
 
 
@@ -88,26 +74,14 @@ def otsu(values: np.ndarray) -> int:
     return int(best[len(best) // 2])
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    """Blocks of rows: temporaries of a whole large picture would be larger than the picture."""
-    return (slice(top, top + _ROWS) for top in range(0, rows, _ROWS))
-
-
 def _count(values: np.ndarray, number: int) -> np.ndarray:
-    """How often each of 0 … number − 1 occurs in an image, (number,) int64."""
-    total = np.zeros(number, np.int64)
-    for rows in _blocks(len(values)):
-        total += np.bincount(values[rows].ravel(), minlength=number)
-    return total
+    """How often each of 0 … number − 1 occurs, without a copy of the values as ``bincount`` has."""
+    return np.histogram(values, number, (0, number))[0]
 
 
 def _majority(mask: np.ndarray, side: int) -> np.ndarray:
     """The median filter of the saturation: it commutes with the threshold, so it comes after it."""
-    if side <= 1:
-        return mask
-    share = mask.astype(np.float32)
-    ndimage.uniform_filter(share, side, output=share, mode="nearest")
-    return share > 0.5
+    return ndimage.uniform_filter(mask.astype(np.float32), side, mode="nearest") > 0.5
 
 
 def _close(mask: np.ndarray, side: int) -> np.ndarray:
@@ -119,20 +93,12 @@ def _close(mask: np.ndarray, side: int) -> np.ndarray:
     return closed[side:-side, side:-side] | mask
 
 
-def _drop_small(mask: np.ndarray, pixels: float) -> np.ndarray:
-    labels, count = ndimage.label(mask, np.ones((3, 3), bool))
-    sizes = _count(labels, count + 1)
-    keep = sizes >= pixels
+def _drop_small(mask: np.ndarray, pixels: float, *, holes: bool = False) -> np.ndarray:
+    """The mask without parts of fewer pixels. Diagonal neighbours do not connect holes."""
+    labels, count = ndimage.label(mask, None if holes else np.ones((3, 3), bool))
+    keep = _count(labels, count + 1) >= pixels
+    if holes:  # glass that reaches the edge is not enclosed by tissue
+        for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+            keep[edge] = True
     keep[0] = False
     return keep[labels]
-
-
-def _fill_small_holes(mask: np.ndarray, pixels: float) -> np.ndarray:
-    """A hole is glass enclosed by tissue; glass that reaches the edge is not a hole."""
-    labels, count = ndimage.label(~mask)
-    sizes = _count(labels, count + 1)
-    fill = sizes < pixels
-    fill[0] = False
-    edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    fill[np.concatenate(edges)] = False
-    return mask | fill[labels]

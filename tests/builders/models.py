@@ -51,7 +51,7 @@ def patients(
 
 
 def one_patient(batch: dict[str, Tensor], i: int) -> dict[str, Tensor]:
-    """The arguments for patient i of a batch alone."""
+    """The arguments for only patient i of a batch."""
     start, stop = batch["cu_seqlens"][i : i + 2].tolist()
     return {
         "patches": batch["patches"][start:stop],

@@ -74,7 +74,7 @@ def test_the_card_says_what_it_is(exported):
 
 
 def test_a_new_cohort_can_be_aligned_to_it(exported, cohort):
-    assert read_gene_reference(exported).value.gene_ids == cohort.gene_ids
+    assert read_gene_reference(exported).gene_ids == cohort.gene_ids
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this machine")

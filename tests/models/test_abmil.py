@@ -35,10 +35,8 @@ def abmil_and_peer(gated):
 def test_logits_and_attention_equal_torchmils(gated):
     ours, peer = abmil_and_peer(gated)
     patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
-    logits, attention = (
-        ours(patches, cu_seqlens),
-        ours.attention(PatientInputs.of(patches, cu_seqlens)),
-    )
+    inputs = PatientInputs.of(patches, cu_seqlens)
+    logits, attention = ours(inputs), ours.attention(inputs)
     for i, bag in enumerate(patches.split(LENGTHS)):
         logit, scores = peer(ours.embed(bag)[None], return_att=True)
         torch.testing.assert_close(logits[i : i + 1, 1] - logits[i : i + 1, 0], logit)

@@ -49,7 +49,7 @@ def test_terms_equal_the_formulas(gene_sets):
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.15, 1), (0.4, 2), (1.0, 5)])
-def test_so_many_fragments_are_masked_other_ones_for_each_patient(ratio, expected):
+def test_the_ratio_of_fragments_is_masked_and_drawn_for_each_patient(ratio, expected):
     model = make(mask_ratio=ratio)
     torch.manual_seed(0)
     chosen = model._choose(200)
@@ -67,7 +67,7 @@ def test_padded_slots_are_never_masked(gene_sets):
 
 
 def test_the_reconstruction_does_not_see_what_it_is_asked_for():
-    """Other values of the masked fragment: the prediction stays, and the error moves with them."""
+    """Changing the masked fragment changes the error, but not the prediction."""
     model = make(gene_fragments=23, gene_groups=1)  # a gene a fragment
     _, genes = windows_and_genes(1)
     chosen = torch.tensor([[3]])

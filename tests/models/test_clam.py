@@ -105,15 +105,15 @@ def test_instance_loss_by_hand(name, subtyping):
     model = make(name, subtyping=subtyping, bag_weight=0.25)
     patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
-    bag_loss = F.cross_entropy(found.logits, labels, reduction="none")
+    outcome = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
+    bag_loss = F.cross_entropy(outcome.logits, labels, reduction="none")
     branches = 3 if name == "clam_mb" else 1
     of_instances = [
         by_hand(model, bag, int(label), branches=branches, subtyping=subtyping)
         for bag, label in zip(patches.split(LENGTHS), labels, strict=True)
     ]
     expected = 0.25 * bag_loss + 0.75 * torch.stack(of_instances).float()
-    torch.testing.assert_close(found.loss, expected)
+    torch.testing.assert_close(outcome.loss, expected)
 
 
 @both
@@ -121,8 +121,10 @@ def test_without_weight_of_the_instances_the_loss_is_cross_entropy(name):
     model = make(name, bag_weight=1.0)
     patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([1, 2, 0])
-    found = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
-    torch.testing.assert_close(found.loss, F.cross_entropy(found.logits, labels, reduction="none"))
+    outcome = model.loss(labels, PatientInputs.of(patches, cu_seqlens))
+    torch.testing.assert_close(
+        outcome.loss, F.cross_entropy(outcome.logits, labels, reduction="none")
+    )
 
 
 @both

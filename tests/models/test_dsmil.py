@@ -34,17 +34,17 @@ def peer_of(model, of_class, into_logit):
 def test_logits_and_attention_equal_torchmils():
     model = make()
     patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
-    logits, attention = (
-        model(patches, cu_seqlens),
-        model.attention(PatientInputs.of(patches, cu_seqlens)),
-    )
+    inputs = PatientInputs.of(patches, cu_seqlens)
+    logits, attention = model(inputs), model.attention(inputs)
     for i, bag in enumerate(patches.split(LENGTHS)):
         for logit in range(CLASSES):
-            found = [peer_of(model, k, logit)(bag[None], None, True, True) for k in range(CLASSES)]
-            of_bag = model.head.bias[logit] + sum(peer_logit for peer_logit, _, _ in found)
-            largest = found[logit][2].max(1).values
+            streams = [
+                peer_of(model, k, logit)(bag[None], None, True, True) for k in range(CLASSES)
+            ]
+            of_bag = model.head.bias[logit] + sum(peer_logit for peer_logit, _, _ in streams)
+            largest = streams[logit][2].max(1).values
             torch.testing.assert_close(logits[i, logit][None], (of_bag + largest) / 2)
-            for k, (_, weights, _) in enumerate(found):
+            for k, (_, weights, _) in enumerate(streams):
                 torch.testing.assert_close(attention.split(LENGTHS)[i][:, k], weights[0, :, 0])
 
 

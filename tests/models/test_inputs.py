@@ -1,4 +1,4 @@
-"""What models read: who has which modality, packed bags, and what does not fit."""
+"""The inputs of models: who has which modality, packed bags, and inputs that do not fit."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors
 
 
 def test_presence_is_known_as_flags_mask_and_index():
-    who = Presence.of([True, False, True])
-    assert (len(who), who.count, who.everybody) == (3, 2, False)
-    assert who.mask.tolist() == [True, False, True]
-    assert who.index.tolist() == [0, 2]
-    assert who.rows_of(torch.arange(3)).tolist() == [0, 2]
+    presence = Presence.of([True, False, True])
+    assert (len(presence), presence.count, presence.everybody) == (3, 2, False)
+    assert presence.mask.tolist() == [True, False, True]
+    assert presence.index.tolist() == [0, 2]
+    assert presence.rows_of(torch.arange(3)).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("flags", [[True, False, True], [True] * 3, [False] * 3], ids=str)
-def test_absent_rows_are_the_token_and_it_alone_gets_their_gradient(flags):
-    who = Presence.of(flags)
+def test_absent_rows_are_the_token_and_only_it_gets_their_gradient(flags):
+    presence = Presence.of(flags)
     token = torch.zeros(2, requires_grad=True)
-    rows = torch.arange(2.0 * who.count).reshape(-1, 2).add(1).requires_grad_()
-    filled = who.fill(rows if who.count else None, token)
+    rows = torch.arange(2.0 * presence.count).reshape(-1, 2).add(1).requires_grad_()
+    filled = presence.fill(rows if presence.count else None, token)
     assert filled.shape == (3, 2)
-    assert torch.equal(filled[who.mask], rows)
-    assert (filled[~who.mask] == 0).all()
+    assert torch.equal(filled[presence.mask], rows)
+    assert (filled[~presence.mask] == 0).all()
     filled.sum().backward()
-    assert token.grad.tolist() == [3 - who.count] * 2
+    assert token.grad.tolist() == [3 - presence.count] * 2
     assert rows.grad is None or (rows.grad == 1).all()
 
 
-def test_everybody_has_what_is_given_unless_it_is_said_otherwise():
+def test_without_flags_everybody_has_the_modalities_of_the_batch():
     patches, genes = torch.randn(5, 3), torch.randn(2, 4)
     inputs = PatientInputs.of(patches, torch.tensor([0, 2, 5]), genes)
     assert inputs.slide.flags == inputs.rna.flags == (True, True)
     assert inputs.present_genes is genes
-    alone = PatientInputs.of(genes=genes)
-    assert (alone.slide.flags, alone.has_bags) == ((False, False), False)
-    one = PatientInputs.of(patches)
-    assert (one.bags.bounds, one.rna.flags, one.present_genes) == ((0, 5), (False,), None)
+    genes_only = PatientInputs.of(genes=genes)
+    assert (genes_only.slide.flags, genes_only.has_bags) == ((False, False), False)
+    single = PatientInputs.of(patches)
+    assert (single.bags.bounds, single.rna.flags, single.present_genes) == ((0, 5), (False,), None)
 
 
 def test_patients_may_lack_either():
@@ -70,7 +70,7 @@ def test_every_tensor_moves_and_patches_become_fp32():
     inputs = PatientInputs.of(
         torch.ones(3, 2, dtype=torch.float16), torch.tensor([0, 3]), torch.ones(1, 2)
     )
-    seen = []
-    map_tensors(inputs, lambda tensor: seen.append(tensor) or tensor)
-    assert len(seen) == 7  # patches, bounds, genes, and a mask and an index for either modality
+    tensors = []
+    map_tensors(inputs, lambda tensor: tensors.append(tensor) or tensor)
+    assert len(tensors) == 7  # patches, bounds, genes, and a mask and an index for either modality
     assert inputs.to(torch.device("cpu")).patches.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""PORPOISE and Pathomic Fusion: patient by patient in plain formulas, whoever lacks what."""
+"""PORPOISE and Pathomic Fusion: plain formulas for each patient, with every missing modality."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make(method, num_genes=7, num_classes=3):
 
 
 def by_hand(method, model, bag, genes):
-    """Logits of one patient; None stands for what it lacks.
+    """Logits of one patient; None for a modality that the patient lacks.
 
     PORPOISE gates by both vectors side by side and hands them on to the end; Pathomic Fusion gates
     by their outer product.
@@ -110,13 +110,13 @@ def test_pathomic_fusion_has_the_sizes_of_the_paper():
 
 
 @both_methods
-def test_nothing_at_all_is_an_error(method):
+def test_genes_that_nobody_is_said_to_lack_are_an_error(method):
     with pytest.raises(ValueError, match="say with has_genes that patients lack them"):
         make(method)(torch.randn(3, CHANNELS).double(), torch.tensor([0, 3]))
 
 
 @both_methods
-def test_it_learns_eight_patients_by_heart(method):
+def test_it_can_overfit_eight_patients(method):
     torch.manual_seed(0)
     model = models.build(method, SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
     losses = losses_of_overfitting(model, 7, 300)

@@ -1,4 +1,4 @@
-"""MCAT: patient by patient in plain formulas, groups of genes, whoever lacks what; it learns."""
+"""MCAT: plain formulas for each patient, groups of genes, missing modalities, overfitting."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def groups_by_hand(model, genes, columns):
 
 
 def by_hand(model, bag, genes, columns):
-    """Logits of one patient; None stands for what it lacks."""
+    """Logits of one patient; None for a modality that the patient lacks."""
     groups = model.absent_genes.view(len(columns), -1)
     attended = model.absent_slide.view(len(columns), -1)
     if genes is not None:
@@ -93,7 +93,7 @@ def test_consecutive_groups_hold_every_gene_once(genes, groups, lengths):
     assert model.gene_groups.gene_index.tolist() == list(range(genes))
 
 
-def test_gene_sets_are_the_groups_and_what_is_in_none_is_not_read():
+def test_gene_sets_are_the_groups_and_genes_in_no_set_are_not_read():
     model, batch = make(gene_sets=SETS), patients_lacking([True] * 3, [True] * 3, 7)
     logits = model(**batch)
     for column in range(7):
@@ -155,7 +155,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         make(**changes)
 
 
-def test_it_learns_eight_patients_by_heart():
+def test_it_can_overfit_eight_patients():
     torch.manual_seed(0)
     model = models.build("mcat", SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
     losses = losses_of_overfitting(model, 7, 200)

@@ -1,4 +1,4 @@
-"""MGCA: its three terms written out, patients who share no step, what is and is not trained."""
+"""MGCA: its three terms written out, its subset of patches, what fine-tuning trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unit(row):
 
 
 def info_nce(first, second, temperature):
-    """Rows that are unit vectors; mean of both directions."""
+    """InfoNCE of unit vectors, the mean of both directions."""
     total = 0.0
     for i in range(len(first)):
         own = first[i] @ second[i] / temperature
@@ -52,7 +52,7 @@ def attend(module, queries, rows):
 
 
 def token_term(model, window, genes):
-    """Of one patient."""
+    """The contrast of tokens of one patient."""
     _, patches = model.aggregator(window[None])
     _, fragments = model.gene_encoder.encode(genes[None])
     slots = model.gene_encoder.gene_mask.any(1)
@@ -112,7 +112,7 @@ def test_words_are_fragments_and_not_padding():
     assert not any(name.startswith("word") for name in model.state_dict())
 
 
-def test_fine_tuning_trains_encoders_and_head_alone():
+def test_fine_tuning_trains_only_encoders_and_head():
     model = make()
     trained = {p for m in model.finetuned_modules(freeze_genes=True) for p in m.parameters()}
     expected = {p for m in (model.head, model.aggregator, model.gene_encoder)
@@ -121,7 +121,7 @@ def test_fine_tuning_trains_encoders_and_head_alone():
 
 
 def test_predictions_are_gimps():
-    """The same encoders and head; projections and prototypes have no part in them."""
+    """Projections and prototypes take no part in predictions."""
     model = make()
     settings = {name: value for name, value in SETTINGS.items() if name != "projection_dim"}
     gimp = models.build("gimp", settings).eval().double()

@@ -1,4 +1,4 @@
-"""Models learn the classic multiple-instance sets: one fold each, as a check of sanity.
+"""Models learn the classic multiple-instance sets: one fold each, as a sanity check.
 
 benchmarks/mil_sets.py cross-validates them all beside published figures.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from builders.packed import cu_seqlens_of
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
@@ -30,8 +31,7 @@ def fold(real_data, request):
 
 def pack(bags, which):
     chosen = [bags[i] for i in which.tolist()]
-    bounds = torch.tensor([0, *map(len, chosen)]).cumsum(0)
-    return {"patches": torch.cat(chosen), "cu_seqlens": bounds}
+    return PatientInputs.of(torch.cat(chosen), cu_seqlens_of(map(len, chosen)))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_held_out_bags_are_classified_far_better_than_by_chance(fold, name, sett
     for _ in range(10):
         for which in train[torch.randperm(len(train))].split(8):
             optimiser.zero_grad()
-            model.loss(labels[which], PatientInputs.of(**pack(bags, which))).loss.mean().backward()
+            model.loss(labels[which], pack(bags, which)).loss.mean().backward()
             optimiser.step()
     test = held_out.nonzero()[:, 0]
-    predicted = model.eval().predict(**pack(bags, test)).argmax(1)
+    predicted = model.eval().predict(pack(bags, test)).argmax(1)
     assert (predicted == labels[test]).float().mean() >= 0.7

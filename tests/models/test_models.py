@@ -1,4 +1,4 @@
-"""What every registered model promises, whichever modality it is built for."""
+"""Promises of every registered model, for every modality that it can be built for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 
 GENES, LENGTHS = 40, (1, 9, 30, 4)
-# Where a model has such a setting, it is small here; all else is its default.
+# Used where a model has the setting; all other settings are defaults.
 SMALL = {
     "dim": 16,
     "heads": 4,
@@ -46,11 +46,9 @@ def labels_of(batch, num_classes=3):
 
 @every_model
 @pytest.mark.parametrize("num_classes", [2, 5])
-def test_a_patient_is_the_same_alone_and_among_others(name, modalities, num_classes):
-    model, batch = (
-        make(name, modalities, num_classes).double(),
-        patients(LENGTHS, GENES, torch.float64),
-    )
+def test_a_patient_is_the_same_alone_and_in_a_batch(name, modalities, num_classes):
+    model = make(name, modalities, num_classes).double()
+    batch = patients(LENGTHS, GENES, torch.float64)
     labels = labels_of(batch, num_classes)
 
     def results(batch, labels):
@@ -95,7 +93,7 @@ def test_finite_gradients_reach_everything_that_is_trained(name, modalities):
         (path, parameter)
         for module in model.finetuned_modules(freeze_genes=False)
         for path, parameter in module.named_parameters()
-        # Masked pre-training alone trains the one, and the softmax over a bag cancels the other.
+        # Only masked pre-training trains the first; the softmax over a bag cancels the second.
         if not path.endswith(("mask_token", "score.bias"))
     ]
     if modalities == "both":
@@ -128,11 +126,8 @@ def test_only_what_the_model_reads_changes_the_answer(name, modalities):
 
 @every_model
 def test_the_state_makes_another_the_same(name, modalities):
-    model, other, batch = (
-        make(name, modalities),
-        make(name, modalities, seed=1),
-        patients(LENGTHS, GENES),
-    )
+    model, other = make(name, modalities), make(name, modalities, seed=1)
+    batch = patients(LENGTHS, GENES)
     assert not torch.equal(other(**batch), model(**batch))
     file = io.BytesIO()
     torch.save(model.state_dict(), file)

@@ -51,8 +51,7 @@ def test_terms_equal_the_formulas(gene_sets):
             predicted = model.generator.decoder(z + model.generator.queries[word])
             values, counted = encoder.cut(genes[i][None])[0, slot], encoder.gene_mask[slot].tolist()
             errors += [abs(t - v) for t, v, c in zip(predicted, values, counted, strict=True) if c]
-        found = terms["generation"][i]
-        torch.testing.assert_close(found, 2 * sum(errors) / len(errors))
+        torch.testing.assert_close(terms["generation"][i], 2 * sum(errors) / len(errors))
 
 
 def test_the_order_of_views_does_not_matter():

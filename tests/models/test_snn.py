@@ -1,4 +1,4 @@
-"""SNN: its blocks by hand, how they begin, who it cannot answer for, GiMP with it."""
+"""SNN: its blocks by hand, initial weights, patients without RNA, and GiMP with an SNN."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_depth_and_dropout_leave_mean_and_variance():
         ({"genes": None, "has_genes": torch.tensor([False])}, "neither patches nor genes"),
         ({}, "neither patches nor genes"),
     ],
-    ids=["some", "nobody", "nothing"],
+    ids=["two-lack-it", "nobody", "nothing"],
 )
-def test_it_says_that_it_cannot_do_without_rna(inputs, message):
+def test_patients_without_rna_are_an_error(inputs, message):
     with pytest.raises(ValueError, match=message):
         make()(**inputs)
 
@@ -79,7 +79,7 @@ def test_an_encoder_of_nothing_is_refused(genes, widths):
         SNNEncoder(genes, widths)
 
 
-def test_patients_without_slides_are_no_trouble():
+def test_slides_are_not_needed():
     model, x = make(), torch.randn(2, 7, dtype=torch.float64)
     nobody = torch.tensor([False, False])
     assert torch.equal(
@@ -87,7 +87,7 @@ def test_patients_without_slides_are_no_trouble():
     )
 
 
-def test_it_learns_eight_patients_by_heart():
+def test_it_can_overfit_eight_patients():
     model = make(num_classes=2, hidden=16, dropout=0.0).float()
     assert losses_of_overfitting(model, 7, 100, lr=1e-2)[-1] < 0.01
 
@@ -112,7 +112,7 @@ def test_gimp_encodes_genes_with_an_snn(genes, modalities):
     assert classifier(x).shape == (3, 2)
 
 
-def test_gimp_with_an_snn_reads_no_gene_sets_and_leaves_them_be():
+def test_gimp_with_an_snn_ignores_gene_sets():
     config = GIMP | {"num_genes": 7, "gene_sets": ((0, 1), (3,)), "gene_encoder": "snn"}
     model = models.build("gimp", config)
     assert model.gene_encoder(torch.randn(2, 7)).shape == (2, 16)

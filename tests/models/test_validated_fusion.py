@@ -47,7 +47,7 @@ def test_the_weight_follows_whoever_is_right(model, source, weight):
     assert float(model.fusion_weight) == pytest.approx(weight, abs=0.11)
 
 
-def test_patients_without_rna_have_the_head_alone(model):
+def test_patients_without_rna_have_only_the_head(model):
     model.fusion_weight.fill_(0.0)
     x = rows()
     mixed = model.classify(seen(x, without_rna=(0,)))

@@ -10,9 +10,9 @@ from gimp_fast.nn import GeneAttentionProbe, GroupMSA, fragment_columns
 
 LAYOUTS = {
     "even": {"num_genes": 24, "num_fragments": 6, "num_groups": 3},
-    "last group short": {"num_genes": 23, "num_fragments": 7, "num_groups": 3},
-    "one group": {"num_genes": 5, "num_fragments": 5, "num_groups": 1},
-    "gene sets": {
+    "last-group-short": {"num_genes": 23, "num_fragments": 7, "num_groups": 3},
+    "one-group": {"num_genes": 5, "num_fragments": 5, "num_groups": 1},
+    "gene-sets": {
         "num_genes": 12,
         "num_fragments": 5,
         "gene_sets": [[0, 3, 5], [7], [3, 8, 9, 11]],
@@ -29,7 +29,7 @@ def encoder(layout) -> GroupMSA:
 
 
 def dense(block, x, mask=None):
-    """The whole attention matrix, mean of heads: (B, N, N)."""
+    """The whole attention matrix, averaged over heads: (B, N, N)."""
     q, k, _ = block.to_qkv(block.norm(x)).unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4)
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if mask is not None:
@@ -90,7 +90,7 @@ def _first_block_input(module, genes):
 
 
 def test_slots_beyond_a_gene_set_get_no_attention():
-    module = encoder(LAYOUTS["gene sets"])
+    module = encoder(LAYOUTS["gene-sets"])
     with GeneAttentionProbe(module) as probe:
         module(torch.randn(2, 12, dtype=torch.float64))
     empty = np.array([len(genes) == 0 for genes in fragment_columns(module)])

@@ -26,12 +26,12 @@ def test_every_gene_reaches_the_cls_token(counts):
 def test_patients_do_not_mix():
     encoder = GroupMSA(67, dim=16, heads=4, num_fragments=8, num_groups=3).double()
     x = torch.randn(4, 67, dtype=torch.float64)
-    alone = torch.cat([encoder(row[None]) for row in x])
-    torch.testing.assert_close(encoder(x), alone, rtol=1e-12, atol=1e-12)
+    single = torch.cat([encoder(row[None]) for row in x])
+    torch.testing.assert_close(encoder(x), single, rtol=1e-12, atol=1e-12)
 
 
 def test_fragments_have_identities():
-    """A shared projection without them could not tell which fragment a value came from."""
+    """Without them, the shared projection could not distinguish the fragments."""
     encoder = GroupMSA(64, dim=16, heads=4, num_fragments=8, num_groups=2)
     x = torch.randn(1, 64)
     swapped = torch.cat([x[:, 8:16], x[:, :8], x[:, 16:]], dim=1)
@@ -93,7 +93,7 @@ def test_padded_slots_do_not_count():
     encoder = with_sets()
     x = torch.randn(3, 10, dtype=torch.float64)
     before = encoder(x)
-    # Not a constant: the norm would take that away.
+    # Random, because the norm would remove a constant.
     with torch.no_grad():
         encoder.fragment_embedding[[4, 5, 7, 8]] = 100 * torch.randn(4, 16, dtype=torch.float64)
     assert torch.equal(encoder(x), before)
@@ -107,16 +107,16 @@ def test_genes_of_a_set_and_no_others_get_gradients():
     x = torch.randn(3, 10, dtype=torch.float64, requires_grad=True)
     encoder(x).square().sum().backward()
     listed = sorted({gene for genes in SETS for gene in genes})
-    others = sorted(set(range(10)) - set(listed))
+    unlisted = sorted(set(range(10)) - set(listed))
     assert (x.grad[:, listed] != 0).all()
-    assert (x.grad[:, others] == 0).all()
+    assert (x.grad[:, unlisted] == 0).all()
     permuted = x.detach().clone()
-    permuted[:, others] = x.detach()[:, others[::-1]]
+    permuted[:, unlisted] = x.detach()[:, unlisted[::-1]]
     assert torch.equal(encoder(permuted), encoder(x))
 
 
 def test_a_gene_counts_in_each_of_its_sets():
-    """Moving gene 3 out of one set leaves what the other makes of it."""
+    """Moving gene 3 out of one set leaves its influence through the other."""
     x = torch.randn(1, 10, dtype=torch.float64, requires_grad=True)
     gradients = []
     for sets in (SETS, [[0, 2, 4, 7, 9], [3, 1], [8]], [[0, 3, 4, 7, 9], [2, 1], [8]]):
@@ -129,12 +129,12 @@ def test_a_gene_counts_in_each_of_its_sets():
 def test_patients_do_not_mix_with_gene_sets():
     encoder = with_sets(mlp_ratio=2)
     x = torch.randn(4, 10, dtype=torch.float64)
-    alone = torch.cat([encoder(row[None]) for row in x])
-    torch.testing.assert_close(encoder(x), alone, rtol=1e-12, atol=1e-12)
+    single = torch.cat([encoder(row[None]) for row in x])
+    torch.testing.assert_close(encoder(x), single, rtol=1e-12, atol=1e-12)
 
 
 def test_sets_in_order_are_the_groups_in_order():
-    """Equal sets of consecutive genes are what the encoder does without them, weight for weight."""
+    """With sets of equally many consecutive genes, the encoder equals that without sets."""
     torch.manual_seed(0)
     plain = GroupMSA(24, dim=16, heads=4, num_fragments=6, num_groups=3)
     sets = with_sets([range(0, 8), range(8, 16), range(16, 24)], 24, 6).float()
@@ -154,13 +154,8 @@ def test_number_of_fragments_with_gene_sets(fragments, heads):
 
 
 def test_what_is_saved_has_no_index():
-    keys = {
-        name
-        for name, _ in GroupMSA(
-            10, dim=16, heads=4, num_fragments=4, num_groups=2
-        ).named_parameters()
-    }
-    assert set(with_sets().state_dict()) == keys
+    plain = GroupMSA(10, dim=16, heads=4, num_fragments=4, num_groups=2)
+    assert set(with_sets().state_dict()) == {name for name, _ in plain.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -182,6 +177,20 @@ def test_what_is_saved_has_no_index():
             r"\(B, 10\), got \(2, 9\)",
         ),
     ],
+    ids=[
+        "no-sets",
+        "empty-set",
+        "large-column",
+        "negative-column",
+        "column-twice",
+        "fragments",
+        "no-fragments",
+        "fragments-over-genes",
+        "groups-over-fragments",
+        "no-groups",
+        "heads",
+        "genes",
+    ],
 )
 def test_bad_input_names_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
@@ -198,9 +207,9 @@ def test_encoding_shows_the_fragments_after_their_groups_attention():
     rows = encoder.project(torch.stack([x[[0, 3]], x[[4, 7]], x[9] * torch.tensor([1.0, 0.0])]))
     rows = torch.cat([encoder.group_tokens[0], rows + encoder.fragment_embedding[:3]])
     for slot in range(3):
-        # The block's first row is what `attend` writes out: each fragment's turn to be it.
-        turned = torch.cat([rows[slot + 1 :], rows[: slot + 1]])
-        torch.testing.assert_close(fragments[0, slot], attend(encoder.intra, turned)[0])
+        # `attend` computes the first row, so rotate each fragment to the front.
+        rotated = torch.cat([rows[slot + 1 :], rows[: slot + 1]])
+        torch.testing.assert_close(fragments[0, slot], attend(encoder.intra, rotated)[0])
 
 
 @pytest.mark.parametrize("counts", COUNTS, ids=["-".join(map(str, c)) for c in COUNTS])
@@ -248,8 +257,12 @@ def test_a_masked_fragment_is_not_read_but_known_by_its_place():
     assert token.grad.any()
 
 
-@pytest.mark.parametrize("given", [{"masked": torch.ones(2, 4) > 0}, {"mask_token": torch.ones(8)}])
-def test_a_mask_needs_a_token_and_a_token_a_mask(given):
+@pytest.mark.parametrize(
+    "arguments",
+    [{"masked": torch.ones(2, 4) > 0}, {"mask_token": torch.ones(8)}],
+    ids=["mask", "token"],
+)
+def test_a_mask_needs_a_token_and_a_token_a_mask(arguments):
     encoder = GroupMSA(10, dim=8, heads=2, num_fragments=4, num_groups=2)
     with pytest.raises(ValueError, match="go together"):
-        encoder.encode(torch.ones(2, 10), **given)
+        encoder.encode(torch.ones(2, 10), **arguments)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.packed import cu_seqlens_of, random_rows
 
 from gimp_fast.nn import PatchAggregator, PatchDecoder
 from gimp_fast.ops import masked_l1_loss
+from gimp_fast.ops.packing import Bags
 
 
 def aggregator(**kwargs):
@@ -16,16 +18,14 @@ def aggregator(**kwargs):
 
 
 def bag(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 12, generator=generator, dtype=torch.float64)
+    return random_rows(n, 12, seed=seed)
 
 
 def test_packed_bags_equal_each_bag_alone():
     module = aggregator()
     lengths = (1, 7, 8, 30, 2)
     bags = [bag(n, seed=n) for n in lengths]
-    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-    cls, tokens = module(torch.cat(bags), cu_seqlens=bounds)
+    cls, tokens = module(torch.cat(bags), cu_seqlens=cu_seqlens_of(lengths))
     assert cls.shape == (5, 16)
     for i, (x, found) in enumerate(zip(bags, tokens.split(lengths), strict=True)):
         cls_alone, tokens_alone = module(x[None])
@@ -37,14 +37,14 @@ def test_packed_bags_equal_each_bag_alone():
 def test_a_bag_is_bitwise_the_same_alone_and_packed(masks):
     module = aggregator(feature_dim=64, dim=64, num_landmarks=16).float().eval()
     lengths = (700, 5, 33)
-    x = torch.randn(sum(lengths), 64, generator=torch.Generator().manual_seed(0))
+    x = random_rows(sum(lengths), 64, dtype=torch.float32)
     masked = torch.arange(len(x)) % 3 == 0 if masks else None
-    bounds = torch.tensor([0, *lengths]).cumsum(0)
-    cls, tokens = module(x, cu_seqlens=bounds, masked=masked)
-    for i, start in enumerate(bounds[:-1].tolist()):
-        rows = slice(start, start + lengths[i])
-        some = None if masked is None else masked[None, rows]
-        cls_alone, tokens_alone = module(x[None, rows], masked=some)
+    bags = Bags.of_lengths(lengths)
+    cls, tokens = module(x, cu_seqlens=bags, masked=masked)
+    for i, span in enumerate(bags.spans):
+        rows = slice(*span)
+        bag_mask = None if masked is None else masked[None, rows]
+        cls_alone, tokens_alone = module(x[None, rows], masked=bag_mask)
         assert torch.equal(cls[i], cls_alone[0])
         assert torch.equal(tokens[rows], tokens_alone[0])
 
@@ -71,10 +71,10 @@ def test_masked_patches_are_not_read():
 
 
 def kept(module, keep, *, packed, masked):
-    x, bounds = torch.stack([bag(20, seed=1), bag(20, seed=2)]), None
+    x, bags = torch.stack([bag(20, seed=1), bag(20, seed=2)]), None
     if packed:
-        x, masked, bounds = x.flatten(0, 1), masked.flatten(), torch.tensor([0, 20, 40])
-    return module(x, cu_seqlens=bounds, masked=masked, keep=keep)
+        x, masked, bags = x.flatten(0, 1), masked.flatten(), Bags.of_lengths([20, 20])
+    return module(x, cu_seqlens=bags, masked=masked, keep=keep)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
@@ -82,23 +82,23 @@ def test_tokens_that_are_not_kept_change_nothing(packed):
     module = aggregator()
     masked = torch.arange(40).reshape(2, 20) % 3 == 0
     cls, tokens = kept(module, "all", packed=packed, masked=masked)
-    cls_alone, none = kept(module, "none", packed=packed, masked=masked)
-    cls_masked, some = kept(module, "masked", packed=packed, masked=masked)
+    cls_only, none = kept(module, "none", packed=packed, masked=masked)
+    cls_masked, masked_tokens = kept(module, "masked", packed=packed, masked=masked)
     assert none is None
-    assert torch.equal(cls, cls_alone)
+    assert torch.equal(cls, cls_only)
     assert torch.equal(cls, cls_masked)
     picked = tokens.reshape(40, 16)[masked.flatten()]
-    assert torch.equal(some, picked)
+    assert torch.equal(masked_tokens, picked)
     parameters = [p for name, p in module.named_parameters()]
     expected = torch.autograd.grad((picked.sin().sum() + cls.cos().sum()), parameters)
-    found = torch.autograd.grad((some.sin().sum() + cls_masked.cos().sum()), parameters)
+    found = torch.autograd.grad((masked_tokens.sin().sum() + cls_masked.cos().sum()), parameters)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
 def test_the_embedding_written_in_place_equals_the_composition(packed, masks):
-    """With a probability of dropout so small that it drops nothing, the composed path runs."""
+    """A dropout probability that drops nothing makes the composed path run."""
     fused, composed = aggregator(), aggregator(input_dropout=1e-300)
     masked = torch.arange(40).reshape(2, 20) % 3 == 0 if masks else torch.zeros(2, 20) > 0
     results = []
@@ -126,14 +126,14 @@ def test_dropout_of_the_input_leaves_the_tokens_alone():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "autocast-bf16"])
 def test_checkpointed_layers_have_bitwise_the_same_gradients(packed, dtype):
     results = []
-    for again in (False, True):
-        module = aggregator(dropout=0.3, checkpoint_layers=again).float().train()
+    for recompute in (False, True):
+        module = aggregator(dropout=0.3, checkpoint_layers=recompute).float().train()
         x = torch.stack([bag(20, seed=1), bag(20, seed=2)]).float()
-        bounds = torch.tensor([0, 20, 40]) if packed else None
+        bags = Bags.of_lengths([20, 20]) if packed else None
         x = x.flatten(0, 1) if packed else x
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            cls, tokens = module(x, cu_seqlens=bounds)
+            cls, tokens = module(x, cu_seqlens=bags)
         (cls.float().sin().sum() + tokens.float().cos().sum()).backward()
         results.append([cls, tokens, torch.rand(3), *(p.grad for p in module.parameters())])
     for a, b in zip(*results, strict=True):
@@ -179,8 +179,9 @@ def test_reconstruction_loss_equals_that_of_all_decoded_rows(hidden, reduction):
     expected = masked_l1_loss(decoder(tokens), target, masked, reduction=reduction)
     found = decoder.reconstruction_loss(tokens[masked], target, masked, reduction=reduction)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-    wanted = torch.autograd.grad(expected, inputs)
-    torch.testing.assert_close(torch.autograd.grad(found, inputs), wanted, rtol=1e-10, atol=1e-12)
+    expected_grads = torch.autograd.grad(expected, inputs)
+    grads = torch.autograd.grad(found, inputs)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,7 @@ def test_reconstruction_loss_equals_that_of_all_decoded_rows(hidden, reduction):
         (lambda m: m(bag(4)[None], keep="cls"), "keep must be .* got 'cls'"),
         (lambda m: m(bag(4)[None], keep="masked"), "needs masked"),
     ],
+    ids=["dims", "packed-dims", "channels", "mask", "bounds", "keep", "keep-masked"],
 )
 def test_bad_input_names_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from builders.packed import cu_seqlens_of, random_rows
 
 from gimp_fast.nn import PatchAggregator, attention_rollout, cls_attention
 from gimp_fast.reference.nystrom_attention_row import nystrom_matrix_reference
@@ -22,8 +23,7 @@ def aggregator(num_layers=2, gain=3.0, dtype=torch.float64):
 
 
 def bag(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 12, generator=generator, dtype=torch.float64)
+    return random_rows(n, 12, seed=seed)
 
 
 def dense_matrices(module, patches):
@@ -70,17 +70,17 @@ def test_ragged_packed_bags_equal_each_bag_alone():
     module = aggregator()
     lengths = (1, 7, 0, 8, 30, 2, 101)
     bags = [bag(n, seed=n) for n in lengths]
-    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-    rollout = attention_rollout(module, torch.cat(bags), cu_seqlens=bounds)
-    rows = cls_attention(module, torch.cat(bags), cu_seqlens=bounds)
+    cu_seqlens = cu_seqlens_of(lengths)
+    rollout = attention_rollout(module, torch.cat(bags), cu_seqlens=cu_seqlens)
+    rows = cls_attention(module, torch.cat(bags), cu_seqlens=cu_seqlens)
     assert rollout.shape == (sum(lengths),)
     assert rows.shape == (HEADS, sum(lengths))
     for x, weights, heads in zip(
         bags, rollout.split(lengths), rows.split(lengths, dim=1), strict=True
     ):
         torch.testing.assert_close(weights, dense_rollout(module, x), rtol=1e-9, atol=1e-12)
-        alone = cls_attention(module, x[None])[0]
-        torch.testing.assert_close(heads, alone, rtol=1e-9, atol=1e-12)
+        expected = cls_attention(module, x[None])[0]
+        torch.testing.assert_close(heads, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_bags_of_a_batch_equal_each_bag_alone():
@@ -92,7 +92,7 @@ def test_bags_of_a_batch_equal_each_bag_alone():
 
 @pytest.mark.parametrize("n", [7, 200], ids=["exact", "nystrom"])
 def test_a_planted_patch_is_found(n):
-    """Keys of the planted patch point where the query of CLS does; other patches are small."""
+    """The key of the planted patch has the direction of the query of CLS; others are small."""
     module = aggregator()
     patches = 0.1 * bag(n)
     planted = n // 3
@@ -144,6 +144,7 @@ def test_lower_precisions_give_fp32_near_fp64(dtype):
         (lambda m: cls_attention(m, bag(4)[None], layer=2), "layer 2 is outside the 2 layers"),
         (lambda m: cls_attention(m, bag(4)[None], layer=-3), "layer -3 is outside the 2 layers"),
     ],
+    ids=["dims", "bounds", "layer-too-large", "layer-too-small"],
 )
 def test_bad_input_names_what_is_wrong(call, message):
     module = aggregator()

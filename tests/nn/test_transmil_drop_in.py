@@ -1,6 +1,7 @@
-"""The attention of a TransMIL-shaped model swapped for ours: same weights, same answers.
+"""Our attention swapped into a TransMIL-shaped model with the same weights.
 
-Equal to nystrom-attention 0.0.14 where that is right; and where it is not, what the swap repairs.
+The outputs equal those with nystrom-attention 0.0.14 where that is correct. Elsewhere the tests
+show what the swap repairs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import math
 
 import pytest
 import torch
+from builders.packed import random_rows
+from builders.peers import equal_heads, summed_over_heads
 from torch import nn
 
 from gimp_fast.nn import NystromAttention
@@ -59,12 +62,6 @@ class TransMILShaped(nn.Module):
         return self.head(self.norms[2](hidden)[:, 0])
 
 
-def equal_heads(weight):
-    """Give every head the weights of the first: the peer's global maxima are then each head's."""
-    per_head = weight.unflatten(0, (3, HEADS, DIM_HEAD))
-    return per_head[:, :1].expand_as(per_head).flatten(0, 2).clone()
-
-
 def models(num_landmarks, *, same_heads=True, dtype=torch.float64):
     """Ours, the peer's, and ours computed by the reference, all with the weights of the peer's."""
     torch.manual_seed(0)
@@ -72,7 +69,7 @@ def models(num_landmarks, *, same_heads=True, dtype=torch.float64):
     for layer in peer.layers:
         layer.to_qkv.weight.data *= 3
         if same_heads:
-            layer.to_qkv.weight.data = equal_heads(layer.to_qkv.weight.data)
+            layer.to_qkv.weight.data = equal_heads(layer.to_qkv.weight.data, HEADS)
     ours = TransMILShaped(NystromAttention, num_landmarks)
     reference = TransMILShaped(NystromAttention, num_landmarks, backend="reference")
     for model in (ours, reference):
@@ -81,8 +78,7 @@ def models(num_landmarks, *, same_heads=True, dtype=torch.float64):
 
 
 def bag(n, *, seed=0, batch=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, n, FEATURES, generator=generator, dtype=torch.float64)
+    return random_rows(batch, n, FEATURES, seed=seed)
 
 
 def logits_and_gradients(model, patches):
@@ -91,8 +87,7 @@ def logits_and_gradients(model, patches):
     logits.logsumexp(-1).sum().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name in [name for name in gradients if name.endswith("to_qkv.weight")]:
-        # Of tied heads the sum: the peer's maximum over all heads mixes their gradients.
-        gradients[name] = gradients[name].unflatten(0, (3, HEADS, DIM_HEAD)).sum(1)
+        gradients[name] = summed_over_heads(gradients[name], HEADS)
     return {"logits": logits, "patches": patches.grad, **gradients}
 
 
@@ -100,7 +95,7 @@ def relative_error(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-# Patches, tokens after squaring and CLS, landmarks that divide them.
+# Patches; tokens with CLS after filling the square; landmarks, which divide these.
 @pytest.mark.parametrize(
     ("n", "tokens", "num_landmarks"),
     [(37, 50, 10), (48, 50, 25), (49, 50, 10), (150, 170, 17), (300, 325, 65)],

@@ -259,7 +259,7 @@ BAD = {
     "target": (dict(target=torch.zeros(4, 2)), r"target is \(4, 2\); .*\(4, 3\)"),
     "tokens": (dict(tokens=torch.zeros(2, 2, 2)), r"tokens is \(2, 2, 2\); expected \(4, 2\)"),
     "rows": (dict(tokens=torch.zeros(5, 2)), r"tokens has 5 rows; expected \(4,\), or the 4"),
-    "target gradient": (dict(target=torch.zeros(4, 3, requires_grad=True)), "of which there is no"),
+    "target gradient": (dict(target=torch.zeros(4, 3, requires_grad=True)), "requires a gradient"),
     "integers": (dict(target=torch.zeros(4, 3, dtype=torch.int64)), "target torch.int64"),
     "weight dtype": (dict(weight=torch.zeros(3, 2).double()), "weight is torch.float64"),
     "device": (dict(target=torch.zeros(4, 3, device="meta")), "target is on meta"),

@@ -1,4 +1,4 @@
-"""Bounds of packed bags: made once, checked, known on both sides."""
+"""Bounds of packed bags: made once, checked, never read back from a GPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_cls_token_makes_every_bag_one_longer(lengths):
 @pytest.mark.parametrize(
     "bounds",
     [[0, 3], [1, 5], [0, 4, 2, 5], []],
-    ids=["short", "does-not-begin-at-0", "falls", "empty"],
+    ids=["short", "not-from-0", "falls", "empty"],
 )
 def test_bounds_that_do_not_fit_are_named(bounds):
     with pytest.raises(ValueError, match="must rise from 0 to the number of tokens 5"):
@@ -48,7 +48,7 @@ def test_bags_of_other_rows_are_refused():
 
 
 class Unreadable(torch.Tensor):
-    """Stands for bounds on a GPU, from which every read would wait."""
+    """Stands for a tensor on a GPU, where every read would wait."""
 
     def tolist(self):
         raise AssertionError("bounds were read back")
@@ -61,12 +61,12 @@ def unreadable(lengths: list[int]) -> Bags:
     return Bags(bags.bounds, bags.cu_seqlens.as_subclass(Unreadable))
 
 
-def results(bags: Bags | torch.Tensor, backend: str = "torch") -> list[torch.Tensor]:
-    """What operators and layers give for packed bags, and gradients."""
+def results(bags: Bags | torch.Tensor) -> list[torch.Tensor]:
+    """Outputs and gradients of operators and layers for packed bags."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 48, 8, requires_grad=True) for _ in range(3))
     weight = torch.randn(2, 1, 5, 1, requires_grad=True)
-    attended = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=bags, backend=backend)
+    attended = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=bags, backend="torch")
     convolved = token_conv(v, weight, cu_seqlens=bags)
     grads = torch.autograd.grad((attended * convolved).sum(), [q, k, v, weight])
     row = nystrom_attention_row(q.detach(), k.detach(), num_landmarks=8, cu_seqlens=bags)

@@ -84,7 +84,7 @@ def test_weights_of_a_file_are_used(tmp_path, state, name):
     digest = digest_of(random_network(3))
     assert (encoder.name, encoder.weights) == (f"resnet50_trunc-{digest}", name)
     assert encoder.dim == 1024
-    assert digest_of(encoder._network) == digest
+    assert digest_of(encoder.network) == digest
 
 
 def test_other_weights_are_another_encoder(tmp_path, state):

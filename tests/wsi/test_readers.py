@@ -59,7 +59,8 @@ def test_tifffile_reads_any_region(tmp_path, layout, channels):
     padded[100:250, 100:231] = rgb[..., :3]
     with TiffSlide(tmp_path / "a.tif") as slide:
         for x, y, w, h in [(0, 0, 131, 150), (50, 60, 1, 1), (47, 63, 3, 2), (120, 140, 64, 64),
-                           (-20, -30, 70, 80), (131, 150, 5, 5), (-50, 10, 300, 20)]:  # fmt: skip
+                           (-20, -30, 70, 80), (131, 150, 5, 5), (-50, 10, 300, 20),
+                           (140, 20, 9, 9), (20, 160, 9, 9), (-90, -90, 9, 9)]:  # fmt: skip
             expected = padded[100 + y : 100 + y + h, 100 + x : 100 + x + w]
             assert (slide.read(x, y, 0, w, h) == expected).all(), (x, y, w, h)
 

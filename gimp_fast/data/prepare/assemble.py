@@ -7,23 +7,21 @@ out on purpose is recorded with its reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from gimp_fast.data.cohort_files import Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
 from gimp_fast.data.prepare.gene_reference import GeneReference, read_cohort_genes
 from gimp_fast.data.prepare.join_rna import JoinedRna, join_rna
-from gimp_fast.data.prepare.join_slides import JoinedSlides, find_slides, join_slides, slide_row
+from gimp_fast.data.prepare.join_slides import find_slides, join_slides, slide_row
 from gimp_fast.data.prepare.join_splits import JoinedSplits, join_splits
 from gimp_fast.data.prepare.options import PrepareOptions
-from gimp_fast.data.rna import Expression
-from gimp_fast.data.tables import LabelRow, read_cases, read_labels
-from gimp_fast.errors import Fault, FaultError, Faults, Read
+from gimp_fast.data.slides.scan import SlideScan
+from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
+from gimp_fast.errors import Fault, FaultError, Faults
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,12 @@ class Checked:
 
 
 def prepare(
-    options: PrepareOptions, reference: Read[GeneReference | None] | None = None
+    options: PrepareOptions, read_genes: Callable[[Path], GeneReference] = read_cohort_genes
 ) -> CohortContents:
     """Check everything, then write the cohort folder ``options.out``.
 
     Args:
-        options: what to join.
-        reference: as in ``check``.
+        options, read_genes: as in ``check``.
 
     Returns:
         What was written.
@@ -75,62 +72,57 @@ def prepare(
         FaultError: all faults found; nothing has been written.
         GimpError: the folder cannot be written.
     """
-    contents = check(options, reference).need_contents()
+    contents = check(options, read_genes).need_contents()
     write_cohort(options.out, contents, options.progress)
     return contents
 
 
-def check(options: PrepareOptions, reference: Read[GeneReference | None] | None = None) -> Checked:
+def check(
+    options: PrepareOptions, read_genes: Callable[[Path], GeneReference] = read_cohort_genes
+) -> Checked:
     """Check and join without writing.
 
     Args:
         options: what to join; without ``out`` the folder is not checked.
-        reference: gene list to align to, read from ``options.rna.genes_of``; by default read here,
-            which must then be a cohort.
+        read_genes: reads the gene list to align to from ``options.rna.genes_of``, which by default
+            must be a cohort.
     """
-    if reference is None:
-        genes_of = options.rna.genes_of
-        reference = read_cohort_genes(genes_of) if genes_of else Read(None)
-    faults = Faults()
+    faults, of_files = Faults(), Faults()
     if options.out is not None:
-        try:
+        with faults.collect():
             check_free(options.out)
-        except FaultError as error:
-            faults.items += error.faults
-    files = find_slides(options.slides)
-    patients = _read_patients(options, files.value)
-    rows, dropped = patients.value, []
+    files = find_slides(options.slides, of_files)
+    patients = _read_patients(options, files, faults)
+    faults.items += of_files.items
+    rows, dropped = patients, []
     if options.labels:
-        rows = [row for row in patients.value if row.label]
-        dropped = [_without_label(row) for row in patients.value if not row.label]
+        rows = [row for row in patients if row.label]
+        dropped = [_without_label(row) for row in patients if not row.label]
     # Without a list of patients, those who have only RNA are wanted as well.
     all_samples = options.allow_missing_modality and not (options.labels or options.cases)
-    slides = join_slides(options, rows, files.value)
-    rna = join_rna(options, rows, reference, all_samples=all_samples)
+    scans, dropped_slides = join_slides(options, rows, files, faults)
+    rna = join_rna(options, rows, read_genes, faults, all_samples=all_samples)
     if all_samples:
-        rows = [*rows, *_with_rna_only(rows, rna.value)]
-    splits = join_splits(options, rows, unlabelled=dropped)
-    for part in (patients, files, slides, rna, splits):
-        faults.items += part.faults
-    _check_patients(options, rows, slides.value, rna.value, faults)
-    dropped = [*dropped, *slides.value.dropped, *rna.value.dropped, *splits.value.dropped]
-    expression = rna.value.expression
-    dropped_genes = [] if expression is None else expression.dropped_genes
+        rows = [*rows, *_with_rna_only(rows, rna)]
+    splits = join_splits(options, rows, faults, unlabelled=dropped)
+    _check_patients(options, rows, scans, rna, faults)
+    dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
     contents = None
     if not faults.items:
-        contents = _contents(options, rows, slides.value, rna.value, splits.value, dropped)
-    return Checked(contents, tuple(faults.items), dropped, dropped_genes)
+        contents = _contents(options, rows, scans, rna, splits, dropped)
+    return Checked(contents, tuple(faults.items), dropped, rna.expression.dropped_genes)
 
 
-def _read_patients(options: PrepareOptions, files: Mapping[str, Path]) -> Read[list[LabelRow]]:
+def _read_patients(
+    options: PrepareOptions, files: Mapping[str, Path], faults: Faults
+) -> list[LabelRow]:
     """A row for each slide of each patient, or for a patient without slides."""
-    column = options.label_column
+    column, table = options.label_column, options.slide_table
     if options.labels:
-        table = options.slide_table
-        return read_labels(options.labels, label_column=column, slide_table=table)
+        return read_labels(options.labels, faults, label_column=column, slide_table=table)
     if options.cases:
-        return read_cases(options.cases, label_column=column)
-    return Read([LabelRow(patient_of(id), id, "", str(file)) for id, file in files.items()])
+        return read_cases(options.cases, faults, label_column=column)
+    return [LabelRow(patient_of(id), id, "", str(file)) for id, file in files.items()]
 
 
 def _without_label(row: LabelRow) -> dict[str, str]:
@@ -151,7 +143,7 @@ def _with_rna_only(rows: Sequence[LabelRow], rna: JoinedRna) -> list[LabelRow]:
 def _check_patients(
     options: PrepareOptions,
     rows: Sequence[LabelRow],
-    slides: JoinedSlides,
+    scans: Mapping[str, SlideScan],
     rna: JoinedRna,
     faults: Faults,
 ) -> None:
@@ -165,7 +157,7 @@ def _check_patients(
     if not rows:
         places = ", ".join(map(str, [*options.slides, *options.rna.paths]))
         faults.add("no-patients", places, "no patient", "slides or RNA of at least one")
-    with_data = {row.case_id for row in rows if row.slide_id in slides.scans} | set(rna.samples)
+    with_data = {row.case_id for row in rows if row.slide_id in scans} | set(rna.samples)
     for case, row in {row.case_id: row for row in reversed(rows)}.items():
         if case not in with_data:
             found = f"patient '{case}' with neither slide nor RNA"
@@ -175,19 +167,18 @@ def _check_patients(
 def _contents(
     options: PrepareOptions,
     rows: Sequence[LabelRow],
-    slides: JoinedSlides,
+    scans: Mapping[str, SlideScan],
     rna: JoinedRna,
     splits: JoinedSplits,
     dropped: Rows,
 ) -> CohortContents:
-    infos = [scan.info for scan in slides.scans.values()]
+    infos = [scan.info for scan in scans.values()]
     encoder = next((info.encoder for info in infos if info.encoder), None)
     slide_rows = [
-        slide_row(row, slides.scans[row.slide_id])
+        slide_row(row, scans[row.slide_id])
         for row in sorted(rows, key=lambda row: (row.case_id, row.slide_id))
-        if row.slide_id in slides.scans
+        if row.slide_id in scans
     ]
-    expression = rna.expression or Expression(np.empty((0, 0), np.float32), [])
     return CohortContents(
         name=options.name or (options.out.resolve().name if options.out else "cohort"),
         synthetic=options.synthetic or encoder == SYNTHETIC_ENCODER,
@@ -203,12 +194,12 @@ def _contents(
         missing_genes=rna.missing_genes,
         patients=_patient_rows(rows, slide_rows, rna.samples),
         slides=slide_rows,
-        genes=expression.genes,
+        genes=rna.expression.genes,
         dropped=dropped,
-        dropped_genes=expression.dropped_genes,
+        dropped_genes=rna.expression.dropped_genes,
         splits=splits.rows,
         split_notes=splits.notes,
-        expression=expression.values,
+        expression=rna.expression.values,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from gimp_fast.data.cohort_files import (
     FORMAT_VERSION,
     MANIFEST,
     ORDER,
+    PATCH_FACTS,
     SPLIT_COLUMNS,
     STORE,
     TABLES,
@@ -26,30 +26,23 @@ from gimp_fast.data.cohort_files import (
 )
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.order import patch_order
-from gimp_fast.data.store import FeatureStore, PackedSlide, store_bytes, write_store
+from gimp_fast.data.store.packing import PackedSlide, store_bytes, write_store
+from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import FaultError
-from gimp_fast.files.atomic import new_folder
+from gimp_fast.files.atomic import new_folder, write_json
 from gimp_fast.files.table import write_table
 
 
 @dataclass(frozen=True)
 class CohortContents:
-    """Everything that goes into a cohort folder; tables are rows of text, see ``TABLES``.
+    """Everything that goes into a cohort folder; see ``Cohort`` for most of the names.
 
     Attributes:
-        name: name of the cohort.
-        synthetic: True for generated patients.
-        classes: class names, sorted.
-        feature_dim: channels C.
-        encoder, mpp, patch_size: how the patches were made, if known.
-        patch_order: order of the rows to write, one of ``PATCH_ORDERS``.
         pack: type of the packed store, or None to leave the features where they are.
         expression_info: source, column, transform … of the expression.
-        gene_sets: signature -> columns of ``expression``.
         missing_genes: ids of the columns that are all NaN.
-        patients, slides, genes, dropped, dropped_genes: table rows.
+        patients, slides, genes, dropped, dropped_genes: tables as rows of text, see ``TABLES``.
         splits: split name -> rows of case_id, split.
-        split_notes: split name -> how it was made, if that needs an explanation.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
     """
 
@@ -97,11 +90,10 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
     """
     check_free(out)
     with new_folder(out) as folder:
-        if contents.pack:
-            _check_space(out, contents)
-        manifest = _manifest(contents)
-        _write_expression(folder, contents, manifest)
-        _write_features(folder, contents, manifest, progress)
+        values = np.ascontiguousarray(contents.expression, np.float32)
+        np.save(folder / EXPRESSION, values)
+        manifest = _manifest(contents, checksum(values))
+        manifest |= _write_features(folder, contents, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
         tables = {
             "patients.csv": contents.patients,
@@ -117,77 +109,51 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         write_table(folder / "dropped_genes.csv", contents.dropped_genes, DROPPED_GENE_COLUMNS)
         manifest["fingerprint"] = fingerprint(tables, contents.splits, manifest)
         # Last: a folder without it is not a cohort.
-        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        write_json(folder / MANIFEST, manifest)
 
 
-def _write_expression(folder: Path, contents: CohortContents, manifest: dict) -> None:
-    values = np.ascontiguousarray(contents.expression, np.float32)
-    np.save(folder / EXPRESSION, values)
-    manifest["expression"]["checksum"] = checksum(values)
+def _write_features(folder: Path, contents: CohortContents, progress: bool) -> dict[str, object]:
+    """Write the store, or the order of the rows in the files, or nothing; adds to the manifest."""
+    pack, order = contents.pack, contents.patch_order
+    if pack:
+        slides = [
+            PackedSlide(
+                row["slide_id"],
+                Path(row["path"]),
+                int(row["num_patches"]),
+                row["coords_dtype"],
+                row["checksum"],
+            )
+            for row in contents.slides
+        ]
+        dim, store = contents.feature_dim, folder / STORE
+        need, free = store_bytes(slides, pack, dim), shutil.disk_usage(folder.parent).free
+        if free < need:
+            found, expected = f"{free / 1e9:.1f} GB free", f"{need / 1e9:.1f} GB for the store"
+            raise FaultError.of("disk-space", folder.parent, found, expected)
+        write_store(store, slides, dtype=pack, feature_dim=dim, order=order, progress=progress)
+        return {"store": {"dtype": pack, "index_checksum": FeatureStore(store).index_checksum}}
+    if order == "file":
+        return {}
+    rows = [np.empty(0, np.uint32)]
+    for row in contents.slides:
+        with open_slide(row["path"]) as slide:
+            rows.append(patch_order(slide.coords(), order))
+    np.save(folder / ORDER, np.concatenate(rows))
+    return {"patch_order_checksum": checksum(np.concatenate(rows))}
 
 
-def _write_features(folder: Path, contents: CohortContents, manifest: dict, progress: bool) -> None:
-    """Write the store, or the order of the rows in the files, or nothing."""
-    if contents.pack:
-        write_store(
-            folder / STORE,
-            packed_slides(contents.slides),
-            dtype=contents.pack,
-            feature_dim=contents.feature_dim,
-            order=contents.patch_order,
-            progress=progress,
-        )
-        index = FeatureStore(folder / STORE).index_checksum
-        manifest["store"] = {"dtype": contents.pack, "index_checksum": index}
-    elif contents.patch_order != "file":
-        orders = [np.empty(0, np.uint32)]
-        for row in contents.slides:
-            with open_slide(row["path"]) as slide:
-                orders.append(patch_order(slide.coords(), contents.patch_order))
-        order = np.concatenate(orders)
-        np.save(folder / ORDER, order)
-        manifest["patch_order_checksum"] = checksum(order)
-
-
-def packed_slides(rows: Rows) -> list[PackedSlide]:
-    """Arguments of ``write_store`` from rows of ``slides.csv``."""
-    return [
-        PackedSlide(
-            row["slide_id"],
-            Path(row["path"]),
-            int(row["num_patches"]),
-            row["coords_dtype"],
-            row["checksum"],
-        )
-        for row in rows
-    ]
-
-
-def _check_space(out: Path, contents: CohortContents) -> None:
-    need = store_bytes(packed_slides(contents.slides), contents.pack, contents.feature_dim)
-    free = shutil.disk_usage(out.parent).free
-    if free < need:
-        found, expected = f"{free / 1e9:.1f} GB free", f"{need / 1e9:.1f} GB for the packed store"
-        raise FaultError.of("disk-space", str(out.parent), found, expected)
-
-
-def _manifest(contents: CohortContents) -> dict:
+def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
+    facts = ("name", "synthetic", "classes", *PATCH_FACTS)
     return {
         "format_version": FORMAT_VERSION,
-        "name": contents.name,
-        "synthetic": contents.synthetic,
-        "classes": list(contents.classes),
-        "feature_dim": contents.feature_dim,
-        "encoder": contents.encoder,
-        "mpp": contents.mpp,
-        "patch_size": contents.patch_size,
-        "patch_order": contents.patch_order,
+        **{fact: getattr(contents, fact) for fact in facts},
         "store": None,
         "expression": {
             **contents.expression_info,
-            "gene_sets": {name: list(columns) for name, columns in contents.gene_sets.items()},
-            "missing_genes": list(contents.missing_genes),
+            "gene_sets": contents.gene_sets,
+            "missing_genes": contents.missing_genes,
+            "checksum": expression_checksum,
         },
         "split_notes": contents.split_notes,
         "counts": {

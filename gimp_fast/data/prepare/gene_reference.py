@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.data.cohort import open_cohort
-from gimp_fast.data.cohort_files import MANIFEST
-from gimp_fast.errors import Fault, GimpError, Read
-
-_PLACES = "a cohort folder, a run folder, an exported model or a checkpoint"
+from gimp_fast.errors import FaultError, GimpError
 
 
 @dataclass(frozen=True)
@@ -33,29 +30,30 @@ class GeneReference:
     column: str | None
 
 
-def is_cohort(path: Path) -> bool:
-    """True if the folder is a cohort."""
-    return (path / MANIFEST).is_file()
-
-
-def read_cohort_genes(path: Path) -> Read[GeneReference | None]:
-    """The gene list of a cohort folder; None with a fault if there is none."""
+def read_cohort_genes(path: Path) -> GeneReference:
+    """The gene list of a cohort folder; FaultError if there is none."""
     try:
         cohort = open_cohort(path)
     except GimpError as error:
-        return unreadable_genes(path, error)
-    facts = {
-        "gene_ids": cohort.gene_ids,
-        "gene_names": cohort.gene_names,
-        "gene_sets": cohort.gene_sets,
-        "expression_transform": cohort.expression_transform,
-        "expression": cohort.expression_facts,
-    }
-    return make_gene_reference(path, facts)
+        raise no_gene_list(path, error) from error
+    return make_gene_reference(
+        path,
+        {
+            "gene_ids": cohort.gene_ids,
+            "gene_names": cohort.gene_names,
+            "gene_sets": cohort.gene_sets,
+            "expression_transform": cohort.expression_transform,
+            "expression": cohort.expression_facts,
+        },
+    )
 
 
-def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> Read[GeneReference | None]:
-    """The gene list in the facts of a cohort, as a checkpoint also keeps them."""
+def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> GeneReference:
+    """The gene list in the facts of a cohort, as a checkpoint also keeps them.
+
+    Raises:
+        FaultError: the facts are not complete, or hold no genes.
+    """
     try:
         reference = GeneReference(
             tuple(map(str, facts["gene_ids"])),
@@ -65,14 +63,14 @@ def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> Read[GeneRefere
             facts["expression"].get("column"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return unreadable_genes(path, error)
+        raise no_gene_list(path, error) from error
     if not reference.gene_ids:
         found = "a model or cohort without genes"
-        return Read(None, (Fault("gene-reference", str(path), found, "an ordered gene list"),))
-    return Read(reference)
+        raise FaultError.of("gene-reference", path, found, "an ordered gene list")
+    return reference
 
 
-def unreadable_genes(path: Path, error: Exception) -> Read[GeneReference | None]:
+def no_gene_list(path: Path, error: Exception) -> FaultError:
     """The fault of a path without a gene list."""
-    found = " ".join(str(error).split())
-    return Read(None, (Fault("gene-reference", str(path), found, _PLACES),))
+    expected = "a cohort folder, a run folder, an exported model or a checkpoint"
+    return FaultError.of("gene-reference", path, " ".join(str(error).split()), expected)

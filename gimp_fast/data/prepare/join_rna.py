@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
 from gimp_fast.data.prepare.gene_reference import GeneReference
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
-from gimp_fast.data.rna import (
-    Expression,
-    ExpressionSource,
-    Sample,
-    align_expression,
-    choose_samples,
-    filter_genes,
-    open_expressions,
-    read_gene_list,
-    read_gene_sets,
-)
-from gimp_fast.data.rna.source import gene_row
-from gimp_fast.data.tables import LabelRow
-from gimp_fast.errors import FaultError, Faults, Read
+from gimp_fast.data.rna.expression import open_expressions
+from gimp_fast.data.rna.gene_lists import read_gene_list, read_gene_sets
+from gimp_fast.data.rna.genes import align_expression, filter_genes
+from gimp_fast.data.rna.samples import Sample, choose_samples
+from gimp_fast.data.rna.source import Expression, ExpressionSource
+from gimp_fast.data.tables.labels import LabelRow
+from gimp_fast.errors import Faults
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class JoinedRna:
 
     Attributes:
         samples: case_id -> sample, sorted by case.
-        expression: their values, in that order; None without RNA.
+        expression: their values, in that order; without rows if there is no RNA.
         gene_sets: signature -> columns.
         missing_genes: genes of the list aligned to that were not measured (NaN).
         facts: origin and treatment of the values, for the manifest.
@@ -38,7 +34,7 @@ class JoinedRna:
     """
 
     samples: dict[str, Sample] = field(default_factory=dict)
-    expression: Expression | None = None
+    expression: Expression = field(default_factory=lambda: Expression(np.empty((0, 0)), []))
     gene_sets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     missing_genes: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=lambda: {"transform": "none"})
@@ -48,26 +44,28 @@ class JoinedRna:
 def join_rna(
     options: PrepareOptions,
     labels: Sequence[LabelRow],
-    reference: Read[GeneReference | None],
+    read_genes: Callable[[Path], GeneReference],
+    faults: Faults,
     *,
     all_samples: bool = False,
-) -> Read[JoinedRna]:
+) -> JoinedRna:
     """Read the expression of the patients.
 
     Args:
         options: what to join.
         labels: rows of the patients; without any, all samples are checked.
-        reference: gene list to align to; None to choose genes by the options.
+        read_genes: reads the gene list of ``options.rna.genes_of``.
+        faults: takes what is wrong.
         all_samples: read the samples of patients without a row, too.
     """
-    rna, genes, faults = options.rna, reference.value, Faults()
+    rna, genes, joined = options.rna, None, JoinedRna()
     if not rna.paths:
-        return Read(JoinedRna())
+        return joined
     if rna.genes_of:
-        faults.items += reference.faults
+        with faults.collect():
+            genes = read_genes(rna.genes_of)
         _check_options(rna, genes, faults)
-    joined = JoinedRna()
-    try:
+    with faults.collect():
         source = open_expressions(
             rna.paths,
             rna.sample_sheet,
@@ -83,9 +81,7 @@ def join_rna(
         if samples:
             expression = source.read(samples.values(), rna.transform or (genes and genes.transform))
             joined = _with_genes(joined, expression, rna, genes)
-    except FaultError as error:
-        faults.items += error.faults
-    return Read(joined, tuple(faults.items))
+    return joined
 
 
 def _check_options(rna: RnaOptions, reference: GeneReference | None, faults: Faults) -> None:
@@ -93,9 +89,8 @@ def _check_options(rna: RnaOptions, reference: GeneReference | None, faults: Fau
     for name in ("gene_types", "genes", "gene_sets"):
         if getattr(rna, name):
             found = f"--{name.replace('_', '-')} and --genes-of"
-            faults.add(
-                "gene-options", rna.genes_of, found, "only --genes-of, which lists all genes"
-            )
+            expected = "only --genes-of, which lists all genes"
+            faults.add("gene-options", rna.genes_of, found, expected)
     for name in ("column", "transform"):
         asked, fixed = getattr(rna, name), reference and getattr(reference, name)
         if asked and fixed and asked != fixed:
@@ -141,11 +136,9 @@ def _with_genes(
     sets: dict[str, tuple[int, ...]] = {}
     missing: tuple[str, ...] = ()
     if reference is not None:
-        aligned = align_expression(expression, reference.gene_ids, reference.gene_names)
-        names = reference.gene_names or ("",) * len(reference.gene_ids)
-        genes = [gene_row(*gene) for gene in zip(reference.gene_ids, names, strict=True)]
-        expression = replace(expression, values=aligned.values, genes=genes)
-        sets, missing = reference.gene_sets, aligned.missing
+        names = reference.gene_names
+        expression, missing = align_expression(expression, reference.gene_ids, names)
+        sets = reference.gene_sets
     elif rna.gene_types or rna.genes or rna.gene_sets:
         expression, sets = filter_genes(
             expression,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
-from gimp_fast.data.store import range_fault
-from gimp_fast.data.tables import LabelRow
-from gimp_fast.errors import Fault, Faults, Read
+from gimp_fast.data.store.packing import RANGES, range_fault
+from gimp_fast.data.tables.labels import LabelRow
+from gimp_fast.errors import Faults
 from gimp_fast.files.parallel import parallel_map
 
-_LIMITS = {"fp16": 65504.0, "bf16": 3.38e38}
 _MPP_TOLERANCE = 0.05
 # Fault -> what all slides must have in common, if they record it.
 _AGREE = {
@@ -27,31 +26,16 @@ _AGREE = {
 }
 
 
-@dataclass(frozen=True)
-class JoinedSlides:
-    """Feature files of the cohort's patients.
-
-    Attributes:
-        scans: slide_id -> what reading the whole file showed.
-        dropped: slides that are left out; rows of ``dropped.csv``.
-    """
-
-    scans: dict[str, SlideScan]
-    dropped: Rows
-
-
-def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
+def find_slides(folders: Sequence[Path], faults: Faults) -> dict[str, Path]:
     """slide_id -> feature file."""
     files: dict[str, Path] = {}
-    faults = Faults()
     for folder in folders:
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         slides = [path for path in inside if is_slide(path)]
         if not slides:
             found = "no feature file directly inside" if folder.is_dir() else "no such folder"
-            deeper = [
-                f"'{p.name}'" for p in inside if p.is_dir() and any(map(is_slide, p.iterdir()))
-            ]
+            folders = filter(Path.is_dir, inside)
+            deeper = [f"'{inner.name}'" for inner in folders if any(map(is_slide, inner.iterdir()))]
             found += f" (there are some in {', '.join(deeper)})" if deeper else ""
             expected = f"a folder of feature files ({', '.join(SUFFIXES)})"
             faults.add("missing-file", folder, found, expected)
@@ -61,21 +45,32 @@ def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
                 found = f"a second file of slide '{slide_id}' ({files[slide_id]})"
                 faults.add("duplicate-slide", file, found, "one feature file per slide")
             files.setdefault(slide_id, file)
-    return Read(files, tuple(faults.items))
+    return files
 
 
 def join_slides(
-    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path]
-) -> Read[JoinedSlides]:
+    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path], faults: Faults
+) -> tuple[dict[str, SlideScan], Rows]:
     """Read and check the slides of the patients; every slide if there are no patients.
 
     Args:
         options: what to join.
         labels: rows of the patients.
         files: slide_id -> feature file.
+        faults: takes what is wrong.
+
+    Returns:
+        slide_id -> what reading the whole file showed; and the slides that are left out, as rows of
+        ``dropped.csv``.
     """
-    wanted, dropped, faults = _match(options, labels, files)
-    scans = _scan(wanted or files, options)
+    from tqdm import tqdm
+
+    wanted, dropped = _match(options, labels, files, faults)
+    files = wanted or files
+    reads = parallel_map(scan_slide, files.values(), options.workers)
+    hidden = not options.progress
+    bar = tqdm(reads, "checking slides", len(files), unit="slide", disable=hidden)
+    scans = dict(zip(files, bar, strict=True))
     for scan in scans.values():
         faults.items += scan.faults
     readable = [scan for scan in scans.values() if scan.info and scan.info.num_patches]
@@ -84,20 +79,19 @@ def join_slides(
         if options.order != "file" and not info.has_coords:
             expected = f"coordinates, by which to order patches ('{options.order}')"
             faults.add("no-coords", info.path, "features without coordinates", expected)
-        if scan.largest > _LIMITS.get(options.pack, float("inf")):
+        if scan.largest > RANGES.get(options.pack, math.inf):
             error = range_fault(info.where, scan.largest_row, scan.largest, options.pack)
             faults.items += error.faults
-    faults.items += _disagreements(readable)
-    return Read(JoinedSlides(scans, dropped), tuple(faults.items))
+    _check_agreement(readable, faults)
+    return scans, dropped
 
 
 def _match(
-    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path]
-) -> tuple[dict[str, Path], Rows, Faults]:
-    """slide_id -> file of the patients' slides; slides that are left out; and what is missing."""
+    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path], faults: Faults
+) -> tuple[dict[str, Path], Rows]:
+    """slide_id -> file of the patients' slides; and slides that are left out."""
     wanted: dict[str, Path] = {}
     dropped: Rows = []
-    faults = Faults()
     for row in labels:
         if row.slide_id in files:
             wanted[row.slide_id] = files[row.slide_id]
@@ -115,21 +109,11 @@ def _match(
         reason = "not labelled" if all(row.label for row in labels) else "not listed"
         for slide_id in sorted(files.keys() - wanted.keys()):
             dropped.append(dropped_row("slide", slide_id, "", reason, files[slide_id]))
-    return wanted, dropped, faults
+    return wanted, dropped
 
 
-def _scan(files: Mapping[str, Path], options: PrepareOptions) -> dict[str, SlideScan]:
-    from tqdm import tqdm
-
-    scans = parallel_map(scan_slide, files.values(), options.workers)
-    hidden = not options.progress
-    bar = tqdm(scans, "checking slides", len(files), unit="slide", disable=hidden)
-    return dict(zip(files, bar, strict=True))
-
-
-def _disagreements(scans: Sequence[SlideScan]) -> list[Fault]:
-    """Faults of slides that differ from most others: these cannot be mixed."""
-    faults = Faults()
+def _check_agreement(scans: Sequence[SlideScan], faults: Faults) -> None:
+    """Add faults of slides that differ from most others: these cannot be mixed."""
     for kind, (name, text) in _AGREE.items():
         values = {scan.info.path: getattr(scan.info, name) for scan in scans}
         known = Counter(value for value in values.values() if value)
@@ -139,7 +123,6 @@ def _disagreements(scans: Sequence[SlideScan]) -> list[Fault]:
             if value and value != usual and not near:
                 expected = f"{text.format(usual)}, as in most slides"
                 faults.add(kind, path, text.format(value), expected)
-    return faults.items
 
 
 def slide_row(row: LabelRow, scan: SlideScan) -> dict[str, str]:

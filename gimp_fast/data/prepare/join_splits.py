@@ -8,16 +8,12 @@ from dataclasses import dataclass, field
 from gimp_fast.data.cohort_files import Rows, dropped_row
 from gimp_fast.data.names import site_of
 from gimp_fast.data.prepare.options import PrepareOptions
-from gimp_fast.data.tables import (
-    LabelRow,
-    ReadSplit,
-    make_splits,
-    read_splits,
-    shared_sites,
-    sites_from_table,
-    split_files,
-)
-from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.data.tables.labels import LabelRow
+from gimp_fast.data.tables.new_splits import make_splits, shared_sites, sites_from_table
+from gimp_fast.data.tables.splits import ReadSplit, read_splits, split_files
+from gimp_fast.errors import Faults
+
+_IN_NO_PART = "in no part of this split"
 
 
 @dataclass(frozen=True)
@@ -36,38 +32,35 @@ class JoinedSplits:
 
 
 def join_splits(
-    options: PrepareOptions, labels: Sequence[LabelRow], *, unlabelled: Rows
-) -> Read[JoinedSplits]:
+    options: PrepareOptions, labels: Sequence[LabelRow], faults: Faults, *, unlabelled: Rows
+) -> JoinedSplits:
     """Read the given splits, or make new ones; none for patients to predict.
 
     Args:
         options: what to join.
         labels: rows of the patients.
+        faults: takes what is wrong.
         unlabelled: rows of ``dropped.csv`` of those left out because they have no label; splits may
             name them.
     """
+    joined = JoinedSplits()
     if not options.labels or not labels:
-        return Read(JoinedSplits())
+        return joined
     label_of = {row.case_id: row.label for row in labels}
-    dropped: Rows = []
-    faults: tuple[Fault, ...] = ()
-    splits: dict[str, ReadSplit] = {}
-    try:
+    with faults.collect():
         sites = _sites(label_of, options)
         if options.splits:
-            splits, dropped, faults = _read_all(options, labels, label_of, unlabelled)
+            splits = _read_all(options, labels, unlabelled, joined.dropped, faults)
         else:
             splits = _make_new(options, label_of, sites)
-    except FaultError as error:
-        return Read(JoinedSplits(), error.faults)
-    rows, notes = {}, {}
-    for name, split in splits.items():
-        rows[name] = [{"case_id": c, "split": part} for c, part in sorted(split.parts.items())]
-        shared = shared_sites(split.parts, sites)
-        leak = f"hospitals on both sides, in train and in test: {shared}" if shared else ""
-        if note := "; ".join(filter(None, [split.note, leak])):
-            notes[name] = note
-    return Read(JoinedSplits(rows, notes, dropped), faults)
+        for name, split in splits.items():
+            parts = sorted(split.parts.items())
+            joined.rows[name] = [{"case_id": case, "split": part} for case, part in parts]
+            shared = shared_sites(split.parts, sites)
+            leak = f"hospitals on both sides, in train and in test: {shared}" if shared else ""
+            if note := "; ".join(filter(None, [split.note, leak])):
+                joined.notes[name] = note
+    return joined
 
 
 def _sites(label_of: dict[str, str], options: PrepareOptions) -> dict[str, str]:
@@ -91,28 +84,25 @@ def _make_new(
 def _read_all(
     options: PrepareOptions,
     labels: Sequence[LabelRow],
-    label_of: dict[str, str],
     unlabelled: Rows,
-) -> tuple[dict[str, ReadSplit], Rows, tuple[Fault, ...]]:
-    """The splits of all files, without unlabelled patients; what is left out; and all faults."""
+    dropped: Rows,
+    faults: Faults,
+) -> dict[str, ReadSplit]:
+    """The splits of all files, without unlabelled patients; adds to what is dropped."""
+    label_of = {row.case_id: row.label for row in labels}
     case_of_slide = {row.slide_id: row.case_id for row in labels if row.slide_id}
     case_of_slide |= {row["id"]: row["case_id"] for row in unlabelled if row["item"] == "slide"}
     known = set(label_of) | {row["case_id"] for row in unlabelled}
     splits: dict[str, ReadSplit] = {}
-    dropped: Rows = []
-    faults: list[Fault] = []
     for file in split_files(options.splits):
-        try:
+        with faults.collect():
             in_file = read_splits(file, case_of_slide, known, label_of, seed=options.seed)
-        except FaultError as error:
-            faults += error.faults
-            continue
-        for name, split in in_file.items():
-            for case in sorted(split.parts.keys() - label_of.keys()):
-                dropped.append(dropped_row("split-entry", case, case, "no label", file))
-            for case in sorted(label_of.keys() - split.parts.keys()):
-                reason = "in no part of this split"
-                dropped.append(dropped_row("split-entry", case, case, reason, file))
-            parts = {case: part for case, part in split.parts.items() if case in label_of}
-            splits[name] = ReadSplit(parts, split.note)
-    return splits, dropped, tuple(faults)
+            for name, split in in_file.items():
+                listed = split.parts.keys()
+                for case in sorted(listed - label_of.keys()):
+                    dropped.append(dropped_row("split-entry", case, case, "no label", file))
+                for case in sorted(label_of.keys() - listed):
+                    dropped.append(dropped_row("split-entry", case, case, _IN_NO_PART, file))
+                parts = {case: part for case, part in split.parts.items() if case in label_of}
+                splits[name] = ReadSplit(parts, split.note)
+    return splits

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from gimp_fast.data.cohort import Cohort, open_cohort
-from gimp_fast.data.cohort_files import read_checksums
+from gimp_fast.data.cohort import open_cohort
+from gimp_fast.data.cohort_files import TABLES, read_rows_of
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.data.store import FeatureStore
-from gimp_fast.errors import Fault, FaultError
+from gimp_fast.data.store.reader import FeatureStore
+from gimp_fast.errors import Fault, Faults
 from gimp_fast.files.parallel import parallel_map
 
 
@@ -35,32 +35,26 @@ def verify_cohort(path: str | Path, *, workers: int | None = None, progress: boo
         if cohort.has_slides(case)
         for slide in cohort.bag(case).slides
     ]
-    checks = parallel_map(_check_of(cohort), slides, workers)
+    rows = read_rows_of(cohort.path / "slides.csv", TABLES["slides.csv"])
+    checksums = {row["slide_id"]: row["checksum"] for row in rows}
+    checks = parallel_map(partial(_check, cohort.store, checksums), slides, workers)
     bar = tqdm(checks, "verifying", len(slides), unit="slide", disable=not progress)
-    faults = [fault for found in bar for fault in found]
-    if faults:
-        raise FaultError(faults, str(path))
+    Faults([fault for found in bar for fault in found]).stop(path)
     return f"{len(cohort)} patients, {len(slides)} slides, {len(cohort.gene_ids)} genes"
 
 
-def _check_of(cohort: Cohort) -> partial:
-    if cohort.store is not None:
-        return partial(_check_packed, cohort.store)
-    return partial(_check_file, read_checksums(cohort.path))
-
-
-def _check_packed(store: FeatureStore, slide: tuple[str, Path]) -> tuple[Fault, ...]:
-    try:
-        store.verify(slide[0])
-    except FaultError as error:
-        return error.faults
-    return ()
-
-
-def _check_file(checksums: dict[str, str], slide: tuple[str, Path]) -> tuple[Fault, ...]:
+def _check(
+    store: FeatureStore | None, checksums: dict[str, str], slide: tuple[str, Path]
+) -> list[Fault]:
     slide_id, path = slide
+    faults = Faults()
+    if store is not None:
+        with faults.collect():
+            store.verify(slide_id)
+        return faults.items
     scan = scan_slide(path)
-    if scan.faults or scan.checksum == checksums[slide_id]:
-        return scan.faults
-    expected = "the features that the cohort was prepared with"
-    return (Fault("changed-file", str(path), "other features", expected),)
+    faults.items += scan.faults
+    if not scan.faults and scan.checksum != checksums[slide_id]:
+        expected = "the features that the cohort was prepared with"
+        faults.add("changed-file", path, "other features", expected)
+    return faults.items

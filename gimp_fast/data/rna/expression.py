@@ -20,7 +20,7 @@ from gimp_fast.data.rna.gdc import open_gdc
 from gimp_fast.data.rna.join import join_sources
 from gimp_fast.data.rna.source import ExpressionSource
 from gimp_fast.data.rna.tables import open_matrix
-from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.errors import FaultError, Faults, GimpError
 
 
 def open_expression(
@@ -61,12 +61,10 @@ def open_expression(
     if layer and not is_h5ad:
         raise FaultError.of("no-layer", path, f"layer '{layer}' asked for", "an .h5ad file")
     if path.is_dir():
-        sheet = Path(sample_sheet) if sample_sheet else None
-        return open_gdc(path, sheet, column, types, workers)
+        return open_gdc(path, sample_sheet and Path(sample_sheet), column, types, workers)
     if not path.is_file():
-        raise FaultError.of(
-            "missing-file", path, "no such file", "a folder of GDC files or a table"
-        )
+        expected = "a folder of GDC files or a table"
+        raise FaultError.of("missing-file", path, "no such file", expected)
     if not is_h5ad:
         return open_matrix(path, orientation, known_cases, types)
     if orientation not in ("auto", SAMPLES_IN_ROWS):
@@ -91,13 +89,9 @@ def open_expressions(paths: Sequence[str | Path], *args: Any, **options: Any) ->
     """
     if not paths:
         raise GimpError("no RNA given: name a folder of GDC files or a table")
-    sources: list[ExpressionSource] = []
-    faults: list[Fault] = []
+    sources, faults = [], Faults()
     for path in paths:
-        try:
+        with faults.collect():
             sources.append(open_expression(path, *args, **options))
-        except FaultError as error:
-            faults += error.faults
-    if faults:
-        raise FaultError(faults, "expression")
+    faults.stop("expression")
     return join_sources(sources)

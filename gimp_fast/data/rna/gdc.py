@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.names import RNA_COLUMNS
-from gimp_fast.data.rna.gdc_files import STAR_SUFFIX, read_gdc_file, read_gene_rows
+from gimp_fast.data.rna.gdc_files import STAR_SUFFIX, GdcFile, read_gdc_file, read_gene_rows
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import (
     SUMMARY_REASON,
     Expression,
     ExpressionSource,
+    GeneRows,
+    check_genes,
     drop_row,
-    gene_faults,
 )
-from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.errors import Fault, FaultError, Faults
 from gimp_fast.files.parallel import parallel_map
 from gimp_fast.files.table import open_table
 
@@ -38,9 +37,27 @@ def open_gdc(
     workers: int | None,
 ) -> ExpressionSource:
     """List the expression files that the sample sheet names; see ``open_expression``."""
-    samples = _sheet_samples(folder, sheet or _find_sheet(folder), column, sample_types)
+    sheet = sheet or _find_sheet(folder)
+    # A portal may leave the last line open: a row that was cut has too few cells.
+    table = open_table(sheet, "\t", exact=True, expected="a GDC sample sheet")
+    columns = (*_SHEET_COLUMNS, *(name for name in _TYPE_COLUMNS if name in table.header))
+    rows = [dict(zip(("where", *columns), row, strict=True)) for row in table.rows(*columns)]
+    endings = [ending for ending in (STAR_SUFFIX, RNA_COLUMNS[column]) if ending]
+    suffixes = tuple(ending + gz for ending in endings for gz in ("", ".gz"))
+    samples: dict[str, Sample] = {}
+    for row in rows:
+        name = row["File Name"]
+        # The same sheet may list slide images and other expression units.
+        if not name.endswith(suffixes):
+            continue
+        if name in samples:
+            raise FaultError.of("duplicate-file", row["where"], f"'{name}' again", "each file once")
+        samples[name] = _sheet_sample(folder, row, sample_types)
+    if not samples:
+        found = f"{len(rows)} rows, none naming a file *{' or *'.join(suffixes)}"
+        raise FaultError.of("no-samples", sheet, found, "files of gene expression")
     load = partial(_load, folder, column, workers)
-    return ExpressionSource("gdc", (folder,), column, tuple(samples), load, column)
+    return ExpressionSource("gdc", (folder,), tuple(samples.values()), load, column, column)
 
 
 def _find_sheet(folder: Path) -> Path:
@@ -52,52 +69,13 @@ def _find_sheet(folder: Path) -> Path:
     return sheets[0]
 
 
-def _sheet_samples(
-    folder: Path, sheet: Path, column: str, sample_types: tuple[str, ...]
-) -> list[Sample]:
-    rows = _sheet_rows(sheet)
-    suffixes = tuple(
-        suffix + end
-        for suffix in (STAR_SUFFIX, RNA_COLUMNS[column])
-        if suffix
-        for end in ("", ".gz")
-    )
-    samples: list[Sample] = []
-    seen: set[str] = set()
-    for where, row in rows:
-        # The same sheet may list slide images and other expression units.
-        if not row["File Name"].endswith(suffixes):
-            continue
-        if row["File Name"] in seen:
-            found = f"'{row['File Name']}' again"
-            raise FaultError.of("duplicate-file", where, found, "each file once")
-        seen.add(row["File Name"])
-        samples.append(_sheet_sample(folder, where, row, sample_types))
-    if not samples:
-        found = f"{len(rows)} rows, none naming a file *{' or *'.join(suffixes)}"
-        raise FaultError.of("no-samples", sheet, found, "files of gene expression")
-    return samples
-
-
-def _sheet_rows(sheet: Path) -> list[tuple[str, dict[str, str]]]:
-    """(where, column -> cell) of each row."""
-    # A portal may leave the last line open: a row that was cut has too few cells.
-    table = open_table(sheet, "\t", exact=True, expected="a GDC sample sheet")
-    columns = (*_SHEET_COLUMNS, *(name for name in _TYPE_COLUMNS if name in table.header))
-    return [
-        (where, dict(zip(columns, cells, strict=True))) for where, *cells in table.rows(*columns)
-    ]
-
-
-def _sheet_sample(
-    folder: Path, where: str, row: dict[str, str], sample_types: tuple[str, ...]
-) -> Sample:
+def _sheet_sample(folder: Path, row: dict[str, str], sample_types: tuple[str, ...]) -> Sample:
     # GDC repeats ids and types, separated by commas, if a file covers several portions.
     cases = {case.strip() for case in row["Case ID"].split(",")}
     barcode = row["Sample ID"].split(",")[0].strip()
     if len(cases) > 1 or not barcode or "" in cases:
         found = f"case '{row['Case ID']}', sample '{row['Sample ID']}'"
-        raise FaultError.of("sample-without-id", where, found, "one case and its samples")
+        raise FaultError.of("sample-without-id", row["where"], found, "one case and its samples")
     path = folder / row["File ID"] / row["File Name"]
     if not os.path.exists(path) and os.path.exists(folder / row["File Name"]):
         path = folder / row["File Name"]
@@ -107,64 +85,46 @@ def _sheet_sample(
     return make_sample(barcode, path, sample_types, case_id=cases.pop(), words=words)
 
 
-@dataclass(frozen=True)
-class _Values:
-    """What a worker sends back: a digest instead of 60,000 gene ids."""
-
-    digest: bytes = b""
-    values: np.ndarray | None = None
-    gene_model: str | None = None
-    summary: tuple[str, ...] = ()
-
-
-def _read_one(column: str, path: Path) -> Read[_Values]:
+def _read_one(column: str, path: Path) -> tuple[GdcFile | None, tuple[Fault, ...]]:
     try:
-        file = read_gdc_file(path, column)
+        return read_gdc_file(path, column), ()
     except FaultError as error:
-        return Read(_Values(), error.faults)
-    with np.errstate(over="ignore"):  # infinite values are reported by later checks
-        values = file.values.astype(np.float32)
-    return Read(_Values(file.digest(), values, file.gene_model, file.summary))
+        return None, error.faults
 
 
 def _load(
-    folder: Path, column: str, workers: int | None, samples: list[Sample]
-) -> Read[Expression]:
+    folder: Path, column: str, workers: int | None, samples: list[Sample], faults: Faults
+) -> Expression:
     from tqdm import tqdm
 
     paths = [sample.path for sample in samples]
     reads = parallel_map(partial(_read_one, column), paths, workers)
-    bar = tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None)
-    files, faults = [], []
-    for read in bar:
-        files.append(read.value)
-        faults += read.faults
-    digests = [file.digest for file in files]
-    counts = Counter(digest for digest in digests if digest)
+    files: list[GdcFile | None] = []
+    for file, found in tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None):
+        files.append(file)
+        faults.items += found
+    counts = Counter(file.digest for file in files if file)
     if not counts:
-        return Read(Expression(np.zeros((len(samples), 0), np.float32), []), tuple(faults))
+        return Expression(np.zeros((len(samples), 0), np.float32), [])
     # The gene list of most files is taken as the right one, so that a damaged file cannot set it.
     usual = counts.most_common(1)[0][0]
-    first = digests.index(usual)
+    first = next(n for n, file in enumerate(files) if file and file.digest == usual)
     facts, genes = {"gene_model": files[first].gene_model}, read_gene_rows(paths[first])
     dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in files[first].summary]
-    ids = [row["gene_id"] for row in genes]
-    faults += gene_faults(paths[first], ids)
-    for path, digest in zip(paths, digests, strict=True):
-        if digest and digest != usual:
-            expected = f"the {len(ids)} genes of {paths[first].name} in that order"
-            found = _difference([row["gene_id"] for row in read_gene_rows(path)], ids)
-            faults.append(Fault("gene-list", str(path), found, expected))
+    check_genes(paths[first], genes, faults)
     values = np.zeros((len(samples), len(genes)), np.float32)
-    for row, file in enumerate(files):
-        if file.digest == usual:
-            values[row] = file.values
-        files[row] = None  # freed at once: there is memory for one copy of a large cohort
-    expression = Expression(values, genes, dropped_genes=dropped, provenance=facts)
-    return Read(expression, tuple(faults))
+    for n, (path, file) in enumerate(zip(paths, files, strict=True)):
+        if file and file.digest == usual:
+            values[n] = file.values
+        elif file:
+            expected = f"the {len(genes)} genes of {paths[first].name} in that order"
+            faults.add("gene-list", path, _difference(read_gene_rows(path), genes), expected)
+        files[n] = None  # freed at once: there is memory for one copy of a large cohort
+    return Expression(values, genes, dropped_genes=dropped, provenance=facts)
 
 
-def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    notes = [f"with {gene}" for gene in sorted(set(found) - set(expected))[:1]]
-    notes += [f"without {gene}" for gene in sorted(set(expected) - set(found))[:1]]
+def _difference(found: GeneRows, expected: GeneRows) -> str:
+    here, there = ({row["gene_id"] for row in rows} for rows in (found, expected))
+    notes = [f"with {gene}" for gene in sorted(here - there)[:1]]
+    notes += [f"without {gene}" for gene in sorted(there - here)[:1]]
     return f"{len(found)} genes, {', '.join(notes) or 'in another order'}"

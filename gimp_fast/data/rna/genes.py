@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gimp_fast.data.rna.gene_lists import gene_key
-from gimp_fast.data.rna.source import Expression, GeneRows, drop_row
-from gimp_fast.errors import Fault, FaultError
+from gimp_fast.data.rna.source import Expression, GeneRows, drop_row, gene_row
+from gimp_fast.errors import FaultError, Faults
 
 _PAR_Y = "_PAR_Y"
 _NOT_MEASURED = "not measured"
@@ -20,28 +21,40 @@ class _Finder:
 
     def __init__(self, genes: GeneRows):
         self.genes = genes
-        self._by_key: dict[str, list[int]] = {}
-        self._by_name: dict[str, list[int]] = {}
+        self._by_key: dict[str, list[int]] = defaultdict(list)
+        self._by_name: dict[str, list[int]] = defaultdict(list)
         for place, row in enumerate(genes):
-            self._by_key.setdefault(gene_key(row["gene_id"]), []).append(place)
-            if row["gene_name"]:
-                self._by_name.setdefault(row["gene_name"], []).append(place)
+            self._by_key[gene_key(row["gene_id"])].append(place)
+            self._by_name[row["gene_name"]].append(place)
 
     def by_id(self, gene_id: str) -> list[int]:
         """Columns of this id; of the same version if there are several versions."""
         places = self._by_key.get(gene_key(gene_id), [])
         same = [place for place in places if self.genes[place]["gene_id"] == gene_id]
-        return same if len(places) > 1 and same else places
+        return same or places
 
     def by_name(self, name: str) -> list[int]:
         """Columns of this name; without the copy on Y if there is one on X."""
-        places = self._by_name.get(name, [])
-        first = [n for n in places if not self.genes[n]["gene_id"].endswith(_PAR_Y)]
-        return first if first else places
+        places = self._by_name.get(name, []) if name else []
+        return [n for n in places if not self.genes[n]["gene_id"].endswith(_PAR_Y)] or places
 
-    def find(self, name: str) -> list[int]:
-        """Columns of an id; if there is none, of a name."""
-        return self.by_id(name) or self.by_name(name)
+    def find(self, names: Sequence[str], what: str) -> dict[str, int]:
+        """name -> column of the ids or names found; FaultError for ambiguous ones, or none."""
+        found, faults = {}, Faults()
+        for name in names:
+            places = self.by_id(name) or self.by_name(name)
+            if len(places) > 1:
+                ids = ", ".join(self.genes[place]["gene_id"] for place in places[:5])
+                expected = "a name of one gene; give its id instead"
+                faults.add("ambiguous-gene", what, f"'{name}', which is {ids}", expected)
+            elif places:
+                found[name] = places[0]
+        if not found and not faults.items:
+            measured = ", ".join(row["gene_id"] for row in self.genes[:3])
+            have = f"none of {len(names)} genes, e.g. {', '.join(names[:3])}"
+            faults.add("no-genes", what, have, f"ids or names as measured, e.g. {measured}")
+        faults.stop(what)
+        return found
 
 
 def filter_genes(
@@ -72,12 +85,10 @@ def filter_genes(
         expression = _keep_types(expression, gene_types)
     if gene_list is not None:
         names = list(dict.fromkeys(gene_list))
-        finder = _Finder(expression.genes)
-        found = _find_all(finder, names, "the gene list")
+        found = _Finder(expression.genes).find(names, "the gene list")
         note = {"filter": "gene_list", "genes": len(names)}
-        places = list(dict.fromkeys(found.values()))
         lost = [drop_row(n, "", _NOT_MEASURED, "the gene list") for n in names if n not in found]
-        expression = _keep(expression, places, "not in the gene list", note, lost)
+        expression = _keep(expression, found.values(), "not in the gene list", note, lost)
     if gene_sets:
         expression, columns = _keep_sets(expression, gene_sets)
     return expression, columns
@@ -90,10 +101,8 @@ def _keep_types(expression: Expression, gene_types: Sequence[str]) -> Expression
         raise FaultError.of("no-gene-types", source, found, expected)
     places = [n for n, row in enumerate(expression.genes) if row["gene_type"] in gene_types]
     if not places:
-        known = ", ".join(sorted({row["gene_type"] for row in expression.genes}))
-        raise FaultError.of(
-            "no-genes", source, f"types {known[:200]}", f"genes of {', '.join(gene_types)}"
-        )
+        found = "types " + ", ".join(sorted({row["gene_type"] for row in expression.genes}))[:200]
+        raise FaultError.of("no-genes", source, found, f"genes of {', '.join(gene_types)}")
     note = {"filter": "gene_types", "types": list(gene_types)}
     return _keep(expression, places, "gene type not kept", note)
 
@@ -101,64 +110,41 @@ def _keep_types(expression: Expression, gene_types: Sequence[str]) -> Expression
 def _keep_sets(
     expression: Expression, gene_sets: Mapping[str, Sequence[str]]
 ) -> tuple[Expression, dict[str, tuple[int, ...]]]:
-    finder = _Finder(expression.genes)
     names = list(dict.fromkeys(name for genes in gene_sets.values() for name in genes))
-    found = _find_all(finder, names, "the gene sets")
-    faults, lost = [], []
+    found = _Finder(expression.genes).find(names, "the gene sets")
+    faults, lost = Faults(), []
     for title, genes in gene_sets.items():
         absent = [name for name in genes if name not in found]
         lost += [drop_row(name, "", _NOT_MEASURED, f"gene set {title}") for name in absent]
         if len(absent) == len(genes):
-            what = f"none of {len(genes)} genes, e.g. {', '.join(genes[:3])}"
-            faults.append(Fault("empty-gene-set", title, what, "genes that are measured and kept"))
-    if faults:
-        raise FaultError(faults, "the gene sets")
-    places = list(dict.fromkeys(found[name] for name in names if name in found))
-    column_of = {place: column for column, place in enumerate(places)}
+            have = f"none of {len(genes)} genes, e.g. {', '.join(genes[:3])}"
+            faults.add("empty-gene-set", title, have, "genes that are measured and kept")
+    faults.stop("the gene sets")
+    column_of = {place: column for column, place in enumerate(dict.fromkeys(found.values()))}
     columns = {
         title: tuple(dict.fromkeys(column_of[found[name]] for name in genes if name in found))
         for title, genes in gene_sets.items()
     }
     note = {"filter": "gene_sets", "sets": len(gene_sets), "genes": len(names)}
-    return _keep(expression, places, "in no gene set", note, lost), columns
-
-
-def _find_all(finder: _Finder, names: Sequence[str], what: str) -> dict[str, int]:
-    """name -> column of the names found; FaultError for ambiguous names, or if none is found."""
-    found, faults = {}, []
-    for name in names:
-        places = finder.find(name)
-        if len(places) > 1:
-            ids = ", ".join(finder.genes[place]["gene_id"] for place in places[:5])
-            expected = "a name of one gene; give its id instead"
-            faults.append(Fault("ambiguous-gene", what, f"'{name}', which is {ids}", expected))
-        elif places:
-            found[name] = places[0]
-    if not found and not faults:
-        measured = ", ".join(row["gene_id"] for row in finder.genes[:3])
-        have = f"none of {len(names)} genes, e.g. {', '.join(names[:3])}"
-        faults.append(Fault("no-genes", what, have, f"ids or names as measured, e.g. {measured}"))
-    if faults:
-        raise FaultError(faults, what)
-    return found
+    return _keep(expression, column_of, "in no gene set", note, lost), columns
 
 
 def _keep(
     expression: Expression,
-    places: list[int],
+    columns: Iterable[int],
     reason: str,
     note: dict[str, object],
     lost: GeneRows | None = None,
 ) -> Expression:
     """The expression with these columns only; the other genes are recorded as dropped."""
-    kept, source = set(places), _source(expression)
-    left_out = [row for place, row in enumerate(expression.genes) if place not in kept]
+    kept, source = dict.fromkeys(columns), _source(expression)
+    left_out = [row for n, row in enumerate(expression.genes) if n not in kept]
     dropped = [drop_row(row["gene_id"], row["gene_name"], reason, source) for row in left_out]
-    filters = [*expression.provenance.get("filters", []), {**note, "kept": len(places)}]
+    filters = [*expression.provenance.get("filters", []), {**note, "kept": len(kept)}]
     return replace(
         expression,
-        values=np.take(expression.values, places, axis=1),
-        genes=[expression.genes[place] for place in places],
+        values=np.take(expression.values, list(kept), axis=1),
+        genes=[expression.genes[n] for n in kept],
         dropped_genes=[*expression.dropped_genes, *dropped, *(lost or [])],
         provenance={**expression.provenance, "filters": filters},
     )
@@ -168,52 +154,42 @@ def _source(expression: Expression) -> str:
     return ", ".join(expression.provenance.get("paths", [])) or "expression"
 
 
-@dataclass(frozen=True)
-class AlignedExpression:
-    """Expression in the order of another gene list.
-
-    Attributes:
-        values: (n, G_ref) float32, NaN where a gene is missing.
-        missing: ids of the list that are not measured, or only under a name of several genes.
-        unused: how many measured genes are not in the list.
-    """
-
-    values: np.ndarray
-    missing: tuple[str, ...]
-    unused: int
-
-
 def align_expression(
     expression: Expression, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
-) -> AlignedExpression:
+) -> tuple[Expression, tuple[str, ...]]:
     """Expression of new patients in the order of a model's gene list.
 
     Genes match by ``gene_key`` of their ids, or else by name: one source may have Ensembl ids and
     the other symbols, so that a name of the list is an id here, or the reverse. A measured gene is
-    used for one gene of the list only; an ambiguous gene counts as missing.
+    used for one gene of the list only.
 
     Args:
         expression: values (n, G) of the new patients.
         gene_ids: G_ref ids, in order.
         gene_names: their names; ``""`` for unknown ones.
 
+    Returns:
+        The expression, with values (n, G_ref), NaN where a gene is missing; and the ids of the list
+        that are not measured, or only under a name of several genes.
+
     Raises:
         FaultError: more than half of the list is missing.
         ValueError: another number of names than ids.
     """
+    gene_names = gene_names or ("",) * len(gene_ids)
     columns = find_genes(expression.genes, gene_ids, gene_names)
     missing = tuple(id for id, column in zip(gene_ids, columns, strict=True) if column is None)
     if 2 * len(missing) > len(gene_ids):
         here = ", ".join(row["gene_id"] for row in expression.genes[:3])
-        found = (
-            f"{len(missing)} of {len(gene_ids)} genes not measured, e.g. {', '.join(missing[:3])}"
-        )
+        found = f"{len(missing)} of {len(gene_ids)} genes not measured, e.g. "
+        found += ", ".join(missing[:3])
         expected = f"most genes of the model; measured are e.g. {here}"
         raise FaultError.of("genes-missing", _source(expression), found, expected)
     values = np.full((len(expression.values), len(gene_ids)), np.nan, np.float32)
     places = [place for place, column in enumerate(columns) if column is not None]
     values[:, places] = expression.values[:, [columns[place] for place in places]]
-    return AlignedExpression(values, missing, len(expression.genes) - len(places))
+    genes = [gene_row(*gene) for gene in zip(gene_ids, gene_names, strict=True)]
+    return replace(expression, values=values, genes=genes), missing
 
 
 def find_genes(
@@ -223,8 +199,7 @@ def find_genes(
 
     Args:
         genes: the measured genes.
-        gene_ids: the list.
-        gene_names: their names; ``""`` for unknown ones.
+        gene_ids, gene_names: the list, as in ``align_expression``.
 
     Raises:
         ValueError: another number of names than ids.
@@ -241,8 +216,7 @@ def find_genes(
         if places or id.endswith(_PAR_Y):
             named.append(None)
             continue
-        options = set(finder.by_name(name) if name else ()) or set(finder.by_name(id))
-        options = options or set(finder.by_id(name) if name else ())
+        options = set(finder.by_name(name) or finder.by_name(id) or (name and finder.by_id(name)))
         named.append(options.pop() if len(options) == 1 else None)
     named = _unique([None if column in used else column for column in named])
     return [one if one is not None else other for one, other in zip(columns, named, strict=True)]
@@ -250,7 +224,5 @@ def find_genes(
 
 def _unique(columns: list[int | None]) -> list[int | None]:
     """None for a column that more than one gene of the list claims."""
-    claims: dict[int | None, int] = {}
-    for column in columns:
-        claims[column] = claims.get(column, 0) + 1
+    claims = Counter(columns)
     return [column if claims[column] == 1 else None for column in columns]

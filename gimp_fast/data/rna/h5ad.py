@@ -20,8 +20,8 @@ import numpy as np
 
 from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, gene_faults, gene_row
-from gimp_fast.errors import FaultError, Read, missing_library
+from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, check_genes, gene_row
+from gimp_fast.errors import FaultError, Faults, missing_library
 from gimp_fast.files.hdf5 import (
     FLOATS,
     INTEGERS,
@@ -32,6 +32,7 @@ from gimp_fast.files.hdf5 import (
 )
 from gimp_fast.files.isolated import run_isolated
 
+_UNEQUAL = "columns of several lengths"
 _TABLE = "a dataframe as anndata 0.8 or later writes it"
 _ENCODINGS = {
     ("array", "0.2.0"),
@@ -50,13 +51,11 @@ def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> E
     ids, cases = run_isolated(_list_samples, path, layer)
     repeated = [id for id, count in Counter(ids).items() if count > 1]
     if repeated:
-        raise FaultError.of(
-            "duplicate-sample", path, f"'{repeated[0]}' twice in obs", "each sample once"
-        )
+        found = f"'{repeated[0]}' twice in obs"
+        raise FaultError.of("duplicate-sample", path, found, "each sample once")
     if "" in ids or "" in cases:
-        raise FaultError.of(
-            "sample-without-id", path, "an empty id in obs", "an id for every sample"
-        )
+        expected = "an id for every sample"
+        raise FaultError.of("sample-without-id", path, "an empty id in obs", expected)
     if not ids:
         raise FaultError.of("no-samples", path, "no rows in obs", "one row per sample")
     samples = tuple(
@@ -64,24 +63,27 @@ def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> E
         for id, case in zip(ids, cases, strict=True)
     )
     row_of = {id: row for row, id in enumerate(ids)}
-    load = partial(_load, path, layer, row_of)
-    return ExpressionSource("h5ad", (path,), None, samples, load)
+    return ExpressionSource("h5ad", (path,), samples, partial(_load, path, layer, row_of))
 
 
 def _load(
-    path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample]
-) -> Read[Expression]:
+    path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample], faults: Faults
+) -> Expression:
     rows = np.array([row_of[sample.barcode] for sample in samples], np.int64)
     values, genes = run_isolated(_read_rows, path, layer, len(row_of), rows)
-    faults = gene_faults(f"{path}[var]", [row["gene_id"] for row in genes])
-    return Read(Expression(values, genes, provenance={"layer": layer}), tuple(faults))
+    check_genes(f"{path}[var]", genes, faults)
+    return Expression(values, genes, provenance={"layer": layer})
 
 
 def _list_samples(path: Path, layer: str | None) -> tuple[list[str], list[str]]:
     """Ids of samples and of their patients, after checking the shape of the matrix."""
     with _reading(path) as file:
-        ids, cases = _sample_ids(path, file)
-        _matrix(path, file, layer, (len(ids), len(_index(path, file, "var"))))
+        ids = _column(file, "obs", "barcode", "sample_id") or _index(file, "obs")
+        cases = _column(file, "obs", *PATIENT_COLUMNS)
+        cases = ids if cases is None else cases
+        if len(cases) != len(ids):
+            raise FaultError.of("unreadable-file", f"{path}[obs]", _UNEQUAL, _TABLE)
+        _matrix(file, layer, (len(ids), len(_index(file, "var"))))
     return ids, cases
 
 
@@ -90,64 +92,58 @@ def _read_rows(
 ) -> tuple[np.ndarray, GeneRows]:
     """(n, G) float32 of these rows, and the genes."""
     with _reading(path) as file:
-        genes = _genes(path, file)
+        genes = _genes(file)
         shape = (num_samples, len(genes))
-        matrix, name = _matrix(path, file, layer, shape)
+        matrix = _matrix(file, layer, shape)
         with np.errstate(over="ignore"):  # infinite values are reported by later checks
             if isinstance(matrix, h5py.Dataset):
                 return _dense_rows(matrix, rows), genes
-            return _sparse_rows(f"{path}[{name}]", matrix, shape, rows), genes
+            return _sparse_rows(matrix, shape, rows), genes
 
 
-def _sample_ids(path: Path, file: h5py.File) -> tuple[list[str], list[str]]:
-    """Ids of samples and of their patients."""
-    cases = _column(path, file, "obs", PATIENT_COLUMNS)
-    ids = _column(path, file, "obs", ("barcode", "sample_id"))
-    ids = ids or _index(path, file, "obs")
-    if cases is not None and len(cases) != len(ids):
-        raise FaultError.of("unreadable-file", f"{path}[obs]", "columns of several lengths", _TABLE)
-    return ids, cases or ids
-
-
-def _genes(path: Path, file: h5py.File) -> GeneRows:
-    names = _index(path, file, "var")
-    ids = _column(path, file, "var", ("gene_ids", "gene_id"))
-    symbols = _column(path, file, "var", ("gene_name", "gene_symbols"))
+def _genes(file: h5py.File) -> GeneRows:
+    names = _index(file, "var")
+    ids = _column(file, "var", "gene_ids", "gene_id")
+    symbols = _column(file, "var", "gene_name", "gene_symbols")
     if symbols is None:
         symbols = names if ids else [""] * len(names)
-    types = _column(path, file, "var", ("gene_type", "feature_types"))
+    types = _column(file, "var", "gene_type", "feature_types")
     # 10x writes "Gene Expression" for all features, which is not a biotype.
     if types is None or "protein_coding" not in types:
         types = [""] * len(names)
     columns = (ids or names, symbols, types)
     if any(len(column) != len(names) for column in columns):
-        raise FaultError.of("unreadable-file", f"{path}[var]", "columns of several lengths", _TABLE)
+        raise FaultError.of("unreadable-file", f"{file.filename}[var]", _UNEQUAL, _TABLE)
     return [gene_row(*row) for row in zip(*columns, strict=True)]
 
 
-def _index(path: Path, file: h5py.File, axis: str) -> list[str]:
-    name = _table(path, file, axis).attrs["_index"]
-    index = _column(path, file, axis, (name,))
+def _index(file: h5py.File, axis: str) -> list[str]:
+    name = _table(file, axis).attrs["_index"]
+    index = _column(file, axis, name)
     if index is None:
-        raise FaultError.of("unreadable-file", f"{path}[{axis}]", f"no index '{name}'", _TABLE)
+        where = f"{file.filename}[{axis}]"
+        raise FaultError.of("unreadable-file", where, f"no index '{name}'", _TABLE)
     return index
 
 
-def _column(path: Path, file: h5py.File, axis: str, names: tuple[str, ...]) -> list[str] | None:
+def _column(file: h5py.File, axis: str, *names: str) -> list[str] | None:
     """The first of these columns that exists, as text; None if none does."""
-    table = _table(path, file, axis)
+    table = _table(file, axis)
     name = next((name for name in names if name in table), None)
     if name is None:
         return None
-    where = f"{path}[{axis}/{name}]"
+    where = f"{file.filename}[{axis}/{name}]"
     attributes = table[name].attrs
     encoding = (attributes.get("encoding-type"), attributes.get("encoding-version"))
     if encoding not in _ENCODINGS:
         expected = "text or categories as anndata 0.8 or later writes them"
         raise FaultError.of("unreadable-file", where, f"encoding {encoding}", expected)
     check_all_stored(where, table[name])
-    cells = np.asarray(_anndata(path).io.read_elem(table[name]), dtype=object)
-    return [_text(where, cell) for cell in cells]
+    try:
+        from anndata.io import read_elem
+    except ImportError as error:
+        raise missing_library("anndata", file.filename, error) from error
+    return [_text(where, cell) for cell in np.asarray(read_elem(table[name]), dtype=object)]
 
 
 def _text(where: str, cell: Any) -> str:
@@ -160,35 +156,34 @@ def _text(where: str, cell: Any) -> str:
     raise FaultError.of("unreadable-file", where, f"{cell!r:.60}", "text or whole numbers")
 
 
-def _table(path: Path, file: h5py.File, axis: str) -> h5py.Group:
+def _table(file: h5py.File, axis: str) -> h5py.Group:
     table = file.get(axis)
     kind = table.attrs.get("encoding-type") if table is not None else None
     if not isinstance(table, h5py.Group) or kind != "dataframe":
         found = f"no '{axis}'" if table is None else f"'{axis}' of encoding {kind}"
-        raise FaultError.of("unreadable-file", path, found, _TABLE)
+        raise FaultError.of("unreadable-file", file.filename, found, _TABLE)
     return table
 
 
 def _matrix(
-    path: Path, file: h5py.File, layer: str | None, shape: tuple[int, int]
-) -> tuple[h5py.Dataset | h5py.Group, str]:
-    """X or a layer, checked, and its name in the file."""
+    file: h5py.File, layer: str | None, shape: tuple[int, int]
+) -> h5py.Dataset | h5py.Group:
+    """X or a layer, checked."""
     name = f"layers/{layer}" if layer else "X"
     matrix = file.get(name)
     if matrix is None:
         layers = ", ".join(file["layers"]) if "layers" in file else ""
         found = f"no '{name}'; layers: {layers or 'none'}"
-        raise FaultError.of("no-layer", path, found, "a matrix of expression there")
-    where, kind = f"{path}[{name}]", matrix.attrs.get("encoding-type")
+        raise FaultError.of("no-layer", file.filename, found, "a matrix of expression there")
+    where, kind = f"{file.filename}[{name}]", matrix.attrs.get("encoding-type")
     if isinstance(matrix, h5py.Dataset):
         found, parts = matrix.shape, (matrix,)
     elif kind in _SPARSE:
         found = tuple(int(n) for n in matrix.attrs["shape"])
         parts = tuple(matrix[part] for part in ("data", "indices", "indptr"))
     else:
-        raise FaultError.of(
-            "unreadable-file", where, f"encoding {kind}", "a dense or sparse matrix"
-        )
+        expected = "a dense or sparse matrix"
+        raise FaultError.of("unreadable-file", where, f"encoding {kind}", expected)
     if found != shape:
         expected = f"{shape}, the lengths of obs and var"
         raise FaultError.of("table-shape", where, f"a matrix of shape {found}", expected)
@@ -198,7 +193,7 @@ def _matrix(
         if not has_type(part, INTEGERS if number else (*FLOATS, *INTEGERS)):
             expected = "little-endian integers" if number else "little-endian numbers"
             raise FaultError.of("expression-dtype", where, f"values of type {part.dtype}", expected)
-    return matrix, name
+    return matrix
 
 
 def _dense_rows(matrix: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
@@ -211,10 +206,9 @@ def _dense_rows(matrix: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     return values
 
 
-def _sparse_rows(
-    where: str, matrix: h5py.Group, shape: tuple[int, int], rows: np.ndarray
-) -> np.ndarray:
+def _sparse_rows(matrix: h5py.Group, shape: tuple[int, int], rows: np.ndarray) -> np.ndarray:
     """(n, G) float32 from compressed rows or columns."""
+    where = f"{matrix.file.filename}[{matrix.name[1:]}]"
     rows, back = np.unique(rows, return_inverse=True)
     by_rows = matrix.attrs["encoding-type"] == "csr_matrix"
     lines, width = shape if by_rows else shape[::-1]
@@ -222,9 +216,8 @@ def _sparse_rows(
     data, indices = matrix["data"], matrix["indices"]
     whole = len(ends) == lines + 1 and ends[0] == 0 and (np.diff(ends) >= 0).all()
     if not whole or not ends[-1] == data.shape[0] == indices.shape[0]:
-        raise FaultError.of(
-            "unreadable-file", where, "row pointers that do not fit", "a sparse matrix"
-        )
+        found = "row pointers that do not fit"
+        raise FaultError.of("unreadable-file", where, found, "a sparse matrix")
     values = np.zeros((len(rows), shape[1]), np.float32)
     place_of = np.full(shape[0], -1)
     place_of[rows] = np.arange(len(rows))
@@ -240,15 +233,6 @@ def _sparse_rows(
             kept = place_of[at] >= 0
             values[place_of[at[kept]], line] = data[start:stop][kept]
     return values[back]
-
-
-def _anndata(path: Path) -> Any:
-    try:
-        import anndata
-        import anndata.io
-    except ImportError as error:
-        raise missing_library("anndata", path, error) from error
-    return anndata
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,10 +12,20 @@ import numpy as np
 from gimp_fast.data.rna.gene_lists import gene_key
 from gimp_fast.data.rna.samples import Sample
 from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, drop_row
-from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.errors import FaultError, Faults
 
-# A source, the places of its samples among all, and their values.
-Part = tuple[ExpressionSource, list[int], Expression]
+
+@dataclass(frozen=True)
+class _Part:
+    """A source, the places of its samples among all, and their values."""
+
+    source: ExpressionSource
+    places: list[int]
+    expression: Expression
+    column_of: dict[str, int]  # gene_key -> column
+
+    def gene(self, key: str) -> dict[str, str]:
+        return self.expression.genes[self.column_of[key]]
 
 
 def join_sources(sources: Sequence[ExpressionSource]) -> ExpressionSource:
@@ -26,125 +36,105 @@ def join_sources(sources: Sequence[ExpressionSource]) -> ExpressionSource:
     """
     if len(sources) == 1:
         return sources[0]
-    first, faults = sources[0], []
+    first, faults = sources[0], Faults()
     for number, source in enumerate(sources[1:], start=1):
         if source.unit != first.unit:
             found = f"{source.kind} with values {source.unit}"
             expected = f"values {first.unit}, as in {first.path}"
-            faults.append(Fault("mixed-units", str(source.path), found, expected))
+            faults.add("mixed-units", source.path, found, expected)
         if source.paths in [other.paths for other in sources[:number]]:
             found = "the same source a second time"
-            faults.append(Fault("duplicate-source", str(source.path), found, "each source once"))
-    if faults:
-        raise FaultError(faults, "expression")
+            faults.add("duplicate-source", source.path, found, "each source once")
+    faults.stop("expression")
     sources = _where_files_lie(sources)
     paths = tuple(path for source in sources for path in source.paths)
     samples = tuple(sample for source in sources for sample in source.samples)
-    load = partial(_load, tuple(sources))
-    return ExpressionSource("joined", paths, first.column, samples, load, first.unit)
+    load = partial(_load, sources)
+    return ExpressionSource("joined", paths, samples, load, first.unit, first.column)
 
 
 def _where_files_lie(sources: Sequence[ExpressionSource]) -> list[ExpressionSource]:
     """The sources, each with its own files only: one sheet may list those of several folders."""
     samples = [sample for source in sources for sample in source.samples]
     missing = {sample for sample in samples if not os.path.exists(sample.path)}
-    names = {(s.barcode, s.path.name) for s in samples if s not in missing}
+    present = {(s.barcode, s.path.name) for s in samples if s not in missing}
+    elsewhere = {s for s in missing if (s.barcode, s.path.name) in present}
     return [
-        replace(
-            source,
-            samples=tuple(
-                s
-                for s in source.samples
-                if s not in missing or (s.barcode, s.path.name) not in names
-            ),
-        )
+        replace(source, samples=tuple(s for s in source.samples if s not in elsewhere))
         for source in sources
     ]
 
 
-def _load(sources: tuple[ExpressionSource, ...], samples: list[Sample]) -> Read[Expression]:
+def _load(sources: Sequence[ExpressionSource], samples: list[Sample], faults: Faults) -> Expression:
+    with faults.collect():
+        return _join(_read_parts(sources, samples), len(samples))
+    return Expression(np.empty((len(samples), 0), np.float32), [])
+
+
+def _read_parts(sources: Sequence[ExpressionSource], samples: list[Sample]) -> list[_Part]:
+    """What each source has of the samples; FaultError for two genes of one key."""
     source_of = {s: n for n, source in reversed([*enumerate(sources)]) for s in source.samples}
-    parts: list[Part] = []
-    faults: list[Fault] = []
+    parts, faults = [], Faults()
     for number, source in enumerate(sources):
         places = [place for place, sample in enumerate(samples) if source_of[sample] == number]
         if places:  # a source without wanted samples does not limit the genes of the others
-            read = source.load([samples[place] for place in places])
-            faults += read.faults
-            parts.append((source, places, read.value))
-    nothing = Expression(np.empty((len(samples), 0), np.float32), [])
-    if faults or not parts:
-        return Read(nothing, tuple(faults))
-    columns, faults = _columns(parts)
-    if faults:
-        return Read(nothing, tuple(faults))
-    common = [key for key in columns[0] if all(key in column for column in columns)]
+            expression = source.load([samples[place] for place in places], faults)
+            parts.append(_Part(source, places, expression, {}))
+    faults.stop("expression")
+    for part in parts:
+        for place, row in enumerate(part.expression.genes):
+            key = gene_key(row["gene_id"])
+            if part.column_of.setdefault(key, place) != place:
+                found = f"genes {part.gene(key)['gene_id']} and {row['gene_id']}"
+                faults.add("duplicate-gene", part.source.path, found, "one version of a gene")
+    faults.stop("expression")
+    return parts
+
+
+def _join(parts: list[_Part], num_samples: int) -> Expression:
+    first, *others = parts
+    common = [key for key in first.column_of if all(key in part.column_of for part in others)]
     if not common:
-        found = f"no gene of it in {', '.join(str(source.path) for source, _, _ in parts[1:])}"
-        fault = Fault("no-genes", str(parts[0][0].path), found, "genes that all sources have")
-        return Read(nothing, (fault,))
-    values = np.empty((len(samples), len(common)), np.float32)
-    for (_, places, loaded), column in zip(parts, columns, strict=True):
-        values[places] = np.take(loaded.values, [column[key] for key in common], axis=1)
-    dropped = [row for _, _, loaded in parts for row in loaded.dropped_genes]
-    dropped += _absent(parts, columns, set(common))
-    genes = _gene_rows(parts, columns, common)
-    return Read(Expression(values, genes, dropped_genes=dropped, provenance=_facts(parts)))
+        found = f"no gene of it in {', '.join(part.source.path for part in others)}"
+        raise FaultError.of("no-genes", first.source.path, found, "genes that all sources have")
+    values = np.empty((num_samples, len(common)), np.float32)
+    for part in parts:
+        columns = [part.column_of[key] for key in common]
+        values[part.places] = np.take(part.expression.values, columns, axis=1)
+    genes = [_first_known([part.gene(key) for part in parts]) for key in common]
+    dropped = [row for part in parts for row in part.expression.dropped_genes]
+    dropped += _absent(parts, set(common))
+    return Expression(values, genes, dropped_genes=dropped, provenance=_facts(parts))
 
 
-def _columns(parts: list[Part]) -> tuple[list[dict[str, int]], list[Fault]]:
-    """gene_key -> column of each part; a fault for two genes of one key."""
-    columns, faults = [], []
-    for source, _, loaded in parts:
-        column: dict[str, int] = {}
-        for place, row in enumerate(loaded.genes):
-            earlier = column.setdefault(gene_key(row["gene_id"]), place)
-            if earlier != place:
-                found = f"genes {loaded.genes[earlier]['gene_id']} and {row['gene_id']}"
-                expected = "one version of a gene"
-                faults.append(Fault("duplicate-gene", str(source.path), found, expected))
-        columns.append(column)
-    return columns, faults
+def _first_known(rows: GeneRows) -> dict[str, str]:
+    """The first row; cells that are empty there come from the next."""
+    return {name: next((row[name] for row in rows if row[name]), "") for name in rows[0]}
 
 
-def _absent(parts: list[Part], columns: list[dict[str, int]], common: set[str]) -> GeneRows:
+def _absent(parts: list[_Part], seen: set[str]) -> GeneRows:
     """Genes that some sources have and others lack, each once."""
-    rows, seen = [], set(common)
-    for (source, _, loaded), column in zip(parts, columns, strict=True):
-        for key, place in column.items():
-            if key in seen:
-                continue
-            seen.add(key)
-            lacking = zip(parts, columns, strict=True)
-            names = ", ".join(str(other.path) for (other, _, _), c in lacking if key not in c)
-            gene = loaded.genes[place]
-            reason = f"not in every source: absent from {names}"
-            rows.append(drop_row(gene["gene_id"], gene["gene_name"], reason, source.path))
-    return rows
-
-
-def _gene_rows(parts: list[Part], columns: list[dict[str, int]], common: list[str]) -> GeneRows:
-    """Rows of the first source; cells that are empty there come from the next source."""
     rows = []
-    for key in common:
-        of_all = [
-            loaded.genes[column[key]] for (_, _, loaded), column in zip(parts, columns, strict=True)
-        ]
-        rows.append(
-            {name: next((row[name] for row in of_all if row[name]), "") for name in of_all[0]}
-        )
+    for part in parts:
+        for key in part.column_of:
+            if key not in seen:
+                seen.add(key)
+                lacking = [other.source.path for other in parts if key not in other.column_of]
+                gene, reason = part.gene(key), "not in every source: absent from "
+                reason += ", ".join(lacking)
+                rows.append(drop_row(gene["gene_id"], gene["gene_name"], reason, part.source.path))
     return rows
 
 
-def _facts(parts: list[Part]) -> dict[str, object]:
-    models = dict.fromkeys(loaded.provenance.get("gene_model") for _, _, loaded in parts)
-    ignored = [
-        name for _, _, loaded in parts for name in loaded.provenance.get("ignored_columns", [])
-    ]
+def _facts(parts: list[_Part]) -> dict[str, object]:
+    facts = [part.expression.provenance for part in parts]
+    models = dict.fromkeys(filter(None, (fact.get("gene_model") for fact in facts)))
+    ignored = dict.fromkeys(name for fact in facts for name in fact.get("ignored_columns", []))
     return {
-        "gene_model": ", ".join(filter(None, models)) or None,
-        "ignored_columns": list(dict.fromkeys(ignored)),
+        "gene_model": ", ".join(models) or None,
+        "ignored_columns": list(ignored),
         "sources": [
-            {"kind": s.kind, "path": str(s.path), **loaded.provenance} for s, _, loaded in parts
+            {"kind": part.source.kind, "path": part.source.path, **part.expression.provenance}
+            for part in parts
         ],
     }

@@ -33,14 +33,10 @@ _DESCRIPTORS = {"metastatic": "06", "recurrence": "02", "new primary": "05"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One measured sample.
+    """One measured sample, with its id in the source and the file it is in.
 
-    Attributes:
-        case_id: its patient.
-        barcode: its id in the source.
-        path: the file it is in.
-        sample_type: TCGA's code or the source's words for it; empty if unknown.
-        drop_reason: why it is not used; empty for a sample of the types asked for.
+    ``sample_type`` is TCGA's code or the source's words for it, and empty if unknown;
+    ``drop_reason`` is empty for a sample of the types asked for.
     """
 
     case_id: str
@@ -68,25 +64,19 @@ def make_sample(
         words: sample or tissue type, and tumour descriptor, in GDC's words.
     """
     match = SAMPLE_BARCODE.fullmatch(barcode)
-    code, shown = (match[3], match[3]) if match and match[3] else _code(*words)
-    keep = code in sample_types or not (code or shown)
-    reason = "" if keep else _reason(shown, sample_types)
+    code = shown = match and match[3]
+    if not code:
+        kind, descriptor = map(str.lower, words)
+        code, shown = _CODES.get(kind), ", ".join(filter(None, words))
+        if kind == "tumor":
+            code = _DESCRIPTORS.get(descriptor, code)
+    reason = ""
+    if shown and code not in sample_types:
+        reason = f"not of the sample types asked for (sample type {shown}; asked for "
+        reason += f"{', '.join(sample_types)})"
+        if sample_types == PRIMARY:
+            reason = f"not a primary tumour (sample type {shown})"
     return Sample(patient_of_sample(case_id or barcode), barcode, path, shown, reason)
-
-
-def _code(kind: str, descriptor: str) -> tuple[str, str]:
-    """TCGA's code of GDC's words, and the words."""
-    code = _CODES.get(kind.lower(), "")
-    if kind.lower() == "tumor":
-        code = _DESCRIPTORS.get(descriptor.lower(), code)
-    return code, ", ".join(filter(None, (kind, descriptor)))
-
-
-def _reason(shown: str, sample_types: tuple[str, ...]) -> str:
-    if sample_types == PRIMARY:
-        return f"not a primary tumour (sample type {shown})"
-    asked = ", ".join(sample_types)
-    return f"not of the sample types asked for (sample type {shown}; asked for {asked})"
 
 
 def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[tuple[Sample, str]]]:

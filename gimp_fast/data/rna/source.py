@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from gimp_fast.data.names import TRANSFORMS
 from gimp_fast.data.rna.samples import Sample
-from gimp_fast.errors import Fault, FaultError, GimpError, Read
+from gimp_fast.errors import Faults, GimpError
 
 GeneRows = list[dict[str, str]]
 # Rows that aligners add below or above the genes, for reads outside genes.
@@ -53,24 +53,25 @@ class ExpressionSource:
         kind: ``gdc``, ``matrix`` (genes in rows), ``table`` (samples in rows), ``mcat``,
             ``cbioportal``, ``h5ad``, or ``joined``.
         paths: folders or files.
-        column: unit of GDC files; None for others, which do not record it.
         samples: all samples.
-        load: samples -> their values as stored, in a new array that the caller may change.
+        load: samples -> their values as stored, in a new array that the caller may change; what is
+            wrong with them is added to the faults.
         unit: what the numbers are, as far as the source says; sources of two units cannot be
             joined.
+        column: unit of GDC files; None for others, which do not record it.
     """
 
     kind: str
     paths: tuple[Path, ...]
-    column: str | None
     samples: tuple[Sample, ...]
-    load: Callable[[list[Sample]], Read[Expression]] = field(repr=False)
+    load: Callable[[list[Sample], Faults], Expression] = field(repr=False)
     unit: str = "as in the file"
+    column: str | None = None
 
     @property
-    def path(self) -> Path | str:
+    def path(self) -> str:
         """The folder or file; of joined sources, the names of all."""
-        return self.paths[0] if len(self.paths) == 1 else ", ".join(map(str, self.paths))
+        return ", ".join(map(str, self.paths))
 
     def read(self, samples: Iterable[Sample], transform: str | None = None) -> Expression:
         """Read, check and transform samples.
@@ -84,17 +85,15 @@ class ExpressionSource:
             FaultError: every unreadable file, other gene list, and non-finite or negative value.
             GimpError: no such transform.
         """
-        samples = list(samples)
+        samples, faults = list(samples), Faults()
         transform = transform or ("log2(x+1)" if self.column else "as given")
         if transform not in TRANSFORMS.values():
             expected = ", ".join(TRANSFORMS.values())
             raise GimpError(f"no transform '{transform}'; there are {expected}")
-        loaded = self.load(samples)
-        stored = loaded.value
+        stored = self.load(samples, faults)
         linear = bool(self.column) or transform != "as given"
-        faults = [*loaded.faults, *value_faults(samples, stored.values, stored.genes, linear)]
-        if faults:
-            raise FaultError(faults, str(self.path))
+        _check_values(samples, stored, linear, faults)
+        faults.stop(self.path)
         values = stored.values
         if transform != "as given":
             # In place: there is memory for one copy of a large cohort, not for three.
@@ -124,73 +123,43 @@ def gene_row(gene_id: str, gene_name: str = "", gene_type: str = "") -> dict[str
     return {"gene_id": gene_id, "gene_name": gene_name, "gene_type": gene_type}
 
 
-def drop_row(gene_id: str, gene_name: str, reason: str, source: str | Path) -> dict[str, str]:
+def drop_row(gene_id: str, gene_name: str, reason: str, source: object) -> dict[str, str]:
     """One row of ``dropped_genes``."""
-    return {
-        "gene_id": gene_id,
-        "gene_name": gene_name,
-        "reason": reason,
-        "source": str(source),
-    }
+    return dict(gene_id=gene_id, gene_name=gene_name, reason=reason, source=str(source))
 
 
-def gene_faults(source: str | Path, ids: Sequence[str]) -> list[Fault]:
-    """Faults of a gene list: empty, a gene without id, or a gene that appears twice."""
-    if not len(ids):
-        return [Fault("no-genes", str(source), "no genes", "one gene or more")]
-    faults = []
-    if not all(ids):
-        first = next(n for n, id in enumerate(ids, start=1) if not id)
-        found = f"{sum(not id for id in ids)} genes without id, the first at place {first}"
-        faults.append(Fault("gene-without-id", str(source), found, "an id for every gene"))
+def check_genes(source: object, genes: GeneRows, faults: Faults) -> None:
+    """Add faults of a gene list: empty, a gene without id, or a gene that appears twice."""
+    ids = [row["gene_id"] for row in genes]
+    if not ids:
+        faults.add("no-genes", source, "no genes", "one gene or more")
+    if "" in ids:
+        found = f"{ids.count('')} genes without id, the first at place {ids.index('') + 1}"
+        faults.add("gene-without-id", source, found, "an id for every gene")
     repeated = [id for id, count in Counter(ids).items() if count > 1 and id]
     if repeated:
         more = f" (and {len(repeated) - 1} other genes)" if len(repeated) > 1 else ""
         found = f"gene {repeated[0]} more than once{more}"
-        faults.append(Fault("duplicate-gene", str(source), found, "each gene once"))
-    return faults
+        faults.add("duplicate-gene", source, found, "each gene once")
 
 
-def value_faults(
-    samples: Sequence[Sample], values: np.ndarray, genes: GeneRows, linear: bool
-) -> list[Fault]:
-    """Faults for values that are missing or not finite, and for negative linear values.
-
-    Args:
-        samples: n samples.
-        values: (n, G).
-        genes: G rows.
-        linear: whether values below 0 are a fault.
-
-    Returns:
-        One fault for each file and kind.
-    """
-    wrong: dict[tuple[str, Path], list[tuple[Sample, np.ndarray]]] = {}
-    for sample, row in zip(samples, values, strict=True):
+def _check_values(
+    samples: Sequence[Sample], stored: Expression, linear: bool, faults: Faults
+) -> None:
+    """Add a fault for each file with values that are not finite, or linear and negative."""
+    wrong: dict[tuple[str, Path], list[tuple[Sample, np.ndarray]]] = defaultdict(list)
+    for sample, row in zip(samples, stored.values, strict=True):
         kind, places = "expression-not-finite", np.flatnonzero(~np.isfinite(row))
         if linear and not len(places):
             kind, places = "negative-expression", np.flatnonzero(row < 0)
         if len(places):
-            wrong.setdefault((kind, sample.path), []).append((sample, places))
-    faults = []
-    for (kind, _), rows in wrong.items():
+            wrong[kind, sample.path].append((sample, places))
+    for (kind, path), rows in wrong.items():
         what, expected = _WRONG_VALUES[kind]
-        found = f"{_count(rows, len(genes))} {what}, {_where(rows, genes)}"
-        faults.append(Fault(kind, _file(rows), found, expected))
-    return faults
-
-
-def _count(rows: list[tuple[Sample, np.ndarray]], num_genes: int) -> str:
-    places = np.concatenate([at for _, at in rows])
-    count = f"{len(places)} values of {len(np.unique(places))} of {num_genes} genes"
-    return f"{count}, in {len(rows)} samples," if len(rows) > 1 else count
-
-
-def _where(rows: list[tuple[Sample, np.ndarray]], genes: GeneRows) -> str:
-    sample, places = rows[0]
-    return f"first gene {genes[places[0]]['gene_id']} of {sample.barcode}"
-
-
-def _file(rows: list[tuple[Sample, np.ndarray]]) -> str:
-    sample = rows[0][0]
-    return f"{sample.path} ({sample.barcode})" if len(rows) == 1 else str(sample.path)
+        sample, first = rows[0][0].barcode, stored.genes[rows[0][1][0]]["gene_id"]
+        places = np.concatenate([of_sample for _, of_sample in rows])
+        count = f"{len(places)} values of {len(np.unique(places))} of {len(stored.genes)} genes"
+        if len(rows) > 1:
+            count += f", in {len(rows)} samples,"
+        where = path if len(rows) > 1 else f"{path} ({sample})"
+        faults.add(kind, where, f"{count} {what}, first gene {first} of {sample}", expected)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,18 +17,18 @@ from gimp_fast.data.names import (
     SAMPLES_IN_ROWS,
     patient_of_sample,
 )
-from gimp_fast.data.rna.cbioportal import is_cbioportal, load_cbioportal, value_columns
+from gimp_fast.data.rna.cbioportal import GENE_COLUMNS, is_cbioportal, load_cbioportal
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import (
     SUMMARY_REASON,
     Expression,
     ExpressionSource,
+    check_genes,
     drop_row,
-    gene_faults,
     gene_row,
     is_summary,
 )
-from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.errors import FaultError, Faults
 from gimp_fast.files.parquet import ParquetTable
 from gimp_fast.files.table import Table, open_table
 
@@ -40,9 +39,11 @@ _ABOVE_GENES = {"ensembl_id", "gene_id", "gene", "gene_name", "hugo_symbol", "en
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(?:\.\d+)?(?:_PAR_Y)?")
 _RNA_SUFFIX = "_rnaseq"
 _PEEK = 1000  # rows looked at to find the orientation
-# Columns beside the first that describe genes, in lower case.
-_GENE_NAMES = ("gene_name", "gene_symbol", "hugo_symbol", "symbol")
-_GENE_TYPES = ("gene_type", "gene_biotype", "biotype")
+# Columns beside the first that describe genes, in lower case; the first of a kind counts.
+_ABOUT_GENES = {
+    "gene_name": ("gene_name", "gene_symbol", "hugo_symbol", "symbol"),
+    "gene_type": ("gene_type", "gene_biotype", "biotype"),
+}
 # Columns of patient facts that tables have among the genes, in lower case only: genes have capital
 # letters. Any other column that is not a gene is reported as text among numbers.
 _CLINICAL = {
@@ -134,9 +135,13 @@ def _looks_like_samples(names: Sequence[str]) -> float:
 
 
 def _open_columns(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
-    cbioportal = is_cbioportal(table.header)
-    columns = value_columns(table.header) if cbioportal else _sample_columns(table.header)
-    names = [table.header[n] for n in columns]
+    header = table.header
+    if cbioportal := is_cbioportal(header):
+        columns = [n for n, name in enumerate(header) if name not in GENE_COLUMNS]
+    else:
+        about_genes = {name for names in _ABOUT_GENES.values() for name in names}
+        columns = [n for n in range(1, len(header)) if header[n].lower() not in about_genes]
+    names = [header[n] for n in columns]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
         found = f"column '{repeated[0]}' more than once"
@@ -146,95 +151,70 @@ def _open_columns(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionS
         expected = "the name of a sample above every column"
         raise FaultError.of("sample-without-id", table.path, found, expected)
     if not names:
-        found = f"columns {', '.join(table.header)}"
+        found = f"columns {', '.join(header)}"
         raise FaultError.of("no-samples", table.path, found, "one column per sample")
     samples = tuple(make_sample(name, table.path, sample_types) for name in names)
-    load = partial(load_cbioportal if cbioportal else _load_columns, table)
     if cbioportal:
-        unit = "as in cBioPortal's file"
-        return ExpressionSource("cbioportal", (table.path,), None, samples, load, unit)
-    return ExpressionSource("matrix", (table.path,), None, samples, load)
+        load, unit = partial(load_cbioportal, table), "as in cBioPortal's file"
+        return ExpressionSource("cbioportal", (table.path,), samples, load, unit)
+    return ExpressionSource("matrix", (table.path,), samples, partial(_load_columns, table))
 
 
-def _sample_columns(header: Sequence[str]) -> list[int]:
-    about_genes = (*_GENE_NAMES, *_GENE_TYPES)
-    return [n for n in range(1, len(header)) if header[n].lower() not in about_genes]
-
-
-def _load_columns(table: AnyTable, samples: list[Sample]) -> Read[Expression]:
+def _load_columns(table: AnyTable, samples: list[Sample], faults: Faults) -> Expression:
     wanted = [table.header.index(sample.barcode, 1) for sample in samples]
     lower = [name.lower() for name in table.header]
-    about = [
-        next((lower.index(name, 1) for name in names if name in lower[1:]), None)
-        for names in (_GENE_NAMES, _GENE_TYPES)
-    ]
-    block = table.read([0, *(n for n in about if n is not None)], wanted)
+    about = {
+        column: lower.index(name, 1)
+        for column, names in _ABOUT_GENES.items()
+        for name in reversed(names)
+        if name in lower[1:]
+    }
+    block = table.read([0, *about.values()], wanted)
     genes, kept, dropped = [], [], []
     for place, (gene_id, *more) in enumerate(block.texts):
         if is_summary(gene_id):
             dropped.append(drop_row(gene_id, "", SUMMARY_REASON, table.path))
-            continue
-        cells = iter(more)
-        genes.append(gene_row(gene_id, *(next(cells) if n is not None else "" for n in about)))
-        kept.append(place)
-    values = block.values if not dropped else block.values[kept]
-    faults = gene_faults(table.path, [row["gene_id"] for row in genes])
-    expression = Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
-    return Read(expression, tuple(faults))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Places of the columns of a table with samples in rows."""
-
-    sample: int
-    case: int | None
-    genes: list[int]
-    ignored: list[int]
-    mcat: bool
+        else:
+            genes.append(gene_row(gene_id, **dict(zip(about, more, strict=True))))
+            kept.append(place)
+    values = block.values[kept] if dropped else block.values
+    check_genes(table.path, genes, faults)
+    return Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
 
 
 def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
-    columns = _find_columns(table)
-    block = table.read([columns.sample, columns.sample if columns.case is None else columns.case])
-    rows_of: dict[str, list[int]] = {}
-    case_by: dict[str, str] = {}
-    for row, (sample, case) in zip(block.rows, block.texts, strict=True):
-        where = f"{table.path} row {row}"
-        if not sample or not case:
-            raise FaultError.of(
-                "sample-without-id", where, "an empty id", "the id of a sample or patient"
-            )
-        if case_by.setdefault(sample, case) != case:
-            found = f"sample '{sample}' of patient '{case}', above of '{case_by[sample]}'"
-            raise FaultError.of("duplicate-sample", where, found, "each sample of one patient")
-        rows_of.setdefault(sample, []).append(row)
-    if not rows_of:
-        raise FaultError.of("no-samples", table.path, "a header without rows", "one row per sample")
-    samples = tuple(
-        make_sample(sample, table.path, sample_types, case_id=case)
-        for sample, case in case_by.items()
-    )
-    load = partial(_load_rows, table, columns, rows_of)
-    if columns.mcat:
-        return ExpressionSource("mcat", (table.path,), None, samples, load, "MCAT's z-scores")
-    return ExpressionSource("table", (table.path,), None, samples, load)
-
-
-def _find_columns(table: AnyTable) -> _Columns:
     header = table.header
     mcat = any(name.endswith(_RNA_SUFFIX) for name in header)
     case = _id_column(header, PATIENT_COLUMNS)
     # MCAT has one row per slide, but RNA belongs to the patient.
     preferred = PATIENT_COLUMNS if mcat else (*_SAMPLE_COLUMNS, *PATIENT_COLUMNS)
     sample = _id_column(header, (*preferred, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS)) or 0
+    block = table.read([sample, sample if case is None else case])
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    case_of: dict[str, str] = {}
+    for row, (id, owner) in zip(block.rows, block.texts, strict=True):
+        where = f"{table.path} row {row}"
+        if not id or not owner:
+            expected = "the id of a sample or patient"
+            raise FaultError.of("sample-without-id", where, "an empty id", expected)
+        if case_of.setdefault(id, owner) != owner:
+            found = f"sample '{id}' of patient '{owner}', above of '{case_of[id]}'"
+            raise FaultError.of("duplicate-sample", where, found, "each sample of one patient")
+        rows_of[id].append(row)
+    if not rows_of:
+        raise FaultError.of("no-samples", table.path, "a header without rows", "one row per sample")
+    samples = tuple(
+        make_sample(id, table.path, sample_types, case_id=owner) for id, owner in case_of.items()
+    )
     if mcat:
         genes = [n for n, name in enumerate(header) if name.endswith(_RNA_SUFFIX)]
     else:
         genes = [n for n, name in enumerate(header) if n != sample and not _no_gene(n, name)]
-    used = {sample, case, *genes}
-    ignored = [n for n in range(len(header)) if n not in used]
-    return _Columns(sample, case, genes, ignored, mcat)
+    ignored = [name for n, name in enumerate(header) if n not in {sample, case, *genes}]
+    load = partial(_load_rows, table, genes, ignored, rows_of)
+    if mcat:
+        return ExpressionSource("mcat", (table.path,), samples, load, "MCAT's z-scores")
+    return ExpressionSource("table", (table.path,), samples, load)
 
 
 def _no_gene(place: int, name: str) -> bool:
@@ -243,39 +223,33 @@ def _no_gene(place: int, name: str) -> bool:
 
 
 def _load_rows(
-    table: AnyTable, columns: _Columns, rows_of: dict[str, list[int]], samples: list[Sample]
-) -> Read[Expression]:
+    table: AnyTable,
+    columns: list[int],
+    ignored: list[str],
+    rows_of: dict[str, list[int]],
+    samples: list[Sample],
+    faults: Faults,
+) -> Expression:
     wanted = {row for sample in samples for row in rows_of[sample.barcode]}
-    block = table.read([columns.sample], columns.genes, rows=wanted)
+    block = table.read([], columns, rows=wanted)
     place_of = {row: place for place, row in enumerate(block.rows)}
     if place_of.keys() != wanted:
         expected = "the table as it was when it was opened"
         raise FaultError.of("unreadable-file", table.path, "fewer rows", expected)
-    faults, places = [], []
+    names = [table.header[n] for n in columns]
     for sample in samples:
         first, *others = rows_of[sample.barcode]
-        places.append(place_of[first])
+        values = block.values[place_of[first]]
         for row in others:
-            values = block.values[[place_of[first], place_of[row]]]
-            faults += _conflict(table, columns, sample, (first, row), values)
-    suffix = _RNA_SUFFIX if columns.mcat else ""
-    names = [table.header[n].removesuffix(suffix) for n in columns.genes]
-    faults += gene_faults(table.path, names)
-    genes = [gene_row(name) for name in names]
-    ignored = [table.header[n] for n in columns.ignored]
+            again = block.values[place_of[row]]
+            same = (values == again) | (np.isnan(values) & np.isnan(again))
+            if not same.all():
+                found = f"'{sample.barcode}' in rows {first} and {row} with other values of "
+                found += f"'{names[same.argmin()]}'"
+                expected = "the same RNA in all rows of a sample"
+                faults.add("duplicate-sample", table.path, found, expected)
+    genes = [gene_row(name.removesuffix(_RNA_SUFFIX)) for name in names]
+    check_genes(table.path, genes, faults)
     # Indexing by a list copies: the caller may change the values.
-    facts = {"ignored_columns": ignored}
-    return Read(Expression(block.values[places], genes, provenance=facts), tuple(faults))
-
-
-def _conflict(
-    table: AnyTable, columns: _Columns, sample: Sample, rows: tuple[int, int], values: np.ndarray
-) -> list[Fault]:
-    """A fault if two rows of one sample differ."""
-    if np.array_equal(values[0], values[1], equal_nan=True):
-        return []
-    differs = np.flatnonzero(~((values[0] == values[1]) | np.isnan(values).all(axis=0)))[0]
-    name = table.header[columns.genes[differs]]
-    found = f"'{sample.barcode}' in rows {rows[0]} and {rows[1]} with other values of '{name}'"
-    expected = "the same RNA in all rows of a sample"
-    return [Fault("duplicate-sample", str(table.path), found, expected)]
+    values = block.values[[place_of[rows_of[sample.barcode][0]] for sample in samples]]
+    return Expression(values, genes, provenance={"ignored_columns": ignored})

@@ -44,15 +44,12 @@ def open_slide(path: str | Path) -> SlideFile:
     if not path.is_file() and not (zarr and path.is_dir()):
         raise FaultError.of("missing-file", path, "no such file", f"a file ({', '.join(SUFFIXES)})")
     if path.suffix == ".h5":
-        from gimp_fast.data.slides.h5 import H5Slide
-
-        return H5Slide(path)
-    if path.suffix == ".pt":
-        from gimp_fast.data.slides.pt import PtSlide
-
-        return PtSlide(path)
-    if zarr:
-        from gimp_fast.data.slides.zarr_file import ZarrSlide
-
-        return ZarrSlide(path)
-    raise FaultError.of("unknown-format", path, f"suffix '{path.suffix}'", " or ".join(SUFFIXES))
+        from gimp_fast.data.slides.h5 import H5Slide as Slide
+    elif path.suffix == ".pt":
+        from gimp_fast.data.slides.pt import PtSlide as Slide
+    elif zarr:
+        from gimp_fast.data.slides.zarr_file import ZarrSlide as Slide
+    else:
+        found = f"suffix '{path.suffix}'"
+        raise FaultError.of("unknown-format", path, found, " or ".join(SUFFIXES))
+    return Slide(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +20,13 @@ class SlideInfo:
     """What the header of a feature file says, without reading its rows.
 
     Attributes:
-        path: the file.
         format: ``clam-h5``, ``trident-h5``, ``stamp-h5``, the same with ``-zarr``, or ``pt``.
         dataset: dataset or dictionary key of the features; empty for a bare tensor.
-        num_patches: rows N.
         feature_dim: channels C; 0 if an empty file does not say.
         dtype: as stored; ``read`` always gives float32.
         coords_dtype: type of the patch coordinates in the file; empty if it has none.
-        encoder: name of the network that made the features, if recorded.
-        mpp: micrometres per pixel of the encoded patches, if recorded.
-        patch_size: side of the encoded patches in pixels, if recorded.
+        encoder, mpp, patch_size: the network that made the features, micrometres per pixel of the
+            encoded patches, and their side in pixels, if recorded.
         patch_size_level0: the same side in pixels of level 0, the unit of the coordinates.
         patch_order: order of the rows, if recorded.
     """
@@ -56,8 +54,8 @@ class SlideInfo:
         return f"{self.path}[{self.dataset}]" if self.dataset else str(self.path)
 
 
-class SlideFile:
-    """An open feature file; a context manager. Use ``open_slide`` to get one."""
+class SlideFile(AbstractContextManager):
+    """An open feature file. Use ``open_slide`` to get one."""
 
     def __init__(self, info: SlideInfo):
         self.info = info
@@ -115,9 +113,6 @@ class SlideFile:
 
     def close(self) -> None:
         """Release the file."""
-
-    def __enter__(self) -> SlideFile:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -2,48 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gimp_fast.data.slides.base import FEATURE_DATASETS, SlideInfo, check_coords, table_shape
+from gimp_fast.data.slides.base import (
+    FEATURE_DATASETS,
+    SlideFile,
+    SlideInfo,
+    check_coords,
+    table_shape,
+)
 from gimp_fast.errors import FaultError
 
 
-def find_features(path: Path, group: Mapping, array_type: type) -> tuple[str, Any]:
+class GroupSlide(SlideFile):
+    """A file of named arrays; a format opens it, checks its arrays and translates its errors."""
+
+    kind: str
+
+    def __init__(self, path: Path):
+        with self._errors(path), contextlib.ExitStack() as undo:
+            arrays, attributes = self._open(path, undo)
+            name, self._features = _find_features(path, arrays)
+            self._coords = arrays.get("coords")
+            info = _describe(path, self.kind, name, self._features, self._coords, attributes)
+            self._check(info.where, self._features)
+            if info.has_coords:
+                self._check(f"{path}[coords]", self._coords)
+            super().__init__(info)
+            self._undo = undo.pop_all()
+
+    def _open(self, path: Path, undo: contextlib.ExitStack) -> tuple[Mapping, Mapping]:
+        """The arrays, and the attributes of the file, which ``undo`` closes."""
+        raise NotImplementedError
+
+    def _check(self, where: str, array: Any) -> None:
+        """FaultError for rows that were declared and never written: an interrupted extraction."""
+        raise NotImplementedError
+
+    def _errors(self, path: Path) -> AbstractContextManager:
+        """Turns what the library raises for a damaged file into a FaultError."""
+        raise NotImplementedError
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        with self._errors(self.info.path), np.errstate(over="ignore"):
+            # Values beyond float32 become infinite, which checks report.
+            return _rows_of(self._features, start, stop).astype(np.float32, copy=False)
+
+    def coords(self) -> np.ndarray | None:
+        if not self.info.has_coords:
+            return None
+        with self._errors(self.info.path):
+            return _rows_of(self._coords, 0, self.info.num_patches)
+
+    def close(self) -> None:
+        self._undo.close()
+
+
+def _rows_of(array: Any, start: int, stop: int) -> np.ndarray:
+    """Rows of an array stored as (N, …) or (1, N, …)."""
+    return np.asarray(array[0, start:stop] if array.ndim == 3 else array[start:stop])
+
+
+def _find_features(path: Path, arrays: Mapping) -> tuple[str, Any]:
     """Name and array of the features; FaultError if the file has none."""
     for name in FEATURE_DATASETS:
-        found = group.get(name)
-        if isinstance(found, array_type):
-            return name, found
-    names = ", ".join(f"'{name}'" for name in group) or "no datasets"
-    if list(group) == ["coords"]:
+        if hasattr(arrays.get(name), "shape"):
+            return name, arrays[name]
+    names = ", ".join(f"'{name}'" for name in arrays) or "no datasets"
+    if list(arrays) == ["coords"]:
         names = "only 'coords' (a patching file: coordinates without features)"
-    raise FaultError.of(
-        "no-features", path, names, "a dataset 'features' (CLAM, TRIDENT) or 'feats'"
-    )
+    expected = "a dataset 'features' (CLAM, TRIDENT) or 'feats'"
+    raise FaultError.of("no-features", path, names, expected)
 
 
-def describe(
+def _describe(
     path: Path, kind: str, name: str, features: Any, coords: Any, attributes: Mapping
 ) -> SlideInfo:
-    """SlideInfo of a group.
-
-    Args:
-        path: the file.
-        kind: ``h5`` or ``zarr``.
-        name: name of the array of features.
-        features: the array of features.
-        coords: the array of coordinates, or None.
-        attributes: attributes of the file.
-    """
     where = f"{path}[{name}]"
     rows, dim = table_shape(where, features.shape)
     if features.dtype.kind != "f":
         raise FaultError.of("feature-dtype", where, str(features.dtype), "floating-point features")
-    has_coords = coords is not None and coords.ndim >= 2
+    has_coords = getattr(coords, "ndim", 0) >= 2  # it may also be a group
     if has_coords:
         check_coords(f"{path}[coords]", coords.shape, rows)
         if coords.dtype.kind not in "iuf":
@@ -67,49 +112,40 @@ def _provenance(file: dict, features: dict, coords: dict) -> dict[str, Any]:
 
     From the attributes of STAMP and TRIDENT, or from those with our own names.
     """
-    encoder = _text(features.get("encoder"))
-    encoder = encoder or _text(file.get("encoder")) or _text(file.get("extractor"))
-    patch_size = _number(coords.get("patch_size")) or _number(file.get("tile_size_px"))
-    patch_size = patch_size or _number(file.get("patch_size"))
-    level0 = _number(coords.get("patch_size_level0")) or _number(file.get("patch_size_level0"))
-    mpp = _number(file.get("mpp")) or _number(features.get("mpp")) or _number(coords.get("mpp"))
+
+    def whole(value: float | None) -> int | None:
+        return None if value is None else int(value)
+
+    patch_size = _number(coords.get("patch_size"), file.get("tile_size_px"), file.get("patch_size"))
+    mpp = _number(file.get("mpp"), features.get("mpp"), coords.get("mpp"))
     side_um = _number(file.get("tile_size_um"))
     magnification = _number(coords.get("target_magnification"))
     if mpp is None and side_um and patch_size:
         mpp = side_um / patch_size
     elif mpp is None and magnification:
         mpp = 10.0 / magnification  # 40x is 0.25 µm a pixel by convention
+    level0 = _number(coords.get("patch_size_level0"), file.get("patch_size_level0"))
     return {
-        "encoder": encoder,
+        "encoder": _text(features.get("encoder"), file.get("encoder"), file.get("extractor")),
         "mpp": mpp,
-        "patch_size": _whole(patch_size),
-        "patch_size_level0": _whole(level0),
-        "patch_order": _text(file.get("patch_order")) or _text(coords.get("patch_order")),
+        "patch_size": whole(patch_size),
+        "patch_size_level0": whole(level0),
+        "patch_order": _text(file.get("patch_order"), coords.get("patch_order")),
     }
 
 
-def _text(value: object) -> str | None:
-    """An attribute as text; TRIDENT writes None as 'None'."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return value if isinstance(value, str) and value not in ("", "None") else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0:
-        return float(value)
+def _text(*values: object) -> str | None:
+    """The first of these attributes that is a text; TRIDENT writes None as 'None'."""
+    for value in values:
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if isinstance(text, str) and text not in ("", "None"):
+            return text
     return None
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def rows_of(array: Any, start: int, stop: int) -> np.ndarray:
-    """Rows of an array stored as (N, …) or (1, N, …)."""
-    return array[0, start:stop] if array.ndim == 3 else array[start:stop]
-
-
-def as_float32(rows: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which checks report
-        return rows.astype(np.float32, copy=False)
+def _number(*values: object) -> float | None:
+    """The first of these attributes that is a number above 0."""
+    for value in values:
+        if isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0:
+            return float(value)
+    return None

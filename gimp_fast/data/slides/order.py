@@ -29,13 +29,13 @@ def patch_order(coords: np.ndarray, order: str) -> np.ndarray:
     if order == "file":
         return np.arange(len(coords), dtype=np.uint32)
     x, y = coords[:, 0], coords[:, 1]
-    if order == "row":
-        return np.lexsort((x, y)).astype(np.uint32)
-    if order == "column":
-        return np.lexsort((y, x)).astype(np.uint32)
     if order == "hilbert":
-        return np.argsort(hilbert_index(_to_grid(x, y)), kind="stable").astype(np.uint32)
-    raise ValueError(f"order must be one of {', '.join(PATCH_ORDERS)}, got '{order}'")
+        rows = np.argsort(hilbert_index(_to_grid(x, y)), kind="stable")
+    elif order in PATCH_ORDERS:
+        rows = np.lexsort((x, y) if order == "row" else (y, x))
+    else:
+        raise ValueError(f"order must be one of {', '.join(PATCH_ORDERS)}, got '{order}'")
+    return rows.astype(np.uint32)
 
 
 def _to_grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:

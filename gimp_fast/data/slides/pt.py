@@ -29,7 +29,8 @@ class PtSlide(SlideFile):
     """An open ``.pt``; see ``open_slide``."""
 
     def __init__(self, path: Path):
-        self._zipped = _is_zip(path)
+        with path.open("rb") as file:
+            self._zipped = file.read(4) == b"PK\x03\x04"
         loaded = _load(path, self._zipped)
         name, table, coords = _pick_tensors(path, loaded)
         where = f"{path}[{name}]" if name else str(path)
@@ -77,11 +78,6 @@ def _check_storage(where: str, table) -> None:
         raise FaultError.of("feature-shape", where, found, expected)
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
 def _load(path: Path, zipped: bool) -> object:
     import torch
 
@@ -110,15 +106,12 @@ def _pick_tensors(path: Path, loaded: object) -> tuple:
         table, coords = loaded.get(name), loaded.get("coords")
     plain = isinstance(table, torch.Tensor) and table.layout == torch.strided
     if not plain or table.is_quantized or table.device.type != "cpu":
-        raise FaultError.of("no-features", path, _kind_of(loaded), "a bare tensor (N, C)")
+        found = f"a {type(loaded).__name__}"
+        if isinstance(loaded, dict):
+            found = f"a dictionary with keys {sorted(map(str, loaded))[:6]}"
+        raise FaultError.of("no-features", path, found, "a bare tensor (N, C)")
     if not table.is_floating_point():
         raise FaultError.of("feature-dtype", path, str(table.dtype), "floating-point features")
     if not isinstance(coords, torch.Tensor) or coords.ndim < 2 or coords.dtype.is_complex:
         coords = None
     return name, table, coords
-
-
-def _kind_of(loaded: object) -> str:
-    if isinstance(loaded, dict):
-        return f"a dictionary with keys {sorted(map(str, loaded))[:6]}"
-    return f"a {type(loaded).__name__}"

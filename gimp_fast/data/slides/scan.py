@@ -17,20 +17,12 @@ SCAN_BYTES = 32 << 20  # of rows held at a time, as float32
 
 @dataclass(frozen=True)
 class SlideScan:
-    """Result of reading a whole file.
+    """Result of reading a whole file."""
 
-    Attributes:
-        info: what its header says; None if it cannot be opened.
-        faults: everything wrong with it.
-        checksum: xxh3 of the rows as float32 in the order of the file.
-        largest: largest absolute value.
-        largest_row: where it is.
-    """
-
-    info: SlideInfo | None
+    info: SlideInfo | None  # None if it cannot be opened
     faults: tuple[Fault, ...] = ()
-    checksum: str = ""
-    largest: float = 0.0
+    checksum: str = ""  # xxh3 of the rows as float32 in the order of the file
+    largest: float = 0.0  # absolute value
     largest_row: int = 0
 
 

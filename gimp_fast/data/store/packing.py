@@ -26,6 +26,7 @@ from gimp_fast.files.atomic import flush_to_disk
 
 _BLOCK_BYTES = 256 << 10
 _COPY_BYTES = 32 << 20  # of rows in memory at a time, as float32
+RANGES = {"fp16": 65504.0, "bf16": 3.38e38}  # largest absolute value of a type
 _ALIGNMENT = 4096  # of the first slide in the file
 
 
@@ -190,11 +191,8 @@ def _convert(rows: np.ndarray, dtype: str, where: str, start: int) -> np.ndarray
 
 def range_fault(where: str, row: int, largest: float, dtype: str) -> FaultError:
     """The fault of a value that the store's type cannot represent."""
-    limit = 65504 if dtype == "fp16" else 3.39e38
-    found = f"{largest:g} in row {row}"
-    return FaultError.of(
-        "out-of-range", where, found, f"below {limit:g} for {dtype}; --pack bf16 or fp32"
-    )
+    expected = f"below {RANGES[dtype]:g} for {dtype}; --pack bf16 or fp32"
+    return FaultError.of("out-of-range", where, f"{largest:g} in row {row}", expected)
 
 
 def _coords(slide: PackedSlide, order: str) -> np.ndarray:

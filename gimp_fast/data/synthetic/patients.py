@@ -17,7 +17,7 @@ from gimp_fast.data.names import SYNTHETIC_ENCODER
 from gimp_fast.data.prepare.assemble import prepare
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
-from gimp_fast.data.rna import STAR_SUFFIX
+from gimp_fast.data.rna.gdc_files import STAR_SUFFIX
 from gimp_fast.data.synthetic.drawing import (
     Genome,
     Patient,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
-from gimp_fast.errors import Fault, FaultError, Read
+from gimp_fast.errors import FaultError, Faults
 from gimp_fast.files.table import MISSING, Table, open_table
 
 LABEL_COLUMN = "label"
@@ -45,25 +45,30 @@ def strip_extension(slide_id: str) -> str:
 
 
 def read_labels(
-    path: str | Path, *, label_column: str = LABEL_COLUMN, slide_table: str | Path | None = None
-) -> Read[list[LabelRow]]:
-    """Rows of a table of labels in one of the layouts above, and every fault in it.
+    path: str | Path,
+    faults: Faults,
+    *,
+    label_column: str = LABEL_COLUMN,
+    slide_table: str | Path | None = None,
+) -> list[LabelRow]:
+    """Rows of a table of labels in one of the layouts above.
 
     Clini patients without slides have an empty ``slide_id``; patients that only the slide table
-    has, an empty ``label``. Faults are, for example, an unreadable file, a missing column,
-    duplicate slides, blank ids, and patients with two labels.
+    has, an empty ``label``.
 
     Args:
         path: the table; for TransMIL, one fold file or a folder of them.
+        faults: takes every fault of it: an unreadable file, a missing column, duplicate slides,
+            blank ids, patients with two labels, …
         label_column: column of the label; fold files have their own.
         slide_table: STAMP's slide table.
     """
-    labels = _Labels()
-    try:
+    labels = _Labels(faults)
+    with faults.collect():
         _add_labels(labels, Path(path), label_column, slide_table)
-    except FaultError as error:
-        return Read([], error.faults)
-    return labels.read(path)
+        labels.need_rows(path)
+        return labels.rows
+    return []
 
 
 def _add_labels(
@@ -76,7 +81,8 @@ def _add_labels(
             raise FaultError.of("missing-file", path, found, expected)
     else:
         table = open_table(path)
-        folds = [table] if is_fold_table(table) and label_column == LABEL_COLUMN else []
+        is_fold = {"train", "train_label"} <= set(table.header) and label_column == LABEL_COLUMN
+        folds = [table] if is_fold else []
     if folds:
         if slide_table is not None or label_column != LABEL_COLUMN:
             found = "TransMIL's fold files, which list slides and labels"
@@ -88,49 +94,43 @@ def _add_labels(
         labels.add_table(table, label_column)
 
 
-def read_cases(path: str | Path, *, label_column: str = LABEL_COLUMN) -> Read[list[LabelRow]]:
-    """Rows of a table of patients and slides whose labels need not be known, and its faults.
+def read_cases(
+    path: str | Path, faults: Faults, *, label_column: str = LABEL_COLUMN
+) -> list[LabelRow]:
+    """Rows of a table of patients and slides whose labels need not be known.
 
     Args:
         path: a table with a column of patients and one of slides (``slide_id``, or STAMP's
             ``FILENAME``), a row per slide; the slide is empty for a patient without slides.
+        faults: takes every fault of it.
         label_column: read if the table has it; unknown labels are empty.
     """
-    labels = _Labels()
-    try:
+    labels = _Labels(faults)
+    with faults.collect():
         table = open_table(path)
         labels.add_table(table, *([label_column] if label_column in table.header else []))
-    except FaultError as error:
-        return Read([], error.faults)
-    read = labels.read(path)
-    # A label in one row of a patient is the label of all rows.
-    rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in read.value]
-    return Read(rows, read.faults)
-
-
-def is_fold_table(table: Table) -> bool:
-    """True if the columns are those of TransMIL's ``fold0.csv``."""
-    return {"train", "train_label"} <= set(table.header)
+        labels.need_rows(path)
+        # A label in one row of a patient is the label of all rows.
+        return [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
+    return []
 
 
 @dataclass
 class _Labels:
-    """Rows read so far, and their faults."""
+    """Rows read so far; ``add`` checks them."""
 
+    faults: Faults
     rows: list[LabelRow] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
     label_of: dict[str, str] = field(default_factory=dict)
     first_place: dict[str, str] = field(default_factory=dict)
-    seen_any: bool = False
 
-    def read(self, path: str | Path) -> Read[list[LabelRow]]:
-        """The rows and faults; a fault if there was no row at all."""
-        if not self.seen_any and not self.faults:
-            self.fault("no-rows", str(path), "a table without rows", "one row per slide")
-        return Read(self.rows, tuple(self.faults))
+    def __post_init__(self) -> None:
+        self._earlier_faults = len(self.faults.items)
 
-    def fault(self, kind: str, where: str, found: str, expected: str) -> None:
-        self.faults.append(Fault(kind, where, found, expected))
+    def need_rows(self, path: str | Path) -> None:
+        """Add a fault if there was no row at all."""
+        if not self.rows and len(self.faults.items) == self._earlier_faults:
+            self.faults.add("no-rows", path, "a table without rows", "one row per slide")
 
     def add_table(self, table: Table, *label_column: str) -> None:
         """The rows of a table of patients, slides and, if there is a column of them, labels."""
@@ -140,31 +140,28 @@ class _Labels:
 
     def add(self, case: str, slide: str, label: str, where: str, written: str = "") -> None:
         """Add one row; ``written`` is the cell that ``slide`` comes from."""
-        self.seen_any = True
         label = "" if label in MISSING else label
         if not case:
-            self.fault("missing-id", where, "no patient id", "a patient's id")
+            self.faults.add("missing-id", where, "no patient id", "a patient's id")
         elif written and not slide:
-            self.fault("missing-id", where, f"'{written}' as slide", "a slide's id")
+            self.faults.add("missing-id", where, f"'{written}' as slide", "a slide's id")
         elif not (case + slide + label).isprintable():
             found = f"a line break or an invisible character in {(case, slide, label)}"
-            self.fault("bad-id", where, found, "ids and labels of plain text")
+            self.faults.add("bad-id", where, found, "ids and labels of plain text")
         elif slide and slide in self.first_place:
             found = f"slide '{slide}' again (first in {self.first_place[slide]})"
-            self.fault("duplicate-slide", where, found, "each slide once")
+            self.faults.add("duplicate-slide", where, found, "each slide once")
         else:
             self.first_place.setdefault(slide, where)
             self.rows.append(LabelRow(case, slide, label, where))
             if label and self.label_of.setdefault(case, label) != label:
-                found = f"label '{label}' for patient '{case}'"
-                self.fault("label-conflict", where, found, f"'{self.label_of[case]}' as before")
+                found, expected = f"label '{label}' for patient '{case}'", self.label_of[case]
+                self.faults.add("label-conflict", where, found, f"'{expected}' as before")
 
 
 def _slide_id(cell: str, column: str) -> str:
     """The slide in a cell; a FILENAME may contain folders, and its stem is the slide."""
-    if column == "FILENAME":
-        cell = re.split(r"[/\\]", cell)[-1]
-    return strip_extension(cell)
+    return strip_extension(re.split(r"[/\\]", cell)[-1] if column == "FILENAME" else cell)
 
 
 def _add_clini(labels: _Labels, clini: Table, slides: Table, label_column: str) -> None:
@@ -178,17 +175,18 @@ def _add_clini(labels: _Labels, clini: Table, slides: Table, label_column: str) 
         first_label, first_place = patients.setdefault(case, (label, where))
         if first_place != where and first_label == label and case:
             found = f"patient '{case}' again (first in {first_place})"
-            labels.fault("duplicate-patient", where, found, "each patient once")
+            labels.faults.add("duplicate-patient", where, found, "each patient once")
         elif first_place != where and case:
             found = f"label '{label}' for patient '{case}'"
-            labels.fault("label-conflict", where, found, f"'{first_label}' as before")
+            labels.faults.add("label-conflict", where, found, f"'{first_label}' as before")
         elif not case:
-            labels.fault("missing-id", where, "no patient id", "a patient's id")
+            labels.faults.add("missing-id", where, "no patient id", "a patient's id")
     with_slides = set()
     patient, slide = slides.one_of(*PATIENT_COLUMNS), slides.one_of(*SLIDE_COLUMNS)
     for where, case, name in slides.rows(patient, slide):
         if not name:
-            labels.fault("missing-id", where, f"no {slide} for patient '{case}'", "a slide's file")
+            found = f"no {slide} for patient '{case}'"
+            labels.faults.add("missing-id", where, found, "a slide's file")
             continue
         with_slides.add(case)
         label, _ = patients.get(case, ("", where))
@@ -207,15 +205,16 @@ def _add_folds(labels: _Labels, folds: list[Table]) -> None:
             slide = strip_extension(name)
             if not slide:
                 found = f"label '{label}' of slide '{name}'"
-                labels.fault("missing-id", where, found, "a slide's id")
+                labels.faults.add("missing-id", where, found, "a slide's id")
                 continue
             if slide in listed:
-                labels.fault("duplicate-slide", where, f"slide '{slide}' again", "each slide once")
+                found = f"slide '{slide}' again"
+                labels.faults.add("duplicate-slide", where, found, "each slide once")
             listed.add(slide)
             known = slides.get(slide, ("", where))[0]
             if label and known and label != known:
                 found = f"label '{label}' for slide '{slide}'"
-                labels.fault("label-conflict", where, found, f"'{known}' as before")
+                labels.faults.add("label-conflict", where, found, f"'{known}' as before")
             elif slide not in slides or not known:
                 slides[slide] = label, where
     for slide, (label, where) in slides.items():

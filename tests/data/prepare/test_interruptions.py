@@ -98,7 +98,7 @@ def kill_at(last):
             return function(*args, **options)
         return call
 
-    for name in ("write_table", "write_store", "_write_expression"):
+    for name in ("write_table", "write_store", "_manifest"):
         setattr(writer, name, counted(getattr(writer, name)))
     atomic._flush_path = counted(atomic._flush_path)
     os.replace = counted(os.replace)

@@ -14,11 +14,8 @@ from builders.rna_files import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.rna import (
-    open_expression,
-    read_gene_list,
-    read_gene_sets,
-)
+from gimp_fast.data.rna.expression import open_expression
+from gimp_fast.data.rna.gene_lists import read_gene_list, read_gene_sets
 from gimp_fast.errors import FaultError
 
 EXAMPLES = int(os.environ.get("GIMP_FAST_FUZZ", "30"))

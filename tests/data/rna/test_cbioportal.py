@@ -9,11 +9,9 @@ from builders.rna_files import (
     write_text,
 )
 
-from gimp_fast.data.rna import (
-    ExpressionSource,
-    choose_samples,
-    open_expression,
-)
+from gimp_fast.data.rna.expression import open_expression
+from gimp_fast.data.rna.samples import choose_samples
+from gimp_fast.data.rna.source import ExpressionSource
 
 CASES = ("TCGA-00-0001", "TCGA-00-0002")
 

@@ -26,9 +26,7 @@ from builders.rna_files import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gimp_fast.data.rna import (
-    open_expression,
-)
+from gimp_fast.data.rna.expression import open_expression
 from gimp_fast.errors import FaultError
 from gimp_fast.files import isolated
 

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 from builders.faults import faults_of, kinds_of
 
-from gimp_fast.data.rna import (
-    Expression,
-    align_expression,
-    filter_genes,
-    gene_key,
-    read_gene_list,
-    read_gene_sets,
-)
+from gimp_fast.data.rna.gene_lists import gene_key, read_gene_list, read_gene_sets
+from gimp_fast.data.rna.genes import align_expression, filter_genes
+from gimp_fast.data.rna.source import Expression
 
 GENES = [
     ("ENSG00000141510.18", "TP53", "protein_coding"),
@@ -225,11 +220,10 @@ def test_no_types_recorded():
 
 def test_aligned_by_id_without_version():
     reference = ["ENSG00000228572.1", "ENSG00000002586.1_PAR_Y", "ENSG00000000009.1"]
-    aligned = align_expression(expression(), reference)
+    aligned, missing = align_expression(expression(), reference)
     np.testing.assert_array_equal(aligned.values, [[3, 2, np.nan], [13, 12, np.nan]])
     assert aligned.values.dtype == np.float32
-    assert aligned.missing == ("ENSG00000000009.1",)
-    assert aligned.unused == 4
+    assert missing == ("ENSG00000000009.1",)
 
 
 SYMBOLS = [("TP53", "", ""), ("CD99", "", ""), ("MATR3", "", ""), ("EGFR", "", "")]
@@ -237,46 +231,47 @@ SYMBOLS = [("TP53", "", ""), ("CD99", "", ""), ("MATR3", "", ""), ("EGFR", "", "
 
 def test_symbols_align_to_ensembl_ids():
     ids, names, _ = zip(*GENES, strict=True)
-    aligned = align_expression(expression(SYMBOLS), ids[:4], names[:4])
+    aligned, missing = align_expression(expression(SYMBOLS), ids[:4], names[:4])
     # the copy on Y is not measured, though its name is
     np.testing.assert_array_equal(aligned.values[0], [0, 1, np.nan, np.nan])
-    assert aligned.missing == (ids[2], ids[3])
-    assert aligned.unused == 2
+    assert missing == (ids[2], ids[3])
 
 
 def test_ensembl_ids_align_to_symbols():
     reference = [gene[0] for gene in SYMBOLS]
-    aligned = align_expression(expression(), reference)
+    aligned, missing = align_expression(expression(), reference)
     # two genes are called MATR3: no guess
     np.testing.assert_array_equal(aligned.values[0], [0, 1, np.nan, np.nan])
-    assert aligned.missing == ("MATR3", "EGFR")
+    assert missing == ("MATR3", "EGFR")
 
 
 def test_a_measured_gene_stands_for_one_of_the_list():
     source = expression([("G1", "A", ""), ("G2", "B", ""), ("G3", "C", ""), ("D", "", "")])
     reference = ["G1", "G9", "G8", "D", "G2"]
     # A is taken by its id, and two genes of the list are called C
-    aligned = align_expression(source, [*reference, "G7"], ["", "A", "C", "", "", "C"])
+    aligned, missing = align_expression(source, [*reference, "G7"], ["", "A", "C", "", "", "C"])
     np.testing.assert_array_equal(aligned.values[0], [0, np.nan, np.nan, 3, 1, np.nan])
-    assert (aligned.missing, aligned.unused) == (("G9", "G8", "G7"), 1)
+    assert missing == ("G9", "G8", "G7")
 
 
 def test_names_do_not_override_ids():
     source = expression([("G1", "A", ""), ("G2", "B", "")])
-    aligned = align_expression(source, ["G2", "G1"], ["A", "B"])
+    aligned, missing = align_expression(source, ["G2", "G1"], ["A", "B"])
+    assert missing == ()
     np.testing.assert_array_equal(aligned.values[0], [1, 0])
 
 
 def test_the_same_list_is_the_same_values():
     ids = [gene[0] for gene in GENES]
-    aligned = align_expression(expression(), ids[::-1])
+    aligned, missing = align_expression(expression(), ids[::-1])
     np.testing.assert_array_equal(aligned.values, expression().values[:, ::-1])
-    assert (aligned.missing, aligned.unused) == ((), 0)
+    assert missing == ()
 
 
 def test_two_versions_of_a_gene_are_told_apart_or_missing():
     source = expression([("ENSG00000000001.1", "", ""), ("ENSG00000000001.2", "", "")])
-    aligned = align_expression(source, ["ENSG00000000001.2", "ENSG00000000001.1"])
+    aligned, missing = align_expression(source, ["ENSG00000000001.2", "ENSG00000000001.1"])
+    assert missing == ()
     np.testing.assert_array_equal(aligned.values[0], [1, 0])
     assert faults_of(lambda: align_expression(source, ["ENSG00000000001.3"]))
 
@@ -288,7 +283,7 @@ def test_most_genes_missing():
     assert "2 of 3 genes" in message
     assert "ENSG00000000008.1" in message
     assert "ENSG00000141510.18" in message
-    assert len(align_expression(expression(), reference[:2]).missing) == 1
+    assert len(align_expression(expression(), reference[:2])[1]) == 1
 
 
 def test_names_must_be_one_an_id():

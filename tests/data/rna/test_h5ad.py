@@ -14,11 +14,9 @@ from builders.rna_files import (
     write_h5ad,
 )
 
-from gimp_fast.data.rna import (
-    ExpressionSource,
-    choose_samples,
-    open_expression,
-)
+from gimp_fast.data.rna.expression import open_expression
+from gimp_fast.data.rna.samples import choose_samples
+from gimp_fast.data.rna.source import ExpressionSource
 from gimp_fast.files import isolated
 
 ENSEMBL = ("ENSG00000000003.15", "ENSG00000000005.6", "ENSG00000000419.13")
@@ -144,7 +142,7 @@ def test_a_file_that_hangs_hdf5_is_a_fault(tmp_path, monkeypatch):
 WITHOUT = """
 import sys
 sys.modules[sys.argv[1]] = None
-from gimp_fast.data.rna import open_expression
+from gimp_fast.data.rna.expression import open_expression
 from gimp_fast.errors import FaultError
 try:
     open_expression(sys.argv[2])

@@ -12,10 +12,8 @@ from builders.rna_files import (
     write_text,
 )
 
-from gimp_fast.data.rna import (
-    choose_samples,
-    open_expressions,
-)
+from gimp_fast.data.rna.expression import open_expressions
+from gimp_fast.data.rna.samples import choose_samples
 
 GENES = ("ENSG00000000003.15", "ENSG00000002586.20_PAR_Y", "ENSG00000000419.13")
 

@@ -14,12 +14,9 @@ from builders.rna_files import (
     write_text,
 )
 
-from gimp_fast.data.rna import (
-    ExpressionSource,
-    choose_samples,
-    open_expression,
-    open_expressions,
-)
+from gimp_fast.data.rna.expression import open_expression, open_expressions
+from gimp_fast.data.rna.samples import choose_samples
+from gimp_fast.data.rna.source import ExpressionSource
 from gimp_fast.errors import GimpError
 
 ENSEMBL = ("ENSG00000000003.15", "ENSG00000000005.6", "ENSG00000000419.13")

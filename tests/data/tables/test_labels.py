@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gimp_fast.data.names import patient_of
-from gimp_fast.data.tables import read_labels
+from gimp_fast.data.tables.labels import read_labels
+from gimp_fast.errors import Faults
 
 A, B = "TCGA-05-4244-01Z-00-DX1.d4ff32cd", "TCGA-18-3406-01Z-00-DX1.8D07F006"
 MCAT = (
@@ -28,16 +29,15 @@ def found(rows) -> list[tuple[str, str, str]]:
 
 
 def read(*args, **options):
-    """Rows, and faults as a list."""
-    labels = read_labels(*args, **options)
-    return labels.value, list(labels.faults)
+    """Rows and faults."""
+    faults = Faults()
+    return read_labels(*args, faults, **options), faults.items
 
 
 def only_fault(*args, **options) -> tuple[str, str]:
     """Kind and text of the fault of a table without rows."""
-    labels = read_labels(*args, **options)
-    (fault,) = labels.faults
-    assert labels.value == []
+    rows, (fault,) = read(*args, **options)
+    assert rows == []
     return fault.kind, str(fault)
 
 

@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gimp_fast.data.names import PARTS, site_of
-from gimp_fast.data.tables import (
+from gimp_fast.data.tables.labels import read_labels
+from gimp_fast.data.tables.new_splits import (
     check_split,
     make_split,
     make_splits,
-    read_labels,
-    read_splits,
     shared_sites,
     sites_from_table,
-    split_files,
 )
-from gimp_fast.errors import FaultError
+from gimp_fast.data.tables.splits import read_splits, split_files
+from gimp_fast.errors import FaultError, Faults
 
 KNOWN = {"001", "002", "003", "004"}
 CASES = {"s1": "001", "s1b": "001", "s2": "002", "s3": "003"}
@@ -357,7 +356,7 @@ def test_sites_from_a_table(tmp_path):
 
 
 def real_labels(folder: Path):
-    rows = read_labels(folder / "tcga_nsclc" / "slides.csv").value
+    rows = read_labels(folder / "tcga_nsclc" / "slides.csv", Faults())
     return {row.case_id: row.label for row in rows}, {row.slide_id: row.case_id for row in rows}
 
 

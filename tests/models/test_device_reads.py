@@ -1,0 +1,93 @@
+"""Models compute without reading sizes or masks back from the device, which would wait for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from builders.alignment import SETTINGS, aligned_model, one_process, windows_and_genes
+from builders.models import patients_lacking, seeded_model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gimp_fast import models
+from gimp_fast.models.inputs import PatientInputs, Presence
+
+aten = torch.ops.aten
+READS = {
+    aten.nonzero.default, aten._local_scalar_dense.default, aten.masked_select.default,
+    aten.is_nonzero.default, aten.equal.default,
+}  # fmt: skip
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
+
+
+class DeviceReads(TorchDispatchMode):
+    """Counts operators whose result or shape needs values from the device on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        by_mask = func in INDEXING and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        unsized = func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+        if func in READS or by_mask or unsized:
+            self.found[func.name()] += 1
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The counter sees the calling thread only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_a_training_step_reads_nothing_back(name):
+    fields = models.model_class(name).config_class.model_fields
+    settings = {key: value for key, value in SETTINGS.items() if key in fields}
+    model = seeded_model(name, settings).train()
+    both = models.model_class(name).reads[0] == "both"
+    present = [True, False, True] if both else [True] * 3
+    inputs = PatientInputs.of(**patients_lacking(present, present, SETTINGS["num_genes"]))
+    labels = torch.tensor([0, 1, 1])
+    with DeviceReads() as reads:
+        model.loss(labels, inputs).loss.sum().backward()
+    assert not reads.found
+
+
+def test_gimps_pretraining_lists_masked_rows_and_reads_nothing_else():
+    model = seeded_model("gimp", {k: v for k, v in SETTINGS.items() if k != "projection_dim"})
+    windows, genes = windows_and_genes()
+    rna = Presence.of([True, False, True, True])
+    masked = torch.arange(36).reshape(4, 9) % 2 == 0
+    with DeviceReads() as reads:
+        reconstruction, cls_pat = model.train().pretrain_parts(windows[:, 0], masked, genes, rna)
+        (reconstruction + cls_pat.sum()).backward()
+    # Patches to embed, tokens to keep, and patches to compare with.
+    assert reads.found == {"aten::nonzero": 3}
+
+
+@pytest.mark.parametrize("name", ["mgca", "biovil", "refers"])
+def test_a_step_of_alignment_reads_nothing_back(name):
+    model = aligned_model(name).train()
+    batch = windows_and_genes(views=model.views)
+    with DeviceReads() as reads:
+        terms = model.alignment_terms(*batch, one_process)
+        sum(term.mean() for term in terms.values()).backward()
+    assert not reads.found
+
+
+def test_the_counter_sees_reads():
+    x = torch.arange(4.0)
+    with DeviceReads() as reads:
+        x[x > 1].sum().item()
+        x[x > 1] = 0
+        torch.arange(2).repeat_interleave(torch.tensor([1, 2]))
+    assert reads.found.total() == 4
