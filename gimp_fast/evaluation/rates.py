@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from gimp_fast.evaluation.intervals import Estimate, estimate
 
@@ -194,13 +194,20 @@ def _one_against_rest(run: Predictions, positive: int, weights: np.ndarray) -> n
         return np.where(pairs > 0, (positives * below).sum(1) / pairs, np.nan)
 
 
+def roc(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, float] | None:
+    """False and true positive rates, (points,), and the area; None if all or none are positive."""
+    if truth.all() or not truth.any():
+        return None
+    false_positive, true_positive, _ = roc_curve(truth, scores)
+    return false_positive, true_positive, float(roc_auc_score(truth, scores))
+
+
 def mean_roc(predictions: Predictions, false_positive_rates: np.ndarray) -> np.ndarray:
     """True positive rates at these false positive rates, mean over classes and runs."""
     curves = []
     for run in predictions.by_run():
         for positive in run.positives:
-            truth = run.label == positive
-            if truth.any() and not truth.all():
-                false_positive, true_positive, _ = roc_curve(truth, run.probabilities[:, positive])
-                curves.append(np.interp(false_positive_rates, false_positive, true_positive))
+            found = roc(run.probabilities[:, positive], run.label == positive)
+            if found is not None:
+                curves.append(np.interp(false_positive_rates, *found[:2]))
     return np.mean(curves, axis=0)

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -14,13 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from gimp_fast.pages import style
 
-SPLIT_MARKERS = {"train": "o", "val": "^", "test": "D"}
+# Marker, size and opacity of the patients of each part.
+SPLIT_LOOKS = {"train": ("o", 14, 0.55), "val": ("^", 22, 0.95), "test": ("D", 20, 0.95)}
 RASTERIZE_ABOVE = 3000  # points; an SVG with more of them is slow to open
 
 
 def curve(
-    epochs: Mapping[str, Sequence[int]],
-    values: Mapping[str, Sequence[float]],
+    series: Mapping[str, Mapping[int, float]],
     label: str,
     best_epoch: int | None = None,
     is_share: bool = False,
@@ -28,35 +27,30 @@ def curve(
     """One metric over the epochs of a stage.
 
     Args:
-        epochs, values: split name ("train", "val") -> equally long sequences.
+        series: part ("train", "val") -> epoch -> value.
         label: y axis label.
         best_epoch: the epoch whose weights were kept, to be marked.
         is_share: the metric cannot exceed 1.
     """
     figure = style.new_figure(width=4.0, height=2.8)
     axes = figure.add_subplot()
-    for split, colour, marker in (("train", style.TRAIN, "o"), ("val", style.VAL, "s")):
-        if split in values:
-            axes.plot(
-                epochs[split],
-                values[split],
-                color=colour,
-                label={"train": "training", "val": "validation"}[split],
-                marker=marker if len(epochs[split]) <= 25 else None,
-                markersize=3.5,
-            )
+    looks = {"train": ("training", style.TRAIN, "o"), "val": ("validation", style.VAL, "s")}
+    for part, points in series.items():
+        name, colour, marker = looks[part]
+        axes.plot(
+            list(points), list(points.values()), color=colour, label=name,
+            marker=marker if len(points) <= 25 else None, markersize=3.5,
+        )  # fmt: skip
     if best_epoch is not None:
         axes.axvline(
             best_epoch, color=style.INK, lw=1, ls=(0, (4, 3)), label=f"best epoch ({best_epoch})"
         )
     if is_share:
-        low = min(float(np.nanmin(sequence)) for sequence in values.values())
+        low = min(min(points.values()) for points in series.values())
         axes.set_ylim(max(0.0, min(low - 0.05, 0.9)), 1.02)
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(label)
-    every = [epoch for sequence in epochs.values() for epoch in sequence]
-    margin = max(0.5, 0.02 * (max(every) - min(every)))  # a single epoch gets an axis too
-    axes.set_xlim(min(every) - margin, max(every) + margin)
+    first, last = min(map(min, series.values())), max(map(max, series.values()))
+    margin = max(0.5, 0.02 * (last - first))  # a single epoch gets an axis too
+    axes.set(xlabel="Epoch", ylabel=label, xlim=(first - margin, last + margin))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
     return figure
@@ -69,72 +63,54 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         counts: (K, K) int, rows true, columns predicted.
     """
     size = len(classes)
-    cell = 0.8 if size <= 3 else 0.62
+    is_small = size <= 3
     longest = max(max(map(len, _wrap(name).split("\n"))) for name in classes)
-    side = max(size * cell, 2.2)
-    figure = style.new_figure(side + 1.0 + 0.06 * longest, side + (0.8 if size <= 3 else 1.2))
+    side = max(size * (0.8 if is_small else 0.62), 2.2)
+    figure = style.new_figure(side + 1.0 + 0.06 * longest, side + (0.8 if is_small else 1.2))
     axes = figure.add_subplot()
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    for row, column in np.ndindex(size, size):
-        share = shares[row, column]
+    for (row, column), share in np.ndenumerate(shares):
         corner = (column - 0.5, row - 0.5)
         axes.add_patch(
             Rectangle(corner, 1, 1, facecolor=style.ACCENT, alpha=share, linewidth=0, zorder=0.5)
         )
         percent = f"{100 * share:.0f} %" if totals[row, 0] else "–"
-        colour = "white" if share > 0.55 else style.INK
-        axes.text(
-            column, row - 0.06, f"{counts[row, column]}", ha="center", va="bottom", color=colour,
-            fontsize=11 if size <= 3 else 9,
-        )  # fmt: skip
-        axes.text(
-            column, row + 0.06, percent, ha="center", va="top", color=colour,
-            fontsize=8 if size <= 3 else 7,
-        )  # fmt: skip
+        look = {"ha": "center", "color": "white" if share > 0.55 else style.INK}
+        count, above, below = f"{counts[row, column]}", row - 0.06, row + 0.06
+        axes.text(column, above, count, va="bottom", fontsize=11 if is_small else 9, **look)
+        axes.text(column, below, percent, va="top", fontsize=8 if is_small else 7, **look)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+    axes.set(xlabel="Predicted class", ylabel="True class")
     names = [style.plain(_wrap(name)) for name in classes]
-    tilted = size > 3 or longest > 12
-    axes.set_xticks(
-        range(size), names, rotation=40 if tilted else 0, ha="right" if tilted else "center",
-        rotation_mode="anchor" if tilted else "default",
-    )  # fmt: skip
+    tilted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(size), names, **({} if is_small and longest <= 12 else tilted))
     axes.set_yticks(range(size), names)
-    axes.set_xlabel("Predicted class")
-    axes.set_ylabel("True class")
     axes.grid(visible=False)
     axes.tick_params(length=0)
     for edge in np.arange(-0.5, size):
         axes.axhline(edge, color=style.GRID, lw=0.8)
         axes.axvline(edge, color=style.GRID, lw=0.8)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     return figure
 
 
-def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], colours: Mapping[str, str]) -> Figure:
+def roc(curves: Sequence[tuple[str, str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
     """Receiver operating characteristic.
 
     Args:
-        curves: legend text -> (false positive rate, true positive rate), each (points,).
-        colours: legend text -> colour.
+        curves: legend text, colour, and false and true positive rates, (points,) each.
     """
-    rows = len(curves) + 1
-    figure = style.new_figure(height=3.9 + 0.19 * rows)
+    figure = style.new_figure(height=3.9 + 0.19 * (len(curves) + 1))
     axes = figure.add_subplot()
-    handles = []
-    for name, (false_positive, true_positive) in curves.items():
-        handles += axes.plot(
-            false_positive, true_positive, color=colours[name], label=style.plain(name),
-            clip_on=False, drawstyle="default", zorder=3,
-        )  # fmt: skip
-    handles += axes.plot(
-        [0, 1], [0, 1], color=style.INK, lw=0.9, ls=(0, (2, 3)), label="chance (AUC 0.50)"
-    )
+    for text, colour, points in curves:
+        axes.plot(*points, color=colour, label=style.plain(text), clip_on=False, zorder=3)
+    chance = "chance (AUC 0.50)"
+    axes.plot([0, 1], [0, 1], color=style.INK, lw=0.9, ls=(0, (2, 3)), label=chance)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel("False positive rate (1 − specificity)")
     axes.set_ylabel("True positive rate (sensitivity)")
-    figure.legend(handles=handles, loc="outside lower center", ncols=1)
+    figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 
@@ -148,21 +124,21 @@ def scatter(
         labels, splits: (n,) unicode.
         classes: every class, in the order of their colours.
     """
-    present = [split for split in SPLIT_MARKERS if split in set(splits)]
-    columns = 1 if max(map(len, classes)) > 34 else 2 if max(map(len, classes)) > 14 else 4
-    rows = -(-len(classes) // columns) + 1
-    figure = style.new_figure(height=3.6 + 0.19 * rows)
+    longest = max(map(len, classes))
+    columns = 1 if longest > 34 else 2 if longest > 14 else 4
+    figure = style.new_figure(height=3.6 + 0.19 * (-(-len(classes) // columns) + 1))
     axes = figure.add_subplot()
     colour_of = dict(zip(classes, style.colours(len(classes)), strict=True))
+    present = [split for split in SPLIT_LOOKS if split in set(splits)]
     for split in present:
+        marker, size, alpha = SPLIT_LOOKS[split]
         chosen = splits == split
         axes.scatter(
-            points[chosen, 0],
-            points[chosen, 1],
+            *points[chosen].T,
             c=[colour_of[name] for name in labels[chosen]],
-            marker=SPLIT_MARKERS[split],
-            s={"train": 14, "val": 22, "test": 20}[split] * (1 if len(points) <= 1500 else 0.5),
-            alpha=0.55 if split == "train" else 0.95,
+            marker=marker,
+            s=size * (1 if len(points) <= 1500 else 0.5),
+            alpha=alpha,
             linewidths=0.4,
             edgecolors=style.SURFACE,
             rasterized=len(points) > RASTERIZE_ABOVE,
@@ -170,27 +146,23 @@ def scatter(
     axes.set(xlabel="t-SNE 1 (arbitrary units)", ylabel="t-SNE 2 (arbitrary units)")
     axes.set(xticks=[], yticks=[])
     axes.margins(0.05)
-    _scatter_legends(figure, axes, colour_of, present, columns)
-    return figure
-
-
-def _scatter_legends(
-    figure: Figure, axes: Axes, colour_of: Mapping[str, str], splits: Sequence[str], columns: int
-) -> None:
-    def dot(marker: str, colour: str, label: str) -> Line2D:
-        return Line2D([], [], ls="", marker=marker, color=colour, markersize=5, label=label)
-
+    look = {"ls": "", "markersize": 5}
     axes.legend(
-        handles=[dot(SPLIT_MARKERS[split], style.INK, split) for split in splits],
+        handles=[
+            Line2D([], [], marker=SPLIT_LOOKS[split][0], color=style.INK, label=split, **look)
+            for split in present
+        ],
         loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2,
         handletextpad=0.2,
     )  # fmt: skip
     figure.legend(
-        handles=[dot("o", colour, style.plain(name)) for name, colour in colour_of.items()],
-        loc="outside lower center",
-        ncols=columns,
-        handletextpad=0.2,
-    )
+        handles=[
+            Line2D([], [], marker="o", color=colour, label=style.plain(name), **look)
+            for name, colour in colour_of.items()
+        ],
+        loc="outside lower center", ncols=columns, handletextpad=0.2,
+    )  # fmt: skip
+    return figure
 
 
 def _wrap(name: str, width: int = 18) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from gimp_fast import __version__
 from gimp_fast.files.atomic import write_text
@@ -19,7 +18,7 @@ from gimp_fast.report.case_table import case_section
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs import layout
 from gimp_fast.runs.names import method_title
-from gimp_fast.runs.records import Estimate, Run, SplitMetrics, open_run
+from gimp_fast.runs.records import Estimate, Run, open_run
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -28,16 +27,6 @@ METRIC_TITLES = {
     "f1_macro": "Macro F1",
 }
 MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A panel as the page shows it; without ``svg``, the caption says why there is none."""
-
-    title: str
-    caption: str
-    svg: Markup | None
-    wide: bool = False
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -54,22 +43,25 @@ def write_report(run_dir: Path | str) -> Path:
         GimpError: a record is missing or damaged; the message names the file.
     """
     run = open_run(run_dir).read_all()
-    folder = run.path / layout.FIGURES
+    folder, metrics = run.path / layout.FIGURES, run.metrics
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
             title: [_written(panel, folder) for panel in drawn]
             for title, drawn in panels.curve_panels(run).items()
         }
-        test = [
-            _written(panel, folder)
-            for panel in (
-                panels.confusion_panel(run),
-                panels.roc_panel(run),
-                calibration_panel(run),
-            )
-        ]
+        test = [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
+        test_figures = [_written(panel, folder) for panel in test]
         embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
+    tiles = [
+        {"title": title, "estimate": estimate, "n": metrics.test.n}
+        for key, title in METRIC_TITLES.items()
+        if (estimate := getattr(metrics.test, key, None)) is not None
+    ]
+    rows = [
+        (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
+        for key, title in METRIC_TITLES.items()
+    ]
     environment = Environment(
         loader=PackageLoader("gimp_fast.report"),
         autoescape=True,
@@ -79,12 +71,12 @@ def write_report(run_dir: Path | str) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         version=__version__,
-        metrics=run.metrics,
-        method=method_title(run.metrics.method),
+        metrics=metrics,
+        method=method_title(metrics.method),
         about=_about(run),
-        tiles=_tiles(run.metrics.test),
-        rows=_metric_rows(run),
-        test_figures=test,
+        tiles=tiles,
+        rows=rows,
+        test_figures=test_figures,
         curves=curves,
         embeddings=embeddings,
         **case_section(run),
@@ -96,37 +88,23 @@ def write_report(run_dir: Path | str) -> Path:
     return report
 
 
-def _written(panel: Panel, folder: Path) -> Figure:
-    stem = folder / panel.name
+def _written(panel: Panel, folder: Path) -> dict[str, Any]:
+    """A panel as the page shows it; without ``svg``, the caption says why there is none."""
+    stem, svg, is_wide = folder / panel.name, None, False
     if panel.figure is None:
         # A figure of an earlier report would contradict the caption that replaces it.
         for suffix in (".png", ".svg"):
             stem.with_suffix(suffix).unlink(missing_ok=True)
-        return Figure(panel.title, panel.caption, None)
-    style.save(panel.figure, stem)
-    svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
-    wide = panel.figure.get_figwidth() > 1.4 * style.WIDTH
-    return Figure(panel.title, panel.caption, inline_svg(svg, panel.name, panel.alt), wide)
+    else:
+        style.save(panel.figure, stem)
+        text = stem.with_suffix(".svg").read_text(encoding="utf-8")
+        svg = inline_svg(text, panel.name, panel.alt)
+        is_wide = panel.figure.get_figwidth() > 1.4 * style.WIDTH
+    return {"title": panel.title, "caption": panel.caption, "svg": svg, "wide": is_wide}
 
 
-def _tiles(test: SplitMetrics | None) -> list[dict]:
-    tiles = []
-    for key, title in METRIC_TITLES.items():
-        estimate: Estimate | None = getattr(test, key, None)
-        if estimate is not None:
-            tiles.append({"title": title, "estimate": estimate, "n": test.n})
-    return tiles
-
-
-def _metric_rows(run: Run) -> list[tuple[str, str, str]]:
-    rows = []
-    for key, title in METRIC_TITLES.items():
-        cells = []
-        for metrics in (run.metrics.val, run.metrics.test):
-            estimate = getattr(metrics, key, None)
-            cells.append("–" if estimate is None else panels.with_interval(estimate))
-        rows.append((title, *cells))
-    return rows
+def _cell(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else panels.with_interval(estimate)
 
 
 def _about(run: Run) -> list[tuple[str, str]]:

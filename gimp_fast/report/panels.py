@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
+from gimp_fast.evaluation.rates import roc
 from gimp_fast.pages import style
 from gimp_fast.report import figures
 from gimp_fast.runs.records import Epoch, Estimate, Run
@@ -59,43 +59,39 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
     """Stage title -> its curves; methods other than GiMP may lack stages."""
     sections = {}
     for stage, (title, quantities) in STAGES.items():
-        epochs = run.epochs.get(stage)
+        epochs = run.epochs.get(stage, [])
         if not epochs and run.metrics.method != "gimp":
             continue
+        reason = "metrics.jsonl has no finite value of its quantities."
         if not epochs:
             reason = "This run has no such stage: metrics.jsonl has none of its epochs."
-            sections[title] = [Panel(stage, "Left out", reason)]
-            continue
         best = run.metrics.best_epoch if stage == "finetune" else None
-        drawn = [_curve(stage, title, quantity, epochs, best) for quantity in quantities]
-        if all(panel is None for panel in drawn):
-            drawn = [_curve(stage, title, "loss", epochs, best)]
-        sections[title] = [panel for panel in drawn if panel] or [
-            Panel(stage, "Left out", "metrics.jsonl has no finite value of its quantities.")
+        drawn = [_curve(stage, title, quantity, epochs or [], best) for quantity in quantities]
+        panels = [panel for panel in drawn if panel] or [
+            _curve(stage, title, "loss", epochs or [], best)
         ]
+        sections[title] = [panel or Panel(stage, "Left out", reason) for panel in panels]
     return sections
 
 
 def _curve(
     stage: str, title: str, quantity: str, epochs: list[Epoch], best: int | None
 ) -> Panel | None:
-    series: dict[str, list[float]] = {}
-    numbers: dict[str, list[int]] = {}
+    """One quantity of training and validation; None without a finite value."""
+    series: dict[str, dict[int, float]] = {}
     for split in ("train", "val"):
-        points = [(epoch.epoch, getattr(epoch, split).get(quantity)) for epoch in epochs]
-        points = [(n, value) for n, value in points if value is not None and math.isfinite(value)]
-        if points:
-            numbers[split], series[split] = map(list, zip(*points, strict=True))
+        points = {epoch.epoch: getattr(epoch, split).get(quantity) for epoch in epochs}
+        finite = {n: v for n, v in points.items() if v is not None and math.isfinite(v)}
+        if finite:
+            series[split] = finite
     if not series:
         return None
     name, label = QUANTITIES[quantity]
     if stage == "pretrain" and quantity == "loss":
         label = "Loss"
-    ends = "; ".join(
-        f"{split} ends at {values[-1]:.3g} in epoch {numbers[split][-1]}"
-        for split, values in series.items()
-    )
-    drawing = figures.curve(numbers, series, label, best, is_share=quantity in SHARES)
+    last = {split: list(points.items())[-1] for split, points in series.items()}
+    ends = "; ".join(f"{split} ends at {v:.3g} in epoch {n}" for split, (n, v) in last.items())
+    drawing = figures.curve(series, label, best, is_share=quantity in SHARES)
     alt = f"{title}: {label} by epoch; {ends}"
     if best is not None:
         alt += f"; best epoch {best}"
@@ -108,9 +104,10 @@ def confusion_panel(run: Run) -> Panel:
     test, classes = run.predictions.of("test"), run.metrics.cohort.classes
     if not len(test):
         return Panel(name, title, "Left out: predictions.csv has no test case.")
-    counts = confusion_matrix(test.label, test.predicted, labels=range(len(classes)))
-    right, total = int(np.trace(counts)), int(counts.sum())
-    largest = counts.sum(axis=1).max()
+    size = len(classes)
+    cells = np.bincount(test.label * size + test.predicted, minlength=size * size)
+    counts = cells.reshape(size, size)
+    right, total, largest = np.trace(counts), counts.sum(), counts.sum(axis=1).max()
     alt = f"{title} of {total} test cases, {right} on the diagonal. " + "; ".join(
         f"{true}: " + ", ".join(f"{counts[i, j]} as {guess}" for j, guess in enumerate(classes))
         for i, true in enumerate(classes)
@@ -128,40 +125,30 @@ def roc_panel(run: Run) -> Panel:
     test, classes = run.predictions.of("test"), run.metrics.cohort.classes
     present = len(np.unique(test.label))
     if present < 2:
-        return Panel(
-            name, title, "Left out: a ROC curve needs test cases of at least two classes, "
-            f"and predictions.csv has {present}.",
-        )  # fmt: skip
-    colour_of_class = dict(zip(classes, style.colours(len(classes)), strict=True))
-    positives = classes[1:] if len(classes) == 2 else classes
-    curves, colours, areas, absent = {}, {}, [], []
-    for positive in positives:
-        place = classes.index(positive)
-        truth = test.label == place
-        if not truth.any() or truth.all():
+        reason = "a ROC curve needs test cases of at least two classes, and predictions.csv has"
+        return Panel(name, title, f"Left out: {reason} {present}.")
+    is_binary = len(classes) == 2
+    colours = style.colours(len(classes))
+    curves, areas, absent = [], [], []
+    for place, positive in list(enumerate(classes))[is_binary:]:
+        found = roc(test.probabilities[:, place], test.label == place)
+        if found is None:
             absent.append(positive)
             continue
-        scores = test.probabilities[:, place]
-        false_positive, true_positive, _ = roc_curve(truth, scores)
-        area = roc_auc_score(truth, scores)
-        key = f"{positive}: AUC {area:.3f}"
-        if len(classes) == 2:
-            key = _binary_legend(run, area)
-        curves[key], colours[key] = (false_positive, true_positive), colour_of_class[positive]
+        *points, area = found
+        text = f"{positive}: AUC {area:.3f}"
+        if is_binary:
+            stored = run.metrics.test.auc if run.metrics.test else None
+            text = f"AUC {with_interval(stored) if stored else format(area, '.3f')}"
+        curves.append((text, colours[place], points))
         areas.append(f"{positive} {area:.3f}")
-    if len(classes) == 2:
-        caption = f"{len(test)} test cases; “{positives[0]}” is the positive class."
-    else:
-        caption = f"{len(test)} test cases; each class against the rest."
+    caption = f"{len(test)} test cases; each class against the rest."
+    if is_binary:
+        caption = f"{len(test)} test cases; “{classes[1]}” is the positive class."
     if absent:
         caption += f" Without a test case, so without a curve: {', '.join(absent)}."
     alt = f"ROC curves of {len(test)} test cases; AUC: {', '.join(areas)}"
-    return Panel(name, title, caption, alt, figures.roc(curves, colours))
-
-
-def _binary_legend(run: Run, area: float) -> str:
-    stored = run.metrics.test.auc if run.metrics.test else None
-    return f"AUC {with_interval(stored) if stored else format(area, '.3f')}"
+    return Panel(name, title, caption, alt, figures.roc(curves))
 
 
 def tsne_panels(run: Run) -> list[Panel]:
@@ -177,20 +164,17 @@ def _tsne(run: Run, stage: str, title: str) -> Panel:
     if stage not in embeddings.stages:
         return Panel(name, title, "Left out: embeddings.npz has no embeddings of this stage.")
     vectors = embeddings.stages[stage].astype(np.float64)
-    n = len(vectors)
+    n, reason = len(vectors), ""
     if n < MIN_PATIENTS_FOR_TSNE:
-        return Panel(
-            name, title, f"Left out: t-SNE of {n} patients shows nothing; "
-            f"it needs at least {MIN_PATIENTS_FOR_TSNE}.",
-        )  # fmt: skip
-    if not np.isfinite(vectors).all():
-        return Panel(name, title, "Left out: some embeddings are not finite.")
-    if not vectors.std(axis=0).any() or vectors.shape[1] < 2:
-        return Panel(name, title, "Left out: all patients have the same embedding.")
+        reason = f"t-SNE of {n} patients shows nothing; it needs at least {MIN_PATIENTS_FOR_TSNE}."
+    elif not np.isfinite(vectors).all():
+        reason = "some embeddings are not finite."
+    elif not vectors.std(axis=0).any() or vectors.shape[1] < 2:
+        reason = "all patients have the same embedding."
+    if reason:
+        return Panel(name, title, f"Left out: {reason}")
     perplexity = min(30.0, (n - 1) / 3)
-    points = TSNE(
-        perplexity=perplexity, init="pca", learning_rate="auto", random_state=TSNE_SEED
-    ).fit_transform(vectors)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=TSNE_SEED).fit_transform(vectors)
     # Labels that are no class of the cohort have colours of their own, after the classes.
     known = run.metrics.cohort.classes
     classes = [*known, *sorted(set(embeddings.label) - set(known))]
