@@ -42,12 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="finished run, or a model that `gimp-fast predict --export` wrote",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder; default: that of the run")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help=f"default: RUN/{layout.HEATMAPS}; required for an exported model",
-    )
+    out = f"default: RUN/{layout.HEATMAPS}; required for an exported model"
+    add("--out", type=Path, metavar="DIR", help=out)
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--cases", nargs="+", metavar="CASE", help="these patients")
     who.add_argument("--slides", nargs="+", metavar="SLIDE", help="only these slides")
@@ -126,11 +122,11 @@ def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:
         from gimp_fast.report import write_report
 
         print(f"report: {write_report(run)}")
-    failures = summary["failures"]
+    failures = {failure["case_id"]: failure["error"] for failure in summary["failures"]}
     if not failures:
         return 0
-    width = max(len(failure["case_id"]) for failure in failures)
-    lines = [f"  {failure['case_id']:<{width}}  {failure['error']}" for failure in failures]
+    width = max(map(len, failures))
+    lines = [f"  {case:<{width}}  {error}" for case, error in failures.items()]
     print(f"error: {len(failures)} patients failed:", *lines, sep="\n", file=sys.stderr)
     return EXIT_BAD_INPUT
 

@@ -66,15 +66,9 @@ def load_model(path: Path, model: nn.Module) -> dict[str, Any]:
 
 
 class RecentCheckpoints:
-    """The last few training states of a run: ``last``, then the older ``last-1``, ``last-2`` …
-
-    Args:
-        folder: of the files.
-        keep: how many to keep.
-    """
+    """The last ``keep`` training states of a run: ``last``, then the older ``last-1`` …"""
 
     def __init__(self, folder: Path, keep: int):
-        self._folder = folder
         self._files = [recent_file(folder, age) for age in range(keep)]
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -21,10 +21,6 @@ class RunFolder:
     Args:
         path: the folder.
         wandb: project of Weights & Biases to log to as well; None logs to none.
-
-    Attributes:
-        path: the folder.
-        config_file, metrics_file, checkpoints: paths in it.
     """
 
     def __init__(self, path: Path, wandb: str | None = None):
@@ -57,13 +53,13 @@ class RunFolder:
 
     def write_config(self, text: str) -> None:
         """Write the resolved settings, as YAML."""
-        self._write(layout.CONFIG, text)
+        write_text(self.config_file, text)
 
     def write_environment(self, facts: dict[str, Any]) -> None:
-        self._write(layout.ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
+        write_text(self.path / layout.ENVIRONMENT, json.dumps(facts, indent=2) + "\n")
 
     def write_predictions(self, predictions: CasePredictions) -> None:
-        self._write(layout.PREDICTIONS, predictions.to_csv())
+        write_text(self.path / layout.PREDICTIONS, predictions.to_csv())
 
     def write_embeddings(self, embeddings: Embeddings) -> None:
         with atomic_file(self.path / layout.EMBEDDINGS) as partial, partial.open("wb") as file:
@@ -71,27 +67,24 @@ class RunFolder:
 
     def write_metrics(self, metrics: Metrics) -> None:
         """Write the metrics, which come last: a folder that has them is finished."""
-        self._write(layout.METRICS, metrics.to_json(indent=2) + "\n")
+        write_text(self.path / layout.METRICS, metrics.to_json(indent=2) + "\n")
 
     def write_record(self, record: RunRecord) -> None:
         """Mark the run as a finished run of an experiment."""
-        self._write(layout.RECORD, record.to_json(indent=2) + "\n")
-
-    def _write(self, name: str, text: str) -> None:
-        write_text(self.path / name, text)
+        write_text(self.path / layout.RECORD, record.to_json(indent=2) + "\n")
 
     def keep_metrics(self, rows: int) -> None:
         """Keep the first `rows` epochs; the checkpoint was written before the others."""
-        lines = []
-        if self.metrics_file.exists():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file = self.metrics_file
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        lines = text.splitlines(keepends=True)
         if len(lines) < rows:
             raise GimpError(
-                f"{self.metrics_file}: found {len(lines)} rows; expected at least {rows}, as many "
+                f"{file}: found {len(lines)} rows; expected at least {rows}, as many "
                 "as there were when the checkpoint was written"
             )
         if lines[rows:]:
-            self._write(layout.EPOCHS, "".join(lines[:rows]))
+            write_text(file, "".join(lines[:rows]))
 
     def append_metrics(self, row: dict[str, Any], step: int) -> None:
         """Record an epoch, the `step`-th of the run; on disk before a checkpoint relies on it."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-_TITLES = {
-    "gimp": "GiMP", "abmil": "ABMIL", "dsmil": "DSMIL", "clam_sb": "CLAM-SB", "clam_mb": "CLAM-MB",
-    "transmil": "TransMIL", "mean_pool": "Mean pooling", "snn": "SNN", "porpoise": "PORPOISE",
-    "pathomic_fusion": "Pathomic Fusion", "mcat": "MCAT", "mgca": "MGCA", "biovil": "BioViL",
-    "refers": "REFERS", "logistic_regression": "Logistic regression",
-}  # fmt: skip
+from gimp_fast.models import available, model_class
+
+_OTHERS = {"logistic_regression": "Logistic regression"}
 
 
 def method_title(method: str) -> str:
     """The method's name for readers; the short name of a method that is not of this package."""
-    return _TITLES.get(method, method)
+    if method in available():
+        return model_class(method).title
+    return _OTHERS.get(method, method)

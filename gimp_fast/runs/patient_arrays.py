@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 STAGES = ("pretrain", "finetune")
 _NAMES = ("case_id", "split", "label")
@@ -43,20 +43,17 @@ class CasePredictions:
 
     def of(self, split: str) -> CasePredictions:
         """The patients of one part, ``"val"`` or ``"test"``."""
-        rows = self.split == split
-        arrays = (self.case_id, self.split, self.label, self.predicted, self.probabilities)
-        return CasePredictions(self.classes, *(array[rows] for array in arrays))
+        rows, (_, *names) = self.split == split, self.__match_args__
+        return CasePredictions(self.classes, *(getattr(self, name)[rows] for name in names))
 
     def to_csv(self) -> str:
         """The text of the file."""
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_columns(self.classes))
-        arrays = (self.case_id, self.split, self.label, self.predicted, self.probabilities)
-        for case, split, label, predicted, row in zip(*arrays, strict=True):
-            names = (self.classes[label], self.classes[predicted])
-            writer.writerow([case, split, *names, *(f"{value:.6g}" for value in row)])
-        return stream.getvalue()
+        names = np.array(self.classes, dtype=object)
+        columns = (self.case_id, self.split, names[self.label], names[self.predicted])
+        pairs = zip(_columns(self.classes), (*columns, *self.probabilities.T), strict=True)
+        return pd.DataFrame(dict(pairs)).to_csv(
+            index=False, float_format="%.6g", lineterminator="\n"
+        )
 
     @classmethod
     def read(cls, file: Path, classes: tuple[str, ...]) -> CasePredictions:
@@ -65,9 +62,8 @@ class CasePredictions:
         places = {name: place for place, name in enumerate(classes)}
         for column, name in ((2, "label"), (3, "prediction")):
             if unknown := sorted({row[column] for row in rows} - set(classes)):
-                raise ValueError(
-                    f"column {name}: found {unknown}; expected classes {list(classes)}"
-                )
+                expected = f"expected classes {list(classes)}"
+                raise ValueError(f"column {name}: found {unknown}; {expected}")
         probabilities = np.array([row[4:] for row in rows], str).astype(np.float64)
         if not np.isfinite(probabilities).all():
             raise ValueError("a probability is not finite")
@@ -133,8 +129,7 @@ def _rows(file: Path, columns: Sequence[str]) -> list[list[str]]:
         rows = []
         for line in filter(None, lines):
             if len(line) != len(header):
-                raise ValueError(
-                    f"line {lines.line_num}: found {len(line)} cells; expected {len(header)}"
-                )
+                found = f"line {lines.line_num}: found {len(line)} cells"
+                raise ValueError(f"{found}; expected {len(header)}")
             rows.append([line[place] for place in places])
     return rows

@@ -94,20 +94,13 @@ class Epoch(_Record):
 
 
 class RunRecord(_Record):
-    """``run.json``, which an experiment adds to a run that is done.
+    """``run.json``, which an experiment adds to a run that is done."""
 
-    Attributes:
-        row, split, seed: the run's place in the tables.
-        digest: of everything that decides its result.
-        cohort: fingerprint of the cohort.
-        seconds, cpu_seconds: how long it took.
-    """
-
-    row: str
+    row: str  # with split and seed, the run's place in the tables
     split: str
     seed: int
-    digest: str
-    cohort: str
+    digest: str  # of everything that decides its result
+    cohort: str  # its fingerprint
     classes: tuple[str, ...]
     best_epoch: int | None = None
     seconds: float
@@ -140,14 +133,8 @@ class Run:
 
     def read_all(self) -> Run:
         """The run, after reading and checking every file that training leaves."""
-        for name in (
-            "config_text",
-            "environment",
-            "epochs",
-            "metrics",
-            "predictions",
-            "embeddings",
-        ):
+        names = ("config_text", "environment", "epochs", "metrics", "predictions", "embeddings")
+        for name in names:
             getattr(self, name)
         return self
 
@@ -261,7 +248,4 @@ def _epochs(file: Path) -> dict[str, list[Epoch]]:
         epoch = _validate(Epoch, data, where=f"line {number}: ")
         # An epoch that was run again after an interruption replaces its first record.
         stages.setdefault(epoch.stage, {})[epoch.epoch] = epoch
-    return {
-        stage: [by_epoch[number] for number in sorted(by_epoch)]
-        for stage, by_epoch in stages.items()
-    }
+    return {stage: [by_epoch[n] for n in sorted(by_epoch)] for stage, by_epoch in stages.items()}

@@ -81,27 +81,16 @@ def evaluated_predictions(
         labels: (n,) int.
         probabilities: (n, K).
     """
+    predicted = probabilities.argmax(1)
     rows = np.concatenate([np.flatnonzero(parts == part) for part in EVALUATED])
-    return CasePredictions(
-        classes=tuple(classes),
-        case_id=np.array(cases)[rows],
-        split=parts[rows],
-        label=labels[rows],
-        predicted=probabilities[rows].argmax(1),
-        probabilities=probabilities[rows],
-    )
+    arrays = (np.array(cases), parts, labels, predicted, probabilities)
+    return CasePredictions(tuple(classes), *(array[rows] for array in arrays))
 
 
 def metrics_of(
     predictions: CasePredictions, *, resamples: int, bootstrap_seed: int, **facts: Any
 ) -> Metrics:
-    """The metrics of a run.
-
-    Args:
-        predictions: of validation and test.
-        resamples, bootstrap_seed: of the confidence intervals.
-        facts: the other fields of :class:`Metrics`.
-    """
+    """The metrics of a run; ``facts`` are the fields of :class:`Metrics` besides val and test."""
     scores = {}
     for part in EVALUATED:
         chosen = predictions.of(part)
