@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from gimp_fast.cli import command
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import write_errors
 from gimp_fast.options import add_options, read_options
 
 if TYPE_CHECKING:
@@ -142,11 +143,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _write_report(file: Path, checked: Checked) -> None:
     contents = checked.contents
     report = checked.as_dict() | {"summary": contents and summary(contents)}
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    try:
+    with write_errors(file):
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise GimpError(f"{file}: cannot be written ({error})") from error
 
 
 def summary(contents: CohortContents) -> str:
