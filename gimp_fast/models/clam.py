@@ -34,10 +34,6 @@ class CLAMSettings(ModelSettings):
     subtyping: bool = True
 
 
-class CLAMConfig(CLAMSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class CLAMSB(PatientModel):
     """Slides -> class, one attention branch (Lu et al., 2021, https://arxiv.org/abs/2004.09666).
 
@@ -52,9 +48,9 @@ class CLAMSB(PatientModel):
     """
 
     title = "CLAM-SB"
-    settings_class, config_class, reads = CLAMSettings, CLAMConfig, ("slide",)
+    settings_class, reads = CLAMSettings, ("slide",)
 
-    def __init__(self, config: CLAMConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(
@@ -75,9 +71,6 @@ class CLAMSB(PatientModel):
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, branches · d): the attention-weighted means of each bag, one per branch."""
         return self._pool(inputs)[2]
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and weighted cross-entropy of the bags and of their extreme instances."""

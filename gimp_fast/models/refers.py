@@ -27,10 +27,6 @@ class REFERSSettings(AlignedSettings):
     generation_weight: float = Field(1.0, ge=0)
 
 
-class REFERSConfig(REFERSSettings, GiMPConfig):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class REFERS(AlignedModel):
     """Cross-supervision by reports (Zhou et al., Nature Machine Intelligence 2022).
 
@@ -47,10 +43,10 @@ class REFERS(AlignedModel):
     """
 
     title = "REFERS"
-    settings_class, config_class = REFERSSettings, REFERSConfig
+    settings_class = REFERSSettings
     views = 3
 
-    def __init__(self, config: REFERSConfig, backend: str = "auto"):
+    def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config, backend)
         self.view_scores = AttentionScores(config.dim, config.dim, gated=False)
         size = self.gene_encoder.fragment_size
