@@ -78,12 +78,7 @@ class BioViL(AlignedModel):
 
 
 class MaskedGenes(nn.Module):
-    """A token for masked fragments, and a decoder of their expression.
-
-    Args:
-        dim: d.
-        fragment_size: genes of a fragment.
-    """
+    """A token for masked fragments, and a decoder of their expression."""
 
     def __init__(self, dim: int, fragment_size: int):
         super().__init__()

@@ -88,12 +88,10 @@ class PORPOISE(PatientModel):
         if inputs.has_bags:
             pooled = self.pool(self.embed(inputs.patches), inputs.bags)[0]
             slide = self.project(pooled[:, 0])
-        genes = inputs.present_genes
-        if genes is not None:
+        if (genes := inputs.present_genes) is not None:
             rna = self.gene_encoder(genes)
-        return self.fusion(
-            inputs.slide.fill(slide, self.absent_slide), inputs.rna.fill(rna, self.absent_genes)
-        )
+        slide = inputs.slide.fill(slide, self.absent_slide)
+        return self.fusion(slide, inputs.rna.fill(rna, self.absent_genes))
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch; it sums to one over a bag."""

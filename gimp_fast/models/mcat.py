@@ -48,7 +48,6 @@ class GeneGroups(nn.Module):
     Args:
         gene_sets: columns of the genes of each group.
         dim: d; each network has two blocks of this width.
-        dropout: of the networks.
     """
 
     def __init__(self, gene_sets: list[Tensor], dim: int, dropout: float):
@@ -129,9 +128,7 @@ class MCAT(PatientModel):
         groups = self._groups(inputs)  # (B, K, d)
         attended = None
         if inputs.has_bags:
-            queries = inputs.slide.rows_of(groups)
-            attended, _ = self.co_attention(queries, self.embed(inputs.patches), inputs.bags)
-            attended = attended.flatten(1)
+            attended = self._co_attend(groups, inputs)[0].flatten(1)
         attended = self._in_groups(inputs.slide.fill(attended, self.absent_slide))
         pooled = [self.pool_slide(attended), self.pool_genes(groups)]
         return self.fusion(torch.cat(pooled, 1))
@@ -146,13 +143,16 @@ class MCAT(PatientModel):
         """(B, K · d) -> (B, K, d)."""
         return rows.unflatten(1, (-1, self.config.dim))
 
+    def _co_attend(self, groups: Tensor, inputs: PatientInputs) -> tuple[Tensor, Tensor]:
+        queries = inputs.slide.rows_of(groups)
+        return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)
+
     def co_attend(self, inputs: PatientInputs) -> Tensor:
         """(T, K), the attention of each group of genes over the patches; it sums to one over a bag.
 
         For patients without RNA, the learned tokens attend.
         """
-        queries = inputs.slide.rows_of(self._groups(inputs))
-        return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)[1]
+        return self._co_attend(self._groups(inputs), inputs)[1]
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch: the mean of :meth:`co_attend` over the groups."""

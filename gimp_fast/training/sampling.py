@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
-from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors
+from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 
@@ -29,10 +29,7 @@ class _Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> _Batch:
-        """A copy on a device; patches become float32 there, which halves the bytes to copy."""
-        moved = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
-        patches = getattr(moved, "patches", None)
-        return moved if patches is None else replace(moved, patches=patches.float())
+        return on_device(self, device)
 
     def pin_memory(self) -> _Batch:
         """A copy in page-locked memory, from which a GPU can copy asynchronously."""
