@@ -15,11 +15,12 @@ def landmarks_reference(x: Tensor, num_landmarks: int) -> Tensor:
         x: (..., N, D) with N ≥ M.
 
     Returns:
-        (..., M, D).
+        (..., M, D), fp32 or wider.
     """
+    wide = torch.promote_types(x.dtype, torch.float32)
     n = x.shape[-2]
     bounds = [i * n // num_landmarks for i in range(num_landmarks + 1)]
-    segments = [x[..., a:b, :].mean(-2) for a, b in pairwise(bounds)]
+    segments = [x[..., a:b, :].mean(-2, dtype=wide) for a, b in pairwise(bounds)]
     return torch.stack(segments, dim=-2)
 
 
