@@ -8,6 +8,7 @@ whole batch: summed over ranks, the gradients equal those of one process on the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def ranks_of_environment(device: str, timeout_minutes: float) -> Iterator[Ranks]
         with _lost_ranks():
             yield ranks
     finally:
-        _CONTROL.clear()
+        _control.cache_clear()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -167,14 +168,10 @@ def _lost_ranks() -> Iterator[None]:
         ) from error
 
 
-_CONTROL: list[Any] = []
-
-
-def _control():
+@functools.cache
+def _control() -> dist.ProcessGroup:
     """A process group for small messages on the CPU, which never wait for a GPU."""
-    if not _CONTROL:
-        _CONTROL.append(dist.new_group(backend="gloo"))
-    return _CONTROL[0]
+    return dist.new_group(backend="gloo")
 
 
 def parallel(
