@@ -95,10 +95,5 @@ def fragment_columns(encoder: GroupMSA) -> list[np.ndarray]:
     Returns:
         ``num_groups · group_size`` arrays of int64; that of a padding slot is empty.
     """
-    slots = encoder.num_groups * encoder.group_size
-    if encoder.gene_index is None:
-        index = torch.arange(slots * encoder.fragment_size)
-    else:
-        index = encoder.gene_index.cpu()
-    rows = index.unflatten(0, (slots, encoder.fragment_size)).numpy()
+    rows = encoder.gene_columns.cpu().numpy()
     return [row[row < encoder.num_genes] for row in rows]

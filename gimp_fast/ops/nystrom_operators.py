@@ -25,14 +25,10 @@ def nystrom_attention_fwd(
     backend: str,
     bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The output, and what the backward pass needs besides q, k and v.
+    """The output, and what the backward pass needs: see :func:`nystrom_torch.nystrom_fwd`.
 
-    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read.
-
-    Returns:
-        out like q; Q̃, K̃ (bags, H, M′, D); statistics of the landmarks' scores (bags, H, M′, …);
-        W = softmax(Q̃ Kᵀ)V and Y = Z W (bags, H, M′, D); statistics of the rows. M′ is M for packed
-        bags, min(M, N) in a batch.
+    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read. Triton keeps
+    other statistics of the scores.
     """
     with torch.autocast(q.device.type, enabled=False):
         if backend == "triton":

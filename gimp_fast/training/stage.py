@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,7 +129,7 @@ class Stage(ABC):
         return [p for module in self.trained_modules() for p in module.parameters()]
 
     def train_mode(self) -> None:
-        """Set trained modules to training mode; freeze all others and turn off their dropout."""
+        """Train the stage's modules; freeze all others and turn off their dropout."""
         self.context.model.eval()
         self.context.model.requires_grad_(False)
         for module in self.trained_modules():
@@ -161,13 +162,10 @@ def validated_in_batches(stage: Stage) -> Scores:
     plans = plan_epoch(
         stage.val_cases, stage.settings.batch_size, [context.config.seed], shuffle=False
     )
-    totals: Scores = {}
+    totals, summed = Counter(), Counter()
     for plan in plans[ranks.rank :: ranks.size]:
         losses = stage.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * plan.total
-    summed: Scores = {}
+        totals.update({name: value.item() * plan.total for name, value in losses.items()})
     for part in ranks.gather(totals):  # a rank without a batch has none
-        for name, total in part.items():
-            summed[name] = summed.get(name, 0.0) + total
+        summed.update(part)
     return {name: total / len(stage.val_cases) for name, total in summed.items()}
