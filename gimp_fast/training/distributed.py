@@ -33,17 +33,11 @@ def split_evenly(total: int, parts: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, as one of them sees them."""
 
-    Attributes:
-        rank: of this process; rank 0 writes files.
-        size: number of processes.
-        local: number of this process on its machine, and of its GPU.
-    """
-
-    rank: int = 0
+    rank: int = 0  # of this process; rank 0 writes files
     size: int = 1
-    local: int = 0
+    local: int = 0  # number of this process on its machine, and of its GPU
 
     @property
     def writes(self) -> bool:
@@ -76,15 +70,10 @@ ALONE = Ranks()
 
 @dataclass(frozen=True)
 class Share:
-    """This rank's part of one batch.
-
-    Attributes:
-        ranks: all processes that share the batch.
-        total: number of patients in the whole batch.
-    """
+    """This rank's part of one batch."""
 
     ranks: Ranks
-    total: int
+    total: int  # patients in the whole batch
 
     def mean(self, values: Tensor) -> Tensor:
         """Share of the mean over the batch, from values (b,) of this rank's patients."""

@@ -23,21 +23,13 @@ PREFETCH = 2  # batches that each process reads ahead
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one rank reads for one step.
+    """What one rank reads for one step."""
 
-    Attributes:
-        step: number of the step in its epoch.
-        case_ids: the patients of this rank.
-        seed: of the epoch.
-        place: position of the first of them in the batch of all ranks.
-        total: number of patients in the batch of all ranks.
-    """
-
-    step: int
-    case_ids: tuple[str, ...]
-    seed: tuple[int, ...] = ()
-    place: int = 0
-    total: int = 0
+    step: int  # number of the step in its epoch
+    case_ids: tuple[str, ...]  # the patients of this rank
+    seed: tuple[int, ...] = ()  # of the epoch
+    place: int = 0  # position of the first of them in the batch of all ranks
+    total: int = 0  # patients in the batch of all ranks
 
     def rngs(self) -> list[np.random.Generator]:
         """A random generator for each patient."""
