@@ -50,14 +50,9 @@ class Sizes(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """The vectors that a model classifies, and the modalities that they come from.
+    """The vectors that a model classifies, and which patients had the modalities."""
 
-    Attributes:
-        vectors: (B, ·), all that :meth:`PatientModel.classify` needs.
-        slide, rna: which patients had the modality.
-    """
-
-    vectors: Tensor
+    vectors: Tensor  # (B, ·), all that PatientModel.classify needs
     slide: Presence
     rna: Presence
 
@@ -68,15 +63,10 @@ class Representation:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Logits and losses of one supervised step.
+    """Logits and losses of one supervised step."""
 
-    Attributes:
-        logits: (B, classes).
-        loss: (B,), the loss of each patient, to be averaged.
-    """
-
-    logits: Tensor
-    loss: Tensor
+    logits: Tensor  # (B, classes)
+    loss: Tensor  # (B,), of each patient, to be averaged
 
 
 class PatientModel(nn.Module, ABC):
@@ -168,11 +158,7 @@ class PatientModel(nn.Module, ABC):
         return False
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
-        """Modules that fine-tuning trains.
-
-        Args:
-            freeze_genes: leave out a gene encoder that is already trained.
-        """
+        """Modules that fine-tuning trains; ``freeze_genes`` leaves out a trained gene encoder."""
         yield self
 
     def loose_parameters(self) -> list[nn.Parameter]:

@@ -13,16 +13,10 @@ from gimp_fast.nn.group_msa import GroupMSA, SelfAttentionBlock
 
 @dataclass(frozen=True)
 class GeneAttention:
-    """Attention weights of both levels, averaged over the heads.
+    """Attention weights of both levels, averaged over the heads; zero for empty slots."""
 
-    Attributes:
-        groups: (B, Ngr), CLS_ge over the groups.
-        fragments: (B, Ngr, size), each group token over the fragments of its group; zero for slots
-            without a fragment.
-    """
-
-    groups: Tensor
-    fragments: Tensor
+    groups: Tensor  # (B, Ngr), CLS_ge over the groups
+    fragments: Tensor  # (B, Ngr, size), each group token over the fragments of its group
 
     def rolled_out(self) -> Tensor:
         """Weight of each fragment in CLS_ge through both levels, (B, Ngr, size).

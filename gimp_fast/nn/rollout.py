@@ -19,17 +19,11 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 @dataclass
 class LayerInputs:
-    """The inputs of a stack of Nyström layers in one forward pass.
+    """The inputs of a stack of Nyström layers in one forward pass, with CLS tokens."""
 
-    Attributes:
-        layers: the layers, in the order in which they run.
-        tokens: the input of each layer with CLS tokens: (B, N + 1, d), or packed (1, T + B, d).
-        bags: the packed bags with CLS tokens; None if the tokens are not packed.
-    """
-
-    layers: Sequence[NystromAttention]
-    tokens: list[Tensor] = field(default_factory=list)
-    bags: Bags | None = None
+    layers: Sequence[NystromAttention]  # in the order in which they run
+    tokens: list[Tensor] = field(default_factory=list)  # (B, N + 1, d), or packed (1, T + B, d)
+    bags: Bags | None = None  # None if the tokens are not packed
 
     @torch.no_grad()
     def rollout(self) -> Tensor:

@@ -132,8 +132,8 @@ def _one_bag(
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] <= num_landmarks:
             return _sum_of_rows(queries, weights, k.to(compute_dtype(k)) * scale)
-        q_marks = landmarks_reference(q, num_landmarks) * scale  # (H, M, D)
-        k_marks = landmarks_reference(k, num_landmarks)  # (H, M, D)
+        q_marks = landmarks_reference(q, num_landmarks, compute_dtype(q)) * scale  # (H, M, D)
+        k_marks = landmarks_reference(k, num_landmarks, compute_dtype(k))  # (H, M, D)
         inverse = pinv_reference((q_marks @ k_marks.mT).softmax(-1), pinv_iterations)
         on_marks = _sum_of_rows(queries, weights, k_marks * scale)  # (H, M)
         on_marks = (on_marks[:, None] @ inverse)[:, 0]

@@ -78,21 +78,18 @@ def token_conv_fwd(
     """
     out = token_major(v)
     with torch.autocast(v.device.type, enabled=False):
-        band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
-        for entry, tokens in bag_slices(v, spans_of(cu_seqlens, bounds, v.shape[2])):
-            addend = None if add is None else add[entry, :, tokens]
-            _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
+        write_token_conv(out, v, weight, spans_of(cu_seqlens, bounds, v.shape[2]), add)
     return out
 
 
-def add_token_conv(
-    out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None
+def write_token_conv(
+    out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None, add: Tensor | None
 ) -> None:
-    """Add the convolution of v to ``out`` (same shape) in place, without a gradient."""
-    band = _band(weight.to(compute_dtype(v)), _block(v))
+    """Write the convolution, plus ``add``, which may be ``out``; without a gradient."""
+    band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
     for entry, tokens in bag_slices(v, spans):
-        part = out[entry, :, tokens]
-        _bag_fwd(v[entry, :, tokens], band, part, part)
+        addend = None if add is None else add[entry, :, tokens]
+        _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
 
 
 @operator
