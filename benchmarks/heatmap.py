@@ -28,7 +28,7 @@ from gimp_fast.heatmaps.attribution import attribute
 from gimp_fast.heatmaps.make import make_heatmaps
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference import TrainedModel
-from gimp_fast.models import build
+from gimp_fast.models import PatientInputs, build
 
 CLASSES = ("A", "B")
 CASE = "CASE-0"
@@ -97,11 +97,8 @@ def _measure(sender: Any, folder: Path, dim: int, device: str) -> None:
     begin = time.perf_counter()
     patches = cohort.bag(CASE).tensor().to(device)
     read = time.perf_counter() - begin
-    inputs = {
-        "patches": patches,
-        "cu_seqlens": torch.tensor([0, len(patches)], dtype=torch.int32, device=device),
-        "has_slide": torch.tensor([True], device=device),
-    }
+    inputs = PatientInputs.of(patches)
+    del patches  # so that attribute can free them
     begin = time.perf_counter()
     attribute(trained, inputs, give_up_patches=True)
     model = time.perf_counter() - begin

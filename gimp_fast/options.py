@@ -11,7 +11,8 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from gimp_fast.errors import GimpError
 
@@ -37,22 +38,34 @@ def option(
             makes an option of several values.
         help: shown by ``--help``; the documentation of the field.
         flag: on the command line; by default the name of the field, ``--with-dashes``.
-        parse: from the text of one value, e.g. ``int`` or ``Path``.
+        parse: from the text of one value; by default the ``int``, ``float`` or ``Path`` of the
+            field's type.
         choices: texts that are accepted; a text -> value mapping if the field holds other values.
         metavar: placeholder in ``--help``.
         group: heading in ``--help``.
         const: value if the flag is given without one.
     """
-    facts = {
-        "help": help,
-        "flag": flag,
-        "type": parse,
-        "choices": choices,
-        "metavar": metavar,
-        "group": group,
-        "const": const,
-    }
+    facts = dict(help=help, flag=flag, type=parse, choices=choices, metavar=metavar)
+    facts |= dict(group=group, const=const)
     return dataclasses.field(default=default, metadata={_KEY: facts})
+
+
+def _options_of(options: type) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Name -> default and facts, of each field that is an option."""
+    hints, of_fields = get_type_hints(options), {}
+    for field in dataclasses.fields(options):
+        if facts := dict(field.metadata.get(_KEY, {})):
+            facts["type"] = facts["type"] or _parser(hints[field.name])
+            of_fields[field.name] = field.default, facts
+    return of_fields
+
+
+def _parser(hint: Any) -> type | None:
+    """The type of one value, if text can be converted to it: ``Path`` of ``tuple[Path, ...]``."""
+    if hint in (int, float, Path):
+        return hint
+    parts = get_args(hint)
+    return _parser(parts[0]) if parts else None
 
 
 def add_options(
@@ -65,41 +78,31 @@ def add_options(
         options: the dataclass.
         group: heading of the options that name no group.
     """
-    default_group = group
     groups = {group.title: group for group in parser._action_groups}
-    for field in dataclasses.fields(options):
-        if _KEY not in field.metadata:
-            continue
-        facts = dict(field.metadata[_KEY])
-        group, flag, const = facts.pop("group"), facts.pop("flag"), facts.pop("const")
-        group = group or default_group
-        if group is not None and group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        target = parser if group is None else groups[group]
-        arguments: dict[str, Any] = {k: v for k, v in facts.items() if v is not None}
-        if field.default is False:
+    for name, (default, facts) in _options_of(options).items():
+        title, flag, const = facts.pop("group") or group, facts.pop("flag"), facts.pop("const")
+        if title is not None and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        arguments = {key: value for key, value in facts.items() if value is not None}
+        if default is False:
             arguments = {"action": "store_true", "help": facts["help"]}
-        elif field.default is True:
+        elif default is True:
             arguments |= {"action": argparse.BooleanOptionalAction, "default": True}
-        elif field.default is dataclasses.MISSING:
+        elif default is dataclasses.MISSING:
             arguments["required"] = True
         else:
-            arguments["default"] = field.default
-        if isinstance(field.default, tuple):
+            arguments["default"] = default
+        if isinstance(default, tuple):
             arguments["nargs"] = "+"
         elif const is not None:
             arguments |= {"nargs": "?", "const": const}
-        flag = flag or "--" + field.name.replace("_", "-")
-        target.add_argument(flag, dest=field.name, **arguments)
+        flag = flag or "--" + name.replace("_", "-")
+        groups.get(title, parser).add_argument(flag, dest=name, **arguments)
 
 
 def read_options(arguments: argparse.Namespace, options: type[Options], **given: Any) -> Options:
     """The dataclass, from parsed arguments; ``given`` fills or replaces fields."""
-    values = {
-        field.name: getattr(arguments, field.name)
-        for field in dataclasses.fields(options)
-        if _KEY in field.metadata
-    }
+    values = {name: getattr(arguments, name) for name in _options_of(options)}
     return make_options(options, **(values | given))
 
 
@@ -112,16 +115,15 @@ def make_options(options: type[Options], **values: Any) -> Options:
     Raises:
         GimpError: a value that is not one of the choices.
     """
-    facts = {field.name: field.metadata.get(_KEY) for field in dataclasses.fields(options)}
-    several = {f.name for f in dataclasses.fields(options) if isinstance(f.default, tuple)}
-    for name, value in values.items():
-        if facts.get(name) is None or value is None:
+    for name, (default, facts) in _options_of(options).items():
+        value = values.get(name)
+        if value is None:
             continue
-        if name in several:
+        if isinstance(default, tuple):
             items = [value] if isinstance(value, (str, os.PathLike)) else value
-            values[name] = tuple(_read_one(name, item, facts[name]) for item in items)
+            values[name] = tuple(_read_one(name, item, facts) for item in items)
         else:
-            values[name] = _read_one(name, value, facts[name])
+            values[name] = _read_one(name, value, facts)
     return options(**values)
 
 

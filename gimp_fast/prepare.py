@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from gimp_fast.cli import command
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import write_errors
 from gimp_fast.options import add_options, read_options
 
 if TYPE_CHECKING:
@@ -142,11 +143,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _write_report(file: Path, checked: Checked) -> None:
     contents = checked.contents
     report = checked.as_dict() | {"summary": contents and summary(contents)}
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    try:
+    with write_errors(file):
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise GimpError(f"{file}: cannot be written ({error})") from error
 
 
 def summary(contents: CohortContents) -> str:
@@ -161,12 +160,15 @@ def summary(contents: CohortContents) -> str:
     kinds = [name for name in (*contents.classes, "of unknown label") if classes[name]]
     with_rna = sum(row["has_rna"] == "1" for row in contents.patients)
     kind = "SYNTHETIC cohort" if contents.synthetic else "cohort"
+    resolution = f"{contents.mpp:g} µm a pixel" if contents.mpp else "resolution not recorded"
+    if contents.patch_size:
+        resolution += f", {contents.patch_size} pixels"
     lines = [
         f"{kind} '{contents.name}'",
         f"  patients  {len(contents.patients)} ({with_rna} with RNA): "
         + ", ".join(f"{classes[name]} {name}" for name in kinds),
         f"  slides    {len(contents.slides)}, {contents.feature_dim} channels, encoder "
-        f"{contents.encoder or 'not recorded'}, {_resolution(contents)}",
+        f"{contents.encoder or 'not recorded'}, {resolution}",
         f"  patches   {min(patches)} / {statistics.median(patches):g} / {max(patches)} a slide "
         f"(min / median / max), {sum(patches)} in all, order: {contents.patch_order}"
         + (f", packed as {contents.pack}" if contents.pack else ""),
@@ -182,11 +184,6 @@ def summary(contents: CohortContents) -> str:
     left_out = reasons(contents.dropped, contents.dropped_genes)
     lines += [f"  left out  {count} {reason}" for reason, count in left_out.items()]
     return "\n".join(lines)
-
-
-def _resolution(contents: CohortContents) -> str:
-    mpp = f"{contents.mpp:g} µm a pixel" if contents.mpp else "resolution not recorded"
-    return f"{mpp}, {contents.patch_size} pixels" if contents.patch_size else mpp
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ class Trip:
     """Options of every kind."""
 
     to: str = option(help="where to go")
-    via: tuple[Path, ...] = option((), "places on the way", parse=Path, group="route")
+    via: tuple[Path, ...] = option((), "places on the way", group="route")
     speed: str = option("slow", "how fast", choices={"slow": "walking", "fast": "flying"})
-    days: int = option(1, parse=int, flag="--for")
+    days: int = option(1, flag="--for")
     map: str | None = option(None, choices=("city", "world"), const="world")
     alone: bool = option(False)
+    share: float | None = option(None, parse=lambda text: float(text) / 100)
     mood: str = "good"
 
 
@@ -36,7 +37,8 @@ def parsed(*argv: str) -> Trip:
 def test_the_command_line():
     assert parsed("--to", "sea") == Trip("sea", speed="walking", mood="better")
     argv = ["--to", "sea", "--via", "a", "b", "--speed", "fast", "--for", "3", "--map", "--alone"]
-    expected = Trip("sea", (Path("a"), Path("b")), "flying", 3, "world", True, "better")
+    argv += ["--share", "50"]
+    expected = Trip("sea", (Path("a"), Path("b")), "flying", 3, "world", True, 0.5, "better")
     assert parsed(*argv) == expected
 
 

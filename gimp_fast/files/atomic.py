@@ -13,13 +13,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from gimp_fast.errors import GimpError, one_line
 
 PARTIAL = ".partial"
 _LEFTOVER_SECONDS = 3600.0
 _LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def write_errors(path: Path, note: str = "") -> Iterator[None]:
+    """Turn an OSError into a GimpError: ``path`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise GimpError(f"{path}: cannot be written ({one_line(error)}){note}") from error
 
 
 @contextlib.contextmanager
@@ -35,16 +44,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     # The name is unique to this process: two that write the same file do not mix their bytes.
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        yield partial
-        _flush_path(partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise GimpError(
-            f"{path}: cannot be written ({one_line(error)}); files that were there before are "
-            "unchanged"
-        ) from error
+        with write_errors(path, "; files that were there before are unchanged"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
+            yield partial
+            _flush_path(partial)
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -63,16 +68,12 @@ def write_json(path: Path, values: Any, *, indent: int = 2) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append a line and flush it to disk; GimpError if it cannot be written."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
+    with write_errors(path), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        flush_to_disk(file)
 
 
-def flush_to_disk(stream: BinaryIO) -> None:
+def flush_to_disk(stream: IO) -> None:
     """Return when everything written to an open file is on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
@@ -101,14 +102,15 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         GimpError: the folder cannot be written; nothing is left behind.
     """
-    try:
+    with write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(out)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    except OSError as error:
-        raise GimpError(f"{out}: cannot be written ({one_line(error)})") from error
     try:
-        with (folder / _LOCK).open("w") as lock:
+        with (
+            write_errors(out, "; nothing was left there"),
+            (folder / _LOCK).open("w") as lock,
+        ):
             _try_lock(lock.fileno())
             yield folder
             # Flushed before the rename: after a power cut, a complete name has complete contents.
@@ -121,10 +123,6 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             else:
                 os.replace(folder, out)
             _flush_path(out.parent)
-    except OSError as error:
-        raise GimpError(
-            f"{out}: cannot be written ({one_line(error)}); nothing was left there"
-        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

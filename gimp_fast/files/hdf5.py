@@ -38,12 +38,11 @@ def has_type(array: h5py.Dataset, types: Sequence[h5t.TypeID]) -> bool:
 
 def check_all_stored(where: str, element: h5py.Dataset | h5py.Group) -> None:
     """``check_stored`` for all arrays of a group."""
-    parts = element.values() if isinstance(element, h5py.Group) else (element,)
-    for part in parts:
-        if isinstance(part, h5py.Group):
+    if isinstance(element, h5py.Dataset):
+        check_stored(where, element)
+    else:
+        for part in element.values():
             check_all_stored(where, part)
-        else:
-            check_stored(where, part)
 
 
 def check_stored(where: str, array: h5py.Dataset, *, allow_external: bool = False) -> None:

@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -65,20 +66,15 @@ class _Worker:
         )
 
     def call(self, request: tuple, seconds: float) -> object:
-        process, late = self._process, threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(seconds, stop)
+        process, start = self._process, time.monotonic()
+        timer = threading.Timer(seconds, process.kill)
         timer.start()
         try:
             pickle.dump(request, process.stdin)
             process.stdin.flush()
             return pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            if late.is_set():
+            if time.monotonic() - start >= seconds:
                 raise _ReaderEnded(f"no end of reading it after {seconds:.0f} s") from error
             code = process.wait()
             raise _ReaderEnded(f"a crash of the library that reads it (code {code})") from error

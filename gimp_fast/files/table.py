@@ -35,17 +35,11 @@ _PLAIN = "plain UTF-8 text"
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a table with numbers.
+    """Rows of a table with numbers."""
 
-    Attributes:
-        rows: R row numbers as a user would count them.
-        texts: R lists, the cells of the text columns asked for.
-        values: (R, K) float32, the number columns asked for; NaN where a cell is missing.
-    """
-
-    rows: list[int]
-    texts: list[list[str]]
-    values: np.ndarray
+    rows: list[int]  # R row numbers as a user would count them
+    texts: list[list[str]]  # R lists, the cells of the text columns asked for
+    values: np.ndarray  # (R, K) float32, the number columns asked for; NaN where a cell is missing
 
 
 @dataclass(frozen=True)
@@ -55,9 +49,6 @@ class Table:
     Cells are stripped; blank lines are skipped.
 
     Attributes:
-        path: the file.
-        header: names of the columns.
-        delimiter: between cells.
         exact: every row must have as many cells as the header; otherwise missing ones are empty.
         whole: the last line must end, and quotes may not span lines: a table of numbers, where a
             number cut short is another number.
@@ -260,11 +251,7 @@ def read_bytes(path: Path, expected: str) -> bytes:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """Text of a UTF-8 file, with or without byte order mark.
-
-    Raises:
-        FaultError: missing, unreadable, or in another encoding.
-    """
+    """Text of a UTF-8 file, with or without byte order mark; FaultError as ``read_lines``."""
     return "\n".join(line for _, line in read_lines(path, expected))
 
 

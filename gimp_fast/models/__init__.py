@@ -19,11 +19,10 @@ from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
 from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
 from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.models.kronecker import PORPOISE, PathomicFusion
 from gimp_fast.models.mcat import MCAT
 from gimp_fast.models.mean_pool import MeanPool
 from gimp_fast.models.mgca import MGCA
-from gimp_fast.models.pathomic_fusion import PathomicFusion
-from gimp_fast.models.porpoise import PORPOISE
 from gimp_fast.models.refers import REFERS
 from gimp_fast.models.snn import SNN
 from gimp_fast.models.transmil import TransMIL
@@ -78,23 +77,16 @@ def register(name: str, model_class: type[PatientModel]) -> None:
         class LinearSettings(ModelSettings):
             dropout: float = 0.0
 
-        class LinearConfig(LinearSettings, Sizes):
-            pass
-
         class Linear(PatientModel):
-            title, reads = "Linear", ("rna",)
-            settings_class, config_class = LinearSettings, LinearConfig
+            title, settings_class, reads = "Linear", LinearSettings, ("rna",)
 
             def __init__(self, config, backend="auto"):
                 super().__init__(config)
                 self.dropout = nn.Dropout(config.dropout)
                 self.head = nn.Linear(config.num_genes, config.num_classes)
 
-            def vectors(self, inputs):  # (B, G)
+            def vectors(self, inputs):  # (B, G), from which self.head makes the logits
                 return self.dropout(inputs.genes)
-
-            def classify(self, representation):  # (B, G) -> logits (B, classes)
-                return self.head(representation.vectors)
 
         models.register("linear", Linear)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes, dense
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes, dense
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.pooling import AttentionPooling
 
@@ -26,10 +26,6 @@ class ABMILSettings(ModelSettings):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class ABMILConfig(ABMILSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class ABMIL(PatientModel):
     """Slides -> class by attention pooling (Ilse et al., ICML 2018, https://arxiv.org/abs/1802.04712).
 
@@ -37,9 +33,9 @@ class ABMIL(PatientModel):
     """
 
     title = "ABMIL"
-    settings_class, config_class, reads = ABMILSettings, ABMILConfig, ("slide",)
+    settings_class, reads = ABMILSettings, ("slide",)
 
-    def __init__(self, config: ABMILConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
@@ -49,9 +45,6 @@ class ABMIL(PatientModel):
         """(B, d): the attention-weighted mean of each bag."""
         pooled, _ = self.pool(self.embed(inputs.patches), inputs.bags)
         return pooled[:, 0]
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch; it sums to one over a bag."""

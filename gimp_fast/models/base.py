@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence
@@ -28,7 +28,6 @@ class Sizes(BaseModel):
     """Architecture, as far as the cohort decides it.
 
     Attributes:
-        num_classes: number of classes.
         feature_dim: C, width of the patch embeddings.
         num_genes: G.
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
@@ -51,14 +50,9 @@ class Sizes(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """The vectors that a model classifies, and the modalities that they come from.
+    """The vectors that a model classifies, and which patients had the modalities."""
 
-    Attributes:
-        vectors: (B, ·), all that :meth:`PatientModel.classify` needs.
-        slide, rna: which patients had the modality.
-    """
-
-    vectors: Tensor
+    vectors: Tensor  # (B, ·), all that PatientModel.classify needs
     slide: Presence
     rna: Presence
 
@@ -69,15 +63,10 @@ class Representation:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Logits and losses of one supervised step.
+    """Logits and losses of one supervised step."""
 
-    Attributes:
-        logits: (B, classes).
-        loss: (B,), the loss of each patient, to be averaged.
-    """
-
-    logits: Tensor
-    loss: Tensor
+    logits: Tensor  # (B, classes)
+    loss: Tensor  # (B,), of each patient, to be averaged
 
 
 class PatientModel(nn.Module, ABC):
@@ -88,7 +77,7 @@ class PatientModel(nn.Module, ABC):
     Attributes:
         title: name of the model for people to read.
         settings_class: the settings that a user chooses.
-        config_class: these settings, and the sizes that the cohort decides.
+        config_class: these settings, and the sizes that the cohort decides; derived if not given.
         reads: modalities that the model can be built for; the first is the default.
         pretraining: ``"gimp"`` (masked patches, triplets), ``"alignment"`` (slides with genes) or
             None.
@@ -102,6 +91,13 @@ class PatientModel(nn.Module, ABC):
     pretraining: ClassVar[Literal["gimp", "alignment"] | None] = None
     supervised_genes: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "settings_class" in vars(cls) and "config_class" not in vars(cls):
+            bases = (cls.settings_class, getattr(cls, "config_class", Sizes))
+            name = f"{cls.__name__}Config"
+            cls.config_class = create_model(name, __base__=bases, __module__=cls.__module__)
+
     def __init__(self, config: Sizes):
         super().__init__()
         self.config = config
@@ -110,9 +106,9 @@ class PatientModel(nn.Module, ABC):
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, ·), all that :meth:`classify` needs to know of each patient."""
 
-    @abstractmethod
     def classify(self, representation: Representation) -> Tensor:
-        """Logits (B, classes) of the result of :meth:`represent`."""
+        """Logits (B, classes) of the result of :meth:`represent`, by default of a linear head."""
+        return self.head(representation.vectors)
 
     def represent(self, inputs: PatientInputs) -> Representation:
         """The vectors of the patients, and the modalities that they come from."""
@@ -162,11 +158,7 @@ class PatientModel(nn.Module, ABC):
         return False
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
-        """Modules that fine-tuning trains.
-
-        Args:
-            freeze_genes: leave out a gene encoder that is already trained.
-        """
+        """Modules that fine-tuning trains; ``freeze_genes`` leaves out a trained gene encoder."""
         yield self
 
     def loose_parameters(self) -> list[nn.Parameter]:

@@ -26,10 +26,6 @@ class BioViLSettings(AlignedSettings):
     reconstruction_weight: float = Field(1.0, ge=0)
 
 
-class BioViLConfig(BioViLSettings, GiMPConfig):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class BioViL(AlignedModel):
     """Contrast and masked language modelling (Boecking et al., ECCV 2022).
 
@@ -44,9 +40,9 @@ class BioViL(AlignedModel):
     """
 
     title = "BioViL"
-    settings_class, config_class = BioViLSettings, BioViLConfig
+    settings_class = BioViLSettings
 
-    def __init__(self, config: BioViLConfig, backend: str = "auto"):
+    def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config, backend)
         self.masked_genes = MaskedGenes(config.dim, self.gene_encoder.fragment_size)
 
@@ -82,12 +78,7 @@ class BioViL(AlignedModel):
 
 
 class MaskedGenes(nn.Module):
-    """A token for masked fragments, and a decoder of their expression.
-
-    Args:
-        dim: d.
-        fragment_size: genes of a fragment.
-    """
+    """A token for masked fragments, and a decoder of their expression."""
 
     def __init__(self, dim: int, fragment_size: int):
         super().__init__()

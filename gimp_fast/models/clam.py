@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -34,10 +36,6 @@ class CLAMSettings(ModelSettings):
     subtyping: bool = True
 
 
-class CLAMConfig(CLAMSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class CLAMSB(PatientModel):
     """Slides -> class, one attention branch (Lu et al., 2021, https://arxiv.org/abs/2004.09666).
 
@@ -52,19 +50,18 @@ class CLAMSB(PatientModel):
     """
 
     title = "CLAM-SB"
-    settings_class, config_class, reads = CLAMSettings, CLAMConfig, ("slide",)
+    settings_class, reads = CLAMSettings, ("slide",)
+    branch_per_class: ClassVar[bool] = False
 
-    def __init__(self, config: CLAMConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
+        self.branches = config.num_classes if self.branch_per_class else 1
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(
-            config.dim, config.attention_dim, self._branches(), dropout=config.dropout
+            config.dim, config.attention_dim, self.branches, dropout=config.dropout
         )
         self.head = nn.Linear(config.dim, config.num_classes)
         self.instances = nn.Linear(config.dim, 2 * config.num_classes)  # out, in of each class
-
-    def _branches(self) -> int:
-        return 1
 
     def _pool(self, inputs: PatientInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded patches (T, d), attention (T, branches), pooled (B, branches · d)."""
@@ -75,9 +72,6 @@ class CLAMSB(PatientModel):
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, branches · d): the attention-weighted means of each bag, one per branch."""
         return self._pool(inputs)[2]
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and weighted cross-entropy of the bags and of their extreme instances."""
@@ -104,16 +98,10 @@ class CLAMSB(PatientModel):
         return torch.stack([part.sum() for part in parts])
 
     def _picks(self, attention: Tensor, start: int, label: int) -> tuple[Tensor, ...]:
-        """The patches of one bag that enter the instance loss.
+        """The patches of one bag, from row `start` on, that enter the instance loss.
 
-        Args:
-            attention: (N, branches).
-            start: row of the first patch of the bag.
-            label: class of the bag.
-
-        Returns:
-            (K · k + k,) each: row of a patch, the class whose classifier sees it, the target (1 in
-            the class, 0 out), and the weight of the loss.
+        (K · k + k,) each: row of a patch, the class whose classifier sees it, the target (1 in the
+        class, 0 out), and the weight of the loss. Attention is (N, branches).
         """
         k, num_classes = min(self.config.instances, len(attention)), self.config.num_classes
         # With one branch, all classes share its attention; else each class has its own.
@@ -142,11 +130,8 @@ class CLAMMB(CLAMSB):
     attended patches.
     """
 
-    title = "CLAM-MB"
-
-    def _branches(self) -> int:
-        return self.config.num_classes
+    title, branch_per_class = "CLAM-MB", True
 
     def classify(self, representation: Representation) -> Tensor:
-        pooled = representation.vectors.unflatten(1, (self._branches(), -1))  # (B, K, d)
+        pooled = representation.vectors.unflatten(1, (self.branches, -1))  # (B, K, d)
         return (pooled * self.head.weight).sum(-1) + self.head.bias

@@ -25,10 +25,6 @@ class DSMILSettings(ModelSettings):
     bag_weight: float = Field(0.5, ge=0, le=1)
 
 
-class DSMILConfig(DSMILSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class DSMIL(PatientModel):
     """Slides -> class in two streams (Li et al., CVPR 2021, https://arxiv.org/abs/2011.08939).
 
@@ -44,9 +40,9 @@ class DSMIL(PatientModel):
     """
 
     title = "DSMIL"
-    settings_class, config_class, reads = DSMILSettings, DSMILConfig, ("slide",)
+    settings_class, reads = DSMILSettings, ("slide",)
 
-    def __init__(self, config: DSMILConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         channels, classes = config.feature_dim, config.num_classes
         self.instances = nn.Linear(channels, classes)

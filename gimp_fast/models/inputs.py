@@ -13,17 +13,11 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 @dataclass(frozen=True, eq=False)
 class Presence:
-    """Which of B patients have a modality, known on the CPU and on the device.
+    """Which of B patients have a modality, known on the CPU and on the device."""
 
-    Attributes:
-        flags: one bool per patient.
-        mask: (B,) bool on the device, True = present.
-        index: (present,) int64 on the device, the patients who have it, in order.
-    """
-
-    flags: tuple[bool, ...]
-    mask: Tensor
-    index: Tensor
+    flags: tuple[bool, ...]  # one for each patient
+    mask: Tensor  # (B,) bool on the device, True = present
+    index: Tensor  # (present,) int64 on the device, the patients who have it, in order
 
     @classmethod
     def of(cls, flags: Sequence[bool], device: torch.device | str = "cpu") -> Presence:
@@ -41,7 +35,6 @@ class Presence:
 
     @property
     def count(self) -> int:
-        """Number of patients who have the modality."""
         return sum(self.flags)
 
     @property
@@ -67,20 +60,11 @@ class Presence:
 
 @dataclass(frozen=True, eq=False)
 class PatientInputs:
-    """B patients as a model reads them. Models ignore a modality that they do not use.
+    """B patients as a model reads them. Models ignore a modality that they do not use."""
 
-    Attributes:
-        patches: (T, C) packed patches of the patients who have a slide; None without any slides.
-        bags: one bag for each patient who has a slide; None without patches.
-        genes: (B, G) scaled expression; rows of patients without RNA are not read. None without any
-            RNA.
-        slide: which patients have a slide.
-        rna: which patients have RNA.
-    """
-
-    patches: Tensor | None
-    bags: Bags | None
-    genes: Tensor | None
+    patches: Tensor | None  # (T, C), packed, of the patients who have a slide; None without any
+    bags: Bags | None  # one for each patient who has a slide; None without patches
+    genes: Tensor | None  # (B, G) scaled; rows without RNA are not read; None without any RNA
     slide: Presence
     rna: Presence
 
@@ -174,10 +158,14 @@ class PatientInputs:
         return self.rna.rows_of(self.genes)
 
     def to(self, device: torch.device) -> PatientInputs:
-        """The inputs on a device. Patches become float32 only there, to copy half as many bytes."""
-        moved = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
-        patches = moved.patches
-        return moved if patches is None else replace(moved, patches=patches.float())
+        return on_device(self, device)
+
+
+def on_device(value: object, device: torch.device) -> object:
+    """A copy of a dataclass; patches become float32 only on the device, to copy fewer bytes."""
+    moved = map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+    patches = getattr(moved, "patches", None)
+    return moved if patches is None else replace(moved, patches=patches.float())
 
 
 def map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:

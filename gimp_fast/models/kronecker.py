@@ -1,4 +1,4 @@
-"""The common part of PORPOISE and Pathomic Fusion: attention pooling, an SNN, Kronecker fusion."""
+"""PORPOISE and Pathomic Fusion: attention pooling, an SNN, and products of both their features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from gimp_fast.models.base import (
     ModelSettings,
     PatientModel,
-    Representation,
     Sizes,
     absent_token,
     dense,
@@ -23,8 +22,8 @@ from gimp_fast.nn.snn import SNNEncoder
 Width = Annotated[int, Field(ge=1)]
 
 
-class KroneckerSettings(ModelSettings):
-    """Architecture of a model that fuses by products of features.
+class PORPOISESettings(ModelSettings):
+    """Architecture of PORPOISE.
 
     Attributes:
         dim: width of the embedded patches.
@@ -49,19 +48,22 @@ class KroneckerSettings(ModelSettings):
     dropout: float = Field(0.25, ge=0, lt=1)
 
 
-class KroneckerConfig(KroneckerSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
+class PORPOISE(PatientModel):
+    """Slides and RNA -> class (Chen et al., Cancer Cell 2022, https://arxiv.org/abs/2108.02278).
 
+        h_p = ReLU(W Σ a_i h_i) ∈ ℝ²⁵⁶, a the gated attention;   h_g = SNN(X_G) ∈ ℝ²⁵⁶
+        o_p, o_g ∈ ℝ³²: h_p and h_g, each gated by a linear map of both
+        z = ReLU(W′ [ReLU(W″ ([o_p; 1] ⊗ [o_g; 1])); h_p; h_g]),   P̂ = softmax(W‴ z)
 
-class KroneckerModel(PatientModel):
-    """Slides and RNA -> class: h_p = ReLU(W Σ a_i h_i), h_g = SNN(X_G), Kronecker fusion, linear.
-
-    A learned token replaces h_p or h_g of a patient who lacks that modality.
+    The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Cross-entropy replaces
+    the paper's survival likelihood. A learned token replaces h_p or h_g of a patient who lacks that
+    modality.
     """
 
-    reads = ("both",)
+    title = "PORPOISE"
+    settings_class, reads = PORPOISESettings, ("both",)
 
-    def __init__(self, config: KroneckerConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, dropout=config.dropout)
@@ -86,16 +88,38 @@ class KroneckerModel(PatientModel):
         if inputs.has_bags:
             pooled = self.pool(self.embed(inputs.patches), inputs.bags)[0]
             slide = self.project(pooled[:, 0])
-        genes = inputs.present_genes
-        if genes is not None:
+        if (genes := inputs.present_genes) is not None:
             rna = self.gene_encoder(genes)
-        return self.fusion(
-            inputs.slide.fill(slide, self.absent_slide), inputs.rna.fill(rna, self.absent_genes)
-        )
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
+        slide = inputs.slide.fill(slide, self.absent_slide)
+        return self.fusion(slide, inputs.rna.fill(rna, self.absent_genes))
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch; it sums to one over a bag."""
         return self.pool(self.embed(inputs.patches), inputs.bags)[1]
+
+
+class PathomicFusionSettings(PORPOISESettings):
+    """Architecture of Pathomic Fusion: :class:`PORPOISESettings` with the sizes of the paper."""
+
+    attention_dim: int = Field(128, ge=1)
+    slide_dim: int = Field(32, ge=1)
+    gene_widths: tuple[Width, ...] = Field((64, 48, 32, 32), min_length=1)
+    fusion_dim: int = Field(64, ge=1)
+    gate: Gate = "bilinear"
+    skip: bool = False
+
+
+class PathomicFusion(PORPOISE):
+    """Slides and RNA -> class (Chen et al., IEEE TMI 2020, https://arxiv.org/abs/1912.08937).
+
+        h_p = ReLU(W Σ a_i h_i) ∈ ℝ³²,   h_g = SNN(X_G) ∈ ℝ³², blocks of 64, 48, 32 and 32
+        o_p, o_g ∈ ℝ³²: h_p and h_g, each gated by h_pᵀ U h_g
+        z = ReLU(W′ ReLU(W″ ([o_p; 1] ⊗ [o_g; 1]))) ∈ ℝ⁶⁴,   P̂ = softmax(W‴ z)
+
+    The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Gated attention
+    pooling of all patches (ABMIL) replaces the paper's VGG-19 of one chosen region and its graph of
+    cells. Branches, fusion and classifier are trained together, without its L1 penalty.
+    """
+
+    title = "Pathomic Fusion"
+    settings_class = PathomicFusionSettings

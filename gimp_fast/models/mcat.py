@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from gimp_fast.models.base import (
     ModelSettings,
     PatientModel,
-    Representation,
     Sizes,
     absent_token,
     dense,
@@ -43,17 +42,12 @@ class MCATSettings(ModelSettings):
     dropout: float = Field(0.25, ge=0, lt=1)
 
 
-class MCATConfig(MCATSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class GeneGroups(nn.Module):
     """A self-normalising network for each group of genes: g_k = SNN_k(X_G[group k]).
 
     Args:
         gene_sets: columns of the genes of each group.
         dim: d; each network has two blocks of this width.
-        dropout: of the networks.
     """
 
     def __init__(self, gene_sets: list[Tensor], dim: int, dropout: float):
@@ -72,7 +66,7 @@ class GeneGroups(nn.Module):
 class SequencePooling(nn.Module):
     """ReLU(W Σ a_k x_k), with x the output of a Transformer and a its gated attention."""
 
-    def __init__(self, config: MCATConfig):
+    def __init__(self, config: Sizes):
         super().__init__()
         layer = nn.TransformerEncoderLayer(
             config.dim, config.heads, config.ffn_dim, config.dropout, batch_first=True
@@ -107,9 +101,9 @@ class MCAT(PatientModel):
     """
 
     title = "MCAT"
-    settings_class, config_class, reads = MCATSettings, MCATConfig, ("both",)
+    settings_class, reads = MCATSettings, ("both",)
 
-    def __init__(self, config: MCATConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         if config.dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
@@ -134,9 +128,7 @@ class MCAT(PatientModel):
         groups = self._groups(inputs)  # (B, K, d)
         attended = None
         if inputs.has_bags:
-            queries = inputs.slide.rows_of(groups)
-            attended, _ = self.co_attention(queries, self.embed(inputs.patches), inputs.bags)
-            attended = attended.flatten(1)
+            attended = self._co_attend(groups, inputs)[0].flatten(1)
         attended = self._in_groups(inputs.slide.fill(attended, self.absent_slide))
         pooled = [self.pool_slide(attended), self.pool_genes(groups)]
         return self.fusion(torch.cat(pooled, 1))
@@ -151,23 +143,23 @@ class MCAT(PatientModel):
         """(B, K · d) -> (B, K, d)."""
         return rows.unflatten(1, (-1, self.config.dim))
 
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
+    def _co_attend(self, groups: Tensor, inputs: PatientInputs) -> tuple[Tensor, Tensor]:
+        queries = inputs.slide.rows_of(groups)
+        return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)
 
     def co_attend(self, inputs: PatientInputs) -> Tensor:
         """(T, K), the attention of each group of genes over the patches; it sums to one over a bag.
 
         For patients without RNA, the learned tokens attend.
         """
-        queries = inputs.slide.rows_of(self._groups(inputs))
-        return self.co_attention(queries, self.embed(inputs.patches), inputs.bags)[1]
+        return self._co_attend(self._groups(inputs), inputs)[1]
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch: the mean of :meth:`co_attend` over the groups."""
         return self.co_attend(inputs).mean(1, keepdim=True)
 
 
-def _gene_sets(config: MCATConfig) -> list[Tensor]:
+def _gene_sets(config: Sizes) -> list[Tensor]:
     """Columns of the genes of each group; sizes of consecutive groups differ by at most one."""
     if config.gene_sets is not None:
         return [torch.tensor(genes) for genes in config.gene_sets]

@@ -37,10 +37,6 @@ class MGCASettings(AlignedSettings):
     sinkhorn_steps: int = Field(3, ge=0)
 
 
-class MGCAConfig(MGCASettings, GiMPConfig):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class MGCA(AlignedModel):
     """Multi-granularity cross-modal alignment (Wang et al., NeurIPS 2022).
 
@@ -58,9 +54,9 @@ class MGCA(AlignedModel):
     """
 
     title = "MGCA"
-    settings_class, config_class = MGCASettings, MGCAConfig
+    settings_class = MGCASettings
 
-    def __init__(self, config: MGCAConfig, backend: str = "auto"):
+    def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config, backend)
         width = config.projection_dim
         self.project_patches = projection(config.dim, width)

@@ -27,10 +27,6 @@ class REFERSSettings(AlignedSettings):
     generation_weight: float = Field(1.0, ge=0)
 
 
-class REFERSConfig(REFERSSettings, GiMPConfig):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class REFERS(AlignedModel):
     """Cross-supervision by reports (Zhou et al., Nature Machine Intelligence 2022).
 
@@ -47,10 +43,10 @@ class REFERS(AlignedModel):
     """
 
     title = "REFERS"
-    settings_class, config_class = REFERSSettings, REFERSConfig
+    settings_class = REFERSSettings
     views = 3
 
-    def __init__(self, config: REFERSConfig, backend: str = "auto"):
+    def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config, backend)
         self.view_scores = AttentionScores(config.dim, config.dim, gated=False)
         size = self.gene_encoder.fragment_size
@@ -62,7 +58,7 @@ class REFERS(AlignedModel):
 
     def alignment_terms(self, windows: Tensor, genes: Tensor, gather: Gather) -> dict[str, Tensor]:
         config = self.config
-        fused = self.fuse(self.encode_windows(windows))
+        fused = self.view_scores.pool(self.encode_windows(windows))  # (b, d)
         cls_ge = self.gene_encoder(genes)
         target = self.gene_encoder.cut(genes)[:, self.words]
         error = fragment_l1(self.generator(fused), target, self.word_genes[None])
@@ -71,19 +67,9 @@ class REFERS(AlignedModel):
             "generation": config.generation_weight * error,
         }
 
-    def fuse(self, cls: Tensor) -> Tensor:
-        """The weighted mean of the views: CLS_img (b, V, d) -> (b, d)."""
-        return self.view_scores.pool(cls)
-
 
 class GeneGenerator(nn.Module):
-    """Decoder from one representation to the expression of all fragments.
-
-    Args:
-        dim: d.
-        num_fragments: W.
-        fragment_size: genes of a fragment.
-    """
+    """Decoder from one representation to the expression of all fragments."""
 
     def __init__(self, dim: int, num_fragments: int, fragment_size: int):
         super().__init__()

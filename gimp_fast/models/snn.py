@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
 
@@ -24,10 +24,6 @@ class SNNSettings(ModelSettings):
     dropout: float = Field(0.25, ge=0, lt=1)
 
 
-class SNNConfig(SNNSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
-
-
 class SNN(PatientModel):
     """RNA -> class (Klambauer et al., NeurIPS 2017, https://arxiv.org/abs/1706.02515).
 
@@ -37,9 +33,9 @@ class SNN(PatientModel):
     """
 
     title = "SNN"
-    settings_class, config_class, reads = SNNSettings, SNNConfig, ("rna",)
+    settings_class, reads = SNNSettings, ("rna",)
 
-    def __init__(self, config: SNNConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         widths = [config.hidden] * config.num_blocks
         self.gene_encoder = SNNEncoder(config.num_genes, widths, config.dropout)
@@ -58,6 +54,3 @@ class SNN(PatientModel):
                 "patients out"
             )
         return self.gene_encoder(inputs.genes)
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gimp_fast.models.base import ModelSettings, PatientModel, Representation, Sizes
+from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
@@ -34,10 +34,6 @@ class TransMILSettings(ModelSettings):
     pinv_iterations: int = Field(6, ge=0)
     conv_kernel: int = Field(33, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class TransMILConfig(TransMILSettings, Sizes):
-    """Architecture, and the sizes that the cohort decides."""
 
 
 class PyramidPositions(nn.Module):
@@ -79,9 +75,9 @@ class TransMIL(PatientModel):
     """
 
     title = "TransMIL"
-    settings_class, config_class, reads = TransMILSettings, TransMILConfig, ("slide",)
+    settings_class, reads = TransMILSettings, ("slide",)
 
-    def __init__(self, config: TransMILConfig, backend: str = "auto"):
+    def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         if config.dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
@@ -125,9 +121,6 @@ class TransMIL(PatientModel):
         """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same."""
         normed = self.norms[layer](hidden)
         return hidden + self.layers[layer](normed[None], cu_seqlens=bags)[0]
-
-    def classify(self, representation: Representation) -> Tensor:
-        return self.head(representation.vectors)
 
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:

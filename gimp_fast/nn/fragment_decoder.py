@@ -6,12 +6,7 @@ from torch import Tensor, nn
 
 
 class FragmentDecoder(nn.Module):
-    """x̂ = W₂ LN(GELU(W₁ z)): the expression of a fragment from its token.
-
-    Args:
-        dim: d.
-        fragment_size: genes of a fragment.
-    """
+    """x̂ = W₂ LN(GELU(W₁ z)): the expression of a fragment from its token."""
 
     def __init__(self, dim: int, fragment_size: int):
         super().__init__()

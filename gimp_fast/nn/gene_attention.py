@@ -13,16 +13,10 @@ from gimp_fast.nn.group_msa import GroupMSA, SelfAttentionBlock
 
 @dataclass(frozen=True)
 class GeneAttention:
-    """Attention weights of both levels, averaged over the heads.
+    """Attention weights of both levels, averaged over the heads; zero for empty slots."""
 
-    Attributes:
-        groups: (B, Ngr), CLS_ge over the groups.
-        fragments: (B, Ngr, size), each group token over the fragments of its group; zero for slots
-            without a fragment.
-    """
-
-    groups: Tensor
-    fragments: Tensor
+    groups: Tensor  # (B, Ngr), CLS_ge over the groups
+    fragments: Tensor  # (B, Ngr, size), each group token over the fragments of its group
 
     def rolled_out(self) -> Tensor:
         """Weight of each fragment in CLS_ge through both levels, (B, Ngr, size).
@@ -95,10 +89,5 @@ def fragment_columns(encoder: GroupMSA) -> list[np.ndarray]:
     Returns:
         ``num_groups · group_size`` arrays of int64; that of a padding slot is empty.
     """
-    slots = encoder.num_groups * encoder.group_size
-    if encoder.gene_index is None:
-        index = torch.arange(slots * encoder.fragment_size)
-    else:
-        index = encoder.gene_index.cpu()
-    rows = index.unflatten(0, (slots, encoder.fragment_size)).numpy()
+    rows = encoder.gene_columns.cpu().numpy()
     return [row[row < encoder.num_genes] for row in rows]

@@ -149,30 +149,23 @@ class GroupMSA(nn.Module):
         self.register_buffer("slot_mask", mask, persistent=False)
 
     @property
+    def gene_columns(self) -> Tensor:
+        """(slots, fragment size), columns of the expression matrix; G or more is padding."""
+        columns, slots = self.gene_index, self.num_groups * self.group_size
+        if columns is None:
+            columns = torch.arange(slots * self.fragment_size, device=self.cls_token.device)
+        return columns.unflatten(0, (slots, self.fragment_size))
+
+    @property
     def gene_mask(self) -> Tensor:
         """(slots, fragment size) bool: True = a gene, False = padding, for which :meth:`cut` has 0.
 
         Slots are numbered group after group. A slot without any gene holds no fragment.
         """
-        size = self.fragment_size
-        columns = self.gene_index
-        if columns is None:
-            slots = self.num_groups * self.group_size
-            columns = torch.arange(slots * size, device=self.cls_token.device)
-        return (columns < self.num_genes).unflatten(0, (-1, size))
+        return self.gene_columns < self.num_genes
 
     def forward(self, genes: Tensor) -> Tensor:
-        """CLS_ge of each patient.
-
-        Args:
-            genes: (B, G) scaled expression.
-
-        Returns:
-            (B, d).
-
-        Raises:
-            ValueError: the number of genes is not the one that the encoder was built for.
-        """
+        """CLS_ge (B, d) of scaled expression (B, G); raises what :meth:`encode` raises."""
         return self.encode(genes)[0]
 
     def encode(
@@ -223,18 +216,13 @@ class GroupMSA(nn.Module):
 
 
 def check_gene_sets(gene_sets: Sequence[Sequence[int]], num_genes: int) -> None:
-    """Raise if sets of gene columns are not valid.
-
-    Raises:
-        ValueError: no sets, an empty set, a column outside 0 … G − 1, or a column twice in a set.
-    """
+    """ValueError for no sets, an empty set, a column outside 0 … G − 1, or twice in a set."""
     if len(gene_sets) == 0:
         raise ValueError("gene_sets is empty; give one set or more, or None")
     for number, genes in enumerate(gene_sets):
         if len(genes) == 0:
             raise ValueError(f"gene set {number} is empty")
-        outside = [gene for gene in genes if not 0 <= gene < num_genes]
-        if outside:
+        if outside := [gene for gene in genes if not 0 <= gene < num_genes]:
             raise ValueError(
                 f"gene set {number}: column {outside[0]} is not in 0 … {num_genes - 1}"
             )

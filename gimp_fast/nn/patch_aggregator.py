@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -175,12 +176,9 @@ class PatchAggregator(nn.Module):
     def _layers(self, hidden: Tensor, bags: Bags | None = None) -> Tensor:
         """The Nyström layers, without the last LayerNorm."""
         recompute = self.checkpoint_layers and torch.is_grad_enabled()
+        call = partial(checkpoint, _residual, use_reentrant=False) if recompute else _residual
         for norm, layer in zip(self.norms, self.layers, strict=True):
-            arguments = (norm, layer, hidden, bags)
-            if recompute:
-                hidden = checkpoint(_residual, *arguments, use_reentrant=False)
-            else:
-                hidden = _residual(*arguments)
+            hidden = call(norm, layer, hidden, bags)
         return hidden
 
 
@@ -205,12 +203,8 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, dim: int = 512, feature_dim: int = 1024, hidden: int = 0):
         super().__init__()
-        if hidden:
-            self.layers = nn.Sequential(
-                nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, feature_dim)
-            )
-        else:
-            self.layers = nn.Sequential(nn.Linear(dim, feature_dim))
+        before = [nn.Linear(dim, hidden), nn.GELU()] if hidden else []
+        self.layers = nn.Sequential(*before, nn.Linear(hidden or dim, feature_dim))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., d) -> (..., C)."""
@@ -226,14 +220,8 @@ class PatchDecoder(nn.Module):
     ) -> Tensor:
         """Masked L1 between the decoded tokens and their patches (GiMP eq. 3).
 
-        Patches are decoded a chunk at a time, by
-        :func:`gimp_fast.ops.masked_reconstruction_loss`.
-
-        Args:
-            tokens: (R, d), the masked ones in order.
-            target: (..., N, C) patch embeddings.
-            masked: (..., N) bool, True = masked, R of them.
-            reduction: ``"mean"`` or ``"sum"``.
+        Arguments are as in :func:`gimp_fast.ops.masked_reconstruction_loss`; tokens are (R, d), the
+        masked ones in order.
         """
         *hidden, last = self.layers
         for layer in hidden:

@@ -92,11 +92,9 @@ class AttentionPooling(nn.Module):
     It takes the arguments of :class:`AttentionScores`.
     """
 
-    def __init__(
-        self, dim: int, hidden: int, heads: int = 1, *, gated: bool = True, dropout: float = 0.0
-    ):
+    def __init__(self, *dims: int, **options: bool | float):
         super().__init__()
-        self.scores = AttentionScores(dim, hidden, heads, gated=gated, dropout=dropout)
+        self.scores = AttentionScores(*dims, **options)
 
     def forward(self, rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, Tensor]:
         """Each bag, pooled, and the attention over its rows.

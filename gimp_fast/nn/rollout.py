@@ -19,25 +19,15 @@ from gimp_fast.ops.packing import Bags, as_bags
 
 @dataclass
 class LayerInputs:
-    """The inputs of a stack of Nyström layers in one forward pass.
+    """The inputs of a stack of Nyström layers in one forward pass, with CLS tokens."""
 
-    Attributes:
-        layers: the layers, in the order in which they run.
-        tokens: the input of each layer with CLS tokens: (B, N + 1, d), or packed (1, T + B, d).
-        bags: the packed bags with CLS tokens; None if the tokens are not packed.
-    """
-
-    layers: Sequence[NystromAttention]
-    tokens: list[Tensor] = field(default_factory=list)
-    bags: Bags | None = None
+    layers: Sequence[NystromAttention]  # in the order in which they run
+    tokens: list[Tensor] = field(default_factory=list)  # (B, N + 1, d), or packed (1, T + B, d)
+    bags: Bags | None = None  # None if the tokens are not packed
 
     @torch.no_grad()
     def rollout(self) -> Tensor:
-        """Weight of each patch in CLS through all layers; see :func:`attention_rollout`.
-
-        Returns:
-            (B, N), or (T,) packed, without the CLS tokens.
-        """
+        """The result of :func:`attention_rollout`."""
         is_cls = _cls_positions(self.tokens[0], self.bags)
         compute = torch.promote_types(self.tokens[0].dtype, torch.float32)
         row = is_cls.to(compute).expand(len(self.tokens[0]), -1)  # (B, N + 1), packed (1, T + B)
@@ -51,14 +41,7 @@ class LayerInputs:
 
     @torch.no_grad()
     def cls_attention(self, layer: int = -1) -> Tensor:
-        """Attention of CLS over the patches in one layer; see :func:`cls_attention`.
-
-        Returns:
-            (B, H, N), or (H, T) packed.
-
-        Raises:
-            ValueError: there is no such layer.
-        """
+        """The result of :func:`cls_attention`."""
         count = len(self.layers)
         if not -count <= layer < count:
             raise ValueError(f"layer {layer} is outside the {count} layers of the aggregator")
@@ -135,20 +118,17 @@ def cls_attention(
 ) -> Tensor:
     """Attention of CLS_img over the patches in one layer, for each head.
 
-    Put the aggregator in ``eval()`` mode first: its dropout would act here too.
+    Mode, arguments, weights and errors are as in :func:`attention_rollout`.
 
     Args:
-        aggregator: the trained aggregator.
-        patches: (B, N, C), or (T, C) packed bags with ``cu_seqlens``.
+        aggregator, patches, cu_seqlens: as there.
         layer: index of the layer; negative counts from the last.
-        cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
 
     Returns:
-        (B, H, N), or (H, T) packed; fp32 or wider. The weight of CLS on itself is left out. Nyström
-        attention can have negative weights; nothing is clipped or rescaled.
+        (B, H, N), or (H, T) packed; fp32 or wider.
 
     Raises:
-        ValueError: shapes or bounds do not fit, or there is no such layer.
+        ValueError: there is no such layer.
     """
     with layer_inputs(aggregator.layers) as inputs:
         aggregator(patches, cu_seqlens=cu_seqlens)

@@ -108,17 +108,13 @@ def _sum_native(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return total
 
 
-def _fwd_fake(
-    prediction: Tensor, target: Tensor, mask: Tensor, save_signs: bool
-) -> tuple[Tensor, Tensor]:
+def _fwd_fake(prediction, target, mask, save_signs):
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     signs_shape = (*mask.shape, (prediction.shape[-1] + 3) // 4) if save_signs else (0,)
     return prediction.new_empty((), dtype=dtype), mask.new_empty(signs_shape, dtype=torch.uint8)
 
 
-def _bwd_fake(
-    grad: Tensor, signs: Tensor, mask: Tensor, channels: int, dtype: torch.dtype
-) -> Tensor:
+def _bwd_fake(grad, signs, mask, channels, dtype):
     return mask.new_empty((*mask.shape, channels), dtype=dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -151,7 +153,7 @@ def _decode(
     w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
     sums = target.new_zeros(len(rows), dtype=wide)
     grad_tokens, grad_weight, grad_bias = (
-        tokens.new_empty(shape if wants else (0,), dtype=kind)
+        tokens.new_zeros(shape if wants else (0,), dtype=kind)
         for shape, kind, wants in zip(
             ((len(rows), w.shape[1]), w.shape, w.shape[:1]),
             (tokens.dtype, wide, wide),
@@ -159,10 +161,6 @@ def _decode(
             strict=True,
         )
     )
-    if needs_grad[1]:
-        grad_weight.zero_()
-    if needs_grad[2]:
-        grad_bias.zero_()
     for chunk in chunks(len(rows), chunk_rows):
         z = (tokens[chunk] if masked_only else tokens.index_select(0, rows[chunk])).to(dtype)
         difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[chunk]))  # (c, C)
@@ -223,18 +221,24 @@ def _setup_context(ctx, inputs, output):
     _, *grads = output
     ctx.mark_non_differentiable(*grads)
     ctx.set_materialize_grads(False)
-    ctx.dtypes = [None if x is None else x.dtype for x in inputs[:3]]
-    ctx.needs_grad = inputs[7]
+    ctx.dtypes, ctx.needs_grad = _dtypes(*inputs[:3]), inputs[7]
     ctx.save_for_backward(*grads)
 
 
 def _backward(ctx, grad, *_):
-    grads = [None] * 8
-    if grad is not None:
-        for i, saved in enumerate(ctx.saved_tensors):
-            if ctx.needs_grad[i]:
-                grads[i] = (saved * grad).to(ctx.dtypes[i])
-    return tuple(grads)
+    if grad is None:
+        return (None,) * 8
+    return (*_scaled(ctx, grad, ctx.saved_tensors), *[None] * 5)
+
+
+def _dtypes(*tensors: Tensor | None) -> list[torch.dtype | None]:
+    return [None if x is None else x.dtype for x in tensors]
+
+
+def _scaled(ctx, grad: Tensor, saved: Sequence[Tensor]) -> list[Tensor | None]:
+    """The saved gradients of tokens, weight and bias, times that of the loss, in their dtypes."""
+    parts = zip(saved, ctx.dtypes, ctx.needs_grad, strict=True)
+    return [(part * grad).to(dtype) if wants else None for part, dtype, wants in parts]
 
 
 torch.library.register_autograd(masked_reconstruction_fwd, _backward, setup_context=_setup_context)
@@ -254,7 +258,7 @@ class _Loss(torch.autograd.Function):
                 tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad
             )
         ctx.shape = None if masked_only else tokens.shape
-        ctx.dtypes = [None if x is None else x.dtype for x in (tokens, weight, bias)]
+        ctx.dtypes, ctx.needs_grad = _dtypes(tokens, weight, bias), needs_grad
         ctx.save_for_backward(rows, *grads)
         return total
 
@@ -267,10 +271,7 @@ class _Loss(torch.autograd.Function):
                 "the tokens and call masked_l1_loss(..., backend='reference')"
             )
         rows, *grads = ctx.saved_tensors
-        scaled = [
-            (saved * grad).to(dtype) if wants else None
-            for saved, dtype, wants in zip(grads, ctx.dtypes, ctx.needs_input_grad[:3], strict=True)
-        ]
+        scaled = _scaled(ctx, grad, grads)
         if scaled[0] is not None and ctx.shape is not None:
             scaled[0] = _scatter(scaled[0], rows, ctx.shape)
         return (*scaled, *[None] * 5)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.backends import resolve_backend
-from gimp_fast.ops.nystrom_operators import Differentiable, nystrom_attention_fwd
-from gimp_fast.ops.packing import Bags, operands, validate_bounds
+from gimp_fast.ops.nystrom_operators import differentiable_attention
+from gimp_fast.ops.packing import Bags, operands, validate_packed
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 # In order of preference. "torch" is composed of torch's own operators and runs on every device.
@@ -74,9 +74,8 @@ def nystrom_attention(
             scale=scale,
             cu_seqlens=cu_seqlens,
         )
-    # A compiler traces the operator itself, and uses its registered gradient.
-    function = nystrom_attention_fwd if torch.compiler.is_compiling() else Differentiable.apply
-    return function(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, chosen, bounds)[0]
+    settings = (num_landmarks, pinv_iterations, scale, chosen)
+    return differentiable_attention(q, k, v, cu_seqlens, *settings, bounds)[0]
 
 
 def choose_backend(backend: str, q: Tensor) -> str:
@@ -114,7 +113,4 @@ def validate_inputs(
         raise ValueError(f"{op}: num_landmarks must be at least 1, got {num_landmarks}")
     if pinv_iterations < 0:
         raise ValueError(f"{op}: pinv_iterations must not be negative, got {pinv_iterations}")
-    if isinstance(cu_seqlens, Tensor):
-        validate_bounds(cu_seqlens)
-    if cu_seqlens is not None and q.shape[0] != 1:
-        raise ValueError(f"{op}: packed bags need shape (1, H, T, D), got {tuple(q.shape)}")
+    validate_packed(op, q, cu_seqlens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from gimp_fast.ops.nystrom_attention import validate_inputs
 from gimp_fast.ops.packing import Bags, as_bags, bag_slices
 from gimp_fast.ops.registration import compute_dtype
-from gimp_fast.reference.nystrom_attention import pinv_reference
+from gimp_fast.reference.nystrom_attention import landmarks_reference, pinv_reference
 
 # So many tokens have their scores against the landmarks in memory at a time.
 CHUNK = 1024
@@ -133,19 +132,12 @@ def _one_bag(
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] <= num_landmarks:
             return _sum_of_rows(queries, weights, k.to(compute_dtype(k)) * scale)
-        q_marks = _landmarks(q, num_landmarks) * scale  # (H, M, D)
-        k_marks = _landmarks(k, num_landmarks)  # (H, M, D)
+        q_marks = landmarks_reference(q, num_landmarks, compute_dtype(q)) * scale  # (H, M, D)
+        k_marks = landmarks_reference(k, num_landmarks, compute_dtype(k))  # (H, M, D)
         inverse = pinv_reference((q_marks @ k_marks.mT).softmax(-1), pinv_iterations)
         on_marks = _sum_of_rows(queries, weights, k_marks * scale)  # (H, M)
         on_marks = (on_marks[:, None] @ inverse)[:, 0]
         return _from_landmarks(on_marks, q_marks, k)
-
-
-def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
-    """Means of balanced segments, in fp32 or wider: (H, N, D) -> (H, M, D)."""
-    edges = [i * x.shape[1] // num_landmarks for i in range(num_landmarks + 1)]
-    means = [x[:, a:b].mean(1, dtype=compute_dtype(x)) for a, b in pairwise(edges)]
-    return torch.stack(means, dim=1)
 
 
 def _sum_of_rows(queries: Tensor, weights: Tensor, keys: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.registration import is_transformed
-from gimp_fast.ops.token_conv import add_token_conv, conv_weight_grad, token_conv
+from gimp_fast.ops.token_conv import conv_weight_grad, token_conv, write_token_conv
 
 
 def nystrom_layer(
@@ -67,7 +67,7 @@ class _Layer(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             out, *saved = nystrom_torch.nystrom_fwd(q, k, v, spans, *ctx.settings)
             if conv_weight is not None:
-                add_token_conv(out, v, conv_weight, spans)
+                write_token_conv(out, v, conv_weight, spans, add=out)
         ctx.save_for_backward(qkv, conv_weight, *saved)
         return out.transpose(1, 2).flatten(2)
 
@@ -83,7 +83,8 @@ class _Layer(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
             if conv_weight is not None:
-                add_token_conv(grads[2], grad, conv_weight.flip(2), ctx.spans)
+                grad_v = grads[2]
+                write_token_conv(grad_v, grad, conv_weight.flip(2), ctx.spans, add=grad_v)
                 grad_weight = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
                 grad_weight = grad_weight.to(conv_weight.dtype)
         return grad_qkv, grad_weight, None, None, None

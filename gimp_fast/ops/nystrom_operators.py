@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.packing import as_bags, spans_of
-from gimp_fast.ops.registration import operator, token_major
+from gimp_fast.ops.registration import differentiable, operator, token_major
 
 
 @operator
@@ -25,14 +25,10 @@ def nystrom_attention_fwd(
     backend: str,
     bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The output, and what the backward pass needs besides q, k and v.
+    """The output, and what the backward pass needs: see :func:`nystrom_torch.nystrom_fwd`.
 
-    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read.
-
-    Returns:
-        out like q; Q̃, K̃ (bags, H, M′, D); statistics of the landmarks' scores (bags, H, M′, …);
-        W = softmax(Q̃ Kᵀ)V and Y = Z W (bags, H, M′, D); statistics of the rows. M′ is M for packed
-        bags, min(M, N) in a batch.
+    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read. Triton keeps
+    other statistics of the scores.
     """
     with torch.autocast(q.device.type, enabled=False):
         if backend == "triton":
@@ -134,65 +130,32 @@ def _(grad, q, k, v, *_):
     return token_major(q), token_major(k), token_major(v)
 
 
-def _backward(ctx, grad, function):
+def _setup(ctx, inputs, output):
+    q, k, v, cu_seqlens, *ctx.settings = inputs
+    _, *saved = output
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, cu_seqlens, *saved)
+
+
+def _backward(ctx, grad, *_):
     if grad is None:
         return (None,) * 9
-    q, k, v, cu_seqlens, *saved = ctx.saved_tensors
-    grads = function(grad, q, k, v, cu_seqlens, *saved, *ctx.settings)
-    return (*grads, *[None] * 6)
+    return (*_gradient(grad, *ctx.saved_tensors, *ctx.settings), *[None] * 6)
 
 
-class Differentiable(torch.autograd.Function):
-    """The operator for ``torch.func``, which does not accept a registered gradient."""
-
-    @staticmethod
-    def forward(*inputs):
-        return nystrom_attention_fwd(*inputs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        q, k, v, cu_seqlens, *ctx.settings = inputs
-        _, *saved = output
-        ctx.mark_non_differentiable(*saved)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, cu_seqlens, *saved)
-
-    @staticmethod
-    def backward(ctx, grad, *_):
-        return _backward(ctx, grad, _Gradient.apply)
-
-    @staticmethod
-    def vmap(info, in_dims, *args):
-        return _vmap(nystrom_attention_fwd, 3)(info, in_dims, *args)
+def _setup_nothing(ctx, inputs, output):
+    pass
 
 
-class _Gradient(torch.autograd.Function):
-    """The backward operator for ``torch.func``. Differentiating it raises, but only when used."""
-
-    @staticmethod
-    def forward(*inputs):
-        return nystrom_attention_bwd(*inputs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, *_):
-        raise NotImplementedError(
-            "nystrom_attention is differentiable once; backend='reference' has higher derivatives"
-        )
-
-    @staticmethod
-    def vmap(info, in_dims, *args):
-        return _vmap(nystrom_attention_bwd, 4)(info, in_dims, *args)
+def _second_backward(ctx, *_):
+    raise NotImplementedError(
+        "nystrom_attention is differentiable once; backend='reference' has higher derivatives"
+    )
 
 
-torch.library.register_autograd(
-    nystrom_attention_fwd,
-    lambda ctx, grad, *_: _backward(ctx, grad, nystrom_attention_bwd),
-    setup_context=Differentiable.setup_context,
-)
+differentiable_attention = differentiable(nystrom_attention_fwd, _setup, _backward)
+_gradient = differentiable(nystrom_attention_bwd, _setup_nothing, _second_backward)
 
 
 def _vmap(operator, num_tensors):

@@ -106,7 +106,7 @@ def nystrom_bwd(
         outputs = [x[entry, :, tokens] for x in grads]
         length = tokens.stop - tokens.start
         if length <= num_landmarks:
-            _exact_bwd(*inputs, scale, *outputs)
+            _exact_bwd(inputs, scale, outputs)
             continue
         saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
         segment, lengths = _segments(length, num_landmarks, q.device)
@@ -141,17 +141,9 @@ def _exact_fwd(q: Tensor, k: Tensor, v: Tensor, scale: float, values: Tensor, ou
     out.copy_(values)
 
 
-def _exact_bwd(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    grad_q: Tensor,
-    grad_k: Tensor,
-    grad_v: Tensor,
-) -> None:
-    grad, q, k, v = (x.to(compute_dtype(x)) for x in (grad, q, k, v))
+def _exact_bwd(inputs: list[Tensor], scale: float, outputs: list[Tensor]) -> None:
+    grad, q, k, v = (x.to(compute_dtype(x)) for x in inputs)
+    grad_q, grad_k, grad_v = outputs
     q_scaled = q * scale
     attention = torch.bmm(q_scaled, k.mT).softmax(-1)  # (H, N, N)
     grad_v.copy_(torch.bmm(attention.mT, grad))
@@ -245,19 +237,16 @@ def _heads_bwd(
     grad_k_marks = product(q_side.mT, grad_scores.mT, grad_k_marks)  # (G, D, M)
     grad_q_marks = product(k_side.mT, grad_scores)
     shares = (grad_k_marks * scale / lengths).mT.contiguous()  # (G, M, D)
-    grad_q_marks = _to_keys_bwd(
-        q_side * scale,
-        k,
-        v,
-        grad_values,
-        mark_lse,
-        values,
-        grad_q_marks,
-        shares,
-        segment,
-        grad_k,
-        grad_v,
-    )
+    q_scaled = q_side * scale
+    q_exponent, minus_lse = q_scaled * LOG2E, -mark_lse[:, None]
+    minus_delta = -(grad_values * values).sum(-1)[:, None]  # (G, 1, M)
+    for part in chunks(k.shape[1], CHUNK):
+        keys, rows = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
+        attention = product(keys, q_exponent, minus_lse).exp2_()  # (G, c, M)
+        grad_v[:, part] = precise_product(attention, grad_values.mT)
+        grad_scores = product(rows, grad_values, minus_delta).mul_(attention)
+        grad_k[:, part] = product(grad_scores, q_scaled.mT, shares[:, segment[part]])
+        grad_q_marks = product(keys.mT, grad_scores.mT, grad_q_marks)
     shares = (grad_q_marks * scale / lengths).mT.contiguous()
     for part in chunks(q.shape[1], CHUNK):
         grad_q[:, part] += shares[:, segment[part]]
@@ -277,30 +266,3 @@ def _from_queries_bwd(
         grad_q[:, part] = product(grad_scores, k_scaled_t)
         grad_k_marks = product(queries.mT, grad_scores.mT, grad_k_marks)
     return grad_mixed, grad_k_marks
-
-
-def _to_keys_bwd(
-    q_scaled: Tensor,
-    k: Tensor,
-    v: Tensor,
-    grad_values: Tensor,
-    mark_lse: Tensor,
-    values: Tensor,
-    grad_q_marks: Tensor,
-    shares: Tensor,
-    segment: Tensor,
-    grad_k: Tensor,
-    grad_v: Tensor,
-) -> Tensor:
-    """Write the gradients of k (with K̃'s shares) and v; return that of Q̃, without the scale."""
-    minus_delta = -(grad_values * values).sum(-1)[:, None]  # (G, 1, M)
-    minus_lse = -mark_lse[:, None]
-    q_exponent = q_scaled * LOG2E
-    for part in chunks(k.shape[1], CHUNK):
-        keys, rows = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
-        attention = product(keys, q_exponent, minus_lse).exp2_()  # (G, c, M)
-        grad_v[:, part] = precise_product(attention, grad_values.mT)
-        grad_scores = product(rows, grad_values, minus_delta).mul_(attention)
-        grad_k[:, part] = product(grad_scores, q_scaled.mT, shares[:, segment[part]])
-        grad_q_marks = product(keys.mT, grad_scores.mT, grad_q_marks)
-    return grad_q_marks

@@ -78,6 +78,14 @@ def validate_bounds(cu_seqlens: Tensor) -> None:
         )
 
 
+def validate_packed(op: str, x: Tensor, cu_seqlens: Tensor | Bags | None) -> None:
+    """Raise ValueError if ``cu_seqlens`` cannot be bounds of bags in x (1, H, T, D)."""
+    if isinstance(cu_seqlens, Tensor):
+        validate_bounds(cu_seqlens)
+    if cu_seqlens is not None and x.shape[0] != 1:
+        raise ValueError(f"{op}: packed bags need shape (1, H, T, D), got {tuple(x.shape)}")
+
+
 def as_bags(cu_seqlens: Tensor | Bags, num_rows: int) -> Bags:
     """The bags, checked. Reading a tensor on a GPU waits for the GPU.
 

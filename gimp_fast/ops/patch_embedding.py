@@ -85,19 +85,12 @@ class _TakeRows(torch.autograd.Function):
 
 
 class _Plan(NamedTuple):
-    """Which rows go where.
+    """Which rows go where."""
 
-    Attributes:
-        parts: chunks to multiply: (rows of the patches, rows of the result).
-        cls: (B,) rows of the CLS tokens.
-        masked: (T + B,) bool, True = mask token; None without masks.
-        count: T + B.
-    """
-
-    parts: list[tuple[slice | Tensor, slice | Tensor]]
-    cls: Tensor
-    masked: Tensor | None
-    count: int
+    parts: list[tuple[slice | Tensor, slice | Tensor]]  # to multiply: rows of patches and result
+    cls: Tensor  # (B,) rows of the CLS tokens
+    masked: Tensor | None  # (T + B,) bool, True = mask token; None without masks
+    count: int  # T + B
 
 
 def _plan(spans: list[tuple[int, int]], masked: Tensor | None, patches: Tensor) -> _Plan:

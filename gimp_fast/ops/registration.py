@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,23 @@ def operator(function: Callable) -> torch._ops.OpOverload:
     torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
     torch.library.impl(name, "CompositeExplicitAutograd", function)
     return getattr(getattr(torch.ops, NAMESPACE), function.__name__).default
+
+
+def differentiable(function: Callable, setup_context: Callable, backward: Callable) -> Callable:
+    """A registered operator with a gradient, which ``torch.func`` and compilers accept too."""
+    torch.library.register_autograd(function, backward, setup_context=setup_context)
+    members = {"forward": function, "setup_context": setup_context, "backward": backward}
+    members = {name: staticmethod(member) for name, member in members.items()}
+    # `torch.func` does not accept a registered gradient, and compilers do not accept this class.
+    functional = type(
+        function.__name__, (torch.autograd.Function,), members | {"generate_vmap_rule": True}
+    )
+
+    def call(*inputs: Any) -> Any:
+        plain = not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        return (function if plain else functional.apply)(*inputs)
+
+    return call
 
 
 def is_transformed(x: Tensor) -> bool:

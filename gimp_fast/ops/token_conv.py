@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.packing import Bags, bag_slices, operands, spans_of, validate_bounds
-from gimp_fast.ops.registration import compute_dtype, operator, token_major
+from gimp_fast.ops.packing import Bags, bag_slices, operands, spans_of, validate_packed
+from gimp_fast.ops.registration import compute_dtype, differentiable, operator, token_major
 
 # Tokens of one product. Longer blocks multiply more zeros, but a GPU needs few launches.
 BLOCK_CPU = 64
@@ -61,13 +61,7 @@ def _validate(
             f"token_conv: add must be {v.dtype} {tuple(v.shape)} like v, "
             f"got {add.dtype} {tuple(add.shape)}"
         )
-    if cu_seqlens is not None:
-        if isinstance(cu_seqlens, Tensor):
-            validate_bounds(cu_seqlens)
-        if v.shape[0] != 1:
-            raise ValueError(
-                f"token_conv: packed bags need shape (1, H, T, D), got {tuple(v.shape)}"
-            )
+    validate_packed("token_conv", v, cu_seqlens)
 
 
 @operator
@@ -84,21 +78,18 @@ def token_conv_fwd(
     """
     out = token_major(v)
     with torch.autocast(v.device.type, enabled=False):
-        band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
-        for entry, tokens in bag_slices(v, spans_of(cu_seqlens, bounds, v.shape[2])):
-            addend = None if add is None else add[entry, :, tokens]
-            _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
+        write_token_conv(out, v, weight, spans_of(cu_seqlens, bounds, v.shape[2]), add)
     return out
 
 
-def add_token_conv(
-    out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None
+def write_token_conv(
+    out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None, add: Tensor | None
 ) -> None:
-    """Add the convolution of v to ``out`` (same shape) in place, without a gradient."""
-    band = _band(weight.to(compute_dtype(v)), _block(v))
+    """Write the convolution, plus ``add``, which may be ``out``; without a gradient."""
+    band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
     for entry, tokens in bag_slices(v, spans):
-        part = out[entry, :, tokens]
-        _bag_fwd(v[entry, :, tokens], band, part, part)
+        addend = None if add is None else add[entry, :, tokens]
+        _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
 
 
 @operator
@@ -181,67 +172,34 @@ def _(grad, v, cu_seqlens, kernel, bounds=None):
     return v.new_empty((v.shape[1], 1, kernel, 1), dtype=compute_dtype(v))
 
 
-class _Conv(torch.autograd.Function):
-    """The operator for ``torch.func``, which does not accept a registered gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs):
-        return token_conv_fwd(*inputs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        v, weight, _, cu_seqlens, ctx.bounds = inputs
-        ctx.save_for_backward(v, weight, cu_seqlens)
-
-    @staticmethod
-    def backward(ctx, grad):
-        v, weight, cu_seqlens = ctx.saved_tensors
-        wants_v, wants_weight, wants_add = ctx.needs_input_grad[:3]
-        grad_v = grad_weight = None
-        if wants_v:
-            grad_v = _conv(grad, weight.flip(2), None, cu_seqlens, ctx.bounds)
-        if wants_weight:
-            grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
-            grad_weight = grad_weight.to(weight.dtype)
-        return grad_v, grad_weight, grad if wants_add else None, None, None
+def _setup_conv(ctx, inputs, output):
+    v, weight, _, cu_seqlens, ctx.bounds = inputs
+    ctx.save_for_backward(v, weight, cu_seqlens)
 
 
-class _WeightGrad(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs):
-        return token_conv_weight_grad(*inputs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        grad, v, cu_seqlens, _, ctx.bounds = inputs
-        ctx.save_for_backward(grad, v, cu_seqlens)
-
-    @staticmethod
-    def backward(ctx, weight):
-        grad, v, cu_seqlens = ctx.saved_tensors
-        packed = (cu_seqlens, ctx.bounds)
-        grad_v = _conv(grad, weight.flip(2), None, *packed)
-        return _conv(v, weight, None, *packed), grad_v, None, None, None
+def _conv_backward(ctx, grad):
+    v, weight, cu_seqlens = ctx.saved_tensors
+    wants_v, wants_weight, wants_add = ctx.needs_input_grad[:3]
+    grad_v = grad_weight = None
+    if wants_v:
+        grad_v = _conv(grad, weight.flip(2), None, cu_seqlens, ctx.bounds)
+    if wants_weight:
+        grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
+        grad_weight = grad_weight.to(weight.dtype)
+    return grad_v, grad_weight, grad if wants_add else None, None, None
 
 
-def _conv(*inputs: Tensor | list[int] | None) -> Tensor:
-    return (token_conv_fwd if _is_plain() else _Conv.apply)(*inputs)
+def _setup_weight_grad(ctx, inputs, output):
+    grad, v, cu_seqlens, _, ctx.bounds = inputs
+    ctx.save_for_backward(grad, v, cu_seqlens)
 
 
-def _weight_grad(*inputs: Tensor | list[int] | int | None) -> Tensor:
-    return (token_conv_weight_grad if _is_plain() else _WeightGrad.apply)(*inputs)
+def _weight_grad_backward(ctx, weight):
+    grad, v, cu_seqlens = ctx.saved_tensors
+    packed = (cu_seqlens, ctx.bounds)
+    grad_v = _conv(grad, weight.flip(2), None, *packed)
+    return _conv(v, weight, None, *packed), grad_v, None, None, None
 
 
-def _is_plain() -> bool:
-    """True without gradients, and while a compiler traces, which uses the gradients below."""
-    return not torch.is_grad_enabled() or torch.compiler.is_compiling()
-
-
-torch.library.register_autograd(token_conv_fwd, _Conv.backward, setup_context=_Conv.setup_context)
-torch.library.register_autograd(
-    token_conv_weight_grad, _WeightGrad.backward, setup_context=_WeightGrad.setup_context
-)
+_conv = differentiable(token_conv_fwd, _setup_conv, _conv_backward)
+_weight_grad = differentiable(token_conv_weight_grad, _setup_weight_grad, _weight_grad_backward)

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 
-def landmarks_reference(x: Tensor, num_landmarks: int) -> Tensor:
+def landmarks_reference(x: Tensor, num_landmarks: int, dtype: torch.dtype | None = None) -> Tensor:
     """Means of M contiguous, balanced segments: segment i is rows ⌊iN/M⌋ … ⌊(i+1)N/M⌋.
 
     Args:
         x: (..., N, D) with N ≥ M.
 
     Returns:
-        (..., M, D).
+        (..., M, D), in ``dtype``, else in that of x.
     """
     n = x.shape[-2]
     bounds = [i * n // num_landmarks for i in range(num_landmarks + 1)]
-    segments = [x[..., a:b, :].mean(-2) for a, b in pairwise(bounds)]
+    segments = [x[..., a:b, :].mean(-2, dtype=dtype) for a, b in pairwise(bounds)]
     return torch.stack(segments, dim=-2)
 
 

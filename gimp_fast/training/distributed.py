@@ -8,6 +8,7 @@ whole batch: summed over ranks, the gradients equal those of one process on the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,17 +33,11 @@ def split_evenly(total: int, parts: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, as one of them sees them."""
 
-    Attributes:
-        rank: of this process; rank 0 writes files.
-        size: number of processes.
-        local: number of this process on its machine, and of its GPU.
-    """
-
-    rank: int = 0
+    rank: int = 0  # of this process; rank 0 writes files
     size: int = 1
-    local: int = 0
+    local: int = 0  # number of this process on its machine, and of its GPU
 
     @property
     def writes(self) -> bool:
@@ -75,15 +70,10 @@ ALONE = Ranks()
 
 @dataclass(frozen=True)
 class Share:
-    """This rank's part of one batch.
-
-    Attributes:
-        ranks: all processes that share the batch.
-        total: number of patients in the whole batch.
-    """
+    """This rank's part of one batch."""
 
     ranks: Ranks
-    total: int
+    total: int  # patients in the whole batch
 
     def mean(self, values: Tensor) -> Tensor:
         """Share of the mean over the batch, from values (b,) of this rank's patients."""
@@ -149,7 +139,7 @@ def ranks_of_environment(device: str, timeout_minutes: float) -> Iterator[Ranks]
         with _lost_ranks():
             yield ranks
     finally:
-        _CONTROL.clear()
+        _control.cache_clear()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -167,14 +157,10 @@ def _lost_ranks() -> Iterator[None]:
         ) from error
 
 
-_CONTROL: list[Any] = []
-
-
-def _control():
+@functools.cache
+def _control() -> dist.ProcessGroup:
     """A process group for small messages on the CPU, which never wait for a GPU."""
-    if not _CONTROL:
-        _CONTROL.append(dist.new_group(backend="gloo"))
-    return _CONTROL[0]
+    return dist.new_group(backend="gloo")
 
 
 def parallel(

@@ -89,7 +89,7 @@ def _train(
     if unknown:
         raise GimpError(f"stages: found {', '.join(unknown)}; this run has {', '.join(names)}")
     wanted = names if stages is None else [name for name in names if name in stages]
-    log = log if ranks.writes else _silent
+    log = log if ranks.writes else lambda text: None
     device = choose_device(config.device)
     if device.type == "cuda" and ranks.size > 1:
         device = torch.device("cuda", ranks.local)
@@ -109,10 +109,6 @@ def _train(
         return evaluate_run(context, folder, cohort, split_name, log)
     finally:
         folder.close()
-
-
-def _silent(text: str) -> None:
-    """Log of the ranks that do not write."""
 
 
 def _prepare(
@@ -219,7 +215,7 @@ def _run_stages(
     config, ranks, best = context.config, context.ranks, {}
     recent = RecentCheckpoints(folder.checkpoints, config.keep_checkpoints)
     # All ranks continue from the file that rank 0 finds intact.
-    found = recent.load(log) if ranks.size == 1 else ranks.from_first(_loaded(recent, ranks, log))
+    found = ranks.from_first(recent.load(log) if ranks.writes else None)
     last, state = found or (None, {"stage": None, "epoch": 0, "rows": 0, "step": 0})
     if last is not None:
         fingerprint, expected = state["cohort"]["fingerprint"], provenance["cohort"]["fingerprint"]
@@ -234,7 +230,7 @@ def _run_stages(
         folder.keep_metrics(state["rows"])
     kinds = stages_of(config)
     names = [kind.name for kind in kinds]
-    first = names.index(state["stage"]) if state["stage"] else 0
+    first = names.index(state["stage"] or names[0])
     for number, kind in enumerate(kinds):
         if number < first or kind.name not in wanted:
             continue
@@ -250,7 +246,3 @@ def _run_stages(
         state = stage_run.run(resumed)
         best[kind.name] = stage_run.progress.best
     return best
-
-
-def _loaded(recent: RecentCheckpoints, ranks: Ranks, log: Log) -> Any:
-    return recent.load(log) if ranks.writes else None

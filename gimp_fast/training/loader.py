@@ -23,21 +23,13 @@ PREFETCH = 2  # batches that each process reads ahead
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one rank reads for one step.
+    """What one rank reads for one step."""
 
-    Attributes:
-        step: number of the step in its epoch.
-        case_ids: the patients of this rank.
-        seed: of the epoch.
-        place: position of the first of them in the batch of all ranks.
-        total: number of patients in the batch of all ranks.
-    """
-
-    step: int
-    case_ids: tuple[str, ...]
-    seed: tuple[int, ...] = ()
-    place: int = 0
-    total: int = 0
+    step: int  # number of the step in its epoch
+    case_ids: tuple[str, ...]  # the patients of this rank
+    seed: tuple[int, ...] = ()  # of the epoch
+    place: int = 0  # position of the first of them in the batch of all ranks
+    total: int = 0  # patients in the batch of all ranks
 
     def rngs(self) -> list[np.random.Generator]:
         """A random generator for each patient."""
@@ -109,7 +101,7 @@ class BatchLoader:
         self._loader = DataLoader(
             _Fetched(fetch),
             batch_size=None,
-            sampler=_Turns(self),
+            sampler=self._plans,
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             persistent_workers=workers > 0,
@@ -125,7 +117,7 @@ class BatchLoader:
         Raises:
             GimpError: a batch cannot be read, or a reading process was killed.
         """
-        self._plans = list(plans)
+        self._plans[:] = plans  # the loader's sampler cannot be replaced
         try:
             for batch in self._loader:
                 if isinstance(batch, GimpError):
@@ -173,26 +165,13 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class _Turns(torch.utils.data.Sampler):
-    """Passes the plans of the current epoch to the loader, whose sampler cannot be replaced."""
-
-    def __init__(self, loader: BatchLoader):
-        self._loader = loader
-
-    def __iter__(self) -> Iterator[StepPlan]:
-        return iter(self._loader._plans)
-
-    def __len__(self) -> int:
-        return len(self._loader._plans)
-
-
+@dataclass
 class _Fetched(Dataset):
-    def __init__(self, fetch: Callable[[StepPlan], Any]):
-        self._fetch = fetch
+    fetch: Callable[[StepPlan], Any]
 
     def __getitem__(self, plan: StepPlan) -> Any:
         try:
-            return self._fetch(plan)
+            return self.fetch(plan)
         except GimpError as error:
             # Raised here, it would arrive wrapped in the traceback of another process.
             return error

@@ -18,12 +18,8 @@ from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.memory_probe import StepProbe
 from gimp_fast.training.stages import stages_of
 
-UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-}
+UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 LARGEST_BATCH = 2**20
 # Resident memory of a step on the CPU exceeds its tensors by up to this much.
 OVERHEAD_CPU = 80 * 2**20
@@ -58,29 +54,18 @@ def parameter_table(model: nn.Module) -> list[ParameterRow]:
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Bytes that a training step needs at its peak.
-
-    Attributes:
-        stage, batch_size, patches: the step; patches are those of all patients together.
-        parameters: of the whole model.
-        gradients: of the parameters that the stage trains.
-        optimizer: two moments for each of them.
-        inputs: the batch, as float32.
-        activations: kept from the forward pass for the backward pass.
-        workspace: temporary memory at the peak.
-        overhead: on the CPU, memory of the allocator and of libraries, as measured.
-    """
+    """Bytes that a training step needs at its peak."""
 
     stage: str
     batch_size: int
-    patches: int
-    parameters: int
-    gradients: int
-    optimizer: int
-    inputs: int
-    activations: int
-    workspace: int
-    overhead: int = 0
+    patches: int  # of all patients together
+    parameters: int  # of the whole model
+    gradients: int  # of the parameters that the stage trains
+    optimizer: int  # two moments for each of them
+    inputs: int  # the batch, as float32
+    activations: int  # kept from the forward pass for the backward pass
+    workspace: int  # temporary memory at the peak
+    overhead: int = 0  # on the CPU: memory of the allocator and of libraries, as measured
 
     @property
     def total(self) -> int:
@@ -92,26 +77,14 @@ class MemoryPrediction:
         return self.activations + self.workspace + self.overhead
 
 
-class MemoryPredictor:
+class MemoryPredictor(StepProbe):
     """Predicts the steps of one stage; what it measures for one prediction serves the next.
 
     Small steps of the real stage are made on the device and extrapolated: what a step holds grows
     linearly with patches and bags. On a GPU torch's allocator is asked; its context (about half a
     GB) and the gaps between its blocks come on top. On the CPU tensors are counted, and a constant
     is added.
-
-    Args:
-        config: of the run.
-        sizes: of its model.
-        stage: name of one of its stages.
-        device: where the steps are measured.
-
-    Raises:
-        ValueError: no such stage, or sizes that do not fit each other.
     """
-
-    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str = "cpu"):
-        self.probe = StepProbe(config, sizes, stage, device)
 
     def __call__(self, batch_size: int, length: int | Sequence[int] = 0) -> MemoryPrediction:
         """The prediction for a batch.
@@ -125,23 +98,21 @@ class MemoryPredictor:
             raise ValueError(
                 f"batch_size {batch_size} with lengths {lengths}: expected one of each"
             )
-        probe, patches = self.probe, sum(lengths)
-        if not probe.reads_slides:
-            patches = 0
+        patches = sum(lengths) if self.reads_slides else 0
         mean = patches // batch_size
-        held, peak = probe.held(batch_size, mean)
-        trained = sum(p.nbytes for p in probe.trained)
+        held, peak = self.held(batch_size, mean)
+        trained = sum(p.nbytes for p in self.trained)
         return MemoryPrediction(
-            stage=probe.stage.name,
+            stage=self.stage.name,
             batch_size=batch_size,
             patches=patches,
-            parameters=probe.parameter_bytes,
+            parameters=self.parameter_bytes,
             gradients=trained,
             optimizer=2 * trained,
-            inputs=probe.input_bytes(batch_size, mean),
+            inputs=self.input_bytes(batch_size, mean),
             activations=held,
             workspace=peak - held,
-            overhead=min(OVERHEAD_CPU, peak // 2) if probe.device.type == "cpu" else 0,
+            overhead=min(OVERHEAD_CPU, peak // 2) if self.device.type == "cpu" else 0,
         )
 
     def largest_batch(self, budget_bytes: int, length: int) -> int:

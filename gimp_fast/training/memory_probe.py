@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -73,13 +72,13 @@ class StepProbe:
         config: of the run.
         sizes: of its model.
         stage: name of one of its stages.
-        device: where the steps are measured.
+        device: where they are measured.
 
     Raises:
         ValueError: no such stage, or sizes that do not fit each other.
     """
 
-    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str):
+    def __init__(self, config: TrainConfig, sizes: Sizes, stage: str, device: str = "cpu"):
         kinds = {kind.name: kind for kind in stages_of(config)}
         if stage not in kinds:
             raise ValueError(f"stage {stage!r}: expected one of {', '.join(kinds)}")
@@ -167,12 +166,11 @@ class StepProbe:
         step = self.loss_of(batch, length)
         for p in self.trained:
             p.grad = torch.zeros_like(p)  # as after an earlier step: they are counted elsewhere
-        watch = _watch_gpu if self.device.type == "cuda" else _watch_cpu
-        with watch() as memory:
+        with _GpuMemory() if self.device.type == "cuda" else _CpuMemory() as memory:
             loss = step()
-            held = memory.now()
+            held = memory.now
             loss.backward()
-            peak = memory.peak()
+            peak = memory.peak
         for p in self.trained:
             p.grad = None
         return held, peak
@@ -190,39 +188,31 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@dataclass(frozen=True)
-class _Memory:
-    now: Callable[[], int]
-    peak: Callable[[], int]
+class _GpuMemory(nullcontext):
+    """Bytes that torch's allocator has given out since this object was made."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self.before = torch.cuda.memory_allocated()
+
+    @property
+    def now(self) -> int:
+        return torch.cuda.memory_allocated() - self.before
+
+    @property
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated() - self.before
 
 
-@contextmanager
-def _watch_gpu() -> Iterator[_Memory]:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    yield _Memory(
-        lambda: torch.cuda.memory_allocated() - before,
-        lambda: torch.cuda.max_memory_allocated() - before,
-    )
+class _CpuMemory(TorchDispatchMode):
+    """Bytes of the storages that operators return, while they live."""
 
-
-@contextmanager
-def _watch_cpu() -> Iterator[_Memory]:
-    with _Storages() as seen:
-        yield _Memory(lambda: seen.bytes, lambda: seen.most)
-
-
-@dataclass
-class _Storages(TorchDispatchMode):
-    """Counts the bytes of storages that operators return, while they live."""
-
-    bytes: int = 0
-    most: int = 0
-    alive: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self.now = self.peak = 0
+        self.alive: dict[int, int] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -236,12 +226,12 @@ class _Storages(TorchDispatchMode):
     def _add(self, x: Tensor) -> None:
         storage = x.untyped_storage()
         self.alive[storage._cdata] = storage.nbytes()
-        self.bytes += storage.nbytes()
-        self.most = max(self.most, self.bytes)
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._remove, storage._cdata)
 
     def _remove(self, key: int) -> None:
-        self.bytes -= self.alive.pop(key)
+        self.now -= self.alive.pop(key)
 
 
 def _key(x: Tensor) -> int:

@@ -11,28 +11,20 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
-from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors
+from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Tensors of one step. Patches keep the dtype in which they are stored.
-
-    Attributes:
-        case_ids: B ids.
-        labels: (B,) int64; −1 where they are not read.
-    """
+    """Tensors of one step. Patches keep the dtype in which they are stored."""
 
     case_ids: tuple[str, ...]
-    labels: Tensor
+    labels: Tensor  # (B,) int64; −1 where they are not read
 
     def to(self, device: torch.device) -> _Batch:
-        """A copy on a device; patches become float32 there, which halves the bytes to copy."""
-        moved = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
-        patches = getattr(moved, "patches", None)
-        return moved if patches is None else replace(moved, patches=patches.float())
+        return on_device(self, device)
 
     def pin_memory(self) -> _Batch:
         """A copy in page-locked memory, from which a GPU can copy asynchronously."""
@@ -68,32 +60,20 @@ class PatientBatch(_Batch):
 
 @dataclass(frozen=True)
 class WindowBatch(_Batch):
-    """Masked windows of slides, for pre-training.
+    """Masked windows of slides, for pre-training."""
 
-    Attributes:
-        genes: (B, G) scaled expression, zero where absent; None for a slide-only run.
-        rna: who has RNA.
-        patches: (B, L, C) contiguous windows.
-        masked: (B, L) bool, True = masked.
-    """
-
-    genes: Tensor | None
+    genes: Tensor | None  # (B, G) scaled expression, zero where absent; None for a slide-only run
     rna: Presence
-    patches: Tensor
-    masked: Tensor
+    patches: Tensor  # (B, L, C) contiguous windows
+    masked: Tensor  # (B, L) bool, True = masked
 
 
 @dataclass(frozen=True)
 class ViewBatch(_Batch):
-    """Several windows of each slide beside its RNA, for models that align the two.
+    """Several windows of each slide beside its RNA, for models that align the two."""
 
-    Attributes:
-        genes: (B, G) scaled expression.
-        patches: (B, V, L, C) contiguous windows.
-    """
-
-    genes: Tensor
-    patches: Tensor
+    genes: Tensor  # (B, G) scaled expression
+    patches: Tensor  # (B, V, L, C) contiguous windows
 
 
 class PatientReader:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,32 +21,6 @@ from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.stage_settings import StageSettings
 
 
-@torch.no_grad()
-def predict(
-    model: PatientModel,
-    reader: PatientReader,
-    case_ids: Sequence[str],
-    *,
-    batch_size: int,
-    device: torch.device,
-    precision: str = "fp32",
-    ranks: Ranks = ALONE,
-) -> Outputs:
-    """Outputs of the model for patients, in their order.
-
-    Ranks take turns at the batches; every rank gets the whole result.
-    """
-    model.eval()
-    found: dict[int, Outputs] = {}
-    plans = plan_epoch(case_ids, batch_size, [], shuffle=False)
-    for plan in plans[ranks.rank :: ranks.size]:
-        inputs = reader.inputs(plan.case_ids).to(device)
-        found[plan.step] = outputs_of(model, inputs, device, precision)
-    for others in ranks.gather(found):
-        found |= others
-    return Outputs.joined([found[plan.step] for plan in plans])
-
-
 @dataclass(frozen=True)
 class StageContext:
     """What every stage needs: configuration, model, data, device and ranks."""
@@ -55,19 +30,22 @@ class StageContext:
     reader: PatientReader
     split: dict[str, list[str]]
     device: torch.device
-    ranks: Ranks = field(default=ALONE)
+    ranks: Ranks = ALONE
 
     def predict(self, case_ids: Sequence[str]) -> Outputs:
-        """Outputs of the model for patients; ranks share the work, and all get the result."""
-        return predict(
-            self.model,
-            self.reader,
-            case_ids,
-            batch_size=self.config.finetune.batch_size,
-            device=self.device,
-            precision=self.config.precision,
-            ranks=self.ranks,
-        )
+        """Outputs of the model for patients, in their order.
+
+        Ranks take turns at the batches; every rank gets the whole result.
+        """
+        self.model.eval()
+        outputs: dict[int, Outputs] = {}
+        plans = plan_epoch(case_ids, self.config.finetune.batch_size, [], shuffle=False)
+        for plan in plans[self.ranks.rank :: self.ranks.size]:
+            inputs = self.reader.inputs(plan.case_ids).to(self.device)
+            outputs[plan.step] = outputs_of(self.model, inputs, self.device, self.config.precision)
+        for part in self.ranks.gather(outputs):
+            outputs |= part
+        return Outputs.joined([outputs[plan.step] for plan in plans])
 
 
 class Stage(ABC):
@@ -115,9 +93,25 @@ class Stage(ABC):
                 gradients are those of the whole batch.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def validate(self) -> Scores:
-        """Scores of the validation patients, the same on every rank; ``"loss"`` is always there."""
+        """Scores of the validation patients, the same on every rank; ``"loss"`` is always there.
+
+        By default their mean losses, on the same windows and masks after every epoch. Ranks take
+        turns at the batches.
+        """
+        context, fetch, ranks = self.context, self.fetcher(), self.context.ranks
+        context.model.eval()
+        plans = plan_epoch(
+            self.val_cases, self.settings.batch_size, [context.config.seed], shuffle=False
+        )
+        totals, summed = Counter(), Counter()
+        for plan in plans[ranks.rank :: ranks.size]:
+            losses = self.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
+            totals.update({name: value.item() * plan.total for name, value in losses.items()})
+        for part in ranks.gather(totals):  # a rank without a batch has none
+            summed.update(part)
+        return {name: total / len(self.val_cases) for name, total in summed.items()}
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
         """A key that orders epochs: the largest is the best."""
@@ -128,7 +122,7 @@ class Stage(ABC):
         return [p for module in self.trained_modules() for p in module.parameters()]
 
     def train_mode(self) -> None:
-        """Set trained modules to training mode; freeze all others and turn off their dropout."""
+        """Train the stage's modules; freeze all others and turn off their dropout."""
         self.context.model.eval()
         self.context.model.requires_grad_(False)
         for module in self.trained_modules():
@@ -150,24 +144,3 @@ class StageModule(nn.Module):
 
     def forward(self, batch: Any, share: Share) -> dict[str, Tensor]:
         return self._losses(batch, share)
-
-
-@torch.no_grad()
-def validated_in_batches(stage: Stage) -> Scores:
-    """Mean losses over the validation patients; ranks take turns at the batches."""
-    context = stage.context
-    context.model.eval()
-    fetch, ranks = stage.fetcher(), context.ranks
-    plans = plan_epoch(
-        stage.val_cases, stage.settings.batch_size, [context.config.seed], shuffle=False
-    )
-    totals: Scores = {}
-    for plan in plans[ranks.rank :: ranks.size]:
-        losses = stage.losses(fetch(plan).to(context.device), Share(ALONE, plan.total))
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + value.item() * plan.total
-    summed: Scores = {}
-    for part in ranks.gather(totals):  # a rank without a batch has none
-        for name, total in part.items():
-            summed[name] = summed.get(name, 0.0) + total
-    return {name: total / len(stage.val_cases) for name, total in summed.items()}

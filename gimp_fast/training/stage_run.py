@@ -174,7 +174,8 @@ class StageRun:
             if improved if stage.keeps_best else epoch == self.settings.epochs:
                 save_checkpoint(self.folder.checkpoint(stage.name), *self.state.weights(progress))
         self._save_recent()
-        if self._stop_requested():
+        self._sum_over_ranks({})
+        if self._stop_asked:
             self._stop(epoch)
 
     def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
@@ -222,10 +223,6 @@ class StageRun:
         *values, asked, due = self.ranks.sum([*shares.values(), *flags])
         self._stop_asked, self._save_due = asked > 0, due > 0
         return dict(zip(shares, values, strict=True))
-
-    def _stop_requested(self) -> bool:
-        self._sum_over_ranks({})
-        return self._stop_asked
 
     def _diverged(self, plan: StepPlan, what: str) -> None:
         """Stop the run or leave the step out, as configured; the same on every rank."""

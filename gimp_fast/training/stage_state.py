@@ -22,25 +22,15 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 @dataclass
 class Progress:
-    """How far a stage has come.
+    """How far a stage has come."""
 
-    Attributes:
-        rows: rows of metrics of the whole run.
-        best: the best epoch so far and its validation scores.
-        epoch: finished epochs.
-        step: finished steps of the next epoch.
-        totals: sums of the scores over the patients of those steps.
-        counted: number of these patients.
-        skipped: steps of the epoch that were left out.
-    """
-
-    rows: int
-    best: dict[str, Any] | None = None
-    epoch: int = 0
-    step: int = 0
-    totals: Scores = field(default_factory=dict)
-    counted: int = 0
-    skipped: int = 0
+    rows: int  # of metrics, of the whole run
+    best: dict[str, Any] | None = None  # the best epoch so far and its validation scores
+    epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the next epoch
+    totals: Scores = field(default_factory=dict)  # sums over the patients of those steps
+    counted: int = 0  # number of these patients
+    skipped: int = 0  # steps of the epoch that were left out
 
     def begin_epoch(self) -> None:
         self.totals, self.counted, self.skipped = {}, 0, 0
@@ -57,13 +47,7 @@ class Progress:
 
 
 class StageState:
-    """Packs the state of a stage into checkpoints, and unpacks it.
-
-    Args:
-        stage: holds the model.
-        optimizer, scaler: of its steps.
-        provenance: facts that every checkpoint stores.
-    """
+    """Packs the state of a stage, and ``provenance``, into checkpoints, and unpacks it."""
 
     def __init__(
         self,

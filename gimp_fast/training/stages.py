@@ -25,7 +25,7 @@ from gimp_fast.training.sampling import (
     read_views,
     read_windows,
 )
-from gimp_fast.training.stage import Stage, StageContext, validated_in_batches
+from gimp_fast.training.stage import Stage, StageContext
 
 
 class GenesStage(Stage):
@@ -113,10 +113,6 @@ class PretrainStage(Stage):
             "triplet": triplet.detach(),
         }
 
-    def validate(self) -> Scores:
-        """Uses the same windows and masks after every epoch."""
-        return validated_in_batches(self)
-
 
 class AlignmentStage(Stage):
     """Aligns slides with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
@@ -152,14 +148,10 @@ class AlignmentStage(Stage):
         return {"loss": sum(shares.values()), **detached}
 
     def validate(self) -> Scores:
-        """Uses the same windows and masks after every epoch."""
-        with torch.random.fork_rng(devices=_gpus(self.context.device)):
+        device = self.context.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.context.config.seed)
-            return validated_in_batches(self)
-
-
-def _gpus(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
+            return super().validate()
 
 
 class FinetuneStage(Stage):

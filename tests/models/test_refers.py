@@ -65,7 +65,7 @@ def test_the_order_of_views_does_not_matter():
 def test_equal_views_are_one():
     model = make()
     cls = torch.randn(2, 1, 16).double()
-    torch.testing.assert_close(model.fuse(cls.expand(-1, 3, -1)), cls[:, 0])
+    torch.testing.assert_close(model.view_scores.pool(cls.expand(-1, 3, -1)), cls[:, 0])
 
 
 def test_each_objective_is_learned():

@@ -71,7 +71,7 @@ def test_inputs_are_those_of_the_batch():
 
 def test_what_is_held_is_what_autograd_saves():
     """Storages that the graph keeps, without parameters and inputs, but for the loss and views."""
-    probe = predictor_of("pretrain").probe
+    probe = predictor_of("pretrain")
     step = probe.loss_of(2, 300)
     (batch,) = (
         cell.cell_contents for cell in step.__closure__ if hasattr(cell.cell_contents, "to")

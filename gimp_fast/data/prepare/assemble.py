@@ -6,7 +6,7 @@ out on purpose is recorded with its reason.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +26,12 @@ from gimp_fast.errors import Fault, FaultError, Faults
 
 @dataclass(frozen=True)
 class Checked:
-    """Result of checking a cohort.
+    """Result of checking a cohort."""
 
-    Attributes:
-        contents: what would be written; None if there are faults.
-        faults: what must be corrected first.
-        dropped: what is left out, with reasons; rows of ``dropped.csv``.
-        dropped_genes: genes that are left out; rows of ``dropped_genes.csv``.
-    """
-
-    contents: CohortContents | None
+    contents: CohortContents | None  # what would be written; None if there are faults
     faults: tuple[Fault, ...] = ()
-    dropped: Rows = field(default_factory=list)
-    dropped_genes: Rows = field(default_factory=list)
+    dropped: Rows = field(default_factory=list)  # rows of ``dropped.csv``
+    dropped_genes: Rows = field(default_factory=list)  # rows of ``dropped_genes.csv``
 
     def need_contents(self) -> CohortContents:
         """What would be written; FaultError with all faults if there are any."""
@@ -50,7 +43,7 @@ class Checked:
         """The result for a report that a program reads."""
         return {
             "faults": [fault.as_dict() for fault in self.faults],
-            "faults_by_kind": dict(Counter(fault.kind for fault in self.faults).most_common()),
+            "faults_by_kind": FaultError(self.faults).counts(),
             "dropped": self.dropped,
             "dropped_genes": self.dropped_genes,
             "dropped_by_reason": reasons(self.dropped, self.dropped_genes),
@@ -103,7 +96,9 @@ def check(
     scans, dropped_slides = join_slides(options, rows, files, faults)
     rna = join_rna(options, rows, read_genes, faults, all_samples=all_samples)
     if all_samples:
-        rows = [*rows, *_with_rna_only(rows, rna)]
+        listed = {row.case_id for row in rows}
+        only_rna = [case for case in rna.samples if case not in listed]
+        rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
     splits = join_splits(options, rows, faults, unlabelled=dropped)
     _check_patients(options, rows, scans, rna, faults)
     dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
@@ -128,16 +123,6 @@ def _read_patients(
 def _without_label(row: LabelRow) -> dict[str, str]:
     item, id = ("slide", row.slide_id) if row.slide_id else ("patient", row.case_id)
     return dropped_row(item, id, row.case_id, "no label", row.where)
-
-
-def _with_rna_only(rows: Sequence[LabelRow], rna: JoinedRna) -> list[LabelRow]:
-    """Rows of patients who have a sample and no row yet."""
-    known = {row.case_id for row in rows}
-    return [
-        LabelRow(case, "", "", str(sample.path))
-        for case, sample in rna.samples.items()
-        if case not in known
-    ]
 
 
 def _check_patients(
@@ -205,7 +190,7 @@ def _contents(
 
 def _patient_rows(rows: Sequence[LabelRow], slides: Rows, samples: Collection[str]) -> Rows:
     label_of = {row.case_id: row.label for row in rows}
-    lengths: dict[str, list[int]] = {case: [] for case in label_of}
+    lengths: dict[str, list[int]] = defaultdict(list)
     for row in slides:
         lengths[row["case_id"]].append(int(row["num_patches"]))
     return [

@@ -13,21 +13,13 @@ from gimp_fast.errors import FaultError, GimpError
 
 @dataclass(frozen=True)
 class GeneReference:
-    """What the expression of new patients must become.
-
-    Attributes:
-        gene_ids: in order.
-        gene_names: their symbols; empty if unknown.
-        gene_sets: signature -> columns.
-        transform: of the values.
-        column: unit of GDC files; None if the values came from elsewhere.
-    """
+    """What the expression of new patients must become; see ``Cohort`` for the names."""
 
     gene_ids: tuple[str, ...]
     gene_names: tuple[str, ...]
     gene_sets: dict[str, tuple[int, ...]]
     transform: str
-    column: str | None
+    column: str | None  # unit of GDC files; None if the values came from elsewhere
 
 
 def read_cohort_genes(path: Path) -> GeneReference:
@@ -36,16 +28,7 @@ def read_cohort_genes(path: Path) -> GeneReference:
         cohort = open_cohort(path)
     except GimpError as error:
         raise no_gene_list(path, error) from error
-    return make_gene_reference(
-        path,
-        {
-            "gene_ids": cohort.gene_ids,
-            "gene_names": cohort.gene_names,
-            "gene_sets": cohort.gene_sets,
-            "expression_transform": cohort.expression_transform,
-            "expression": cohort.expression_facts,
-        },
-    )
+    return make_gene_reference(path, {**vars(cohort), "expression": cohort.expression_facts})
 
 
 def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> GeneReference:

@@ -22,15 +22,12 @@ from gimp_fast.errors import Faults
 
 @dataclass(frozen=True)
 class JoinedRna:
-    """Expression of the cohort's patients.
+    """Expression of the cohort's patients; see also ``CohortContents``.
 
     Attributes:
         samples: case_id -> sample, sorted by case.
         expression: their values, in that order; without rows if there is no RNA.
-        gene_sets: signature -> columns.
-        missing_genes: genes of the list aligned to that were not measured (NaN).
         facts: origin and treatment of the values, for the manifest.
-        dropped: samples that are left out; rows of ``dropped.csv``.
     """
 
     samples: dict[str, Sample] = field(default_factory=dict)
@@ -52,10 +49,9 @@ def join_rna(
     """Read the expression of the patients.
 
     Args:
-        options: what to join.
+        options, faults: as in ``join_slides``.
         labels: rows of the patients; without any, all samples are checked.
         read_genes: reads the gene list of ``options.rna.genes_of``.
-        faults: takes what is wrong.
         all_samples: read the samples of patients without a row, too.
     """
     rna, genes, joined = options.rna, None, JoinedRna()

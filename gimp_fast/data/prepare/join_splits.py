@@ -18,13 +18,7 @@ _IN_NO_PART = "in no part of this split"
 
 @dataclass(frozen=True)
 class JoinedSplits:
-    """Splits of the cohort's patients.
-
-    Attributes:
-        rows: split -> rows of case_id, split.
-        notes: split -> how it was made, if that needs an explanation.
-        dropped: entries that are left out; rows of ``dropped.csv``.
-    """
+    """Splits of the cohort's patients; see ``CohortContents``."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -37,9 +31,7 @@ def join_splits(
     """Read the given splits, or make new ones; none for patients to predict.
 
     Args:
-        options: what to join.
-        labels: rows of the patients.
-        faults: takes what is wrong.
+        options, labels, faults: as in ``join_slides``.
         unlabelled: rows of ``dropped.csv`` of those left out because they have no label; splits may
             name them.
     """

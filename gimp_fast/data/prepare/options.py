@@ -29,12 +29,9 @@ class RnaOptions:
         (),
         "folders of GDC files, or tables; of several, the genes that all of them have",
         flag="--rna",
-        parse=Path,
         metavar="FILE_OR_DIR",
     )
-    sample_sheet: Path | None = option(
-        None, "default: gdc_sample_sheet*.tsv in the RNA folder", parse=Path
-    )
+    sample_sheet: Path | None = option(None, "default: gdc_sample_sheet*.tsv in the RNA folder")
     column: str | None = option(
         None,
         "unit of GDC files (default: fpkm_unstranded, or that of --genes-of)",
@@ -57,21 +54,17 @@ class RnaOptions:
     gene_types: tuple[str, ...] = option(
         (), "biotypes to keep, e.g. protein_coding", metavar="TYPE"
     )
-    genes: Path | None = option(
-        None, "list of genes to keep, in this order", parse=Path, metavar="FILE"
-    )
+    genes: Path | None = option(None, "list of genes to keep, in this order", metavar="FILE")
     gene_sets: Path | None = option(
         None,
         "signatures (.gmt, or a csv with one per column): keep their genes, and make each "
         "signature a group of the gene encoder",
-        parse=Path,
         metavar="FILE",
     )
     genes_of: Path | None = option(
         None,
         "align new patients to the ordered gene list, unit and transform of a cohort, a run, an "
         "exported model or a checkpoint; genes that were not measured are reported",
-        parse=Path,
         metavar="COHORT_OR_RUN",
     )
 
@@ -86,46 +79,30 @@ class PrepareOptions:
         progress: show progress bars.
     """
 
-    labels: Path | None = option(
-        None, "table of patients, slides and labels", parse=Path, metavar="FILE"
-    )
+    labels: Path | None = option(None, "table of patients, slides and labels", metavar="FILE")
     cases: Path | None = option(
-        None,
-        "for prediction: table of case_id, slide_id and, if known, label",
-        parse=Path,
-        metavar="FILE",
+        None, "for prediction: table of case_id, slide_id and, if known, label", metavar="FILE"
     )
-    out: Path | None = option(
-        None, "cohort folder to write; new or empty", parse=Path, metavar="DIR"
-    )
+    out: Path | None = option(None, "cohort folder to write; new or empty", metavar="DIR")
     name: str | None = option(None, "name of the cohort (default: that of the folder)")
     allow_missing_modality: bool = option(
         False,
         "keep patients without RNA, and patients with an empty slide_id; needed for a cohort "
         "without --rna or without --slides",
     )
-    seed: int = option(0, "for new splits and synthetic patients (default: 0)", parse=int)
-    workers: int | None = option(
-        None, "processes that read files (default: one per core)", parse=int
-    )
+    seed: int = option(0, "for new splits and synthetic patients (default: 0)")
+    workers: int | None = option(None, "processes that read files (default: one per core)")
     label_column: str = option("label", "column of the labels (default: label)", group=_TABLES)
     slide_table: Path | None = option(
-        None,
-        "STAMP's slide table, if --labels is its clini table",
-        parse=Path,
-        metavar="FILE",
-        group=_TABLES,
+        None, "STAMP's slide table, if --labels is its clini table", metavar="FILE", group=_TABLES
     )
     splits: tuple[Path, ...] = option(
         (),
         "default: a new stratified 60/20/20 split of patients",
-        parse=Path,
         metavar="FILE_OR_DIR",
         group=_TABLES,
     )
-    folds: int = option(
-        1, "make this many stratified folds instead, 3 or more", parse=int, group=_TABLES
-    )
+    folds: int = option(1, "make this many stratified folds instead, 3 or more", group=_TABLES)
     site_splits: bool = option(
         False,
         "make splits with all patients of a hospital in one part; its code is read from TCGA "
@@ -136,11 +113,7 @@ class PrepareOptions:
         None, "column of the labels table that names the hospital", group=_TABLES
     )
     slides: tuple[Path, ...] = option(
-        (),
-        "folders of feature files, which stay where they are",
-        parse=Path,
-        metavar="DIR",
-        group=_SLIDES,
+        (), "folders of feature files, which stay where they are", metavar="DIR", group=_SLIDES
     )
     order: str = option(
         "file",

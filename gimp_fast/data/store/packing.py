@@ -32,21 +32,13 @@ _ALIGNMENT = 4096  # of the first slide in the file
 
 @dataclass(frozen=True)
 class PackedSlide:
-    """A slide to pack.
-
-    Attributes:
-        slide_id: its name in the store.
-        path: its feature file.
-        num_patches: rows N.
-        coords_dtype: type of its coordinates, which are packed too; empty for none.
-        checksum: of the rows as they were checked, see ``slides.scan``; empty for any.
-    """
+    """A slide to pack."""
 
     slide_id: str
-    path: Path
+    path: Path  # of its feature file
     num_patches: int
-    coords_dtype: str
-    checksum: str = ""
+    coords_dtype: str  # of its coordinates, which are packed too; empty for none
+    checksum: str = ""  # of the rows as they were checked, see ``slides.scan``; empty for any
 
 
 def store_bytes(slides: Iterable[PackedSlide], dtype: str, feature_dim: int) -> int:

@@ -8,9 +8,10 @@ accuracy, and both together can reach 0.97 or more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from gimp_fast.errors import GimpError
 
@@ -71,7 +72,7 @@ class Patient:
     num_slides: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Genome:
     """Properties of the genes, the same for all patients."""
 
@@ -79,13 +80,9 @@ class Genome:
     mean: np.ndarray  # (G,) log2
     loadings: np.ndarray  # (G, F) of correlated background
     direction: np.ndarray  # (G,) half the class difference
-    prefixes: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.prefixes = [f"{gene}\tSYN{n}\tprotein_coding" for n, gene in enumerate(self.ids)]
 
 
-def draw_patients(config: SyntheticConfig, rng: np.random.Generator) -> list[Patient]:
+def draw_patients(config: SyntheticConfig, rng: Generator) -> list[Patient]:
     """Patients whose class, weak modality and part are balanced against each other."""
     n = config.num_patients
     labels = np.arange(n) % 2
@@ -97,21 +94,19 @@ def draw_patients(config: SyntheticConfig, rng: np.random.Generator) -> list[Pat
         strengths[cases[:weak], 0] = rng.uniform(0, 0.05, weak)
         strengths[cases[weak : 2 * weak], 1] = rng.uniform(0, 0.05, weak)
         # In this order each part gets its share of weak slides and weak RNA.
-        parts[cases] = [
-            ("train", "val", "train", "test", "train")[i % 5] for i in range(len(cases))
-        ]
+        parts[cases] = np.resize(("train", "val", "train", "test", "train"), len(cases))
     many = rng.random(n) < config.multi_slide
     slides = np.where(many, rng.integers(2, 4, n), 1)
-    return [
-        Patient(
-            f"SYNT-00-{i:04d}", int(labels[i]), *strengths[i].tolist(), parts[i], int(slides[i])
-        )
-        for i in rng.permutation(n)
-    ]
+    patients = []
+    for i in rng.permutation(n):
+        slide, rna = strengths[i].tolist()
+        case = f"SYNT-00-{i:04d}"
+        patients.append(Patient(case, int(labels[i]), slide, rna, parts[i], int(slides[i])))
+    return patients
 
 
 def draw_slide(
-    patient: Patient, config: SyntheticConfig, basis: np.ndarray, rng: np.random.Generator
+    patient: Patient, config: SyntheticConfig, basis: np.ndarray, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, C) float32 and grid positions (N, 2) of one slide."""
     size = config.median_patches * np.exp(config.patches_log_sd * rng.standard_normal())
@@ -139,7 +134,7 @@ def draw_slide(
     return (latent @ basis.T).astype(np.float32), coords
 
 
-def _smooth_fields(count: int, side: int, rng: np.random.Generator) -> np.ndarray:
+def _smooth_fields(count: int, side: int, rng: Generator) -> np.ndarray:
     """Gaussian random fields (count, side, side), unit variance, correlated over ~3 patches."""
     frequency = np.fft.fftfreq(side)
     decay = np.exp(-2 * (np.pi * 2.0) ** 2 * (frequency[:, None] ** 2 + frequency**2))
@@ -148,7 +143,7 @@ def _smooth_fields(count: int, side: int, rng: np.random.Generator) -> np.ndarra
     return fields / fields.std(axis=(1, 2), keepdims=True)
 
 
-def draw_genome(config: SyntheticConfig, rng: np.random.Generator) -> Genome:
+def draw_genome(config: SyntheticConfig, rng: Generator) -> Genome:
     """Genes with their mean, background and class difference."""
     genes = config.num_genes
     expressed = rng.random(genes) < 0.75
@@ -161,7 +156,7 @@ def draw_genome(config: SyntheticConfig, rng: np.random.Generator) -> Genome:
     return Genome(ids, np.maximum(mean, 0.02), loadings, direction)
 
 
-def draw_expression(genome: Genome, effect: float, rng: np.random.Generator) -> np.ndarray:
+def draw_expression(genome: Genome, effect: float, rng: Generator) -> np.ndarray:
     """FPKM (G,): log-normal, with correlated background."""
     background = genome.loadings @ rng.standard_normal(genome.loadings.shape[1])
     noise = 0.6 * rng.standard_normal(len(genome.mean)) * np.minimum(genome.mean, 1.0)

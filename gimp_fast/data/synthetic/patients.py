@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.random import Generator
 
 from gimp_fast.data.names import SYNTHETIC_ENCODER
 from gimp_fast.data.prepare.assemble import prepare
@@ -27,7 +28,7 @@ from gimp_fast.data.synthetic.drawing import (
     draw_patients,
     draw_slide,
 )
-from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import write_errors
 from gimp_fast.files.table import write_table
 
 __all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synthetic_cohort"]
@@ -35,7 +36,9 @@ __all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synt
 CLASSES = ("SYN-A", "SYN-B")
 _PATCH_PX = 256
 _SHEET = ("File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID")
-_SHEET_COLUMNS = (*_SHEET, "Sample ID", "Sample Type")
+_SHEET += ("Sample ID", "Sample Type")
+_STAR = ("gene_id", "gene_name", "gene_type", "unstranded", "stranded_first", "stranded_second")
+_STAR += ("tpm_unstranded", "fpkm_unstranded", "fpkm_uq_unstranded")
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,8 @@ def prepare_synthetic(
     """
     out, config = Path(out), config or SyntheticConfig()
     check_free(out)
-    try:
+    with write_errors(out):
         paths = write_synthetic_cohort(out / "raw", config)
-    except OSError as error:
-        raise GimpError(f"{out}: cannot be written ({error})") from error
     return prepare(
         PrepareOptions(
             slides=paths.slides,
@@ -113,7 +114,7 @@ def write_synthetic_cohort(
 
 
 def _write_slides(
-    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: np.random.Generator
+    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: Generator
 ) -> list[dict[str, str]]:
     basis = np.linalg.qr(rng.standard_normal((config.feature_dim, config.feature_dim)))[0]
     formats = list(_WRITERS)
@@ -142,30 +143,21 @@ def _write_clam(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
 
 
 def _write_trident(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    sides = {"patch_size": _PATCH_PX, "patch_size_level0": _PATCH_PX}
+    grid = {"level0_magnification": 20, "target_magnification": 20, "overlap": 0}
     with h5py.File(file, "w") as h5:
         table = h5.create_dataset("features", data=features, chunks=(1, features.shape[1]))
         table.attrs.update(name=file.stem, savetodir="None", encoder=SYNTHETIC_ENCODER)
         places = h5.create_dataset("coords", data=(coords * _PATCH_PX).astype(np.int64))
-        places.attrs.update(
-            patch_size=_PATCH_PX,
-            patch_size_level0=_PATCH_PX,
-            level0_magnification=20,
-            target_magnification=20,
-            overlap=0,
-        )
+        places.attrs.update(sides | grid)
 
 
 def _write_stamp(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
+    tile = {"tile_size_um": 128.0, "tile_size_px": _PATCH_PX, "feat_type": "tile"}
     with h5py.File(file, "w") as h5:
         h5["feats"] = features.astype(np.float16)
         h5["coords"] = coords * 128.0
-        h5.attrs.update(
-            extractor=SYNTHETIC_ENCODER,
-            unit="um",
-            tile_size_um=128.0,
-            tile_size_px=_PATCH_PX,
-            feat_type="tile",
-        )
+        h5.attrs.update(extractor=SYNTHETIC_ENCODER, unit="um", **tile)
 
 
 def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
@@ -175,67 +167,47 @@ def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
 
 
 # Each takes a file, features (N, C) float32 and grid positions (N, 2) in patches.
-_WRITERS = {
-    "clam": _write_clam,
-    "trident": _write_trident,
-    "stamp": _write_stamp,
-    "pt": _write_pt,
-}
+_WRITERS = dict(clam=_write_clam, trident=_write_trident, stamp=_write_stamp, pt=_write_pt)
 
 
 def _write_rna(
-    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: np.random.Generator
+    folder: Path, patients: list[Patient], config: SyntheticConfig, rng: Generator
 ) -> Path:
     """One STAR file a sample; some patients also have normal tissue or a second aliquot."""
     genome = draw_genome(config, rng)
-    rows = []
+    samples: list[tuple[str, str, float]] = []  # barcode, type, effect of the class
     for index, patient in enumerate(patients):
-        samples = [("01A", "Primary Tumor", 2 * patient.label - 1)]
+        effect = (2 * patient.label - 1) * patient.rna_strength
+        samples.append((f"{patient.case_id}-01A", "Primary Tumor", effect))
         if index % 25 == 3:
-            samples.append(("11A", "Solid Tissue Normal", 0))
+            samples.append((f"{patient.case_id}-11A", "Solid Tissue Normal", 0.0))
         if index % 30 == 7:
-            samples.append(("01B", "Primary Tumor", 2 * patient.label - 1))
-        for code, kind, sign in samples:
-            fpkm = draw_expression(genome, sign * patient.rna_strength, rng)
-            rows.append(_write_sample(folder, patient.case_id, code, kind, genome, fpkm, rng))
-    for extra in range(3):  # patients without slides
-        fpkm = draw_expression(genome, 0.0, rng)
-        case = f"SYNT-99-{extra:04d}"
-        rows.append(_write_sample(folder, case, "01A", "Primary Tumor", genome, fpkm, rng))
+            samples.append((f"{patient.case_id}-01B", "Primary Tumor", effect))
+    # Three patients have no slides.
+    samples += [(f"SYNT-99-{extra:04d}-01A", "Primary Tumor", 0.0) for extra in range(3)]
+    rows = [_SHEET]
+    for barcode, kind, effect in samples:
+        file = _write_sample(folder, genome, draw_expression(genome, effect, rng), rng)
+        data = ("Transcriptome Profiling", "Gene Expression Quantification", "SYNTHETIC")
+        rows.append((file.parent.name, file.name, *data, barcode[:12], barcode, kind))
     sheet = folder / "gdc_sample_sheet.tsv"
-    lines = ["\t".join(_SHEET_COLUMNS)] + ["\t".join(row) for row in rows]
-    sheet.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sheet.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     return sheet
 
 
-def _write_sample(
-    folder: Path,
-    case: str,
-    code: str,
-    kind: str,
-    genome: Genome,
-    fpkm: np.ndarray,
-    rng: np.random.Generator,
-) -> tuple[str, ...]:
-    """Write one STAR file in its uuid folder; returns its row of the sample sheet."""
+def _write_sample(folder: Path, genome: Genome, fpkm: np.ndarray, rng: Generator) -> Path:
+    """Write one STAR file in its uuid folder."""
     file_id, name = (str(uuid.UUID(bytes=rng.bytes(16), version=4)) for _ in range(2))
-    lines = [
-        "# gene-model: SYNTHETIC",
-        "gene_id\tgene_name\tgene_type\tunstranded\tstranded_first\tstranded_second"
-        "\ttpm_unstranded\tfpkm_unstranded\tfpkm_uq_unstranded",
-        *(
-            f"{row}\t\t\t1000\t1000\t1000\t\t\t"
-            for row in ("N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous")
-        ),
-    ]
+    lines = ["# gene-model: SYNTHETIC", "\t".join(_STAR)]
+    for row in ("N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"):
+        lines.append(f"{row}\t\t\t1000\t1000\t1000\t\t\t")
     columns = ((fpkm * 30).round(), fpkm * 1e6 / fpkm.sum(), fpkm, fpkm * 1.1)
-    counts, tpm, plain, upper = (column.tolist() for column in columns)
-    lines += [
-        f"{prefix}\t{c:.0f}\t{c / 2:.0f}\t{c / 2:.0f}\t{t:.4f}\t{f:.4f}\t{u:.4f}"
-        for prefix, c, t, f, u in zip(genome.prefixes, counts, tpm, plain, upper, strict=True)
-    ]
+    rows = zip(genome.ids, *(column.tolist() for column in columns), strict=True)
+    for n, (gene, count, tpm, plain, upper) in enumerate(rows):
+        counts = f"{count:.0f}\t{count / 2:.0f}\t{count / 2:.0f}"
+        units = f"{tpm:.4f}\t{plain:.4f}\t{upper:.4f}"
+        lines.append(f"{gene}\tSYN{n}\tprotein_coding\t{counts}\t{units}")
     target = folder / file_id / f"{name}{STAR_SUFFIX}"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    data = ("Transcriptome Profiling", "Gene Expression Quantification", "SYNTHETIC")
-    return (file_id, target.name, *data, case, f"{case}-{code}", kind)
+    return target

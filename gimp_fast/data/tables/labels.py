@@ -173,14 +173,14 @@ def _add_clini(labels: _Labels, clini: Table, slides: Table, label_column: str) 
     patient = clini.one_of(*PATIENT_COLUMNS)
     for where, case, label in clini.rows(patient, label_column):
         first_label, first_place = patients.setdefault(case, (label, where))
-        if first_place != where and first_label == label and case:
+        if not case:
+            labels.faults.add("missing-id", where, "no patient id", "a patient's id")
+        elif first_place != where and first_label == label:
             found = f"patient '{case}' again (first in {first_place})"
             labels.faults.add("duplicate-patient", where, found, "each patient once")
-        elif first_place != where and case:
+        elif first_place != where:
             found = f"label '{label}' for patient '{case}'"
             labels.faults.add("label-conflict", where, found, f"'{first_label}' as before")
-        elif not case:
-            labels.faults.add("missing-id", where, "no patient id", "a patient's id")
     with_slides = set()
     patient, slide = slides.one_of(*PATIENT_COLUMNS), slides.one_of(*SLIDE_COLUMNS)
     for where, case, name in slides.rows(patient, slide):

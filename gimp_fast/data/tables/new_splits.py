@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +26,14 @@ def check_split(
     """
     faults = Faults()
     groups = {"patient": {case: patient_of(case) for case in parts}, "site": sites or {}}
+    kinds = {"patient": "split-leak", "site": "site-leak"}
     for what, group_of in groups.items():
         first: dict[str, str] = {}
         for case in sorted(parts.keys() & group_of.keys()):
-            group = group_of[case]
-            other = first.setdefault(group, case)
-            if parts[other] != parts[case]:
-                found = (
-                    f"{what} '{group}' in {parts[other]} ('{other}') and {parts[case]} ('{case}')"
-                )
-                kind = "split-leak" if what == "patient" else "site-leak"
-                faults.add(kind, where, found, f"each {what} in one part")
+            part, other = parts[case], first.setdefault(group_of[case], case)
+            if parts[other] != part:
+                found = f"{what} '{group_of[case]}' in {parts[other]} ('{other}') and {part}"
+                faults.add(kinds[what], where, f"{found} ('{case}')", f"each {what} in one part")
     faults.stop(where)
 
 
@@ -205,9 +202,9 @@ def _rotate(fold_of: dict[str, int], count: int) -> dict[str, dict[str, str]]:
 
 
 def _sites_by_class(labels: dict[str, str], sites: dict[str, str]) -> dict[str, set[str]]:
-    places: dict[str, set[str]] = {}
+    places: dict[str, set[str]] = defaultdict(set)
     for case, label in sorted(labels.items()):
-        places.setdefault(label, set()).add(sites[case])
+        places[label].add(sites[case])
     return places
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +39,10 @@ _INDEX = re.compile(r"(Unnamed: \d+|index)?")  # names that pandas gives to an i
 
 @dataclass(frozen=True)
 class ReadSplit:
-    """A split as this project uses it.
-
-    Attributes:
-        parts: case id -> ``train``, ``val`` or ``test``.
-        note: how it was made from the parts of the file; empty if unchanged.
-    """
+    """A split as this project uses it: case id -> ``train``, ``val`` or ``test``."""
 
     parts: dict[str, str]
-    note: str = ""
+    note: str = ""  # how it was made from the parts of the file, if it was changed
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,12 @@ def split_files(paths: Iterable[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            found = [file for file in sorted(path.iterdir()) if _is_split_file(file)]
-            if not found:
-                expected = "csv files of splits"
-                raise FaultError.of("missing-file", path, "no csv in this folder", expected)
-            files += found
-        else:
-            files.append(path)
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        found = [file for file in inside if _is_split_file(file)]
+        if path.is_dir() and not found:
+            found = "no csv in this folder"
+            raise FaultError.of("missing-file", path, found, "csv files of splits")
+        files += found or [path]
     # The splits of a json file are called <stem>_0, <stem>_1, …
     numbered = {file.stem for file in files if file.suffix.lower() == ".json"}
     names = Counter(file.stem for file in files)
@@ -203,7 +196,7 @@ def _read_json(path: Path) -> list[_Written]:
         if not isinstance(split, dict) or set(split) != set(keys):
             found = f"keys {', '.join(split)}" if isinstance(split, dict) else "no object"
             faults.add("split-layout", where, found, STAMP_LAYOUT)
-        elif not all(isinstance(ids, list) and all(map(_is_text, ids)) for ids in split.values()):
+        elif not all(map(_is_list_of_text, split.values())):
             faults.add("split-layout", where, "something else than lists of text", STAMP_LAYOUT)
         else:
             entries = [
@@ -216,8 +209,8 @@ def _read_json(path: Path) -> list[_Written]:
     return written
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -233,16 +226,16 @@ def _resolve(split: _Written, case_of_slide: dict[str, str], known: set[str]) ->
     faults = Faults()
     parts: dict[str, str] = {}
     seen: dict[str, str] = {}
-    unknown: dict[str, list[str]] = {}
-    strange: dict[str, list[str]] = {}
+    unknown: dict[str, list[str]] = defaultdict(list)
+    strange: dict[str, list[str]] = defaultdict(list)
     for entry, part, where in split.entries:
         slide = strip_extension(entry)
         owner = case_of_slide.get(slide)
         case = entry if entry in known else owner
         if part not in PARTS:
-            strange.setdefault(part, []).append(f"'{entry}' in {where}")
+            strange[part].append(f"'{entry}' in {where}")
         elif case is None:
-            unknown.setdefault(part, []).append(f"'{entry}' in {where}")
+            unknown[part].append(f"'{entry}' in {where}")
         elif owner not in (None, case):
             found = f"'{entry}', a patient and a slide of patient '{owner}'"
             faults.add("ambiguous-id", where, found, "an id of one of them")
@@ -275,9 +268,10 @@ def _complete(
     if split.declared == PARTS:
         return ReadSplit(parts)
     second = split.declared[1]
-    by_class: dict[str, list[str]] = {}
-    for case in sorted(case for case, part in parts.items() if part == "train" and case in labels):
-        by_class.setdefault(labels[case], []).append(case)
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for case, part in sorted(parts.items()):
+        if part == "train" and case in labels:
+            by_class[labels[case]].append(case)
     generator = np.random.default_rng(seed)
     drawn: set[str] = set()
     for _, cases in sorted(by_class.items()):
