@@ -6,6 +6,9 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 # What libraries raise when they read a damaged file, besides exceptions of their own.
 DAMAGE_ERRORS = (
@@ -86,13 +89,21 @@ class FaultError(GimpError):
         return (type(self), (self.faults, self.subject))
 
 
+@dataclass(frozen=True)
+class Read(Generic[T]):
+    """What a reader found, and what is wrong with it.
+
+    The reader went on as far as it could: ``value`` may be used to look for further faults, and for
+    anything else only if there are none.
+    """
+
+    value: T
+    faults: tuple[Fault, ...] = ()
+
+
 @dataclass
 class Faults:
-    """Faults that are collected, to be reported together.
-
-    A function that takes this adds to it and goes on as far as it can: what it returns is not to be
-    used if there are faults.
-    """
+    """Faults that are collected, to be reported together."""
 
     items: list[Fault] = field(default_factory=list)
 
@@ -106,6 +117,15 @@ class Faults:
             yield
         except FaultError as error:
             self.items += error.faults
+
+    def take(self, read: Read[T]) -> T:
+        """The value of a read, whose faults are added."""
+        self.items += read.faults
+        return read.value
+
+    def read(self, value: T) -> Read[T]:
+        """A value with the faults so far."""
+        return Read(value, tuple(self.items))
 
     def stop(self, subject: object) -> None:
         """FaultError if there are any."""

@@ -9,7 +9,6 @@ from gimp_fast.data.rna.expression import open_expression
 from gimp_fast.data.tables.labels import read_cases, read_labels
 from gimp_fast.data.tables.new_splits import sites_from_table
 from gimp_fast.data.tables.splits import read_splits
-from gimp_fast.errors import Faults
 from gimp_fast.inference.selection import read_case_list
 
 SLIDE = "TCGA-05-4244-01Z-00-DX1.d4ff32cd"
@@ -56,9 +55,9 @@ def test_every_reader_knows_every_patient_column(tmp_path, column):
     labels = tmp_path / "labels.csv"
     labels.write_text(f"{column},slide_id,label,site\nP1,s1,A,x\nP2,s2,B,y\n", encoding="utf-8")
     for read in (read_labels, read_cases):
-        faults = Faults()
-        assert [row.case_id for row in read(labels, faults)] == ["P1", "P2"]
-        assert faults == Faults()
+        found = read(labels)
+        assert [row.case_id for row in found.value] == ["P1", "P2"]
+        assert not found.faults
     assert sites_from_table(labels, "site") == {"P1": "x", "P2": "y"}
     assert read_case_list(labels) == ["P1", "P2"]
     parts = {"P1": "train", "P2": "val", "P3": "test"}

@@ -21,7 +21,7 @@ from gimp_fast.data.prepare.join_splits import JoinedSplits, join_splits
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides.scan import SlideScan
 from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
-from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.errors import Fault, FaultError, Faults, Read
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,26 @@ def check(
         read_genes: reads the gene list to align to from ``options.rna.genes_of``, which by default
             must be a cohort.
     """
-    faults, of_files = Faults(), Faults()
+    faults = Faults()
     if options.out is not None:
         with faults.collect():
             check_free(options.out)
-    files = find_slides(options.slides, of_files)
-    patients = _read_patients(options, files, faults)
-    faults.items += of_files.items
+    slides = find_slides(options.slides)
+    patients = faults.take(_read_patients(options, slides.value))
+    files = faults.take(slides)
     rows, dropped = patients, []
     if options.labels:
         rows = [row for row in patients if row.label]
         dropped = [_without_label(row) for row in patients if not row.label]
     # Without a list of patients, those who have only RNA are wanted as well.
     all_samples = options.allow_missing_modality and not (options.labels or options.cases)
-    scans, dropped_slides = join_slides(options, rows, files, faults)
-    rna = join_rna(options, rows, read_genes, faults, all_samples=all_samples)
+    scans, dropped_slides = faults.take(join_slides(options, rows, files))
+    rna = faults.take(join_rna(options, rows, read_genes, all_samples=all_samples))
     if all_samples:
         listed = {row.case_id for row in rows}
         only_rna = [case for case in rna.samples if case not in listed]
         rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
-    splits = join_splits(options, rows, faults, unlabelled=dropped)
+    splits = faults.take(join_splits(options, rows, unlabelled=dropped))
     _check_patients(options, rows, scans, rna, faults)
     dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
     contents = None
@@ -108,16 +108,14 @@ def check(
     return Checked(contents, tuple(faults.items), dropped, rna.expression.dropped_genes)
 
 
-def _read_patients(
-    options: PrepareOptions, files: Mapping[str, Path], faults: Faults
-) -> list[LabelRow]:
+def _read_patients(options: PrepareOptions, files: Mapping[str, Path]) -> Read[list[LabelRow]]:
     """A row for each slide of each patient, or for a patient without slides."""
     column, table = options.label_column, options.slide_table
     if options.labels:
-        return read_labels(options.labels, faults, label_column=column, slide_table=table)
+        return read_labels(options.labels, label_column=column, slide_table=table)
     if options.cases:
-        return read_cases(options.cases, faults, label_column=column)
-    return [LabelRow(patient_of(id), id, "", str(file)) for id, file in files.items()]
+        return read_cases(options.cases, label_column=column)
+    return Read([LabelRow(patient_of(id), id, "", str(file)) for id, file in files.items()])
 
 
 def _without_label(row: LabelRow) -> dict[str, str]:

@@ -17,7 +17,7 @@ from gimp_fast.data.rna.genes import align_expression, filter_genes
 from gimp_fast.data.rna.samples import Sample, choose_samples
 from gimp_fast.data.rna.source import Expression, ExpressionSource
 from gimp_fast.data.tables.labels import LabelRow
-from gimp_fast.errors import Faults
+from gimp_fast.errors import Faults, Read
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,20 @@ def join_rna(
     options: PrepareOptions,
     labels: Sequence[LabelRow],
     read_genes: Callable[[Path], GeneReference],
-    faults: Faults,
     *,
     all_samples: bool = False,
-) -> JoinedRna:
+) -> Read[JoinedRna]:
     """Read the expression of the patients.
 
     Args:
-        options, faults: as in ``join_slides``.
+        options: as in ``join_slides``.
         labels: rows of the patients; without any, all samples are checked.
         read_genes: reads the gene list of ``options.rna.genes_of``.
         all_samples: read the samples of patients without a row, too.
     """
-    rna, genes, joined = options.rna, None, JoinedRna()
+    rna, genes, joined, faults = options.rna, None, JoinedRna(), Faults()
     if not rna.paths:
-        return joined
+        return Read(joined)
     if rna.genes_of:
         with faults.collect():
             genes = read_genes(rna.genes_of)
@@ -77,7 +76,7 @@ def join_rna(
         if samples:
             expression = source.read(samples.values(), rna.transform or (genes and genes.transform))
             joined = _with_genes(joined, expression, rna, genes)
-    return joined
+    return faults.read(joined)
 
 
 def _check_options(rna: RnaOptions, reference: GeneReference | None, faults: Faults) -> None:

@@ -13,7 +13,7 @@ from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.packing import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
-from gimp_fast.errors import Faults
+from gimp_fast.errors import Faults, Read
 from gimp_fast.files.parallel import parallel_map
 
 _MPP_TOLERANCE = 0.05
@@ -26,9 +26,10 @@ _AGREE = {
 }
 
 
-def find_slides(folders: Sequence[Path], faults: Faults) -> dict[str, Path]:
+def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
     """slide_id -> feature file."""
     files: dict[str, Path] = {}
+    faults = Faults()
     for folder in folders:
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         slides = [path for path in inside if is_slide(path)]
@@ -45,19 +46,18 @@ def find_slides(folders: Sequence[Path], faults: Faults) -> dict[str, Path]:
                 found = f"a second file of slide '{slide_id}' ({files[slide_id]})"
                 faults.add("duplicate-slide", file, found, "one feature file per slide")
             files.setdefault(slide_id, file)
-    return files
+    return faults.read(files)
 
 
 def join_slides(
-    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path], faults: Faults
-) -> tuple[dict[str, SlideScan], Rows]:
+    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path]
+) -> Read[tuple[dict[str, SlideScan], Rows]]:
     """Read and check the slides of the patients; every slide if there are no patients.
 
     Args:
         options: what to join.
         labels: rows of the patients.
         files: slide_id -> feature file.
-        faults: takes what is wrong.
 
     Returns:
         slide_id -> what reading the whole file showed; and the slides that are left out, as rows of
@@ -65,6 +65,7 @@ def join_slides(
     """
     from tqdm import tqdm
 
+    faults = Faults()
     wanted, dropped = _match(options, labels, files, faults)
     files = wanted or files
     reads = parallel_map(scan_slide, files.values(), options.workers)
@@ -83,7 +84,7 @@ def join_slides(
             error = range_fault(info.where, scan.largest_row, scan.largest, options.pack)
             faults.items += error.faults
     _check_agreement(readable, faults)
-    return scans, dropped
+    return faults.read((scans, dropped))
 
 
 def _match(

@@ -11,7 +11,7 @@ from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.data.tables.new_splits import make_splits, shared_sites, sites_from_table
 from gimp_fast.data.tables.splits import ReadSplit, read_splits, split_files
-from gimp_fast.errors import Faults
+from gimp_fast.errors import Faults, Read
 
 _IN_NO_PART = "in no part of this split"
 
@@ -26,18 +26,18 @@ class JoinedSplits:
 
 
 def join_splits(
-    options: PrepareOptions, labels: Sequence[LabelRow], faults: Faults, *, unlabelled: Rows
-) -> JoinedSplits:
+    options: PrepareOptions, labels: Sequence[LabelRow], *, unlabelled: Rows
+) -> Read[JoinedSplits]:
     """Read the given splits, or make new ones; none for patients to predict.
 
     Args:
-        options, labels, faults: as in ``join_slides``.
+        options, labels: as in ``join_slides``.
         unlabelled: rows of ``dropped.csv`` of those left out because they have no label; splits may
             name them.
     """
-    joined = JoinedSplits()
+    joined, faults = JoinedSplits(), Faults()
     if not options.labels or not labels:
-        return joined
+        return Read(joined)
     label_of = {row.case_id: row.label for row in labels}
     with faults.collect():
         sites = _sites(label_of, options)
@@ -52,7 +52,7 @@ def join_splits(
             leak = f"hospitals on both sides, in train and in test: {shared}" if shared else ""
             if note := "; ".join(filter(None, [split.note, leak])):
                 joined.notes[name] = note
-    return joined
+    return faults.read(joined)
 
 
 def _sites(label_of: dict[str, str], options: PrepareOptions) -> dict[str, str]:

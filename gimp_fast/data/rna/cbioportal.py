@@ -9,7 +9,7 @@ import numpy as np
 
 from gimp_fast.data.rna.samples import Sample
 from gimp_fast.data.rna.source import Expression, check_genes, drop_row, gene_row
-from gimp_fast.errors import Faults
+from gimp_fast.errors import Faults, Read
 from gimp_fast.files.parquet import ParquetTable
 from gimp_fast.files.table import MISSING, Table
 
@@ -21,11 +21,9 @@ def is_cbioportal(header: Sequence[str]) -> bool:
     return header[0] in GENE_COLUMNS or header[1] == _ENTREZ
 
 
-def load_cbioportal(
-    table: Table | ParquetTable, samples: list[Sample], faults: Faults
-) -> Expression:
+def load_cbioportal(table: Table | ParquetTable, samples: list[Sample]) -> Read[Expression]:
     """Expression of samples; a symbol on several rows becomes ``SYMBOL|ENTREZ``."""
-    header, source = table.header, table.path
+    header, source, faults = table.header, table.path, Faults()
     names = [name for name in GENE_COLUMNS if name in header]
     block = table.read([*map(header.index, names)], [header.index(s.barcode) for s in samples])
     first: dict[tuple[str, str], int] = {}  # gene -> place of its row in the block
@@ -56,6 +54,7 @@ def load_cbioportal(
         else:
             places.append(place)
             genes.append(gene_row(gene_id, symbol))
-    check_genes(source, genes, faults)
+    faults.items += check_genes(source, genes)
     dropped = [*unnamed, *repeated, *unmeasured]
-    return Expression(np.ascontiguousarray(block.values[places].T), genes, dropped_genes=dropped)
+    values = np.ascontiguousarray(block.values[places].T)
+    return faults.read(Expression(values, genes, dropped_genes=dropped))

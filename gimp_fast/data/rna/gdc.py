@@ -20,7 +20,7 @@ from gimp_fast.data.rna.source import (
     check_genes,
     drop_row,
 )
-from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.parallel import parallel_map
 from gimp_fast.files.table import open_table
 
@@ -85,33 +85,32 @@ def _sheet_sample(folder: Path, row: dict[str, str], sample_types: tuple[str, ..
     return make_sample(barcode, path, sample_types, case_id=cases.pop(), words=words)
 
 
-def _read_one(column: str, path: Path) -> tuple[GdcFile | None, tuple[Fault, ...]]:
+def _read_one(column: str, path: Path) -> Read[GdcFile | None]:
     try:
-        return read_gdc_file(path, column), ()
+        return Read(read_gdc_file(path, column))
     except FaultError as error:
-        return None, error.faults
+        return Read(None, error.faults)
 
 
 def _load(
-    folder: Path, column: str, workers: int | None, samples: list[Sample], faults: Faults
-) -> Expression:
+    folder: Path, column: str, workers: int | None, samples: list[Sample]
+) -> Read[Expression]:
     from tqdm import tqdm
 
+    faults = Faults()
     paths = [sample.path for sample in samples]
     reads = parallel_map(partial(_read_one, column), paths, workers)
-    files: list[GdcFile | None] = []
-    for file, found in tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None):
-        files.append(file)
-        faults.items += found
+    bar = tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None)
+    files = [faults.take(read) for read in bar]
     counts = Counter(file.digest for file in files if file)
     if not counts:
-        return Expression(np.zeros((len(samples), 0), np.float32), [])
+        return faults.read(Expression(np.zeros((len(samples), 0), np.float32), []))
     # The gene list of most files is taken as the right one, so that a damaged file cannot set it.
     usual = counts.most_common(1)[0][0]
     first = next(n for n, file in enumerate(files) if file and file.digest == usual)
     facts, genes = {"gene_model": files[first].gene_model}, read_gene_rows(paths[first])
     dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in files[first].summary]
-    check_genes(paths[first], genes, faults)
+    faults.items += check_genes(paths[first], genes)
     values = np.zeros((len(samples), len(genes)), np.float32)
     for n, (path, file) in enumerate(zip(paths, files, strict=True)):
         if file and file.digest == usual:
@@ -120,7 +119,7 @@ def _load(
             expected = f"the {len(genes)} genes of {paths[first].name} in that order"
             faults.add("gene-list", path, _difference(read_gene_rows(path), genes), expected)
         files[n] = None  # freed at once: there is memory for one copy of a large cohort
-    return Expression(values, genes, dropped_genes=dropped, provenance=facts)
+    return faults.read(Expression(values, genes, dropped_genes=dropped, provenance=facts))
 
 
 def _difference(found: GeneRows, expected: GeneRows) -> str:

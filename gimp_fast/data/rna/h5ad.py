@@ -21,7 +21,7 @@ import numpy as np
 from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, check_genes, gene_row
-from gimp_fast.errors import FaultError, Faults, missing_library
+from gimp_fast.errors import FaultError, Read, missing_library
 from gimp_fast.files.hdf5 import (
     FLOATS,
     INTEGERS,
@@ -67,12 +67,12 @@ def open_h5ad(path: Path, layer: str | None, sample_types: tuple[str, ...]) -> E
 
 
 def _load(
-    path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample], faults: Faults
-) -> Expression:
+    path: Path, layer: str | None, row_of: dict[str, int], samples: list[Sample]
+) -> Read[Expression]:
     rows = np.array([row_of[sample.barcode] for sample in samples], np.int64)
     values, genes = run_isolated(_read_rows, path, layer, len(row_of), rows)
-    check_genes(f"{path}[var]", genes, faults)
-    return Expression(values, genes, provenance={"layer": layer})
+    expression = Expression(values, genes, provenance={"layer": layer})
+    return Read(expression, check_genes(f"{path}[var]", genes))
 
 
 def _list_samples(path: Path, layer: str | None) -> tuple[list[str], list[str]]:

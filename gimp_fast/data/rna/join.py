@@ -12,7 +12,7 @@ import numpy as np
 from gimp_fast.data.rna.gene_lists import gene_key
 from gimp_fast.data.rna.samples import Sample
 from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, drop_row
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError, Faults, Read
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,11 @@ def _where_files_lie(sources: Sequence[ExpressionSource]) -> list[ExpressionSour
     ]
 
 
-def _load(sources: Sequence[ExpressionSource], samples: list[Sample], faults: Faults) -> Expression:
-    with faults.collect():
-        return _join(_read_parts(sources, samples), len(samples))
-    return Expression(np.empty((len(samples), 0), np.float32), [])
+def _load(sources: Sequence[ExpressionSource], samples: list[Sample]) -> Read[Expression]:
+    try:
+        return Read(_join(_read_parts(sources, samples), len(samples)))
+    except FaultError as error:
+        return Read(Expression(np.empty((len(samples), 0), np.float32), []), error.faults)
 
 
 def _read_parts(sources: Sequence[ExpressionSource], samples: list[Sample]) -> list[_Part]:
@@ -78,7 +79,7 @@ def _read_parts(sources: Sequence[ExpressionSource], samples: list[Sample]) -> l
     for number, source in enumerate(sources):
         places = [place for place, sample in enumerate(samples) if source_of[sample] == number]
         if places:  # a source without wanted samples does not limit the genes of the others
-            expression = source.load([samples[place] for place in places], faults)
+            expression = faults.take(source.load([samples[place] for place in places]))
             parts.append(_Part(source, places, expression, {}))
     faults.stop("expression")
     for part in parts:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gimp_fast.data.names import TRANSFORMS
 from gimp_fast.data.rna.samples import Sample
-from gimp_fast.errors import Faults, GimpError
+from gimp_fast.errors import Fault, Faults, GimpError, Read
 
 GeneRows = list[dict[str, str]]
 # Rows that aligners add below or above the genes, for reads outside genes.
@@ -54,8 +54,7 @@ class ExpressionSource:
             ``cbioportal``, ``h5ad``, or ``joined``.
         paths: folders or files.
         samples: all samples.
-        load: samples -> their values as stored, in a new array that the caller may change; what is
-            wrong with them is added to the faults.
+        load: samples -> their values as stored, in a new array that the caller may change.
         unit: what the numbers are, as far as the source says; sources of two units cannot be
             joined.
         column: unit of GDC files; None for others, which do not record it.
@@ -64,7 +63,7 @@ class ExpressionSource:
     kind: str
     paths: tuple[Path, ...]
     samples: tuple[Sample, ...]
-    load: Callable[[list[Sample], Faults], Expression] = field(repr=False)
+    load: Callable[[list[Sample]], Read[Expression]] = field(repr=False)
     unit: str = "as in the file"
     column: str | None = None
 
@@ -90,7 +89,7 @@ class ExpressionSource:
         if transform not in TRANSFORMS.values():
             expected = ", ".join(TRANSFORMS.values())
             raise GimpError(f"no transform '{transform}'; there are {expected}")
-        stored = self.load(samples, faults)
+        stored = faults.take(self.load(samples))
         linear = bool(self.column) or transform != "as given"
         _check_values(samples, stored, linear, faults)
         faults.stop(self.path)
@@ -128,9 +127,9 @@ def drop_row(gene_id: str, gene_name: str, reason: str, source: object) -> dict[
     return dict(gene_id=gene_id, gene_name=gene_name, reason=reason, source=str(source))
 
 
-def check_genes(source: object, genes: GeneRows, faults: Faults) -> None:
-    """Add faults of a gene list: empty, a gene without id, or a gene that appears twice."""
-    ids = [row["gene_id"] for row in genes]
+def check_genes(source: object, genes: GeneRows) -> tuple[Fault, ...]:
+    """Faults of a gene list: empty, a gene without id, or a gene that appears twice."""
+    ids, faults = [row["gene_id"] for row in genes], Faults()
     if not ids:
         faults.add("no-genes", source, "no genes", "one gene or more")
     if "" in ids:
@@ -141,6 +140,7 @@ def check_genes(source: object, genes: GeneRows, faults: Faults) -> None:
         more = f" (and {len(repeated) - 1} other genes)" if len(repeated) > 1 else ""
         found = f"gene {repeated[0]} more than once{more}"
         faults.add("duplicate-gene", source, found, "each gene once")
+    return tuple(faults.items)
 
 
 def _check_values(

@@ -28,7 +28,7 @@ from gimp_fast.data.rna.source import (
     gene_row,
     is_summary,
 )
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.parquet import ParquetTable
 from gimp_fast.files.table import Table, open_table
 
@@ -160,7 +160,7 @@ def _open_columns(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionS
     return ExpressionSource("matrix", (table.path,), samples, partial(_load_columns, table))
 
 
-def _load_columns(table: AnyTable, samples: list[Sample], faults: Faults) -> Expression:
+def _load_columns(table: AnyTable, samples: list[Sample]) -> Read[Expression]:
     wanted = [table.header.index(sample.barcode, 1) for sample in samples]
     lower = [name.lower() for name in table.header]
     about = {
@@ -178,8 +178,8 @@ def _load_columns(table: AnyTable, samples: list[Sample], faults: Faults) -> Exp
             genes.append(gene_row(gene_id, **dict(zip(about, more, strict=True))))
             kept.append(place)
     values = block.values[kept] if dropped else block.values
-    check_genes(table.path, genes, faults)
-    return Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
+    expression = Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
+    return Read(expression, check_genes(table.path, genes))
 
 
 def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
@@ -228,15 +228,14 @@ def _load_rows(
     ignored: list[str],
     rows_of: dict[str, list[int]],
     samples: list[Sample],
-    faults: Faults,
-) -> Expression:
+) -> Read[Expression]:
     wanted = {row for sample in samples for row in rows_of[sample.barcode]}
     block = table.read([], columns, rows=wanted)
     place_of = {row: place for place, row in enumerate(block.rows)}
     if place_of.keys() != wanted:
         expected = "the table as it was when it was opened"
         raise FaultError.of("unreadable-file", table.path, "fewer rows", expected)
-    names = [table.header[n] for n in columns]
+    names, faults = [table.header[n] for n in columns], Faults()
     for sample in samples:
         first, *others = rows_of[sample.barcode]
         values = block.values[place_of[first]]
@@ -249,7 +248,7 @@ def _load_rows(
                 expected = "the same RNA in all rows of a sample"
                 faults.add("duplicate-sample", table.path, found, expected)
     genes = [gene_row(name.removesuffix(_RNA_SUFFIX)) for name in names]
-    check_genes(table.path, genes, faults)
+    faults.items += check_genes(table.path, genes)
     # Indexing by a list copies: the caller may change the values.
     values = block.values[[place_of[rows_of[sample.barcode][0]] for sample in samples]]
-    return Expression(values, genes, provenance={"ignored_columns": ignored})
+    return faults.read(Expression(values, genes, provenance={"ignored_columns": ignored}))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.table import MISSING, Table, open_table
 
 LABEL_COLUMN = "label"
@@ -46,11 +46,10 @@ def strip_extension(slide_id: str) -> str:
 
 def read_labels(
     path: str | Path,
-    faults: Faults,
     *,
     label_column: str = LABEL_COLUMN,
     slide_table: str | Path | None = None,
-) -> list[LabelRow]:
+) -> Read[list[LabelRow]]:
     """Rows of a table of labels in one of the layouts above.
 
     Clini patients without slides have an empty ``slide_id``; patients that only the slide table
@@ -58,17 +57,19 @@ def read_labels(
 
     Args:
         path: the table; for TransMIL, one fold file or a folder of them.
-        faults: takes every fault of it: an unreadable file, a missing column, duplicate slides,
-            blank ids, patients with two labels, …
         label_column: column of the label; fold files have their own.
         slide_table: STAMP's slide table.
+
+    Returns:
+        The rows, with every fault: an unreadable file, a missing column, duplicate slides, blank
+        ids, patients with two labels, …
     """
-    labels = _Labels(faults)
-    with faults.collect():
+    labels = _Labels()
+    with labels.faults.collect():
         _add_labels(labels, Path(path), label_column, slide_table)
         labels.need_rows(path)
-        return labels.rows
-    return []
+        return labels.faults.read(labels.rows)
+    return labels.faults.read([])
 
 
 def _add_labels(
@@ -94,42 +95,37 @@ def _add_labels(
         labels.add_table(table, label_column)
 
 
-def read_cases(
-    path: str | Path, faults: Faults, *, label_column: str = LABEL_COLUMN
-) -> list[LabelRow]:
+def read_cases(path: str | Path, *, label_column: str = LABEL_COLUMN) -> Read[list[LabelRow]]:
     """Rows of a table of patients and slides whose labels need not be known.
 
     Args:
         path: a table with a column of patients and one of slides (``slide_id``, or STAMP's
             ``FILENAME``), a row per slide; the slide is empty for a patient without slides.
-        faults: takes every fault of it.
         label_column: read if the table has it; unknown labels are empty.
     """
-    labels = _Labels(faults)
-    with faults.collect():
+    labels = _Labels()
+    with labels.faults.collect():
         table = open_table(path)
         labels.add_table(table, *([label_column] if label_column in table.header else []))
         labels.need_rows(path)
         # A label in one row of a patient is the label of all rows.
-        return [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
-    return []
+        rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
+        return labels.faults.read(rows)
+    return labels.faults.read([])
 
 
 @dataclass
 class _Labels:
     """Rows read so far; ``add`` checks them."""
 
-    faults: Faults
+    faults: Faults = field(default_factory=Faults)
     rows: list[LabelRow] = field(default_factory=list)
     label_of: dict[str, str] = field(default_factory=dict)
     first_place: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._earlier_faults = len(self.faults.items)
-
     def need_rows(self, path: str | Path) -> None:
         """Add a fault if there was no row at all."""
-        if not self.rows and len(self.faults.items) == self._earlier_faults:
+        if not self.rows and not self.faults.items:
             self.faults.add("no-rows", path, "a table without rows", "one row per slide")
 
     def add_table(self, table: Table, *label_column: str) -> None:

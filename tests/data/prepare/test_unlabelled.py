@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gimp_fast import prepare
 from gimp_fast.data import open_cohort
 from gimp_fast.data.tables.labels import read_cases
-from gimp_fast.errors import Faults, GimpError
+from gimp_fast.errors import GimpError
 from gimp_fast.training import load_config, train
 
 SLIDES = ["TCGA-AA-0001-01Z-DX1", "TCGA-AA-0001-01Z-DX2", "TCGA-BB-0002-01Z", "slide-7"]
@@ -122,9 +122,9 @@ def test_any_table_of_cases_is_read_or_refused_with_its_faults(tmp_path_factory,
     file = tmp_path_factory.mktemp("cases") / "cases.csv"
     lines = [separator.join(row) for row in [("case_id", "slide_id", "label"), *rows]]
     file.write_text("\n".join(lines), encoding="utf-8")
-    faults = Faults()
-    found = read_cases(file, faults)
-    assert found or faults.items
+    read = read_cases(file)
+    found = read.value
+    assert found or read.faults
     assert all(row.case_id and (row.case_id + row.slide_id).isprintable() for row in found)
     labels = {}
     assert all(labels.setdefault(row.case_id, row.label) == row.label for row in found)

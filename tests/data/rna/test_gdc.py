@@ -18,7 +18,7 @@ from builders.rna_files import (
 from gimp_fast.data.rna.expression import open_expression
 from gimp_fast.data.rna.gdc_files import read_gdc_file, read_gene_rows
 from gimp_fast.data.rna.samples import choose_samples
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError
 
 GENES = ("ENSG00000000003.15", "ENSG00000002586.20_PAR_Y", "ENSG00000000419.13")
 
@@ -194,10 +194,9 @@ def test_a_first_file_of_another_length_costs_no_values(tmp_path):
     folder = gdc_folder(tmp_path, GENES, {f"TCGA-00-000{n}-01A": [n, 2, 3] for n in range(3)})
     write_star(next((folder / "u0").iterdir()), [1, 2], GENES[:2])
     source = open_expression(folder)
-    faults = Faults()
-    loaded = source.load(list(source.samples), faults)
-    np.testing.assert_array_equal(loaded.values, [[0, 0, 0], [1, 2, 3], [2, 2, 3]])
-    assert [fault.kind for fault in faults.items] == ["gene-list"]
+    loaded = source.load(list(source.samples))
+    np.testing.assert_array_equal(loaded.value.values, [[0, 0, 0], [1, 2, 3], [2, 2, 3]])
+    assert [fault.kind for fault in loaded.faults] == ["gene-list"]
 
 
 def test_no_readable_file(tmp_path):

@@ -18,7 +18,7 @@ from gimp_fast.data.names import PARTS, patient_of
 from gimp_fast.data.tables.labels import read_labels, strip_extension
 from gimp_fast.data.tables.new_splits import sites_from_table
 from gimp_fast.data.tables.splits import read_splits
-from gimp_fast.errors import Fault, FaultError, Faults
+from gimp_fast.errors import Fault, FaultError
 
 FUZZ = settings(
     max_examples=int(os.environ.get("GIMP_FAST_FUZZ", "30")),
@@ -150,15 +150,15 @@ def test_labels(tmp_path, layout, damage, data):
     for other, content in others:
         (tmp_path / other).write_text(content, encoding="utf-8")
     slides = tmp_path / "slides.csv" if others else None
-    faults = Faults()
-    rows = read_labels(tmp_path / "labels.csv", faults, slide_table=slides)
-    assert rows or faults.items
-    assert all(str(tmp_path) in place.where for place in (*rows, *faults.items))
+    read = read_labels(tmp_path / "labels.csv", slide_table=slides)
+    rows = read.value
+    assert rows or read.faults
+    assert all(str(tmp_path) in place.where for place in (*rows, *read.faults))
     assert all(row.case_id for row in rows)
     ids = {row.case_id for row in rows} | {row.slide_id for row in rows if row.slide_id}
     # A changed byte may spoil a row and its neighbour, but may not swallow rows unseen.
     lost = (set(SLIDES) | set(CASES)) - ids
-    assert damage is not flipped or faults or len(lost) <= 4
+    assert damage is not flipped or read.faults or len(lost) <= 4
     ids -= {cell for _, content in others for cell in cells_of(content)}
     check_ids(ids, text, after, damage)
 
@@ -196,8 +196,8 @@ def test_any_bytes(tmp_path, header, content):
     for name in ("any.csv", "any.json"):
         file = tmp_path / name
         file.write_bytes(header + content)
-        labels = Faults()
-        assert read_labels(file, labels) or labels.items
+        labels = read_labels(file)
+        assert labels.value or labels.faults
         splits, faults = faults_of(read_splits, file, SLIDES, set(CASES), LABELS, seed=0)
         assert faults
         assert not splits

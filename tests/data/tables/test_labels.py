@@ -8,7 +8,6 @@ import pytest
 
 from gimp_fast.data.names import patient_of
 from gimp_fast.data.tables.labels import read_labels
-from gimp_fast.errors import Faults
 
 A, B = "TCGA-05-4244-01Z-00-DX1.d4ff32cd", "TCGA-18-3406-01Z-00-DX1.8D07F006"
 MCAT = (
@@ -30,8 +29,8 @@ def found(rows) -> list[tuple[str, str, str]]:
 
 def read(*args, **options):
     """Rows and faults."""
-    faults = Faults()
-    return read_labels(*args, faults, **options), faults.items
+    labels = read_labels(*args, **options)
+    return labels.value, list(labels.faults)
 
 
 def only_fault(*args, **options) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from gimp_fast.data.tables.new_splits import (
     sites_from_table,
 )
 from gimp_fast.data.tables.splits import read_splits, split_files
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError
 
 KNOWN = {"001", "002", "003", "004"}
 CASES = {"s1": "001", "s1b": "001", "s2": "002", "s3": "003"}
@@ -356,7 +356,7 @@ def test_sites_from_a_table(tmp_path):
 
 
 def real_labels(folder: Path):
-    rows = read_labels(folder / "tcga_nsclc" / "slides.csv", Faults())
+    rows = read_labels(folder / "tcga_nsclc" / "slides.csv").value
     return {row.case_id: row.label for row in rows}, {row.slide_id: row.case_id for row in rows}
 
 
