@@ -21,8 +21,9 @@ from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.predictions import plan_batches, predict_cohort
+from gimp_fast.training import load_config
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.stage import predict
+from gimp_fast.training.stage import StageContext
 from gimp_fast.verbs import prepare_cohort
 
 
@@ -46,9 +47,10 @@ def test_predictions_are_those_that_the_run_wrote(any_run, cohort):
 def test_on_the_same_batches_they_are_the_same_bits(any_run, cohort):
     trained, cases = gimp_fast.load(any_run), list(cohort.case_ids)
     reader = PatientReader(cohort, trained.modalities, trained.scaler, cache_gb=1.0)
-    expected = predict(
-        trained.model, reader, cases, batch_size=10, device=torch.device("cpu"), precision="fp32"
-    ).probabilities
+    config = load_config(overrides=["finetune.batch_size=10"])
+    context = StageContext(config, trained.model, reader, {}, torch.device("cpu"))
+    assert config.precision == trained.precision
+    expected = context.predict(cases).probabilities
     found = predicted(trained, cohort, cases, batch_size=10)
     np.testing.assert_array_equal(found.probabilities(), expected)
 
