@@ -29,8 +29,8 @@ from gimp_fast.data.prepare.cohort_writer import CohortContents, write_cohort
 from gimp_fast.data.prepare.join_slides import slide_row
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.data.store.packing import PackedSlide, write_store
 from gimp_fast.data.store.reader import FeatureStore
+from gimp_fast.data.store.writer import PackedSlide, write_store
 from gimp_fast.data.tables.labels import LabelRow
 
 MEMORY, MEMMAP = "memory copy", "numpy.memmap copy"

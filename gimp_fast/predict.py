@@ -132,7 +132,7 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
 def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:
     """Lines for the console: counts, metrics where labels are known, and warnings."""
     from gimp_fast.inference.cautions import table_text
-    from gimp_fast.training.results import metrics_text
+    from gimp_fast.training.evaluate_run import metrics_text
 
     counts = predictions.table["prediction"].value_counts()
     by_class = ", ".join(f"{counts.get(name, 0)} {name}" for name in predictions.classes)

@@ -111,9 +111,9 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
     from gimp_fast.experiments.execute import default_jobs, execute, lock
-    from gimp_fast.experiments.outputs import write_outputs
     from gimp_fast.experiments.plan import Shared, describe, make_plan
     from gimp_fast.experiments.results import Call, summarise
+    from gimp_fast.experiments.table_files import write_outputs
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from gimp_fast.experiments import figures
@@ -19,6 +18,7 @@ from gimp_fast.experiments.vectors import pretrained_vectors
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
+from gimp_fast.pages.templates import get_template
 from gimp_fast.runs import layout
 
 MOST_CURVES = 5
@@ -54,15 +54,8 @@ def write_page(
             style.save(drawing.figure, stem)
             svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
             shown.append((drawing, inline_svg(svg, drawing.name, drawing.alt)))
-    rooms = ("gimp_fast.experiments", "gimp_fast.report")
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(room) for room in rooms]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("experiment.html.j2")
+    packages = ("gimp_fast.experiments", "gimp_fast.report")
+    template = get_template("experiment.html.j2", *packages)
     tables = {"tiles": _tiles(results), "grids": grids, "notes": notes}
     page = template.render(results=facts, groups=results.groups, figures=shown, **tables)
     write_text(out / layout.REPORT, page)

@@ -34,7 +34,7 @@ from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CohortSummary, RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
-from gimp_fast.training.results import evaluated_predictions, metrics_of
+from gimp_fast.training.evaluate_run import evaluated_predictions, metrics_of
 
 _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 

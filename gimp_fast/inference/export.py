@@ -17,7 +17,7 @@ from gimp_fast.files.table import write_table
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from gimp_fast.runs.layout import CARD, CHECKSUMS, EXPORT_CONFIG, EXPORT_FILES, GENES, WEIGHTS
-from gimp_fast.training.results import metrics_text
+from gimp_fast.training.evaluate_run import metrics_text
 
 EXPORT_VERSION = 1
 _KEPT = ("method", "model", "cohort", "epoch", "metrics", "training")

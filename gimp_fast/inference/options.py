@@ -24,18 +24,13 @@ class PredictOptions:
         progress: show a bar.
     """
 
-    batch_size: int = option(
-        16, "patients of a batch (default: %(default)s)", parse=int, group=_COMPUTING
-    )
+    batch_size: int = option(16, "patients of a batch (default: %(default)s)", group=_COMPUTING)
     max_patches: int = option(
         100_000,
         "patches of a batch; a larger slide is a batch of its own (default: %(default)s)",
-        parse=int,
         group=_COMPUTING,
     )
-    workers: int = option(
-        0, "processes that read ahead (default: none)", parse=int, group=_COMPUTING
-    )
+    workers: int = option(0, "processes that read ahead (default: none)", group=_COMPUTING)
     progress: bool = False
 
     def __post_init__(self) -> None:

@@ -6,18 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from gimp_fast import __version__
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
+from gimp_fast.pages.templates import get_template
 from gimp_fast.report import panels
-from gimp_fast.report.calibration import calibration_panel
+from gimp_fast.report.calibration_panel import calibration_panel
 from gimp_fast.report.case_table import case_section
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs import layout
-from gimp_fast.runs.names import method_title
+from gimp_fast.runs.method_titles import method_title
 from gimp_fast.runs.records import Estimate, Run, open_run
 
 METRIC_TITLES = {
@@ -62,14 +61,7 @@ def write_report(run_dir: Path | str) -> Path:
         (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
         for key, title in METRIC_TITLES.items()
     ]
-    environment = Environment(
-        loader=PackageLoader("gimp_fast.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = get_template("report.html.j2", "gimp_fast.report").render(
         version=__version__,
         metrics=metrics,
         method=method_title(metrics.method),

@@ -19,7 +19,7 @@ from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
-from gimp_fast.training.results import evaluate_run
+from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage import StageContext

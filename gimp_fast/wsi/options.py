@@ -125,7 +125,7 @@ class EncoderOptions:
         parse=Path,
     )
     random_weights: bool = option(False, "for trials: the features will be meaningless")
-    seed: int = option(0, f"of random weights {_DEFAULT}", parse=int)
+    seed: int = option(0, f"of random weights {_DEFAULT}")
     device: str = option("auto", "cpu, cuda or cuda:1 (default: a GPU if there is one)")
     precision: str = option("fp32", "default: %(default)s", choices=tuple(PRECISIONS))
 

@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.outputs import write_outputs
 from gimp_fast.experiments.paper import experiment
 from gimp_fast.experiments.plan import Plan, PlannedRun
 from gimp_fast.experiments.results import Call, Finished, read_run, summarise
+from gimp_fast.experiments.table_files import write_outputs
 from gimp_fast.runs.records import CasePredictions, RunRecord
 
 CLASSES = ("A & B", "C_1", "<D>")

@@ -136,13 +136,18 @@ def test_batch_mates_change_the_peers_logits_and_not_ours():
     assert relative_error(peer(batch)[:1], peer(batch[:1])) >= 1e-4
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.bfloat16, 1e-1), (torch.float16, 1e-2)], ids=["bf16", "fp16"]
-)
-def test_half_precision_runs_and_the_peer_raises(dtype, tolerance):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision_runs_and_the_peer_raises(dtype):
     ours, peer, _ = models(10, dtype=dtype)
     patches = bag(49).to(dtype)
     found = ours(patches).double()
-    assert relative_error(found, ours.double()(patches.double())) <= tolerance
+    ours.double()
+    error = (found - ours(patches.double())).abs().max()
+    # A logit adds up DIM products that largely cancel: their rounding is what is left.
+    read = []
+    ours.head.register_forward_pre_hook(lambda _, inputs: read.extend(inputs))
+    ours(patches.double())
+    terms = read[0].abs() @ ours.head.weight.abs().T
+    assert error <= 4 * torch.finfo(dtype).eps * terms.max()
     with pytest.raises(RuntimeError):
         peer(patches)

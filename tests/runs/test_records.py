@@ -10,7 +10,7 @@ import pytest
 from gimp_fast.errors import GimpError
 from gimp_fast.models import available
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.runs.names import method_title
+from gimp_fast.runs.method_titles import method_title
 from gimp_fast.runs.records import (
     CasePredictions,
     Metrics,

@@ -26,8 +26,8 @@ from gimp_fast.data.cohort_files import (
 )
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.order import patch_order
-from gimp_fast.data.store.packing import PackedSlide, store_bytes, write_store
 from gimp_fast.data.store.reader import FeatureStore
+from gimp_fast.data.store.writer import PackedSlide, store_bytes, write_store
 from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import new_folder, write_json
 from gimp_fast.files.table import write_table

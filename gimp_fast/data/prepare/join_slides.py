@@ -11,7 +11,7 @@ from gimp_fast.data.cohort_files import Rows, dropped_row
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
-from gimp_fast.data.store.packing import RANGES, range_fault
+from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.errors import Faults, Read
 from gimp_fast.files.parallel import parallel_map

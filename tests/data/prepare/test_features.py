@@ -90,8 +90,8 @@ def test_fp16_that_overflows_is_found_before_anything_is_written(inputs, capsys)
 @pytest.mark.slow
 def test_a_cohort_of_2000_slides_opens_in_little_memory(tmp_path):
     """The figure is a benchmark's; this holds that nothing reads the features."""
-    from gimp_fast.data.store.packing import PackedSlide, write_store
     from gimp_fast.data.store.reader import FeatureStore
+    from gimp_fast.data.store.writer import PackedSlide, write_store
 
     torch.save(torch.zeros(64, 1024), tmp_path / "one.pt")
     slides = [PackedSlide(f"slide-{n}", tmp_path / "one.pt", 64, "") for n in range(2000)]

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.data.store.packing import PackedSlide, write_store
 from gimp_fast.data.store.reader import FeatureStore
+from gimp_fast.data.store.writer import PackedSlide, write_store
 from gimp_fast.errors import FaultError
 from gimp_fast.files import isolated
 

@@ -16,8 +16,8 @@ from safetensors import safe_open
 
 from gimp_fast.data.slides.order import patch_order
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.data.store.packing import PackedSlide, write_store
 from gimp_fast.data.store.reader import FeatureStore
+from gimp_fast.data.store.writer import PackedSlide, write_store
 from gimp_fast.errors import FaultError
 
 LENGTHS = {"a": 1, "b": 300, "ü/c": 7}
