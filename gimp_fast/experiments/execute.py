@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -119,8 +121,7 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
     Raises:
         StoppedError, KeyboardInterrupt: on request; runs have saved their state.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gimp_fast.experiments.worker"])
+    context = _start_server()
     waiting, slots = list(reversed(tasks)), list(reversed(range(jobs)))
     active: dict[Any, _Active] = {}
     with StopRequests() as stops:
@@ -138,6 +139,25 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
                     raise StoppedError(f"stopped by {stops.requested}; {saved}")
         finally:
             _stop(list(active.values()))
+
+
+def _start_server() -> Any:
+    """Start the process that runs are forked from, with what they import already loaded.
+
+    It must not look for the package in the current folder, as it would by default: that may hold
+    the sources, without what is built of them.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gimp_fast.experiments.worker"])
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+    return context
 
 
 @dataclass

@@ -260,6 +260,20 @@ def test_a_command_that_is_stopped_goes_on(cohort_folder, tiny, tmp_path, capsys
     assert results(out)["num_runs"] == 2
 
 
+@pytest.mark.slow
+def test_runs_do_not_load_a_package_of_that_name_from_the_current_folder(
+    tmp_path, cohort_folder, tiny
+):
+    (tmp_path / "gimp_fast").mkdir()
+    (tmp_path / "gimp_fast" / "__init__.py").write_text("raise SystemExit('another package')")
+    code = "import sys; sys.path.remove(''); from gimp_fast.experiments import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
+    arguments = ["table1", "--data", str(cohort_folder), "--out", "out", "--only", "lr_slide"]
+    command = [sys.executable, "-c", code, *arguments, *tiny]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_ctrl_c_stops_the_runs_too(cohort_folder, tiny, tmp_path):
     out = tmp_path / "out"
     assert (
