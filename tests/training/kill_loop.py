@@ -23,6 +23,7 @@ import torch
 
 from gimp_fast.cli import EXIT_STOPPED
 from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
+from gimp_fast.files.atomic import PARTIAL
 from gimp_fast.runs.checkpoint import load_checkpoint
 
 # Many short steps, and a checkpoint after each: every moment is one between two saves.
@@ -101,7 +102,7 @@ def interrupt(folder: Path, out: Path, way: str, seconds: float) -> str:
     while process.poll() is None and time.perf_counter() < deadline:
         time.sleep(0.001)
     while way == "kill while saving" and process.poll() is None:
-        if list((out / "checkpoints").glob(".*.safetensors")):
+        if list((out / "checkpoints").glob(f".*{PARTIAL}")):
             break
     process.send_signal(signal.SIGTERM if way == "SIGTERM" else signal.SIGKILL)
     printed, _ = process.communicate()

@@ -243,6 +243,7 @@ def test_the_loop_of_kills_in_small(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every run ended as the quiet one" in done.stdout
+    assert "kill while saving: hit" in done.stdout
 
 
 def test_a_finished_run_resumes_to_itself(finished, cohort_folder, tmp_path):
