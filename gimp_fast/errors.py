@@ -26,7 +26,7 @@ DAMAGE_ERRORS = (
 
 
 class GimpError(Exception):
-    """A fault of the input or of the request, told in one message that names what and where.
+    """A fault of the input or of the request, reported in one message that names what and where.
 
     Commands print the message without a traceback and exit with code 2.
     """
@@ -85,7 +85,7 @@ class FaultError(GimpError):
         return dict(Counter(fault.kind for fault in self.faults).most_common())
 
     def __reduce__(self) -> tuple:
-        # An exception is rebuilt from its message unless told otherwise; worker processes send it.
+        # An exception is rebuilt from its message by default; worker processes send it.
         return (type(self), (self.faults, self.subject))
 
 

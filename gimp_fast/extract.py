@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--recursive", action="store_true", help="search subfolders too, as in a GDC download")
     add("--shard", metavar="I/N", help="process part I of N of the slides; I counts from 1")
     add("--resume", action="store_true", help="skip finished slides: the default")
-    add("--patches-only", action="store_true", help="write coordinates alone, like CLAM's patches/")
+    add("--patches-only", action="store_true", help="write only coordinates, like CLAM's patches/")
     add("--debug", action="store_true", help="show the traceback of an error")
     add_options(parser, ExtractOptions)
     patches = parser.add_argument_group("patches")

@@ -24,8 +24,8 @@ def calibration_panel(run: Run) -> Panel:
     bins = reliability(confidence, test.hits)
     caption = (
         f"{len(test)} test cases in bins of confidence, the probability of the predicted class; "
-        "each bin holds equally many cases, and lines are 95 % Wilson intervals. Below, how many "
-        f"cases have which confidence. {ECE}: {bins.error:.3f}. Brier score "
+        "each bin holds equally many cases, and lines are 95 % Wilson intervals. The bars below "
+        f"count cases by confidence. {ECE}: {bins.error:.3f}. Brier score "
         f"{brier(test.probabilities, test.label):.3f} (0 is best, 1 worst)."
     )
     if len(test) < FEW:
