@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.plan import Plan, find_folder, is_done
+from gimp_fast.experiments.plan import Plan, find_folder
 from gimp_fast.experiments.results import Finished, read_run
 from gimp_fast.experiments.worker import Task, work
 from gimp_fast.files.parallel import available_cores
 from gimp_fast.runs import layout
+from gimp_fast.runs.records import Run
 from gimp_fast.training.stops import StopRequests
 
 GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
@@ -80,7 +81,7 @@ def execute(
     tasks = []
     for run in plan.runs:
         folder = find_folder(runs, run)
-        if is_done(folder):
+        if Run(folder).is_recorded:
             finished[run.digest] = read_run(run, folder)
         else:
             tasks.append(Task(run, cohort.path.resolve(), folder, keep))
@@ -171,7 +172,7 @@ class _Active:
         """How the process ended, which it has; None if the run is done."""
         self.process.join()
         code, folder = self.process.exitcode, self.task.folder
-        if code == 0 and is_done(folder):
+        if code == 0 and Run(folder).is_recorded:
             return None
         error, log = folder / layout.ERROR, folder / layout.LOG
         if error.is_file():

@@ -22,7 +22,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
 from gimp_fast.models import available, model_class
-from gimp_fast.runs import layout
+from gimp_fast.runs.records import Run
 from gimp_fast.training import TrainConfig, load_config
 from gimp_fast.training.config import SAME_IN_TABLES, read_yaml
 from gimp_fast.training.stages import stages_of
@@ -211,11 +211,6 @@ def find_folder(runs: Path, run: PlannedRun) -> Path:
     return min(runs.glob(f"*-{run.digest[:8]}"), default=runs / run.name)
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a run is finished; its record is written last."""
-    return (folder / layout.RECORD).is_file() and (folder / layout.PREDICTIONS).is_file()
-
-
 def describe(
     tables: Sequence[Experiment],
     plan: Plan,
@@ -233,9 +228,9 @@ def describe(
                 yield f"{start}left out: {plan.skipped[place]}"
             elif place in plan.of_row:
                 of_row = plan.of_row[place]
-                done = sum(is_done(find_folder(runs, run)) for run in of_row)
+                done = sum(Run(find_folder(runs, run)).is_recorded for run in of_row)
                 settings = " ".join([f"method={row.method}", row.modalities, *row.overrides])
                 yield f"{start}{len(of_row)} runs, {done} done: {settings}"
-    missing = sum(not is_done(find_folder(runs, run)) for run in plan.runs)
+    missing = sum(not Run(find_folder(runs, run)).is_recorded for run in plan.runs)
     asked = f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds"
     yield f"{asked}: {len(plan.runs)} runs, {missing} to train"

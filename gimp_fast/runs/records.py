@@ -124,8 +124,9 @@ class Run:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it is a finished run of an experiment."""
-        return (self.path / layout.RECORD).is_file()
+        """Whether it is a finished run of an experiment; its record is written last."""
+        names = (layout.RECORD, layout.PREDICTIONS)
+        return all((self.path / name).is_file() for name in names)
 
     def checkpoint(self, name: str) -> Path:
         """Path of a stage's checkpoint, or of ``"last"``."""
