@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes, dense
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionPooling
 
 
@@ -39,7 +40,7 @@ class ABMIL(PatientModel):
         super().__init__(config)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the attention-weighted mean of each bag."""

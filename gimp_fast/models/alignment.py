@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gimp_fast.losses import info_nce_loss, unit_rows
 from gimp_fast.models.gimp import GiMP, GiMPConfig, GiMPSettings
+from gimp_fast.nn.linear import Linear
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -113,4 +114,4 @@ class AlignedModel(GiMP):
 
 def projection(dim: int, out: int) -> nn.Sequential:
     """W₂ GELU(W₁ LN(x)). Public codes normalise over the batch, but ours has few patients."""
-    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, out))
+    return nn.Sequential(nn.LayerNorm(dim), Linear(dim, dim), nn.GELU(), Linear(dim, out))

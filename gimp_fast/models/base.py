@@ -11,8 +11,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from torch import Tensor, nn
 
-from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.models.inputs import PatientInputs, Presence, aligned
 from gimp_fast.nn.group_msa import check_gene_sets
+from gimp_fast.nn.linear import Linear
 from gimp_fast.targets import classification
 
 Modalities = Literal["both", "slide", "rna"]
@@ -60,6 +61,14 @@ class Representation:
     def of(cls, vectors: Tensor, inputs: PatientInputs) -> Representation:
         return cls(vectors, inputs.slide, inputs.rna)
 
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def patients(self) -> Iterator[Representation]:
+        """Each patient alone."""
+        for vectors, *presence in zip(self.vectors.split(1), self.slide, self.rna, strict=True):
+            yield Representation(aligned(vectors), *presence)
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -72,7 +81,15 @@ class Outcome:
 class PatientModel(nn.Module, ABC):
     """Slides and RNA of patients -> classes.
 
-    All models take the same :class:`PatientInputs`, and ignore a modality that they do not use.
+    All models take the same :class:`PatientInputs`, and ignore a modality that they do not use. A
+    model overrides :meth:`vectors`, and if need be :meth:`logits` and :meth:`losses`; the others
+    call :meth:`represent`, :meth:`classify`, :meth:`loss` or the model itself.
+
+    In eval mode on a CPU, each patient is computed alone. So the result of a patient is bitwise the
+    same alone, in a batch, and whoever the others are. It does not depend on the number of threads
+    either, if the model is built of :class:`gimp_fast.nn.Linear` and the modules of
+    :mod:`gimp_fast.nn`. Products of a whole batch would round each row in a way that depends on
+    the number of rows.
 
     Attributes:
         title: name of the model for people to read.
@@ -106,13 +123,60 @@ class PatientModel(nn.Module, ABC):
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, ·), all that :meth:`classify` needs to know of each patient."""
 
-    def classify(self, representation: Representation) -> Tensor:
-        """Logits (B, classes) of the result of :meth:`represent`, by default of a linear head."""
+    def logits(self, representation: Representation) -> Tensor:
+        """(B, classes), by default by a linear head."""
         return self.head(representation.vectors)
 
+    def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
+        """Logits and losses for labels (B,), by default cross-entropy."""
+        logits = self.forward(inputs).float()
+        return Outcome(logits, classification.loss(logits, labels))
+
     def represent(self, inputs: PatientInputs) -> Representation:
-        """The vectors of the patients, and the modalities that they come from."""
-        return Representation.of(self.vectors(inputs), inputs)
+        """The vectors of the patients, and the modalities that they come from.
+
+        Raises:
+            ValueError: patches or genes do not have the width that the model was built for.
+        """
+        self.check(inputs)
+        parts = inputs.patients() if self._one_by_one(inputs) else [inputs]
+        return Representation.of(torch.cat([self.vectors(part) for part in parts]), inputs)
+
+    def classify(self, representation: Representation) -> Tensor:
+        """Logits (B, classes) of the result of :meth:`represent`."""
+        parts = [representation]
+        if self._one_by_one(representation):
+            parts = representation.patients()
+        return torch.cat([self.logits(part) for part in parts])
+
+    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
+        """Logits and losses for labels (B,): cross-entropy, and terms that the model adds."""
+        self.check(inputs)
+        if not self._one_by_one(inputs):
+            return self.losses(labels, inputs)
+        pairs = zip(labels.split(1), inputs.patients(), strict=True)
+        parts = [self.losses(label, part) for label, part in pairs]
+        logits, losses = zip(*((part.logits, part.loss) for part in parts), strict=True)
+        return Outcome(torch.cat(logits), torch.cat(losses))
+
+    def _one_by_one(self, batch: PatientInputs | Representation) -> bool:
+        on_cpu = batch.slide.mask.device.type == "cpu"
+        return on_cpu and not self.training and len(batch) > 0 and not torch.compiler.is_compiling()
+
+    def check(self, inputs: PatientInputs) -> None:
+        """Raise ValueError for patches or genes that the model would read and cannot."""
+        reads = getattr(self.config, "modalities", self.reads[0])
+        for name, values, width, modality in (
+            ("patches", inputs.patches, self.config.feature_dim, "slide"),
+            ("genes", inputs.genes, self.config.num_genes, "rna"),
+        ):
+            if values is None or reads not in ("both", modality):
+                continue
+            if values.dim() != 2 or values.shape[1] != width:
+                raise ValueError(
+                    f"{name} must be (…, {width}), as the model was built for; "
+                    f"got {tuple(values.shape)}"
+                )
 
     def forward(self, *inputs, **fields) -> Tensor:
         """Logits (B, classes).
@@ -144,11 +208,6 @@ class PatientModel(nn.Module, ABC):
         """Class probabilities (B, classes); takes the arguments of :meth:`forward`."""
         return self.forward(*inputs, **fields).float().softmax(-1)
 
-    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Logits and losses for labels (B,): cross-entropy, and terms that the model adds."""
-        logits = self.forward(inputs).float()
-        return Outcome(logits, classification.loss(logits, labels))
-
     def gene_classifier(self) -> nn.Module:
         """The module (B, G) -> logits that the genes stage trains, with ``supervised_genes``."""
         raise NotImplementedError
@@ -173,4 +232,4 @@ def absent_token(dim: int) -> nn.Parameter:
 
 def dense(width: int, out: int, dropout: float) -> nn.Sequential:
     """ReLU(W x + b), then dropout: (..., width) -> (..., out)."""
-    return nn.Sequential(nn.Linear(width, out), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(Linear(width, out), nn.ReLU(), nn.Dropout(dropout))

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes, dense
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.ops.packing import Bags
 from gimp_fast.targets import classification
@@ -60,8 +61,8 @@ class CLAMSB(PatientModel):
         self.pool = AttentionPooling(
             config.dim, config.attention_dim, self.branches, dropout=config.dropout
         )
-        self.head = nn.Linear(config.dim, config.num_classes)
-        self.instances = nn.Linear(config.dim, 2 * config.num_classes)  # out, in of each class
+        self.head = Linear(config.dim, config.num_classes)
+        self.instances = Linear(config.dim, 2 * config.num_classes)  # out, in of each class
 
     def _pool(self, inputs: PatientInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded patches (T, d), attention (T, branches), pooled (B, branches · d)."""
@@ -73,10 +74,10 @@ class CLAMSB(PatientModel):
         """(B, branches · d): the attention-weighted means of each bag, one per branch."""
         return self._pool(inputs)[2]
 
-    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
+    def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and weighted cross-entropy of the bags and of their extreme instances."""
         rows, attention, pooled = self._pool(inputs)
-        logits = self.classify(Representation.of(pooled, inputs)).float()
+        logits = self.logits(Representation.of(pooled, inputs)).float()
         bag_loss = classification.loss(logits, labels)
         instance_loss = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
         weight = self.config.bag_weight
@@ -132,6 +133,6 @@ class CLAMMB(CLAMSB):
 
     title, branch_per_class = "CLAM-MB", True
 
-    def classify(self, representation: Representation) -> Tensor:
+    def logits(self, representation: Representation) -> Tensor:
         pooled = representation.vectors.unflatten(1, (self.branches, -1))  # (B, K, d)
         return (pooled * self.head.weight).sum(-1) + self.head.bias

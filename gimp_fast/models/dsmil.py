@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, Outcome, PatientModel, Representation, Sizes
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 from gimp_fast.ops.packing import Bags
 from gimp_fast.targets import classification
@@ -45,15 +46,15 @@ class DSMIL(PatientModel):
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         channels, classes = config.feature_dim, config.num_classes
-        self.instances = nn.Linear(channels, classes)
+        self.instances = Linear(channels, classes)
         self.query = nn.Sequential(
-            nn.Linear(channels, config.query_dim),
+            Linear(channels, config.query_dim),
             nn.ReLU(),
-            nn.Linear(config.query_dim, config.query_dim),
+            Linear(config.query_dim, config.query_dim),
             nn.Tanh(),
         )
         # The paper's convolution is as long as its input, so it is a linear map of (K, C).
-        self.head = nn.Linear(classes * channels, classes)
+        self.head = Linear(classes * channels, classes)
 
     def _streams(self, patches: Tensor, bags: Bags) -> tuple[Tensor, Tensor]:
         """Logits of the critical instances (B, K), and attention (T, K)."""
@@ -84,11 +85,11 @@ class DSMIL(PatientModel):
         classes = self.config.num_classes
         return vectors[:, :classes], self.head(vectors[:, classes:])
 
-    def classify(self, representation: Representation) -> Tensor:
+    def logits(self, representation: Representation) -> Tensor:
         largest, bag = self._logits(representation.vectors)
         return (largest + bag) / 2
 
-    def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
+    def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and the weighted cross-entropy of both streams."""
         largest, bag = (logits.float() for logits in self._logits(self.vectors(inputs)))
         weight = self.config.bag_weight

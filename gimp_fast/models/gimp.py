@@ -20,6 +20,7 @@ from gimp_fast.models.base import (
 )
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
 
 _SNN_WIDTHS = (256, 256, 256, 256)
@@ -139,14 +140,14 @@ class GiMP(PatientModel):
             self.absent_genes = absent_token(config.dim)
         width = config.dim * (2 if config.modalities == "both" else 1)
         self.head = nn.Sequential(
-            nn.Linear(width, config.head_hidden),
+            Linear(width, config.head_hidden),
             nn.GELU(),
             nn.Dropout(config.head_dropout),
-            nn.Linear(config.head_hidden, config.num_classes),
+            Linear(config.head_hidden, config.num_classes),
         )
         self.gene_head = None
         if config.fusion == "validated" and config.modalities == "both" and self.supervised_genes:
-            self.gene_head = nn.Linear(config.dim, config.num_classes)
+            self.gene_head = Linear(config.dim, config.num_classes)
             self.register_buffer("fusion_weight", torch.ones(()))
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
@@ -166,7 +167,7 @@ class GiMP(PatientModel):
         encoded = None if genes is None else self.gene_encoder(genes)
         return rna.fill(encoded, self.absent_genes)
 
-    def classify(self, representation: Representation) -> Tensor:
+    def logits(self, representation: Representation) -> Tensor:
         vectors = representation.vectors
         fused = self.head(vectors)
         if self.gene_head is None or self.head.training:
@@ -241,7 +242,7 @@ def _gene_encoder(config: GiMPConfig) -> nn.Module:
     """The module (B, G) -> (B, d)."""
     if config.gene_encoder == "snn":
         blocks = SNNEncoder(config.num_genes, _SNN_WIDTHS, config.gene_dropout)
-        return nn.Sequential(blocks, nn.Linear(_SNN_WIDTHS[-1], config.dim))
+        return nn.Sequential(blocks, Linear(_SNN_WIDTHS[-1], config.dim))
     fragments, groups = config.resolved_gene_groups()
     return GroupMSA(
         config.num_genes,
@@ -261,7 +262,7 @@ class GeneClassifier(nn.Module):
     def __init__(self, encoder: nn.Module, dim: int, num_classes: int):
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(dim, num_classes)
+        self.head = Linear(dim, num_classes)
 
     def forward(self, genes: Tensor) -> Tensor:
         """(B, G) -> logits (B, classes)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.registration import is_transformed
+
+ALIGNMENT = 64  # bytes, of every tensor that torch makes on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,11 @@ class Presence:
 
     def __len__(self) -> int:
         return len(self.flags)
+
+    def __iter__(self) -> Iterator[Presence]:
+        """The presence of each patient alone."""
+        alone = {flag: Presence.of([flag], self.mask.device) for flag in set(self.flags)}
+        return map(alone.__getitem__, self.flags)
 
     @property
     def count(self) -> int:
@@ -157,8 +165,28 @@ class PatientInputs:
             return None
         return self.rna.rows_of(self.genes)
 
+    def patients(self) -> Iterator[PatientInputs]:
+        """Each patient alone."""
+        spans = iter(self.bags.spans if self.has_bags else ())
+        for place, (slide, rna) in enumerate(zip(self.slide, self.rna, strict=True)):
+            start, stop = next(spans) if slide.count else (0, 0)
+            patches = bags = None
+            if self.patches is not None:
+                patches = aligned(self.patches[start:stop])
+                bags = Bags.of_lengths([stop - start] * slide.count, patches.device)
+            genes = None if self.genes is None else aligned(self.genes[place : place + 1])
+            yield PatientInputs(patches, bags, genes, slide, rna)
+
     def to(self, device: torch.device) -> PatientInputs:
         return on_device(self, device)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor, copied if it does not start where torch would have put a tensor of its own.
+
+    Products may round in another order elsewhere, and a row of a batch may lie anywhere.
+    """
+    return x if is_transformed(x) or x.data_ptr() % ALIGNMENT == 0 else x.clone()
 
 
 def on_device(value: object, device: torch.device) -> object:

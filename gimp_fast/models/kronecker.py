@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gimp_fast.models.base import (
     ModelSettings,
@@ -16,6 +16,7 @@ from gimp_fast.models.base import (
 )
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.nn.snn import SNNEncoder
 
@@ -80,7 +81,7 @@ class PORPOISE(PatientModel):
             skip=config.skip,
             dropout=config.dropout,
         )
-        self.head = nn.Linear(config.fusion_dim, config.num_classes)
+        self.head = Linear(config.fusion_dim, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, fusion_dim): both modalities, fused."""

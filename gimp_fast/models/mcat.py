@@ -15,8 +15,10 @@ from gimp_fast.models.base import (
 )
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.co_attention import CoAttention
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionScores
 from gimp_fast.nn.snn import SNNEncoder
+from gimp_fast.ops.products import steady_threads
 
 
 class MCATSettings(ModelSettings):
@@ -79,7 +81,8 @@ class SequencePooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, K, d) -> (B, d)."""
-        tokens = self.transformer(tokens)
+        with steady_threads(tokens, training=self.training):
+            tokens = self.transformer(tokens)
         return self.project(self.scores.pool(tokens))
 
 
@@ -116,12 +119,12 @@ class MCAT(PatientModel):
         self.pool_slide = SequencePooling(config)
         self.pool_genes = SequencePooling(config)
         self.fusion = nn.Sequential(
-            nn.Linear(2 * config.dim, config.dim),
+            Linear(2 * config.dim, config.dim),
             nn.ReLU(),
-            nn.Linear(config.dim, config.dim),
+            Linear(config.dim, config.dim),
             nn.ReLU(),
         )
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): both modalities, fused."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import mean_of_bags
 
 
@@ -17,7 +18,7 @@ class MeanPool(PatientModel):
 
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
-        self.head = nn.Linear(config.feature_dim, config.num_classes)
+        self.head = Linear(config.feature_dim, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, C): the mean of each bag."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gimp_fast.losses import info_nce_loss, swapped_prediction_loss, unit_rows
 from gimp_fast.models.alignment import AlignedModel, AlignedSettings, Gather, projection
 from gimp_fast.models.gimp import GiMPConfig
+from gimp_fast.nn.linear import Linear
 
 
 class MGCASettings(AlignedSettings):
@@ -63,7 +64,7 @@ class MGCA(AlignedModel):
         self.project_fragments = projection(config.dim, width)
         self.patches_to_fragments = nn.MultiheadAttention(width, 1, batch_first=True)
         self.fragments_to_patches = nn.MultiheadAttention(width, 1, batch_first=True)
-        self.prototypes = nn.Linear(width, config.prototypes, bias=False)
+        self.prototypes = Linear(width, config.prototypes, bias=False)
 
     def aligned_modules(self) -> Iterator[nn.Module]:
         yield from super().aligned_modules()

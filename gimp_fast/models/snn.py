@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
 
 
@@ -39,18 +40,17 @@ class SNN(PatientModel):
         super().__init__(config)
         widths = [config.hidden] * config.num_blocks
         self.gene_encoder = SNNEncoder(config.num_genes, widths, config.dropout)
-        self.head = nn.Linear(config.hidden, config.num_classes)
+        self.head = Linear(config.hidden, config.num_classes)
 
-    def vectors(self, inputs: PatientInputs) -> Tensor:
-        """(B, hidden), the output of the last block.
-
-        Raises:
-            ValueError: a patient has no RNA.
-        """
+    def check(self, inputs: PatientInputs) -> None:
+        super().check(inputs)
         if inputs.genes is None or not inputs.rna.everybody:
             lacking = len(inputs) - inputs.rna.count
             raise ValueError(
                 f"snn reads only RNA, and {lacking} of {len(inputs)} patients lack it; leave these "
                 "patients out"
             )
+
+    def vectors(self, inputs: PatientInputs) -> Tensor:
+        """(B, hidden), the output of the last block."""
         return self.gene_encoder(inputs.genes)

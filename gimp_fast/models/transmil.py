@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
 from gimp_fast.ops.packing import Bags
@@ -81,7 +82,7 @@ class TransMIL(PatientModel):
         super().__init__(config)
         if config.dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
-        self.embed = nn.Sequential(nn.Linear(config.feature_dim, config.dim), nn.ReLU())
+        self.embed = nn.Sequential(Linear(config.feature_dim, config.dim), nn.ReLU())
         self.cls_token = nn.Parameter(torch.randn(config.dim))
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(2))
         self.layers = nn.ModuleList(
@@ -99,7 +100,7 @@ class TransMIL(PatientModel):
         )
         self.positions = PyramidPositions(config.dim)
         self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_classes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the CLS token of each bag."""

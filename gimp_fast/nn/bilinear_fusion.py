@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
+
 Gate = Literal["linear", "bilinear"]
 
 
@@ -23,9 +25,9 @@ class GatedReduction(nn.Module):
 
     def __init__(self, dim: int, gate_dim: int, reduced: int, dropout: float):
         super().__init__()
-        self.hidden = nn.Linear(dim, reduced)
-        self.gate = nn.Linear(gate_dim, reduced)
-        self.out = nn.Linear(reduced, reduced)
+        self.hidden = Linear(dim, reduced)
+        self.gate = Linear(gate_dim, reduced)
+        self.out = Linear(reduced, reduced)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vector: Tensor, gate: Tensor) -> Tensor:
@@ -70,12 +72,12 @@ class BilinearFusion(nn.Module):
         self.second = GatedReduction(second, gate_dim, reduced, dropout)
         self.products = nn.Sequential(
             nn.Dropout(dropout),
-            nn.Linear((reduced + 1) ** 2, hidden),
+            Linear((reduced + 1) ** 2, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
         )
         self.out = nn.Sequential(
-            nn.Linear(hidden + (first + second if skip else 0), hidden),
+            Linear(hidden + (first + second if skip else 0), hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
         )

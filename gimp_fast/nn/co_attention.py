@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 from gimp_fast.ops.packing import Bags
+from gimp_fast.ops.products import steady_threads
 
 
 class CoAttention(nn.Module):
@@ -23,10 +25,10 @@ class CoAttention(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim, bias=False)
+        self.value = Linear(dim, dim)
+        self.out = Linear(dim, dim)
 
     def forward(
         self, queries: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags
@@ -41,7 +43,8 @@ class CoAttention(nn.Module):
         Returns:
             ``(attended, attention)``: (B, K, d), and (T, K), which sums to one over each bag.
         """
-        folded = self.query(queries) @ self.key.weight * queries.shape[-1] ** -0.5  # (B, K, d)
+        with steady_threads(queries, training=self.training):
+            folded = self.query(queries) @ self.key.weight * queries.shape[-1] ** -0.5  # (B, K, d)
         pairs = zip(folded, split_bags(rows, cu_seqlens), strict=True)
         scores = torch.cat([bag @ query.T.to(bag.dtype) for query, bag in pairs])  # (T, K)
         attention = attention_of_bags(scores, cu_seqlens)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
+
 
 class FragmentDecoder(nn.Module):
     """x̂ = W₂ LN(GELU(W₁ z)): the expression of a fragment from its token."""
@@ -11,7 +13,7 @@ class FragmentDecoder(nn.Module):
     def __init__(self, dim: int, fragment_size: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, fragment_size)
+            Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), Linear(dim, fragment_size)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

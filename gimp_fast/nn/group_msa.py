@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
+
 
 class SelfAttentionBlock(nn.Module):
     """x ← x + MSA(LN(x)), then, if there is an MLP, x ← x + MLP(LN(x)) (pre-LN Transformer).
@@ -25,17 +27,17 @@ class SelfAttentionBlock(nn.Module):
             raise ValueError(f"heads ({heads}) must divide dim ({dim})")
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = nn.Linear(dim, dim)
+        self.to_qkv = Linear(dim, 3 * dim, bias=False)
+        self.to_out = Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
         self.mlp = None
         if mlp_ratio:
             hidden = round(dim * mlp_ratio)
             self.mlp = nn.Sequential(
                 nn.LayerNorm(dim),
-                nn.Linear(dim, hidden),
+                Linear(dim, hidden),
                 nn.GELU(),
-                nn.Linear(hidden, dim),
+                Linear(hidden, dim),
                 nn.Dropout(dropout),
             )
 
@@ -100,7 +102,7 @@ class GroupMSA(nn.Module):
         else:
             self._cut_by_sets(num_fragments, gene_sets)
         slots = self.num_groups * self.group_size
-        self.project = nn.Linear(self.fragment_size, dim)
+        self.project = Linear(self.fragment_size, dim)
         self.fragment_embedding = nn.Parameter(torch.randn(slots, dim) * 0.02)
         self.group_tokens = nn.Parameter(torch.randn(self.num_groups, 1, dim) * 0.02)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)

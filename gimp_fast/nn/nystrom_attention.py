@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
+from gimp_fast.ops.nystrom_torch import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.products import Linear
 from gimp_fast.ops.token_conv import token_conv
@@ -98,16 +99,16 @@ class NystromAttention(nn.Module):
             x: (B, N, C), or (1, T, C) with ``cu_seqlens``.
             mask: (B, N) bool, True = keep. Other tokens are treated as absent, and their output
                 rows are zero. It cannot be combined with ``cu_seqlens``.
-            cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags, or bags.
+            cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags (a tensor or plain numbers),
+                or bags.
 
         Returns:
             Same shape as ``x``.
 
         Raises:
-            ValueError: shapes or bounds do not fit.
+            ValueError: shapes, dtype, device or bounds do not fit.
         """
-        if x.dim() != 3:
-            raise ValueError(f"x must be (B, N, C), got {tuple(x.shape)}")
+        self._check_rows(x)
         if cu_seqlens is not None and (mask is not None or x.shape[0] != 1):
             raise ValueError(
                 "packed bags need x of shape (1, T, C) and no mask, "
@@ -123,6 +124,18 @@ class NystromAttention(nn.Module):
         cu_seqlens = F.pad(mask.sum(1).cumsum(0), (1, 0))  # (B + 1,)
         kept = self._attend_bags(x[mask][None], cu_seqlens)[0]  # (T, C)
         return kept.new_zeros(x.shape).masked_scatter(mask[..., None], kept)
+
+    def _check_rows(self, x: Tensor) -> None:
+        weight = self.to_qkv.weight
+        channels = weight.shape[1]
+        if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[2] != channels:
+            found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must be a tensor (B, N, {channels}), got {found}")
+        autocast = torch.is_autocast_enabled(x.device.type) and x.is_floating_point()
+        if x.dtype != weight.dtype and not autocast:
+            raise ValueError(f"x must be {weight.dtype} like the weights, got {x.dtype}")
+        if x.device != weight.device:
+            raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
 
     def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
         if x.is_cuda and self.training:
@@ -146,6 +159,9 @@ class NystromAttention(nn.Module):
             # The same as nystrom_attention for a short bag, with fewer calls, whose time matters.
             q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, N, D) each
             out = F.scaled_dot_product_attention(q, k, v)
+            if has_overflowed(out):
+                q, k = multiplied(q, k, score_factors(q.detach(), k.detach()))
+                out = F.scaled_dot_product_attention(q, k, v)
             if self.res_conv is not None:
                 out = token_conv(v, self.res_conv.weight, add=out)
             return self.to_out(out.transpose(1, 2).flatten(2))

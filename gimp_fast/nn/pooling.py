@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
 from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.products import steady_threads
 
 
 def split_bags(rows: Tensor, cu_seqlens: Tensor | Bags) -> tuple[Tensor, ...]:
@@ -47,7 +49,8 @@ def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags) -> T
         (B, K, C).
     """
     pairs = zip(split_bags(weights, cu_seqlens), split_bags(rows, cu_seqlens), strict=True)
-    return torch.stack([weight.to(bag.dtype).T @ bag for weight, bag in pairs])
+    with steady_threads(weights.T, training=False):  # sums over the rows must not be cut
+        return torch.stack([weight.to(bag.dtype).T @ bag for weight, bag in pairs])
 
 
 class AttentionScores(nn.Module):
@@ -67,10 +70,10 @@ class AttentionScores(nn.Module):
         self, dim: int, hidden: int, heads: int = 1, *, gated: bool = True, dropout: float = 0.0
     ):
         super().__init__()
-        self.value = nn.Linear(dim, hidden)
-        self.gate = nn.Linear(dim, hidden) if gated else None
+        self.value = Linear(dim, hidden)
+        self.gate = Linear(dim, hidden) if gated else None
         self.dropout = nn.Dropout(dropout)
-        self.score = nn.Linear(hidden, heads)
+        self.score = Linear(hidden, heads)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., C) -> (..., K)."""

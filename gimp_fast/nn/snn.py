@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
+
 
 class SNNEncoder(nn.Module):
     """x ← AlphaDropout(ELU(W x + b)), one block per width (Klambauer et al., NeurIPS 2017).
@@ -32,7 +34,7 @@ class SNNEncoder(nn.Module):
         fan_ins = [num_genes, *widths[:-1]]
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(nn.Linear(fan_in, width), nn.ELU(), nn.AlphaDropout(dropout))
+                nn.Sequential(Linear(fan_in, width), nn.ELU(), nn.AlphaDropout(dropout))
                 for fan_in, width in zip(fan_ins, widths, strict=True)
             )
         )

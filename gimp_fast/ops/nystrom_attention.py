@@ -38,14 +38,18 @@ def nystrom_attention(
     ``backend="reference"`` has higher derivatives. ``torch.func.grad`` and ``vmap`` (not of packed
     bags) work; forward-mode derivatives do not.
 
+    Scores that overflow fp32 (q and k beyond about 1e18) give the limit of softmax, its largest
+    entry alone, on the CPU. A GPU is not asked, because that would wait for it: there the output of
+    such a bag is NaN.
+
     Args:
         q, k, v: (B, H, N, D) in fp64, fp32, bf16 or fp16; any strides. With ``cu_seqlens``:
             (1, H, T, D), B bags of different lengths one after the other.
         num_landmarks: M.
         pinv_iterations: hyper-power iterations; use the number that the model was trained with.
         scale: factor of the scores, D^-1/2 by default.
-        cu_seqlens: (B + 1,) int32 or int64; bag b is tokens ``cu_seqlens[b]`` up to
-            ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is skipped
+        cu_seqlens: (B + 1,) int32 or int64, or plain numbers; bag b is tokens ``cu_seqlens[b]`` up
+            to ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is skipped
             while a CUDA graph is captured. :class:`Bags` need no such wait.
         backend: ``"auto"``, ``"triton"`` (GPU; fp32, bf16, fp16), ``"torch"`` or ``"reference"``.
 

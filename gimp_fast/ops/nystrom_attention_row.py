@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.nystrom_attention import validate_inputs
+from gimp_fast.ops.nystrom_torch import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, as_bags, bag_slices
 from gimp_fast.ops.registration import compute_dtype
 from gimp_fast.reference.nystrom_attention import landmarks_reference, pinv_reference
@@ -61,9 +62,12 @@ def nystrom_attention_row(
     for entry, tokens in slices:
         q_bag, k_bag = q[entry, :, tokens], k[entry, :, tokens]  # (H, N, D)
         query = q_bag[:, row].unsqueeze(1)  # (H, 1, D)
-        out[entry, :, tokens] = _one_bag(
-            query, one, q_bag, k_bag, num_landmarks, pinv_iterations, scale
-        )
+        settings = (num_landmarks, pinv_iterations, scale)
+        out[entry, :, tokens] = _one_bag(query, one, q_bag, k_bag, *settings)
+        if has_overflowed(out[entry, :, tokens]):
+            q_bag, k_bag = multiplied(q_bag, k_bag, score_factors(q_bag, k_bag))
+            query = q_bag[:, row].unsqueeze(1)
+            out[entry, :, tokens] = _one_bag(query, one, q_bag, k_bag, *settings)
     return out
 
 
@@ -105,9 +109,11 @@ def nystrom_attention_left(
     out = weights.to(compute_dtype(q), copy=True)
     for entry, tokens in _slices(q, cu_seqlens):
         q_bag, k_bag = q[entry, :, tokens], k[entry, :, tokens]  # (H, N, D)
-        out[entry, :, tokens] = _one_bag(
-            q_bag, out[entry, :, tokens], q_bag, k_bag, num_landmarks, pinv_iterations, scale
-        )
+        given, settings = out[entry, :, tokens].clone(), (num_landmarks, pinv_iterations, scale)
+        out[entry, :, tokens] = _one_bag(q_bag, given, q_bag, k_bag, *settings)
+        if has_overflowed(out[entry, :, tokens]):
+            q_bag, k_bag = multiplied(q_bag, k_bag, score_factors(q_bag, k_bag))
+            out[entry, :, tokens] = _one_bag(q_bag, given, q_bag, k_bag, *settings)
     return out
 
 

@@ -121,7 +121,7 @@ def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend, bound
         q.new_empty((*marks[:3], 2) if backend == "triton" else marks[:3], dtype=compute),
         values,
         q.new_empty(marks) if backend == "triton" else torch.empty_like(values),
-        q.new_empty((b, h, n, 2) if backend == "triton" else (b, 0), dtype=compute),
+        q.new_empty((b, h, n, 2) if backend == "triton" else (marks[0], h, 2), dtype=compute),
     )
 
 

@@ -7,8 +7,8 @@ result of a bag does not depend on the bags around it.
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from math import e, log2
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,15 @@ from torch import Tensor
 from gimp_fast.ops.packing import bag_slices
 from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
 from gimp_fast.ops.products import chunks, is_fast, precise_product, product, run_side_by_side
-from gimp_fast.ops.registration import compute_dtype, token_major
+from gimp_fast.ops.registration import compute_dtype, is_transformed, token_major
 
 # So many tokens have their scores against all landmarks in memory at a time. For one head, these
 # scores fit the cache of a CPU core.
 CHUNK = 1024
 # Scores of the keys are multiplied by this, because exp2 is the fastest exponential on CPUs.
-LOG2E = log2(e)
+LOG2E = math.log2(math.e)
+# Sums of D ≤ 4096 products of two numbers up to 2**56 are below the largest fp32, 2**128.
+LARGEST_EXPONENT = 56
 
 
 def nystrom_fwd(
@@ -44,42 +46,28 @@ def nystrom_fwd(
     Returns:
         out like q, in memory (B, N, H, D); Q̃, K̃ (bags, H, M′, D) in the dtype of q; base-2 log of
         Σ exp of the landmarks' scores (bags, H, M′); W = softmax(Q̃ Kᵀ)V and Y = Z W
-        (bags, H, M′, D); and an empty (B, 0), because no statistics of the rows are kept. The
-        last four are fp64 for fp64 inputs, else fp32. M′ is M for packed bags, min(M, N) in a
-        batch. For bags with N ≤ M, ``W[:N]`` holds the output of exact attention; the other rows
-        are zero.
+        (bags, H, M′, D); and (bags, H, 2), the :func:`score_factors` of q and k. The last four are
+        fp64 for fp64 inputs, else fp32. M′ is M for packed bags, min(M, N) in a batch. For bags
+        with N ≤ M, ``W[:N]`` holds the output of exact attention; the other rows are zero.
     """
-    batch, h, n, d = q.shape
+    _, h, n, d = q.shape
     slices = bag_slices(q, spans)
     marks = min(num_landmarks, n) if spans is None else num_landmarks
     out = token_major(q)
     q_marks, k_marks = (q.new_zeros(len(slices), h, marks, d) for _ in range(2))
     values, mixed = (torch.zeros_like(q_marks, dtype=compute_dtype(q)) for _ in range(2))
     mark_lse = values.new_zeros(len(slices), h, marks)
+    factors = values.new_ones(len(slices), h, 2)
     for bag, (entry, tokens) in enumerate(slices):
         inputs = [x[entry, :, tokens] for x in (q, k, v)]  # (H, N, D) each
-        outputs = [x[bag] for x in (mark_lse, values, mixed)]
-        target = out[entry, :, tokens]
-        length = tokens.stop - tokens.start
-        if length <= num_landmarks:
-            _exact_fwd(*inputs, scale, values[bag, :, :length], target)
-            continue
-        q_marks[bag] = _landmarks(inputs[0], marks)
-        k_marks[bag] = _landmarks(inputs[1], marks)
-        tasks = [
-            partial(
-                _heads_fwd,
-                [x[heads] for x in inputs],
-                q_marks[bag, heads],
-                k_marks[bag, heads],
-                pinv_iterations,
-                scale,
-                [x[heads] for x in (*outputs, target)],
-            )
-            for heads in _head_groups(q, marks * marks * d)
-        ]
-        run_side_by_side(tasks)
-    return out, q_marks, k_marks, mark_lse, values, mixed, values.new_empty(batch, 0)
+        outputs = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
+        outputs.append(out[entry, :, tokens])
+        _bag_fwd(inputs, num_landmarks, pinv_iterations, scale, outputs)
+        if has_overflowed(outputs[-1]):
+            factors[bag] = score_factors(*inputs[:2])
+            inputs[:2] = multiplied(*inputs[:2], factors[bag])
+            _bag_fwd(inputs, num_landmarks, pinv_iterations, scale, outputs)
+    return out, q_marks, k_marks, mark_lse, values, mixed, factors
 
 
 def nystrom_bwd(
@@ -93,7 +81,7 @@ def nystrom_bwd(
     mark_lse: Tensor,
     values: Tensor,
     mixed: Tensor,
-    row_lse: Tensor,
+    factors: Tensor,
     num_landmarks: int,
     pinv_iterations: int,
     scale: float,
@@ -104,27 +92,108 @@ def nystrom_bwd(
     for bag, (entry, tokens) in enumerate(bag_slices(q, spans)):
         inputs = [x[entry, :, tokens] for x in (grad, q, k, v)]  # (H, N, D) each
         outputs = [x[entry, :, tokens] for x in grads]
+        rescaled = can_be_read(factors) and not bool((factors[bag] == 1).all())
+        if rescaled:
+            inputs[1:3] = multiplied(*inputs[1:3], factors[bag])
         length = tokens.stop - tokens.start
         if length <= num_landmarks:
             _exact_bwd(inputs, scale, outputs)
-            continue
-        saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
-        segment, lengths = _segments(length, num_landmarks, q.device)
-        tasks = [
-            partial(
-                _heads_bwd,
-                [x[heads] for x in inputs],
-                [x[heads] for x in saved],
-                pinv_iterations,
-                scale,
-                segment,
-                lengths,
-                [x[heads] for x in outputs],
-            )
-            for heads in _head_groups(q, num_landmarks**2 * q.shape[-1])
-        ]
-        run_side_by_side(tasks)
+        else:
+            saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
+            _bag_bwd(inputs, saved, pinv_iterations, scale, outputs)
+        if rescaled:
+            for x, factor in zip(outputs[:2], factors[bag].unbind(-1), strict=True):
+                x.mul_(factor[:, None, None].to(x.dtype))
     return grads
+
+
+def can_be_read(x: Tensor) -> bool:
+    """False on a GPU, where reading waits, and while a compiler or a transform has no values."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(x)
+
+
+def has_overflowed(out: Tensor) -> bool:
+    """True if the output of a bag is not finite, where it can be read."""
+    return can_be_read(out) and not math.isfinite(out.detach().sum(dtype=compute_dtype(out)))
+
+
+def score_factors(q: Tensor, k: Tensor) -> Tensor:
+    """Powers of two that shrink q and k of a bag until no score of them overflows.
+
+    Of scores that large, softmax keeps only the largest, and the order of the shrunk scores is the
+    same. The factors are 1 in fp64 and where no entry of the head is beyond 2⁵⁶.
+
+    Args:
+        q, k: (..., N, D).
+
+    Returns:
+        (..., 2), for q and for k; fp64 for fp64 inputs, else fp32.
+    """
+    largest = torch.stack([x.abs().amax((-2, -1)) for x in (q, k)], -1).to(compute_dtype(q))
+    if largest.dtype == torch.float64:
+        return torch.ones_like(largest)
+    return torch.exp2((LARGEST_EXPONENT - largest.log2().ceil()).clamp(max=0))
+
+
+def multiplied(q: Tensor, k: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """q and k, (..., N, D), times their factors (..., 2)."""
+    factors = factors.to(q.dtype)[..., None, None]
+    return q * factors[..., 0, :, :], k * factors[..., 1, :, :]
+
+
+def _bag_fwd(
+    inputs: list[Tensor],
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    outputs: list[Tensor],
+) -> None:
+    q, k, _ = inputs  # (H, N, D) of one bag
+    q_marks, k_marks, _, values, _, out = outputs
+    if q.shape[1] <= num_landmarks:
+        _exact_fwd(*inputs, scale, values[:, : q.shape[1]], out)
+        return
+    q_marks.copy_(_landmarks(q, num_landmarks))
+    k_marks.copy_(_landmarks(k, num_landmarks))
+    tasks = [
+        partial(
+            _heads_fwd,
+            [x[heads] for x in inputs],
+            q_marks[heads],
+            k_marks[heads],
+            pinv_iterations,
+            scale,
+            [x[heads] for x in outputs[2:]],
+        )
+        for heads in _head_groups(q, num_landmarks**2 * q.shape[-1])
+    ]
+    run_side_by_side(tasks)
+
+
+def _bag_bwd(
+    inputs: list[Tensor],
+    saved: list[Tensor],
+    pinv_iterations: int,
+    scale: float,
+    outputs: list[Tensor],
+) -> None:
+    q, q_marks = inputs[1], saved[0]  # (H, N, D), (H, M, D) of one bag
+    num_landmarks = q_marks.shape[1]
+    segment, lengths = _segments(q.shape[1], num_landmarks, q.device)
+    tasks = [
+        partial(
+            _heads_bwd,
+            [x[heads] for x in inputs],
+            [x[heads] for x in saved],
+            pinv_iterations,
+            scale,
+            segment,
+            lengths,
+            [x[heads] for x in outputs],
+        )
+        for heads in _head_groups(q, num_landmarks**2 * q.shape[-1])
+    ]
+    run_side_by_side(tasks)
 
 
 def _head_groups(q: Tensor, multiply_adds: int) -> list[slice]:

@@ -1,12 +1,13 @@
 """Packed bags: several bags of different lengths, one after the other in one tensor.
 
-Words, here and in every caller: ``cu_seqlens`` is the argument of a public function, a tensor or
-:class:`Bags`; ``bags`` is a :class:`Bags`; ``spans`` is a list of (start, stop), one for each bag;
-``bounds`` are the B + 1 numbers themselves.
+Words, here and in every caller: ``cu_seqlens`` is the argument of a public function, a tensor,
+plain numbers or :class:`Bags`; ``bags`` is a :class:`Bags`; ``spans`` is a list of (start, stop),
+one for each bag; ``bounds`` are the B + 1 numbers themselves.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -69,6 +70,24 @@ class Bags:
         return replace(self, cu_seqlens=self.cu_seqlens.pin_memory())
 
 
+def packed_argument(cu_seqlens: object) -> Tensor | Bags | None:
+    """``cu_seqlens`` as a tensor or bags; plain numbers, in a list or an array, become a tensor.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if cu_seqlens is None or isinstance(cu_seqlens, (Tensor, Bags)):
+        return cu_seqlens
+    try:
+        bounds = [operator.index(bound) for bound in cu_seqlens]
+    except TypeError:
+        raise ValueError(
+            f"cu_seqlens is {cu_seqlens!r}; expected whole numbers that rise from 0 to the number "
+            "of tokens: a 1-D int32 or int64 tensor, a list, or Bags"
+        ) from None
+    return torch.tensor(bounds, dtype=torch.int64)
+
+
 def validate_bounds(cu_seqlens: Tensor) -> None:
     """Raise ValueError if shape or dtype of the tensor are wrong; its values are not read."""
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -80,6 +99,7 @@ def validate_bounds(cu_seqlens: Tensor) -> None:
 
 def validate_packed(op: str, x: Tensor, cu_seqlens: Tensor | Bags | None) -> None:
     """Raise ValueError if ``cu_seqlens`` cannot be bounds of bags in x (1, H, T, D)."""
+    cu_seqlens = packed_argument(cu_seqlens)
     if isinstance(cu_seqlens, Tensor):
         validate_bounds(cu_seqlens)
     if cu_seqlens is not None and x.shape[0] != 1:
@@ -90,12 +110,14 @@ def as_bags(cu_seqlens: Tensor | Bags, num_rows: int) -> Bags:
     """The bags, checked. Reading a tensor on a GPU waits for the GPU.
 
     Args:
-        cu_seqlens: (B + 1,) integer bounds; or bags, of which only the end is checked.
+        cu_seqlens: (B + 1,) integer bounds, as a tensor or plain numbers; or bags, of which only
+            the end is checked.
         num_rows: T, where the last bag must end.
 
     Raises:
         ValueError: not a 1-D integer tensor that rises from 0 to T; equal neighbours are allowed.
     """
+    cu_seqlens = packed_argument(cu_seqlens)
     if isinstance(cu_seqlens, Bags):
         if cu_seqlens.num_rows != num_rows:
             raise ValueError(f"the bags have {cu_seqlens.num_rows} rows; expected {num_rows}")
@@ -121,6 +143,7 @@ def operands(
     Raises:
         ValueError: as :func:`as_bags`.
     """
+    cu_seqlens = packed_argument(cu_seqlens)
     if cu_seqlens is None:
         return None, None
     tensor = cu_seqlens.cu_seqlens if isinstance(cu_seqlens, Bags) else cu_seqlens

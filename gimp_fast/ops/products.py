@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -21,6 +22,8 @@ SMALLEST = 1 << 20
 LONGEST_RUN = 128
 # Rows of one product of the weight's gradient. oneDNN is slow at long sums of few columns.
 ROWS = 1000
+# Products of fewer rows may be cut within their sums where there are more threads.
+FEW_ROWS = 64
 
 
 @cache
@@ -110,10 +113,36 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(torch.nn.Linear):
-    """``torch.nn.Linear`` by :func:`linear`."""
+    """``torch.nn.Linear`` by :func:`linear`, with :func:`steady_threads`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        with steady_threads(x, training=self.training):
+            return linear(x, self.weight, self.bias)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute on one thread only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def steady_threads(x: Tensor, *, training: bool) -> AbstractContextManager[None]:
+    """A context in which products with the rows of x are the same for any number of threads.
+
+    Args:
+        x: (..., C). Few rows get one thread. Products of many rows are cut between rows, where it
+            changes nothing.
+        training: nothing is promised then, and nothing done.
+    """
+    few = x.numel() < FEW_ROWS * max(x.shape[-1], 1)
+    if training or not few or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return nullcontext()
+    return one_thread() if torch.get_num_threads() > 1 else nullcontext()
 
 
 class _Linear(torch.autograd.Function):

@@ -21,6 +21,7 @@ from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.distributed import Share, parallel
+from gimp_fast.training.divergence import patients_of_step
 from gimp_fast.training.loader import (
     BatchLoader,
     StepPlan,
@@ -226,18 +227,11 @@ class StageRun:
 
     def _diverged(self, plan: StepPlan, what: str) -> None:
         """Stop the run or leave the step out, as configured; the same on every rank."""
-        cohort = self.context.reader.cohort
-        cases = [case for part in self.ranks.gather(plan.case_ids) for case in part]
-        slides = [
-            slide
-            for case in cases
-            if cohort.has_slides(case)
-            for slide in cohort.bag(case).slide_ids
-        ]
         message = (
-            f"stage '{self.stage.name}', step {plan.step}: found {what} on patients "
-            f"{', '.join(cases)} (slides {', '.join(slides) or 'none'}); expected a finite one"
+            f"stage '{self.stage.name}', step {plan.step}: found {what} where a finite one was "
+            f"expected, on {patients_of_step(self.context, plan.case_ids)}"
         )
+        self.stage.train_mode()
         if self.config.on_nonfinite == "stop":
             raise GimpError(
                 f"{message}. A lower lr or clip_norm may help, or --set on_nonfinite=skip."

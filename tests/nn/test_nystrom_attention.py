@@ -196,16 +196,46 @@ def test_compiles_to_one_graph():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda module: module(torch.zeros(3, DIM)), r"\(B, N, C\), got \(3, 32\)"),
+        (lambda module: module(torch.zeros(3, DIM)), r"\(B, N, 32\), got \(3, 32\)"),
+        (lambda module: module(bag(4)[..., 1:]), r"\(B, N, 32\), got \(1, 4, 31\)"),
+        (lambda module: module(bag(4).numpy()), r"\(B, N, 32\), got ndarray"),
+        (
+            lambda module: module(bag(4).float()),
+            "torch.float64 like the weights, got torch.float32",
+        ),
+        (lambda module: module(bag(4).long()), "torch.float64 like the weights, got torch.int64"),
         (lambda module: module(bag(4), mask=torch.ones(1, 5, dtype=torch.bool)), r"\(1, 5\)"),
         (lambda module: module(bag(4), mask=torch.ones(1, 4)), "float32"),
         (lambda module: module(bag(4, batch=2), cu_seqlens=torch.tensor([0, 4])), "no mask"),
         (lambda module: module(bag(4), cu_seqlens=torch.tensor([0, 3])), "number of tokens 4"),
         (lambda module: NystromAttention(DIM, residual_conv_kernel=32), "odd, got 32"),
     ],
-    ids=["dims", "mask-length", "mask-dtype", "packed-batch", "bounds", "even-kernel"],
+    ids=[
+        "dims",
+        "channels",
+        "array",
+        "dtype",
+        "whole-numbers",
+        "mask-length",
+        "mask-dtype",
+        "packed-batch",
+        "bounds",
+        "even-kernel",
+    ],
 )
 def test_bad_input_names_what_is_wrong(call, message):
     ours, _ = module_and_peer()
     with pytest.raises(ValueError, match=message):
         call(ours)
+
+
+@pytest.mark.parametrize("n", [5, M + 1, 700], ids=["exact", "just-above", "long"])
+def test_finite_input_of_any_size_gives_finite_output(n):
+    layer, _ = module_and_peer(torch.float32)
+    x = bag(n, torch.float32) * 1e30
+    mate = bag(40, torch.float32, seed=1)
+    alone = layer(x)
+    assert alone.isfinite().all()
+    packed = layer(torch.cat([mate, x], 1), cu_seqlens=[0, 40, 40 + n])
+    assert torch.equal(packed[:, 40:], alone)
+    assert torch.equal(packed[:, :40], layer(mate))

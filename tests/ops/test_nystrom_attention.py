@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from builders.attention import (
@@ -289,3 +290,72 @@ def test_a_named_backend_that_cannot_run_says_why():
     q, k, v = sample_inputs(1, 2, 12, 8)
     with pytest.raises(RuntimeError, match=r"backend=.native. cannot run: .*no native backend"):
         nystrom_attention(q, k, v, backend="native")
+
+
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e37])
+@pytest.mark.parametrize("n", [7, 9, 300], ids=["exact", "just-above", "long"])
+def test_scores_that_overflow_give_what_fp64_gives(n, size):
+    """softmax keeps the largest score alone; fp32 cannot hold it, but can find it."""
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, n, 16, dtype=torch.float32))
+    q, k = q * size, k * size
+    found = nystrom_attention(q, k, v, num_landmarks=8, backend="torch")
+    exact = (x.double() for x in (q, k, v))
+    expected = nystrom_attention_reference(*exact, num_landmarks=8)
+    assert relative_error(found, expected) <= 1e-5
+    halves = (x.bfloat16() for x in (q, k, v))
+    assert nystrom_attention(*halves, num_landmarks=8, backend="torch").isfinite().all()
+
+
+def test_a_bag_whose_scores_overflow_leaves_its_mates_alone():
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, 60, 16, dtype=torch.float32))
+    q[:, :, 20:40] *= 1e30
+    k[:, :, 20:40] *= 1e30
+    settings = {"num_landmarks": 8, "backend": "torch"}
+    packed = nystrom_attention(q, k, v, cu_seqlens=[0, 20, 40, 60], **settings)
+    for a, b in pairwise([0, 20, 40, 60]):
+        alone = nystrom_attention(q[:, :, a:b], k[:, :, a:b], v[:, :, a:b], **settings)
+        assert torch.equal(packed[:, :, a:b], alone)
+    assert packed.isfinite().all()
+
+
+def test_gradients_of_a_bag_whose_scores_overflow():
+    """The values' are exact; a saturated softmax leaves only rounding to queries and keys."""
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, 300, 16, dtype=torch.float32))
+    inputs = [x.requires_grad_() for x in (q * 2.0**70, k * 2.0**70, v)]
+    found = outputs_and_gradients(nystrom_attention, inputs, num_landmarks=8, backend="torch")
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected = outputs_and_gradients(nystrom_attention_reference, exact, num_landmarks=8)
+    assert all(x.isfinite().all() for x in found)
+    assert relative_error(found[3], expected[3]) <= 1e-4
+
+
+def test_nan_stays_nan():
+    q, k, v = (x.detach() for x in sample_inputs(1, 2, 30, 16, dtype=torch.float32))
+    v[0, 0, 3, 0] = float("nan")
+    assert nystrom_attention(q, k, v, num_landmarks=8, backend="torch").isnan().any()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor], ids=lambda x: x.__name__)
+def test_bounds_may_be_plain_numbers(kind):
+    q, k, v = sample_inputs(1, 2, 30, 16, dtype=torch.float32)
+    bounds = torch.tensor([0, 7, 30], dtype=torch.int32)
+    expected = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=bounds)
+    found = nystrom_attention(q, k, v, num_landmarks=8, cu_seqlens=kind([0, 7, 30]))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ([0, 7.5, 30], "expected whole numbers"),
+        ("0 30", "expected whole numbers"),
+        (30, "expected whole numbers"),
+        ([0, 7, 29], "number of tokens 30"),
+        ([0, 9, 7, 30], "must rise"),
+    ],
+    ids=["fraction", "text", "number", "short", "falls"],
+)
+def test_bounds_that_are_none_are_named(bounds, message):
+    q, k, v = sample_inputs(1, 2, 30, 16, dtype=torch.float32)
+    with pytest.raises(ValueError, match=message):
+        nystrom_attention(q, k, v, cu_seqlens=bounds)

@@ -202,3 +202,18 @@ def test_bad_weights_are_named(weights, message):
     q, k, _ = sample_inputs(1, 2, 12, 8)
     with pytest.raises(ValueError, match="nystrom_attention_left: weights.*" + message):
         nystrom_attention_left(q, k, weights)
+
+
+@pytest.mark.parametrize("n", [7, 300], ids=["exact", "long"])
+def test_scores_that_overflow_give_what_fp64_gives(n):
+    q, k, weights = sample_inputs(1, 2, n, 16, dtype=torch.float32)
+    q, k = q * 1e30, k * 1e30
+    settings = {"num_landmarks": 8}
+    found = nystrom_attention_row(q, k, row=2, **settings)
+    assert (
+        relative_error(found, nystrom_attention_row(q.double(), k.double(), row=2, **settings))
+        <= 1e-4
+    )
+    found = nystrom_attention_left(q, k, weights.float(), **settings)
+    expected = nystrom_attention_left(q.double(), k.double(), weights, **settings)
+    assert relative_error(found, expected) <= 1e-4

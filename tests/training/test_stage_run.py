@@ -10,9 +10,11 @@ import threading
 import pytest
 import torch
 
+from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.training import load_config, train
+from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.stages import FinetuneStage, PretrainStage
 from gimp_fast.training.stops import StopRequests
 
@@ -223,3 +225,20 @@ def test_a_run_on_a_gpu_goes_on_after_a_signal(cohort_folder, tmp_path, monkeypa
         train(changed, cohort_folder, tmp_path / "run", log=lambda text: None)
     found = train(changed, cohort_folder, tmp_path / "run", resume=True, log=lambda text: None)
     assert found["test"]["n"] == 8
+
+
+def test_a_slide_on_which_the_model_overflows_is_named_alone(cohort_folder, tmp_path, monkeypatch):
+    read = PatientReader.patches
+    wrong = open_cohort(cohort_folder).split("split_0")["train"][3]
+
+    def patches(self, case_id):
+        return read(self, case_id) * (1e38 if case_id == wrong else 1)
+
+    monkeypatch.setattr(PatientReader, "patches", patches)
+    settings = load_config(overrides=["method=mean_pool", "threads=1", "device=cpu"])
+    with pytest.raises(GimpError) as error:
+        train(settings, cohort_folder, tmp_path / "run", log=lambda text: None)
+    named = str(error.value).partition("the model overflows on ")[2]
+    assert named.startswith(f"{wrong} (slide")
+    assert "largest feature" in named
+    assert named.count("SYNT-") == 1 + len(open_cohort(cohort_folder).bag(wrong).slide_ids)
