@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, GimpError, one_line
 
 Result = TypeVar("Result")
 SECONDS = 60.0  # for any file; a slow disk gets more time by the size of the file
@@ -36,7 +36,7 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
     Raises:
         FaultError: as the function raises it; or the process died, or did not end in time.
     """
-    seconds = SECONDS + os.path.getsize(path) / _BYTES_A_SECOND
+    seconds = SECONDS + _size(path) / _BYTES_A_SECOND
     worker = _idle.pop() if _idle else _Worker()
     try:
         reply = worker.call((function, path, *args), seconds)
@@ -50,6 +50,16 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
     return reply
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 of what cannot be found."""
+    try:
+        if not os.path.isdir(path):
+            return os.path.getsize(path)
+        return sum(os.lstat(inside).st_size for inside in Path(path).rglob("*"))
+    except OSError:
+        return 0
+
+
 class _ReaderEnded(Exception):
     """The other process ended or did not answer in time."""
 
@@ -58,12 +68,14 @@ class _Worker:
     def __init__(self) -> None:
         # Not multiprocessing: it would run the user's script a second time.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
+        command, pipe = [sys.executable, "-c", _SERVE], subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+        except OSError as error:
+            raise GimpError(
+                f"no process could be started to read files in ({one_line(error)}); close other "
+                "programs, or raise the limits of processes and open files (ulimit -u, -n)"
+            ) from error
 
     def call(self, request: tuple, seconds: float) -> object:
         process, start = self._process, time.monotonic()

@@ -14,7 +14,7 @@ import numpy as np
 from gimp_fast import __version__
 from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import atomic_file
-from gimp_fast.files.hdf5 import hdf5_errors
+from gimp_fast.files.hdf5 import check_stored, hdf5_errors, member
 from gimp_fast.files.isolated import run_isolated
 from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
@@ -131,10 +131,11 @@ def read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
 
 def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
     with hdf5_errors(path, "a complete HDF5 file"), h5py.File(path, "r") as file:
-        data = file.get("coords")
+        data = member(file, "coords")
         if not isinstance(data, h5py.Dataset) or data.ndim != 2 or data.shape[1] != 2:
             found = f"datasets {sorted(file)}"
             raise FaultError.of("no-coords", path, found, "a dataset 'coords' (N, 2)")
+        check_stored(f"{path}[coords]", data)
         return data[:].astype(np.int64), {**file.attrs, **data.attrs}
 
 

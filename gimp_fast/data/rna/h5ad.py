@@ -29,6 +29,7 @@ from gimp_fast.files.hdf5 import (
     check_stored,
     has_type,
     hdf5_errors,
+    member,
 )
 from gimp_fast.files.isolated import run_isolated
 
@@ -129,21 +130,24 @@ def _index(file: h5py.File, axis: str) -> list[str]:
 def _column(file: h5py.File, axis: str, *names: str) -> list[str] | None:
     """The first of these columns that exists, as text; None if none does."""
     table = _table(file, axis)
-    name = next((name for name in names if name in table), None)
-    if name is None:
+    column, name = next(
+        ((column, name) for name in names if (column := member(table, name)) is not None),
+        (None, ""),
+    )
+    if column is None:
         return None
     where = f"{file.filename}[{axis}/{name}]"
-    attributes = table[name].attrs
+    attributes = column.attrs
     encoding = (attributes.get("encoding-type"), attributes.get("encoding-version"))
     if encoding not in _ENCODINGS:
         expected = "text or categories as anndata 0.8 or later writes them"
         raise FaultError.of("unreadable-file", where, f"encoding {encoding}", expected)
-    check_all_stored(where, table[name])
+    check_all_stored(where, column)
     try:
         from anndata.io import read_elem
     except ImportError as error:
         raise missing_library("anndata", file.filename, error) from error
-    return [_text(where, cell) for cell in np.asarray(read_elem(table[name]), dtype=object)]
+    return [_text(where, cell) for cell in np.asarray(read_elem(column), dtype=object)]
 
 
 def _text(where: str, cell: Any) -> str:
@@ -157,7 +161,7 @@ def _text(where: str, cell: Any) -> str:
 
 
 def _table(file: h5py.File, axis: str) -> h5py.Group:
-    table = file.get(axis)
+    table = member(file, axis)
     kind = table.attrs.get("encoding-type") if table is not None else None
     if not isinstance(table, h5py.Group) or kind != "dataframe":
         found = f"no '{axis}'" if table is None else f"'{axis}' of encoding {kind}"
@@ -170,9 +174,9 @@ def _matrix(
 ) -> h5py.Dataset | h5py.Group:
     """X or a layer, checked."""
     name = f"layers/{layer}" if layer else "X"
-    matrix = file.get(name)
+    matrix = member(file, name)
     if matrix is None:
-        layers = ", ".join(file["layers"]) if "layers" in file else ""
+        layers = ", ".join(member(file, "layers") or ())
         found = f"no '{name}'; layers: {layers or 'none'}"
         raise FaultError.of("no-layer", file.filename, found, "a matrix of expression there")
     where, kind = f"{file.filename}[{name}]", matrix.attrs.get("encoding-type")
@@ -180,7 +184,7 @@ def _matrix(
         found, parts = matrix.shape, (matrix,)
     elif kind in _SPARSE:
         found = tuple(int(n) for n in matrix.attrs["shape"])
-        parts = tuple(matrix[part] for part in ("data", "indices", "indptr"))
+        parts = tuple(_part(matrix, part) for part in ("data", "indices", "indptr"))
     else:
         expected = "a dense or sparse matrix"
         raise FaultError.of("unreadable-file", where, f"encoding {kind}", expected)
@@ -194,6 +198,14 @@ def _matrix(
             expected = "little-endian integers" if number else "little-endian numbers"
             raise FaultError.of("expression-dtype", where, f"values of type {part.dtype}", expected)
     return matrix
+
+
+def _part(matrix: h5py.Group, name: str) -> h5py.Dataset:
+    part = member(matrix, name)
+    if not isinstance(part, h5py.Dataset):
+        where = f"{matrix.file.filename}[{matrix.name[1:]}]"
+        raise FaultError.of("unreadable-file", where, f"no '{name}'", "a sparse matrix")
+    return part
 
 
 def _dense_rows(matrix: h5py.Dataset, rows: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gimp_fast.data.slides.base import SlideFile, SlideInfo
 from gimp_fast.errors import FaultError
+from gimp_fast.files.hidden import is_hidden
 
 __all__ = ["SUFFIXES", "SlideFile", "SlideInfo", "is_slide", "open_slide", "slide_id_of"]
 
@@ -17,8 +18,8 @@ SUFFIXES = (".h5", ".pt", ".zarr", ".zarr.zip")
 
 
 def is_slide(path: Path) -> bool:
-    """True if the file's ending is one of a feature file; a Zarr group may be a folder."""
-    return path.name.endswith(SUFFIXES)
+    """True if the name is one of a feature file, and not hidden; a Zarr group may be a folder."""
+    return path.name.endswith(SUFFIXES) and not is_hidden(path)
 
 
 def slide_id_of(path: Path) -> str:

@@ -13,6 +13,10 @@ from gimp_fast.errors import FaultError
 FEATURE_DATASETS = ("features", "feats")
 # A gap of up to so many rows is read along with its neighbours: a new read would cost more.
 _READ_THROUGH = 32
+# No encoder has nearly so many; one declared row must not need all memory.
+_MOST_CHANNELS = 1 << 20
+# Of 16-bit coordinates: type -> digits of its whole numbers, in bits.
+_SHORT_COORDS = {"float16": 11, "bfloat16": 8}
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class SlideInfo:
         feature_dim: channels C; 0 if an empty file does not say.
         dtype: as stored; ``read`` always gives float32.
         coords_dtype: type of the patch coordinates in the file; empty if it has none.
+        coords_note: why the coordinates in the file are not used; empty if they are.
         encoder, mpp, patch_size: the network that made the features, micrometres per pixel of the
             encoded patches, and their side in pixels, if recorded.
         patch_size_level0: the same side in pixels of level 0, the unit of the coordinates.
@@ -38,6 +43,7 @@ class SlideInfo:
     feature_dim: int
     dtype: str
     coords_dtype: str = ""
+    coords_note: str = ""
     encoder: str | None = None
     mpp: float | None = None
     patch_size: int | None = None
@@ -56,6 +62,8 @@ class SlideInfo:
 
 class SlideFile(AbstractContextManager):
     """An open feature file. Use ``open_slide`` to get one."""
+
+    unwritten: float | None = None  # what a format gives for rows that were never written
 
     def __init__(self, info: SlideInfo):
         self.info = info
@@ -132,12 +140,37 @@ def table_shape(where: str, shape: tuple[int, ...]) -> tuple[int, int]:
         shape = shape[1:]
     if tuple(shape) == (0,):
         return 0, 0
-    if len(shape) != 2 or shape[1] == 0:
-        raise FaultError.of("feature-shape", where, f"shape {tuple(shape)}", "(N, C) or (1, N, C)")
+    if len(shape) != 2 or not 0 < shape[1] <= _MOST_CHANNELS:
+        expected = f"(N, C) or (1, N, C), C up to {_MOST_CHANNELS}"
+        raise FaultError.of("feature-shape", where, f"shape {tuple(shape)}", expected)
     return int(shape[0]), int(shape[1])
 
 
 def check_coords(where: str, shape: tuple[int, ...], rows: int) -> None:
     """FaultError unless there are two coordinates, or more, for every row."""
-    if tuple(shape)[-2] != rows or shape[-1] < 2:
+    table = tuple(shape[1:] if len(shape) == 3 and shape[0] == 1 else shape)
+    if len(table) != 2 or table[0] != rows or table[1] < 2:
         raise FaultError.of("coords-shape", where, f"shape {tuple(shape)}", f"({rows}, 2)")
+
+
+def short_coords_note(coords: np.ndarray, dtype: str) -> str:
+    """Why coordinates of a 16-bit type cannot be used; empty if they can.
+
+    A bfloat16 has 8 binary digits: 300 is stored as 300, and 30,100 as 30,080. Coordinates are
+    exact if they are small whole numbers. They also are if all lie on a grid that is twice as
+    coarse as what the type can tell apart: rounding would have left some between the grid's lines.
+
+    Args:
+        coords: (N, 2 or more), of any type that holds the values.
+        dtype: as stored.
+    """
+    bits = _SHORT_COORDS.get(dtype)
+    if bits is None or not coords.size:
+        return ""
+    values = np.abs(np.asarray(coords, np.float64)[:, :2])
+    largest = values.max()
+    if np.isfinite(largest):
+        step = 2.0 ** (np.frexp(largest)[1] - bits)  # between neighbouring numbers of the type
+        if not (values % (1.0 if largest <= 2**bits else 2 * step)).any():
+            return ""
+    return f"{dtype} coordinates, which are exact up to {2**bits} only"

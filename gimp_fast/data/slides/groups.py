@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from gimp_fast.data.slides.base import (
     SlideFile,
     SlideInfo,
     check_coords,
+    short_coords_note,
     table_shape,
 )
 from gimp_fast.errors import FaultError
+from gimp_fast.files.hdf5 import LARGEST_CHUNK
+
+_SMALL_CHUNK = 1 << 20  # bytes; the libraries keep such chunks themselves
 
 
 class GroupSlide(SlideFile):
@@ -32,9 +37,13 @@ class GroupSlide(SlideFile):
             self._coords = arrays.get("coords")
             info = _describe(path, self.kind, name, self._features, self._coords, attributes)
             self._check(info.where, self._features)
+            self.unwritten = _fill_value(self._features)
+            self._chunk_rows = self._rows_to_keep()
+            self._kept: tuple[int, np.ndarray] | None = None
+            super().__init__(info)
             if info.has_coords:
                 self._check(f"{path}[coords]", self._coords)
-            super().__init__(info)
+                self._leave_short_coords()
             self._undo = undo.pop_all()
 
     def _open(self, path: Path, undo: contextlib.ExitStack) -> tuple[Mapping, Mapping]:
@@ -45,6 +54,10 @@ class GroupSlide(SlideFile):
         """FaultError for rows that were declared and never written: an interrupted extraction."""
         raise NotImplementedError
 
+    def _is_encoded(self, array: Any) -> bool:
+        """Whether a chunk of the array must be decoded as a whole to read a part of it."""
+        raise NotImplementedError
+
     def _errors(self, path: Path) -> AbstractContextManager:
         """Turns what the library raises for a damaged file into a FaultError."""
         raise NotImplementedError
@@ -52,7 +65,37 @@ class GroupSlide(SlideFile):
     def _read(self, start: int, stop: int) -> np.ndarray:
         with self._errors(self.info.path), np.errstate(over="ignore"):
             # Values beyond float32 become infinite, which checks report.
-            return _rows_of(self._features, start, stop).astype(np.float32, copy=False)
+            return self._feature_rows(start, stop).astype(np.float32, copy=False)
+
+    def _feature_rows(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, C) as stored; a large chunk is decoded once, not for each part of it."""
+        size = self._chunk_rows
+        if not size:
+            return _rows_of(self._features, start, stop)
+        parts = []
+        for number in range(start // size, -(-stop // size)):
+            first = number * size
+            if self._kept is None or self._kept[0] != number:
+                self._kept = None  # frees the memory before more is used
+                last = min(first + size, self.info.num_patches)
+                self._kept = number, _rows_of(self._features, first, last)
+            parts.append(self._kept[1][max(start - first, 0) : stop - first])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _rows_to_keep(self) -> int:
+        """Rows of a chunk that is worth keeping in memory; 0 for none."""
+        array = self._features
+        if not array.chunks or not self._is_encoded(array):
+            return 0
+        rows = array.chunks[-2] if array.ndim > 1 else 0
+        size = rows * array.shape[-1] * array.dtype.itemsize
+        return rows if _SMALL_CHUNK < size <= LARGEST_CHUNK else 0
+
+    def _leave_short_coords(self) -> None:
+        """Leave out coordinates of a type that cannot hold them; the features are usable."""
+        dtype = self.info.coords_dtype
+        if dtype == "float16" and (note := short_coords_note(self.coords(), dtype)):
+            self.info = replace(self.info, coords_dtype="", coords_note=note)
 
     def coords(self) -> np.ndarray | None:
         if not self.info.has_coords:
@@ -61,7 +104,13 @@ class GroupSlide(SlideFile):
             return _rows_of(self._coords, 0, self.info.num_patches)
 
     def close(self) -> None:
+        self._kept = None
         self._undo.close()
+
+
+def _fill_value(array: Any) -> float | None:
+    value = getattr(array, "fillvalue", None) if hasattr(array, "fillvalue") else array.fill_value
+    return None if value is None else float(np.float32(value))
 
 
 def _rows_of(array: Any, start: int, stop: int) -> np.ndarray:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import h5py
 
+from gimp_fast.data.slides.base import FEATURE_DATASETS
 from gimp_fast.data.slides.groups import GroupSlide
 from gimp_fast.errors import FaultError
-from gimp_fast.files.hdf5 import FLOATS, check_stored, has_type, hdf5_errors
+from gimp_fast.files.hdf5 import FLOATS, check_stored, has_type, hdf5_errors, member
 
 
 class H5Slide(GroupSlide):
@@ -20,13 +21,19 @@ class H5Slide(GroupSlide):
 
     def _open(self, path: Path, undo: ExitStack) -> tuple[Mapping, Mapping]:
         file = undo.enter_context(h5py.File(path, "r"))
-        return file, file.attrs
+        wanted = (*FEATURE_DATASETS, "coords")
+        # Others are not opened: only their names are told if there are no features.
+        arrays = {name: member(file, name) if name in wanted else None for name in file}
+        return arrays, file.attrs
+
+    def _is_encoded(self, array: h5py.Dataset) -> bool:
+        return array.id.get_create_plist().get_nfilters() > 0
 
     def _check(self, where: str, array: h5py.Dataset) -> None:
         if array is self._features and not has_type(array, FLOATS):
             expected = "little-endian IEEE float16, float32 or float64"
             raise FaultError.of("feature-dtype", where, f"an unusual {array.dtype}", expected)
-        check_stored(where, array, allow_external=True)
+        check_stored(where, array)
 
     def _errors(self, path: Path) -> AbstractContextManager:
         return hdf5_errors(path, "a complete HDF5 file")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,15 @@ from gimp_fast.data.slides.base import (
     SlideFile,
     SlideInfo,
     check_coords,
+    short_coords_note,
     table_shape,
 )
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
 # Parts of the restricted unpickler's message for a pickle that names other code.
 _UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
+# It refuses every pickle of protocol 4 or 5 by these opcodes, before it sees what the pickle names.
+_NEW_PROTOCOL = re.compile(r"Unsupported operand (14\d|15[01])\b")
 # What the restricted unpickler raises on arbitrary bytes.
 UNPICKLING_ERRORS = (*DAMAGE_ERRORS, pickle.UnpicklingError, struct.error)
 
@@ -29,27 +35,29 @@ class PtSlide(SlideFile):
     """An open ``.pt``; see ``open_slide``."""
 
     def __init__(self, path: Path):
-        with path.open("rb") as file:
-            self._zipped = file.read(4) == b"PK\x03\x04"
-        loaded = _load(path, self._zipped)
-        name, table, coords = _pick_tensors(path, loaded)
-        where = f"{path}[{name}]" if name else str(path)
-        rows, dim = table_shape(where, tuple(table.shape))
-        if not self._zipped:
-            _check_storage(where, table)
-        self._table = table.detach().reshape(rows, dim)
-        self._coords = None if coords is None else coords.detach().reshape(-1, coords.shape[-1])
-        if coords is not None:
-            check_coords(f"{path}[coords]", tuple(self._coords.shape), rows)
-        dtypes = [str(x.dtype).removeprefix("torch.") for x in (table, coords) if x is not None]
-        super().__init__(SlideInfo(path, "pt", name, rows, dim, *dtypes))
+        with _errors(path):
+            with path.open("rb") as file:
+                self._zipped = file.read(4) == b"PK\x03\x04"
+            name, table, coords = _pick_tensors(path, _load(path, self._zipped))
+            where = f"{path}[{name}]" if name else str(path)
+            rows, dim = table_shape(where, tuple(table.shape))
+            _check_layout(where, table)
+            if not self._zipped:
+                _check_storage(where, table)
+            self._table = table.detach().resolve_neg().reshape(rows, dim)
+            self._coords, note = _numbers(f"{path}[coords]", coords, rows)
+        dtypes = [str(table.dtype).removeprefix("torch."), ""]
+        if self._coords is not None:
+            dtypes[1] = str(self._coords.dtype)
+        super().__init__(SlideInfo(path, "pt", name, rows, dim, *dtypes, coords_note=note))
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        # A copy, which outlives the memory map and is writable.
-        return self._table[start:stop].float().clone().numpy()
+        with _errors(self.info.path):
+            # A copy, which outlives the memory map and is writable.
+            return self._table[start:stop].float().clone().numpy()
 
     def coords(self) -> np.ndarray | None:
-        return None if self._coords is None else self._coords.clone().numpy()
+        return None if self._coords is None else self._coords.copy()
 
     def verify(self) -> None:
         """Check the CRC of every member of the archive; files of torch before 1.6 have none."""
@@ -64,6 +72,75 @@ class PtSlide(SlideFile):
         if bad is not None:
             found = f"content of '{bad}' that does not match its checksum"
             raise FaultError.of("checksum", path, found, "the tensor as it was saved")
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Turns what torch raises for a tensor that it cannot use into a FaultError."""
+    try:
+        yield
+    except DAMAGE_ERRORS as error:
+        expected = "a tensor written by torch.save"
+        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
+
+
+def _numbers(where: str, coords, rows: int) -> tuple[np.ndarray | None, str]:
+    """(N, 2 or more) coordinates; or None, and why those in the file are not used."""
+    import torch
+
+    if coords is None:
+        return None, ""
+    kind = _unusual(coords)
+    if not kind and (coords.ndim < 2 or not _holds_places(coords.dtype)):
+        kind = f"{coords.dtype} {tuple(coords.shape)}".removeprefix("torch.")
+    if kind:
+        return None, f"coordinates that are {kind}, not numbers (N, 2)"
+    check_coords(where, tuple(coords.shape), rows)
+    _check_layout(where, coords, "coords-shape")
+    coords = coords.detach().resolve_neg().reshape(rows, coords.shape[-1])
+    dtype = str(coords.dtype).removeprefix("torch.")
+    values = (coords.float() if coords.dtype == torch.bfloat16 else coords).clone().numpy()
+    note = short_coords_note(values, dtype)
+    return (None, note) if note else (values, "")
+
+
+def _holds_places(dtype) -> bool:
+    """True for integers, and for floats of two bytes or more."""
+    import torch
+
+    is_float = dtype.is_floating_point and dtype.itemsize > 1
+    return is_float or not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _unusual(tensor) -> str:
+    """What kind of tensor this is, if it is not a plain table of numbers in memory."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        return f"a {type(tensor).__name__}"
+    signs = {
+        "a nested tensor": tensor.is_nested,
+        "a sparse tensor": tensor.layout != torch.strided,
+        "a quantised tensor": tensor.is_quantized,
+        "a tensor without values (device 'meta')": tensor.device.type == "meta",
+        f"a tensor on '{tensor.device.type}'": tensor.device.type != "cpu",
+    }
+    return next((text for text, is_so in signs.items() if is_so), "")
+
+
+def _check_layout(where: str, table, kind: str = "feature-shape") -> None:
+    """FaultError if two numbers of the table share their place, as in an expanded tensor.
+
+    A file of a few bytes can declare any number of rows in this way.
+    """
+    reach = 1
+    sides = [(n, size) for n, size in zip(table.stride(), table.shape, strict=True) if size > 1]
+    for stride, size in sorted(sides) if table.numel() else ():
+        if stride < reach:
+            found = f"a table {tuple(table.shape)} with strides {tuple(table.stride())}"
+            expected = "a number of its own for each place; save tensor.contiguous()"
+            raise FaultError.of(kind, where, f"{found}, whose rows overlap", expected)
+        reach += (size - 1) * stride
 
 
 def _check_storage(where: str, table) -> None:
@@ -87,31 +164,33 @@ def _load(path: Path, zipped: bool) -> object:
             # Files written before torch 1.6 are no zip archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UNPICKLING_ERRORS as error:
-        text = one_line(error)
-        if any(sign in str(error) for sign in _UNSAFE_SIGNS):
+        # The rest of torch's message advises to switch its safety off.
+        message = str(error).split("WeightsUnpickler error: ")[-1]
+        if any(sign in message for sign in _UNSAFE_SIGNS):
             found = "a pickle that asks to run code; it was not run"
             expected = "a plain tensor (torch.save)"
             raise FaultError.of("unsafe-pickle", path, found, expected) from error
+        if _NEW_PROTOCOL.search(message):
+            found = "a pickle of protocol 4 or 5, which may ask to run code; it was not run"
+            expected = "a plain tensor (torch.save with its own pickle_protocol, 2)"
+            raise FaultError.of("unsafe-pickle", path, found, expected) from error
+        refused = message != str(error)
+        text = one_line(pickle.UnpicklingError(message) if refused else error)
         kind = "truncated-file" if "central directory" in text else "unreadable-file"
         raise FaultError.of(kind, path, text, "a tensor written by torch.save") from error
 
 
 def _pick_tensors(path: Path, loaded: object) -> tuple:
     """(name, features, coords or None) from a bare tensor or a dictionary of tensors."""
-    import torch
-
     name, table, coords = "", loaded, None
     if isinstance(loaded, dict):
         name = next((key for key in FEATURE_DATASETS if key in loaded), "")
         table, coords = loaded.get(name), loaded.get("coords")
-    plain = isinstance(table, torch.Tensor) and table.layout == torch.strided
-    if not plain or table.is_quantized or table.device.type != "cpu":
-        found = f"a {type(loaded).__name__}"
-        if isinstance(loaded, dict):
+    if unusual := _unusual(table):
+        found = unusual
+        if isinstance(loaded, dict) and table is None:
             found = f"a dictionary with keys {sorted(map(str, loaded))[:6]}"
         raise FaultError.of("no-features", path, found, "a bare tensor (N, C)")
     if not table.is_floating_point():
         raise FaultError.of("feature-dtype", path, str(table.dtype), "floating-point features")
-    if not isinstance(coords, torch.Tensor) or coords.ndim < 2 or coords.dtype.is_complex:
-        coords = None
     return name, table, coords

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from gimp_fast.data.slides import SlideFile, SlideInfo, open_slide
-from gimp_fast.errors import Fault, FaultError
+from gimp_fast.data.slides.stamp import file_stamp
+from gimp_fast.errors import DAMAGE_ERRORS, Fault, FaultError, one_line
 from gimp_fast.files.isolated import run_isolated
 
 SCAN_BYTES = 32 << 20  # of rows held at a time, as float32
@@ -22,21 +23,25 @@ class SlideScan:
     info: SlideInfo | None  # None if it cannot be opened
     faults: tuple[Fault, ...] = ()
     checksum: str = ""  # xxh3 of the rows as float32 in the order of the file
+    coords_checksum: str = ""  # xxh3 of the coordinates as float64; empty without any
     largest: float = 0.0  # absolute value
     largest_row: int = 0
+    stamp: str = ""  # of the file before it was read
 
 
 def scan_slide(path: Path) -> SlideScan:
-    """Read all of a file; faults in it are returned, not raised.
+    """Read all of a file; whatever is wrong with it is returned, and nothing is raised.
 
-    HDF5 files are read in a process of their own: damaged ones can make the library hang or crash.
+    Files are read in a process of their own: damaged ones can make a library hang or crash.
     """
-    if path.suffix != ".h5" or not path.is_file():
-        return _scan(path)
+    path = Path(path)
+    stamp = file_stamp(path)
     try:
-        return run_isolated(_scan, path)
+        # What is missing needs no process, and has no size.
+        scan = run_isolated(_scan, path) if stamp else _scan(path)
     except FaultError as error:
-        return SlideScan(None, error.faults)
+        scan = SlideScan(None, error.faults)
+    return replace(scan, stamp=stamp)
 
 
 def _scan(path: Path) -> SlideScan:
@@ -51,12 +56,15 @@ def _scan(path: Path) -> SlideScan:
             return _scan_rows(slide)
     except FaultError as error:
         return SlideScan(info, error.faults)
+    except DAMAGE_ERRORS as error:  # what a format did not foresee of its library
+        found, expected = one_line(error), "a feature file without damage"
+        return SlideScan(info, (Fault("unreadable-file", str(path), found, expected),))
 
 
 def _scan_rows(slide: SlideFile) -> SlideScan:
     info, digest = slide.info, xxhash.xxh3_64()
     step = max(1, SCAN_BYTES // (4 * info.feature_dim))
-    bad, first, largest, largest_row = 0, -1, 0.0, 0
+    bad, first, largest, largest_row, unwritten = 0, -1, 0.0, 0, 0
     for start in range(0, info.num_patches, step):
         rows = np.ascontiguousarray(slide.read(start, min(start + step, info.num_patches)))
         digest.update(rows)
@@ -68,11 +76,34 @@ def _scan_rows(slide: SlideFile) -> SlideScan:
             bad += len(faulty)
         elif reach.max() > largest:
             largest, largest_row = float(reach.max()), start + int(reach.argmax())
+        last = _equal_at_end(rows, slide.unwritten)
+        unwritten = unwritten + last if last == len(rows) else last
     faults = ()
-    if bad:
+    if unwritten:
+        found = f"{slide.unwritten:g} in all of the last {unwritten} of {info.num_patches} rows"
+        expected = "rows that were written: an interrupted extraction leaves such rows"
+        faults = (Fault("truncated-file", info.where, found, expected),)
+    elif bad:
         found = f"NaN or infinity in {bad} of {info.num_patches} rows, first in row {first}"
         faults = (Fault("features-not-finite", info.where, found, "finite features"),)
-    elif info.has_coords and not np.isfinite(slide.coords()).all():
-        where = f"{info.path}[coords]"
-        faults = (Fault("coords-not-finite", where, "NaN or infinity", "finite coordinates"),)
-    return SlideScan(info, faults, digest.hexdigest(), largest, largest_row)
+    coords_checksum = ""
+    if not faults and info.has_coords:
+        coords = np.asarray(slide.coords())
+        coords_checksum = checksum_of_coords(coords)
+        if not np.isfinite(coords).all():
+            where = f"{info.path}[coords]"
+            faults = (Fault("coords-not-finite", where, "NaN or infinity", "finite coordinates"),)
+    return SlideScan(info, faults, digest.hexdigest(), coords_checksum, largest, largest_row)
+
+
+def checksum_of_coords(coords: np.ndarray) -> str:
+    """xxh3 of coordinates (N, 2 or more) as float64, whatever their type in the file."""
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(coords, np.float64))
+
+
+def _equal_at_end(rows: np.ndarray, value: float | None) -> int:
+    """How many of the last rows hold nothing but this value."""
+    if value is None or (rows[-1] != np.float32(value)).any():
+        return 0
+    other = np.flatnonzero((rows != np.float32(value)).any(1))
+    return len(rows) - 1 - int(other[-1]) if len(other) else len(rows)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.data.slides.groups import GroupSlide
+from gimp_fast.data.slides.zarr_shards import count_unwritten
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
-from gimp_fast.files.hdf5 import LARGEST_CHUNK
+from gimp_fast.files.hdf5 import LARGEST_CHUNK, OUTSIDE
 
 _ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 
@@ -27,21 +28,31 @@ class ZarrSlide(GroupSlide):
         import zarr
 
         store = str(path)
-        if not path.is_dir():
+        if path.is_dir():
+            _check_folder(path)
+        else:
+            _check_members(path)
             store = undo.enter_context(zarr.storage.ZipStore(store, mode="r"))
-        group = zarr.open_group(store, mode="r")
+        # Consolidated metadata is a second description of the arrays, which may name other paths.
+        group = zarr.open_group(store, mode="r", use_consolidated=False)
         return dict(group.arrays()), group.attrs
 
     def _check(self, where: str, array: Any) -> None:
+        if _runs_code(array.metadata.to_dict()):
+            found = "chunks that are pickles, which may run code; they were not read"
+            raise FaultError.of("unsafe-pickle", where, found, "chunks of plain numbers")
         if not array.size:
             return
         if np.prod(array.chunks, dtype=float) * array.dtype.itemsize > LARGEST_CHUNK:
             found = f"chunks of {array.chunks}"
             raise FaultError.of("unreadable-file", where, found, "chunks below 1 GiB")
-        written = array.nchunks_initialized
-        if written < array.nchunks:
-            found = f"{written} of {array.nchunks} chunks written"
+        unwritten, chunks = count_unwritten(where, array)
+        if unwritten:
+            found = f"{chunks - unwritten} of {chunks} chunks written"
             raise FaultError.of("truncated-file", where, found, "every declared row to be stored")
+
+    def _is_encoded(self, array: Any) -> bool:
+        return True
 
     @contextlib.contextmanager
     def _errors(self, path: Path) -> Iterator[None]:
@@ -51,3 +62,41 @@ class ZarrSlide(GroupSlide):
             raise missing_library("zarr", path, error) from error
         except _ZARR_ERRORS as error:
             raise FaultError.of("unreadable-file", path, one_line(error), "a Zarr group") from error
+
+
+def _check_folder(path: Path) -> None:
+    """FaultError if a name in the folder leads out of it, or is no file of numbers."""
+    whole = path.resolve()
+    for inside in path.rglob("*"):
+        if inside.is_symlink() and not inside.resolve().is_relative_to(whole):
+            found = f"a link to {inside.resolve()}"
+            raise FaultError.of(OUTSIDE, inside, found, "a file inside the Zarr folder")
+        if not inside.is_file() and not inside.is_dir():
+            raise FaultError.of("unreadable-file", inside, "no regular file", "a file of a Zarr")
+
+
+def _check_members(path: Path) -> None:
+    """FaultError if a name in the archive leads out of it, or holds more than a chunk may."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        where = f"{path}[{member.filename!r:.100}]"
+        parts = member.filename.replace("\\", "/").rstrip("/").split("/")
+        if not all(part not in ("", ".", "..") for part in parts):
+            expected = "a name inside the archive"
+            raise FaultError.of(OUTSIDE, where, "a name that leads out of it", expected)
+        if member.compress_type != zipfile.ZIP_STORED and member.file_size > LARGEST_CHUNK:
+            found = f"{member.file_size} bytes from {member.compress_size}"
+            raise FaultError.of("unreadable-file", where, found, "compressed files below 1 GiB")
+
+
+def _runs_code(metadata: Any) -> bool:
+    """True if a codec anywhere in the description of an array is Python's pickle."""
+    if isinstance(metadata, Mapping):
+        names = (metadata.get("id"), metadata.get("name"))
+        if any(isinstance(name, str) and name.split(".")[-1] == "pickle" for name in names):
+            return True
+        return any(map(_runs_code, metadata.values()))
+    if isinstance(metadata, (list, tuple)):
+        return any(map(_runs_code, metadata))
+    return hasattr(metadata, "codec_id") and metadata.codec_id == "pickle"
