@@ -10,6 +10,7 @@ import numpy as np
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.base import check_range
+from gimp_fast.data.slides.prepared import PreparedFile
 from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import GimpError
 
@@ -19,14 +20,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows (N, C) of a feature file; ``permutation`` (N,) brings them into the cohort's order."""
+    """Rows (N, C) of a feature file.
+
+    Attributes:
+        permutation: (N,) brings the rows into the cohort's order; None for that of the file.
+        prepared: what the file was; it is compared before each read.
+    """
 
     path: Path
     shape: tuple[int, int]
     permutation: np.ndarray | None = None
+    prepared: PreparedFile | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, C) float32."""
+        self._check()
         with open_slide(self.path) as file:
             found = (file.info.num_patches, file.info.feature_dim)
             if found != self.shape:
@@ -46,11 +54,16 @@ class FileRows:
 
     def coords(self) -> np.ndarray | None:
         """(N, 2), or None if unknown."""
+        self._check()
         with open_slide(self.path) as file:
             coords = file.coords()
         if coords is None:
             return None
         return coords[:, :2] if self.permutation is None else coords[self.permutation, :2]
+
+    def _check(self) -> None:
+        if self.prepared is not None:
+            self.prepared.check()
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.bag import Bag, FileRows, SlideEntry, StoreRows
+from gimp_fast.data.bag import Bag
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
-    ORDER,
     SPLIT_COLUMNS,
-    STORE,
     TABLES,
     Rows,
     checksum,
@@ -21,9 +19,10 @@ from gimp_fast.data.cohort_files import (
     read_manifest,
     read_rows_of,
 )
+from gimp_fast.data.cohort_slides import open_store, slides_by_case
 from gimp_fast.data.names import PARTS
-from gimp_fast.data.store.reader import FeatureStore
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.files.paths import visible
 
 
 class Cohort:
@@ -75,8 +74,8 @@ class Cohort:
         }
         with_rna = [row["case_id"] for row in patients if row["has_rna"] == "1"]
         self._expression_row = {case: row for row, case in enumerate(with_rna)}
-        self.store = _open_store(path, manifest)
-        self._slides = _slides_by_case(path, tables["slides.csv"], manifest, self.store)
+        self.store = open_store(path, manifest)
+        self._slides = slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
         self._expression_checksum: str | None = facts["checksum"]
@@ -191,7 +190,7 @@ class Cohort:
 def open_cohort(path: str | Path) -> Cohort:
     """Open a folder that ``prepare`` wrote, and check that it is complete and unchanged.
 
-    Slide files are checked when they are read.
+    Slide files are checked when they are read: one that was changed since ``prepare`` is an error.
 
     Args:
         path: the cohort folder.
@@ -207,7 +206,7 @@ def open_cohort(path: str | Path) -> Cohort:
     tables = {name: read_rows_of(path / name, columns) for name, columns in TABLES.items()}
     split_rows = {
         file.stem: read_rows_of(file, SPLIT_COLUMNS)
-        for file in sorted((path / "splits").glob("*.csv"))
+        for file in visible((path / "splits").glob("*.csv"))
     }
     try:
         found = fingerprint(tables, split_rows, manifest)
@@ -221,47 +220,8 @@ def open_cohort(path: str | Path) -> Cohort:
             for name, rows in split_rows.items()
         }
         return Cohort(path, manifest, tables, splits)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise GimpError(f"{path}: not a valid cohort ({type(error).__name__}: {error})") from error
-
-
-def _open_store(folder: Path, manifest: dict) -> FeatureStore | None:
-    facts = manifest["store"]
-    if facts is None:
-        return None
-    store = FeatureStore(folder / STORE)
-    if store.index_checksum != facts["index_checksum"]:
-        raise GimpError(
-            f"{store.path}: found the store of another cohort (index {store.index_checksum}); "
-            f"expected {facts['index_checksum']}. Run `prepare` again."
-        )
-    return store
-
-
-def _slides_by_case(
-    folder: Path, table: Rows, manifest: dict, store: FeatureStore | None
-) -> dict[str, tuple[SlideEntry, ...]]:
-    slides: dict[str, list[SlideEntry]] = {}
-    order, offset = None, 0
-    if manifest["patch_order"] != "file" and store is None:
-        order = load_array(folder / ORDER)
-        if checksum(order) != manifest["patch_order_checksum"]:
-            raise GimpError(f"{folder / ORDER}: does not match its checksum in cohort.json")
-    for row in table:
-        length = int(row["num_patches"])
-        path = folder / row["path"]  # an absolute path replaces the folder
-        if store is not None:
-            rows = StoreRows(store, row["slide_id"])
-        else:
-            part = None if order is None else order[offset : offset + length]
-            rows = FileRows(path, (length, manifest["feature_dim"]), part)
-        offset += length
-        entry = SlideEntry(row["slide_id"], path, length, rows)
-        slides.setdefault(row["case_id"], []).append(entry)
-    return {
-        case: tuple(sorted(entries, key=lambda entry: entry.slide_id))
-        for case, entries in slides.items()
-    }
+    except DAMAGE_ERRORS as error:
+        raise GimpError(f"{path}: not a valid cohort ({one_line(error)})") from error
 
 
 def _open_expression(folder: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tokenize
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError
+from gimp_fast.data.names import PATCH_ORDERS
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
 from gimp_fast.files.table import open_table
 
 FORMAT_VERSION = 2
@@ -29,6 +31,8 @@ TABLES = {
     "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
     "genes.csv": ("gene_id", "gene_name", "gene_type"),
 }
+# Columns of slides.csv about the file, not about what is in it.
+_OF_THE_FILE = ("path", "stamp")
 PATCH_FACTS = ("feature_dim", "encoder", "mpp", "patch_size", "patch_order")  # in the manifest
 SPLIT_COLUMNS = ("case_id", "split")
 DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
@@ -51,7 +55,7 @@ def reasons(dropped: Rows, dropped_genes: Rows) -> dict[str, int]:
 
 
 def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict) -> str:
-    """sha256 over tables, splits, checksums and provenance; not over the paths of slide files."""
+    """sha256 over tables, splits, checksums and provenance; not over where slide files lie."""
     facts = manifest["expression"]
     content = {
         "classes": list(manifest["classes"]),
@@ -60,7 +64,7 @@ def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict
         "expression": [facts[k] for k in ("transform", "checksum", "gene_sets", "missing_genes")],
         "store": manifest["store"] and manifest["store"]["dtype"],
         "tables": {
-            name: [[value for key, value in row.items() if key != "path"] for row in rows]
+            name: [[value for key, value in row.items() if key not in _OF_THE_FILE] for row in rows]
             for name, rows in sorted(tables.items())
         },
         "splits": {name: [list(row.values()) for row in rows] for name, rows in splits.items()},
@@ -84,15 +88,84 @@ def read_manifest(folder: Path) -> dict:
             f"{folder}: not a cohort folder (no {MANIFEST}); "
             "make one with `python -m gimp_fast.prepare`"
         ) from error
-    except (OSError, ValueError) as error:
-        raise GimpError(f"{file}: cannot be read ({error})") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GimpError(f"{file}: cannot be read ({one_line(error)})") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise GimpError(
             f"{file}: found cohort format version {version}; expected {FORMAT_VERSION}. "
             "Run `prepare` again."
         )
+    _check_facts(file, manifest)
     return manifest
+
+
+def _check_facts(file: Path, manifest: dict) -> None:
+    """GimpError for a fact that is missing or not of its kind; ``cohort.json`` can be edited."""
+    expression = manifest.get("expression")
+    inner = expression if isinstance(expression, dict) else {}
+    facts = manifest | {f"expression.{name}": value for name, value in inner.items()}
+    for name, (is_right, expected) in _FACTS.items():
+        if name not in facts:
+            raise GimpError(f"{file}: not a valid cohort (found no '{name}')")
+        if not is_right(facts[name]):
+            found = f"{facts[name]!r:.60}"
+            raise GimpError(
+                f"{file}: not a valid cohort (found '{name}' = {found}; expected {expected})"
+            )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+def _is_size(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 < value < math.inf)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_store(value: object) -> bool:
+    names = ("dtype", "index_checksum")
+    return value is None or (isinstance(value, dict) and all(_is_text(value.get(n)) for n in names))
+
+
+def _are_notes(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_columns(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(columns, list) and all(map(_is_whole, columns)) for columns in value.values()
+    )
+
+
+_TEXT, _SIZE = (_is_text, "text"), (_is_size, "a number above 0, or null")
+_FACTS = {
+    "name": _TEXT,
+    "synthetic": (lambda value: isinstance(value, bool), "true or false"),
+    "classes": (_are_texts, "a list of texts"),
+    "feature_dim": (_is_whole, "a whole number"),
+    "encoder": (lambda value: value is None or _is_text(value), "text, or null"),
+    "mpp": _SIZE,
+    "patch_size": _SIZE,
+    "patch_order": (lambda value: value in PATCH_ORDERS, f"one of {', '.join(PATCH_ORDERS)}"),
+    "store": (_is_store, "its dtype and index_checksum, or null"),
+    "expression": (lambda value: isinstance(value, dict), "the facts of the expression"),
+    "expression.transform": _TEXT,
+    "expression.gene_sets": (_are_columns, "gene sets with the numbers of their genes"),
+    "expression.missing_genes": (_are_texts, "a list of texts"),
+    "expression.checksum": _TEXT,
+    "split_notes": (_are_notes, "a text for each split"),
+    "fingerprint": _TEXT,
+}
 
 
 def read_rows_of(file: Path, columns: Sequence[str]) -> Rows:

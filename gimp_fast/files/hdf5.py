@@ -15,13 +15,13 @@ import h5py
 from h5py import h5l, h5o, h5t
 
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
+from gimp_fast.files.paths import OUTSIDE
 
 # HDF5 describes numbers by their bit fields: a damaged description is read as other numbers,
 # without an error. Nobody writes any but these.
 FLOATS = (h5t.IEEE_F16LE, h5t.IEEE_F32LE, h5t.IEEE_F64LE)
 INTEGERS = tuple(getattr(h5t, f"STD_{sign}{bits}LE") for sign in "IU" for bits in (8, 16, 32, 64))
 LARGEST_CHUNK = 1 << 30
-OUTSIDE = "outside-file"  # kind of the fault of a file that refers to another one
 _IN_FILE = "values that are stored in the file itself"
 _MOST_LINKS = 16  # soft links that are followed; a link may point to itself
 
@@ -141,4 +141,4 @@ def _other_files(array: h5py.Dataset) -> str:
         names = [source.file_name for source in array.virtual_sources()]
     else:
         names = [name for name, *_ in array.external]
-    return ", ".join(f"'{str(name):.100}'" for name in names[:3])
+    return ", ".join(f"'{name!s:.100}'" for name in names[:3])

@@ -123,6 +123,7 @@ def _write_features(folder: Path, contents: CohortContents, progress: bool) -> d
                 int(row["num_patches"]),
                 row["coords_dtype"],
                 row["checksum"],
+                row["coords_checksum"],
             )
             for row in contents.slides
         ]
@@ -169,5 +170,10 @@ def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
 
 
 def _stored_path(path: str, out: Path) -> str:
-    full, folder = Path(path).resolve(), out.resolve()
+    """A full path without links in its folders, or one relative to the cohort.
+
+    A link to the file itself is kept: in the caches of some tools its target has another name.
+    """
+    file, folder = Path(path), out.resolve()
+    full = file.parent.resolve() / file.name
     return str(full.relative_to(folder) if full.is_relative_to(folder) else full)

@@ -75,11 +75,17 @@ def join_slides(
     for scan in scans.values():
         faults.items += scan.faults
     readable = [scan for scan in scans.values() if scan.info and scan.info.num_patches]
-    for scan in readable:
+    for slide_id, scan in scans.items():
         info = scan.info
+        if not (info and info.num_patches):
+            continue
+        if info.coords_note:
+            row = dropped_row("coordinates", slide_id, "", info.coords_note, info.path)
+            dropped.append(row)
         if options.order != "file" and not info.has_coords:
             expected = f"coordinates, by which to order patches ('{options.order}')"
-            faults.add("no-coords", info.path, "features without coordinates", expected)
+            found = info.coords_note or "features without coordinates"
+            faults.add("no-coords", info.path, found, expected)
         if scan.largest > RANGES.get(options.pack, math.inf):
             error = range_fault(info.where, scan.largest_row, scan.largest, options.pack)
             faults.items += error.faults
@@ -144,4 +150,6 @@ def slide_row(row: LabelRow, scan: SlideScan) -> dict[str, str]:
         "patch_size_level0": str(info.patch_size_level0 or ""),
         "patch_order": info.patch_order or "",
         "checksum": scan.checksum,
+        "coords_checksum": scan.coords_checksum,
+        "stamp": scan.stamp,
     }

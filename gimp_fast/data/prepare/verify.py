@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gimp_fast.data.cohort import open_cohort
 from gimp_fast.data.cohort_files import TABLES, read_rows_of
-from gimp_fast.data.slides.scan import scan_slide
+from gimp_fast.data.cohort_slides import prepared_file
+from gimp_fast.data.slides.prepared import PreparedFile
 from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import Fault, Faults
 from gimp_fast.files.parallel import parallel_map
@@ -36,25 +37,19 @@ def verify_cohort(path: str | Path, *, workers: int | None = None, progress: boo
         for slide in cohort.bag(case).slides
     ]
     rows = read_rows_of(cohort.path / "slides.csv", TABLES["slides.csv"])
-    checksums = {row["slide_id"]: row["checksum"] for row in rows}
-    checks = parallel_map(partial(_check, cohort.store, checksums), slides, workers)
+    table = {row["slide_id"]: row for row in rows}
+    files = [prepared_file(cohort.path, table[slide_id], path) for slide_id, path in slides]
+    checks = parallel_map(partial(_check, cohort.store), files, workers)
     bar = tqdm(checks, "verifying", len(slides), unit="slide", disable=not progress)
     Faults([fault for found in bar for fault in found]).stop(path)
     return f"{len(cohort)} patients, {len(slides)} slides, {len(cohort.gene_ids)} genes"
 
 
-def _check(
-    store: FeatureStore | None, checksums: dict[str, str], slide: tuple[str, Path]
-) -> list[Fault]:
-    slide_id, path = slide
+def _check(store: FeatureStore | None, slide: PreparedFile) -> list[Fault]:
     faults = Faults()
-    if store is not None:
-        with faults.collect():
-            store.verify(slide_id)
-        return faults.items
-    scan = scan_slide(path)
-    faults.items += scan.faults
-    if not scan.faults and scan.checksum != checksums[slide_id]:
-        expected = "the features that the cohort was prepared with"
-        faults.add("changed-file", path, "other features", expected)
+    with faults.collect():
+        if store is not None:
+            store.verify(slide.slide_id)
+        else:
+            slide.verify()
     return faults.items

@@ -22,6 +22,7 @@ from gimp_fast.data.rna.source import (
 )
 from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.parallel import parallel_map
+from gimp_fast.files.paths import path_inside
 from gimp_fast.files.table import open_table
 
 _SHEET_COLUMNS = ("File ID", "File Name", "Case ID", "Sample ID")
@@ -76,7 +77,7 @@ def _sheet_sample(folder: Path, row: dict[str, str], sample_types: tuple[str, ..
     if len(cases) > 1 or not barcode or "" in cases:
         found = f"case '{row['Case ID']}', sample '{row['Sample ID']}'"
         raise FaultError.of("sample-without-id", row["where"], found, "one case and its samples")
-    path = folder / row["File ID"] / row["File Name"]
+    path = path_inside(folder, f"{row['File ID']}/{row['File Name']}", row["where"])
     if not os.path.exists(path) and os.path.exists(folder / row["File Name"]):
         path = folder / row["File Name"]
     kind = row.get("Sample Type") or row.get("Tissue Type") or ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gimp_fast.data.slides.base import SlideFile, SlideInfo
 from gimp_fast.errors import FaultError
-from gimp_fast.files.hidden import is_hidden
+from gimp_fast.files.paths import is_hidden
 
 __all__ = ["SUFFIXES", "SlideFile", "SlideInfo", "is_slide", "open_slide", "slide_id_of"]
 

@@ -64,6 +64,7 @@ class SlideFile(AbstractContextManager):
     """An open feature file. Use ``open_slide`` to get one."""
 
     unwritten: float | None = None  # what a format gives for rows that were never written
+    allocated_ahead = False  # whether space on the disk does not show that anything was written
 
     def __init__(self, info: SlideInfo):
         self.info = info

@@ -38,6 +38,7 @@ class GroupSlide(SlideFile):
             info = _describe(path, self.kind, name, self._features, self._coords, attributes)
             self._check(info.where, self._features)
             self.unwritten = _fill_value(self._features)
+            self.allocated_ahead = self._is_allocated_ahead(self._features)
             self._chunk_rows = self._rows_to_keep()
             self._kept: tuple[int, np.ndarray] | None = None
             super().__init__(info)
@@ -53,6 +54,10 @@ class GroupSlide(SlideFile):
     def _check(self, where: str, array: Any) -> None:
         """FaultError for rows that were declared and never written: an interrupted extraction."""
         raise NotImplementedError
+
+    def _is_allocated_ahead(self, array: Any) -> bool:
+        """Whether the array got its space when it was declared, and not when it was written."""
+        return False
 
     def _is_encoded(self, array: Any) -> bool:
         """Whether a chunk of the array must be decoded as a whole to read a part of it."""
@@ -109,7 +114,8 @@ class GroupSlide(SlideFile):
 
 
 def _fill_value(array: Any) -> float | None:
-    value = getattr(array, "fillvalue", None) if hasattr(array, "fillvalue") else array.fill_value
+    """What HDF5 or Zarr gives for values that were never written."""
+    value = array.fillvalue if hasattr(array, "fillvalue") else array.fill_value
     return None if value is None else float(np.float32(value))
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import h5py
+from h5py import h5d
 
 from gimp_fast.data.slides.base import FEATURE_DATASETS
 from gimp_fast.data.slides.groups import GroupSlide
@@ -25,6 +26,9 @@ class H5Slide(GroupSlide):
         # Others are not opened: only their names are told if there are no features.
         arrays = {name: member(file, name) if name in wanted else None for name in file}
         return arrays, file.attrs
+
+    def _is_allocated_ahead(self, array: h5py.Dataset) -> bool:
+        return array.id.get_create_plist().get_alloc_time() == h5d.ALLOC_TIME_EARLY
 
     def _is_encoded(self, array: h5py.Dataset) -> bool:
         return array.id.get_create_plist().get_nfilters() > 0

@@ -79,13 +79,13 @@ def _scan_rows(slide: SlideFile) -> SlideScan:
         last = _equal_at_end(rows, slide.unwritten)
         unwritten = unwritten + last if last == len(rows) else last
     faults = ()
-    if unwritten:
+    if bad:
+        found = f"NaN or infinity in {bad} of {info.num_patches} rows, first in row {first}"
+        faults = (Fault("features-not-finite", info.where, found, "finite features"),)
+    elif unwritten and (unwritten < info.num_patches or slide.allocated_ahead):
         found = f"{slide.unwritten:g} in all of the last {unwritten} of {info.num_patches} rows"
         expected = "rows that were written: an interrupted extraction leaves such rows"
         faults = (Fault("truncated-file", info.where, found, expected),)
-    elif bad:
-        found = f"NaN or infinity in {bad} of {info.num_patches} rows, first in row {first}"
-        faults = (Fault("features-not-finite", info.where, found, "finite features"),)
     coords_checksum = ""
     if not faults and info.has_coords:
         coords = np.asarray(slide.coords())

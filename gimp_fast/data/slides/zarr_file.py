@@ -14,7 +14,8 @@ import numpy as np
 from gimp_fast.data.slides.groups import GroupSlide
 from gimp_fast.data.slides.zarr_shards import count_unwritten
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
-from gimp_fast.files.hdf5 import LARGEST_CHUNK, OUTSIDE
+from gimp_fast.files.hdf5 import LARGEST_CHUNK
+from gimp_fast.files.paths import OUTSIDE
 
 _ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 

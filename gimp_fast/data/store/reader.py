@@ -13,6 +13,7 @@ cache.
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,15 @@ import xxhash
 
 from gimp_fast.data.names import STORE_DTYPES
 from gimp_fast.data.slides.base import check_range
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 
 FORMAT, VERSION = "gimp_fast feature store", "1"
 COORD_DTYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 HEADER_CHECKSUM, BLOCKS, COORD_CHECKSUMS = "header_checksum", "block_checksums", "coord_checksums"
+_ITEMSIZE = {
+    name: np.dtype(kind).itemsize
+    for name, kind in (*STORE_DTYPES.values(), *COORD_DTYPES.items(), ("U64", "<u8"))
+}
 _LONGEST_HEADER = 100 << 20  # safetensors' own limit
 
 
@@ -61,9 +66,9 @@ class FeatureStore:
             raise self._fault("unreadable-file", str(error), "a feature store") from error
         try:
             self._open_index()
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            found = f"{type(error).__name__}: {error}"
-            raise self._fault("unreadable-file", found, "a feature store of gimp_fast") from error
+        except DAMAGE_ERRORS as error:
+            expected = "a feature store of gimp_fast"
+            raise self._fault("unreadable-file", one_line(error), expected) from error
 
     @property
     def slide_ids(self) -> tuple[str, ...]:
@@ -71,6 +76,15 @@ class FeatureStore:
 
     def num_patches(self, slide_id: str) -> int:
         return self._extents[slide_id].rows
+
+    def check_slide(self, slide_id: str, shape: tuple[int, int]) -> None:
+        """FaultError unless the store has this slide, with rows (N, C) of this shape."""
+        if slide_id not in self._extents:
+            raise self._fault("no-slide", f"no slide '{slide_id}'", "every slide of the cohort")
+        found = (self.num_patches(slide_id), self.feature_dim)
+        if found != shape:
+            text = f"rows {found} of slide '{slide_id}'"
+            raise self._fault("feature-shape", text, f"{shape} as in the cohort")
 
     def read_stored(self, slide_id: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Contiguous rows in the stored type.
@@ -176,13 +190,15 @@ class FeatureStore:
         if stored[0] != digest:
             expected = "the header as it was packed"
             raise self._fault("checksum", "a header that does not match its checksum", expected)
-        end = self._data + max(entry["data_offsets"][1] for entry in entries.values())
+        end = self._data + _end_of(entries)
         if size != end:
             found = f"{size} of {end} bytes"
             raise self._fault("truncated-file", found, "the store as it was packed")
         self.index_checksum = f"{digest:016x}"
         self.dtype, self.patch_order = facts["dtype"], facts["patch_order"]
         self.feature_dim, self._block_rows = int(facts["feature_dim"]), int(facts["block_rows"])
+        if self.dtype not in STORE_DTYPES or self._block_rows < 1:
+            raise ValueError(f"rows of type '{self.dtype}' in blocks of {self._block_rows}")
         self._index(entries)
 
     def _index(self, entries: dict) -> None:
@@ -192,7 +208,9 @@ class FeatureStore:
         for name, entry in entries.items():
             kind, _, slide_id = name.partition("/")
             if kind == "features":
-                offset, rows = self._data + entry["data_offsets"][0], entry["shape"][0]
+                offset, (rows, dim) = self._data + entry["data_offsets"][0], entry["shape"]
+                if dim != self.feature_dim or entry["dtype"] != STORE_DTYPES[self.dtype][0]:
+                    raise ValueError(f"rows of {dim} {entry['dtype']} of slide '{slide_id}'")
                 self._extents[slide_id] = _Extent(offset, rows, blocks)
                 blocks -= -rows // self._block_rows
             elif kind == "coords":
@@ -218,6 +236,20 @@ class FeatureStore:
         if getattr(self, "_file", None) is not None:
             os.close(self._file)
             self._file = None
+
+
+def _end_of(entries: dict) -> int:
+    """End of the last entry; ValueError for one whose place does not fit its shape and type."""
+    end = 0
+    for name, entry in entries.items():
+        first, last = entry["data_offsets"]
+        itemsize = _ITEMSIZE[entry["dtype"]]
+        if min(entry["shape"], default=0) < 0 or not 0 <= first <= last:
+            raise ValueError(f"'{name}' of shape {entry['shape']} at {first}")
+        if math.prod(entry["shape"]) * itemsize != last - first:
+            raise ValueError(f"'{name}' of shape {entry['shape']} in {last - first} bytes")
+        end = max(end, last)
+    return end
 
 
 def _read_at(file: int, view: memoryview, offset: int) -> int:

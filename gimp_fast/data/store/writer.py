@@ -12,6 +12,7 @@ import xxhash
 
 from gimp_fast.data.slides import SlideFile, open_slide
 from gimp_fast.data.slides.order import patch_order
+from gimp_fast.data.slides.scan import checksum_of_coords
 from gimp_fast.data.store.reader import (
     BLOCKS,
     COORD_CHECKSUMS,
@@ -39,6 +40,7 @@ class PackedSlide:
     num_patches: int
     coords_dtype: str  # of its coordinates, which are packed too; empty for none
     checksum: str = ""  # of the rows as they were checked, see ``slides.scan``; empty for any
+    coords_checksum: str = ""  # of the coordinates, likewise
 
 
 def store_bytes(slides: Iterable[PackedSlide], dtype: str, feature_dim: int) -> int:
@@ -190,6 +192,9 @@ def range_fault(where: str, row: int, largest: float, dtype: str) -> FaultError:
 def _coords(slide: PackedSlide, order: str) -> np.ndarray:
     with open_slide(slide.path) as file:
         coords = np.asarray(file.coords())
+    if slide.coords_checksum not in ("", checksum_of_coords(coords)):
+        where, expected = f"{slide.path}[coords]", "those that were checked"
+        raise FaultError.of("changed-file", where, "other coordinates", expected)
     kind = COORD_DTYPES[_coord_kind(slide.coords_dtype)]
     return np.ascontiguousarray(coords[patch_order(coords, order), :2], kind)
 

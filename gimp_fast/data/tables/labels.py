@@ -19,6 +19,7 @@ from pathlib import Path
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
 from gimp_fast.errors import FaultError, Faults, Read
+from gimp_fast.files.paths import visible
 from gimp_fast.files.table import MISSING, Table, open_table
 
 LABEL_COLUMN = "label"
@@ -76,7 +77,7 @@ def _add_labels(
     labels: _Labels, path: Path, label_column: str, slide_table: str | Path | None
 ) -> None:
     if path.is_dir():
-        folds = [open_table(file) for file in sorted(path.glob("*.csv"))]
+        folds = [open_table(file) for file in visible(path.glob("*.csv"))]
         if not folds:
             found, expected = "no csv in this folder", "TransMIL's fold files"
             raise FaultError.of("missing-file", path, found, expected)

@@ -25,6 +25,7 @@ from gimp_fast.data.names import PARTS, PATIENT_COLUMNS
 from gimp_fast.data.tables.labels import strip_extension
 from gimp_fast.data.tables.new_splits import check_split
 from gimp_fast.errors import FaultError, Faults
+from gimp_fast.files.paths import visible
 from gimp_fast.files.table import MISSING, Table, open_table, read_text
 
 PART_NAMES = {
@@ -64,7 +65,7 @@ def split_files(paths: Iterable[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(path.iterdir()) if path.is_dir() else []
+        inside = visible(path.iterdir()) if path.is_dir() else []
         found = [file for file in inside if _is_split_file(file)]
         if path.is_dir() and not found:
             found = "no csv in this folder"
