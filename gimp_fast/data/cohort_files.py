@@ -32,7 +32,7 @@ TABLES = {
     "genes.csv": ("gene_id", "gene_name", "gene_type"),
 }
 # Columns of slides.csv about the file, not about what is in it.
-_OF_THE_FILE = ("path", "stamp")
+_OF_THE_FILE = ("path", "file_state")
 PATCH_FACTS = ("feature_dim", "encoder", "mpp", "patch_size", "patch_order")  # in the manifest
 SPLIT_COLUMNS = ("case_id", "split")
 DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")

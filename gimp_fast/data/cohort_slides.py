@@ -64,8 +64,8 @@ def slides_by_case(
 def prepared_file(folder: Path, row: dict[str, str], path: Path) -> PreparedFile:
     """What the table says of a slide's file. Cohorts of earlier versions say less."""
     # A file that lies in the cohort may have come with it, and its time from an archive.
-    stamp = "" if path.is_relative_to(folder) else row.get("stamp", "")
-    known = (row["checksum"], row.get("coords_checksum", ""), stamp)
+    state = "" if path.is_relative_to(folder) else row.get("file_state", "")
+    known = (row["checksum"], row.get("coords_checksum", ""), state)
     return PreparedFile(path, row["slide_id"], *known)
 
 

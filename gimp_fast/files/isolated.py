@@ -37,7 +37,10 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
         FaultError: as the function raises it; or the process died, or did not end in time.
     """
     seconds = SECONDS + _size(path) / _BYTES_A_SECOND
-    worker = _idle.pop() if _idle else _Worker()
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
     try:
         reply = worker.call((function, path, *args), seconds)
     except _ReaderEnded as ended:
@@ -102,6 +105,8 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
+# A forked process must not talk into the pipes of its parent; it starts processes of its own.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 @atexit.register

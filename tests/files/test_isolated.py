@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
+import pytest
 from builders.faults import faults_of
 from builders.rna_files import (
     write_text,
 )
 
+from gimp_fast.errors import GimpError
 from gimp_fast.files import isolated
 
 READER = """
@@ -21,6 +25,10 @@ def hang(path):
 def answer(path):
     print("printing is no answer")
     return 42
+
+def own_process(path):
+    time.sleep(0.1)
+    return os.getpid()
 """
 
 
@@ -38,3 +46,46 @@ def test_a_reader_may_crash_or_hang(tmp_path, monkeypatch):
     monkeypatch.setattr(isolated, "SECONDS", 0.5)
     ((kind, message),) = faults_of(lambda: isolated.run_isolated(bad_reader.hang, file))
     assert "no end of reading it" in message
+
+
+def test_a_forked_process_has_readers_of_its_own(tmp_path, monkeypatch):
+    file = write_text(tmp_path / "forked_reader.py", READER)
+    monkeypatch.syspath_prepend(tmp_path)
+    isolated.close_workers()
+    import forked_reader
+
+    mine = isolated.run_isolated(forked_reader.own_process, file)
+
+    def ask(answers):
+        answers.put(isolated.run_isolated(forked_reader.own_process, file))
+
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    children = [context.Process(target=ask, args=(answers,)) for _ in range(3)]
+    for child in children:
+        child.start()
+    again = isolated.run_isolated(forked_reader.own_process, file)
+    theirs = [answers.get(timeout=120) for _ in children]
+    for child in children:
+        child.join()
+    assert again == mine
+    assert len({mine, *theirs}) == 4
+
+
+def test_a_process_that_cannot_be_started(tmp_path, monkeypatch):
+    isolated.close_workers()
+
+    def refuse(*args, **kwargs):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(isolated.subprocess, "Popen", refuse)
+    with pytest.raises(GimpError, match="no process could be started"):
+        isolated.run_isolated(len, write_text(tmp_path / "a", "b"))
+
+
+def test_a_folder_has_the_time_of_all_its_files(tmp_path):
+    (tmp_path / "inner").mkdir()
+    for name in ("a", "inner/b"):
+        (tmp_path / name).write_bytes(b"x" * 1_000_000)
+    assert isolated._size(tmp_path) >= 2_000_000
+    assert isolated._size(tmp_path / "nothing") == 0

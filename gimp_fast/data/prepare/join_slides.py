@@ -151,5 +151,5 @@ def slide_row(row: LabelRow, scan: SlideScan) -> dict[str, str]:
         "patch_order": info.patch_order or "",
         "checksum": scan.checksum,
         "coords_checksum": scan.coords_checksum,
-        "stamp": scan.stamp,
+        "file_state": scan.file_state,
     }

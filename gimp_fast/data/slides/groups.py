@@ -85,7 +85,7 @@ class GroupSlide(SlideFile):
                 last = min(first + size, self.info.num_patches)
                 self._kept = number, _rows_of(self._features, first, last)
             parts.append(self._kept[1][max(start - first, 0) : stop - first])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(parts)  # a copy: what is kept must not be changed by others
 
     def _rows_to_keep(self) -> int:
         """Rows of a chunk that is worth keeping in memory; 0 for none."""

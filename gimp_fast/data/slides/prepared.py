@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gimp_fast.data.slides.file_state import file_state
 from gimp_fast.data.slides.scan import scan_slide
-from gimp_fast.data.slides.stamp import file_stamp
 from gimp_fast.errors import FaultError
 
-# File -> its stamp when this process last found the content that was prepared.
+# File -> its state when this process last found the content that was prepared.
 _verified: dict[Path, str] = {}
 
 
@@ -21,27 +21,27 @@ class PreparedFile:
         path: of the feature file.
         slide_id: for errors.
         checksum, coords_checksum: of its content, see ``SlideScan``; empty for any.
-        stamp: size and time of the file, see ``file_stamp``; empty if they prove nothing.
+        file_state: size and time of the file, see ``file_state``; empty if they prove nothing.
     """
 
     path: Path
     slide_id: str
     checksum: str = ""
     coords_checksum: str = ""
-    stamp: str = ""
+    file_state: str = ""
 
     def check(self) -> None:
         """FaultError if the content was changed since ``prepare``.
 
-        A file with its old stamp was read to its end by ``prepare``, in a process of its own, and
+        A file in its old state was read to its end by ``prepare``, in a process of its own, and
         is believed. Any other is read so again, once by each process, and after each change.
         """
-        found = file_stamp(self.path)
-        if not found or found not in (self.stamp, _verified.get(self.path)):
+        found = file_state(self.path)
+        if not found or found not in (self.file_state, _verified.get(self.path)):
             _verified[self.path] = self.verify()
 
     def verify(self) -> str:
-        """Read the whole file and compare; returns the stamp it had.
+        """Read the whole file and compare; returns the state it had.
 
         Raises:
             FaultError: the file cannot be read, or its content was changed.
@@ -58,4 +58,4 @@ class PreparedFile:
                 expected = "those that the cohort was prepared with; run `prepare` again"
                 text = f"other {name} of slide '{self.slide_id}'"
                 raise FaultError.of("changed-file", self.path, text, expected)
-        return scan.stamp
+        return scan.file_state

@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from gimp_fast.data.slides import SlideFile, SlideInfo, open_slide
-from gimp_fast.data.slides.stamp import file_stamp
+from gimp_fast.data.slides.file_state import file_state
 from gimp_fast.errors import DAMAGE_ERRORS, Fault, FaultError, one_line
 from gimp_fast.files.isolated import run_isolated
 
@@ -26,7 +26,7 @@ class SlideScan:
     coords_checksum: str = ""  # xxh3 of the coordinates as float64; empty without any
     largest: float = 0.0  # absolute value
     largest_row: int = 0
-    stamp: str = ""  # of the file before it was read
+    file_state: str = ""  # before it was read, see ``file_state``
 
 
 def scan_slide(path: Path) -> SlideScan:
@@ -35,13 +35,13 @@ def scan_slide(path: Path) -> SlideScan:
     Files are read in a process of their own: damaged ones can make a library hang or crash.
     """
     path = Path(path)
-    stamp = file_stamp(path)
+    state = file_state(path)
     try:
         # What is missing needs no process, and has no size.
-        scan = run_isolated(_scan, path) if stamp else _scan(path)
+        scan = run_isolated(_scan, path) if state else _scan(path)
     except FaultError as error:
         scan = SlideScan(None, error.faults)
-    return replace(scan, stamp=stamp)
+    return replace(scan, file_state=state)
 
 
 def _scan(path: Path) -> SlideScan:

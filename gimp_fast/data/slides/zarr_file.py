@@ -92,7 +92,10 @@ def _check_members(path: Path) -> None:
 
 
 def _runs_code(metadata: Any) -> bool:
-    """True if a codec anywhere in the description of an array is Python's pickle."""
+    """True if a codec anywhere in the description of an array is Python's pickle.
+
+    zarr 3.0 opens such an array, and numcodecs before 0.16 runs what is in it.
+    """
     if isinstance(metadata, Mapping):
         names = (metadata.get("id"), metadata.get("name"))
         if any(isinstance(name, str) and name.split(".")[-1] == "pickle" for name in names):

@@ -144,3 +144,31 @@ def test_real_coordinates_of_clam_and_a_real_gdc_file(tmp_path, real_data):
     with h5py.File(patched[0]) as h5:
         shuffled = np.random.default_rng(0).permutation(h5["coords"][:])
     assert steps.mean() < 0.2 * np.abs(np.diff(shuffled, axis=0)).sum(1).mean()
+
+
+def test_hidden_files_are_no_slides(inputs, capsys):
+    """macOS writes them beside the files of an archive."""
+    for file in list(inputs.slides.iterdir())[:3]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+    assert prepare.main(inputs.argv()) == 0
+    assert "._" not in (inputs.out / "dropped.csv").read_text(encoding="utf-8")
+    with_them = open_cohort(inputs.out).fingerprint
+    for file in inputs.slides.glob("._*"):
+        file.unlink()
+    assert prepare.main(inputs.argv(out=inputs.folder / "without")) == 0
+    assert open_cohort(inputs.folder / "without").fingerprint == with_them
+
+
+def test_coordinates_that_lost_digits_are_listed(inputs, capsys):
+    case = CASES[2]
+    (inputs.slides / f"{case}-01Z.h5").unlink()
+    places = torch.arange(7)[:, None] * torch.tensor([224, 448]) + 13_107
+    content = {"features": torch.ones(7, 4).bfloat16(), "coords": places.bfloat16()}
+    torch.save(content, inputs.slides / f"{case}-01Z.pt")
+    assert prepare.main(inputs.argv()) == 0
+    assert "left out  1 coordinates: bfloat16 coordinates" in capsys.readouterr().out
+    bag = open_cohort(inputs.out).bag(case)
+    assert bag.read().shape == (7, 4)
+    assert bag.coords() == [None]
+    assert prepare.main(inputs.argv("--order", "hilbert", out=inputs.folder / "b")) == 2
+    assert "found bfloat16 coordinates, which are exact up to 256" in capsys.readouterr().err

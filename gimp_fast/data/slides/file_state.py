@@ -9,10 +9,10 @@ from pathlib import Path
 import xxhash
 
 
-def file_stamp(path: Path) -> str:
+def file_state(path: Path) -> str:
     """A text that changes when the file does; of a folder, when any file in it does.
 
-    It is the size in bytes and the time of the last change in ns. A copied file has another stamp
+    It is the size in bytes and the time of the last change in ns. A copied file has another state
     and the same content: only the content says whether something changed.
 
     Returns:
