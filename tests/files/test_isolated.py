@@ -49,22 +49,22 @@ def test_a_reader_may_crash_or_hang(tmp_path, monkeypatch):
 
 
 def test_a_forked_process_has_readers_of_its_own(tmp_path, monkeypatch):
-    file = write_text(tmp_path / "forked_reader.py", READER)
+    file = write_text(tmp_path / "bad_reader.py", READER)
     monkeypatch.syspath_prepend(tmp_path)
     isolated.close_workers()
-    import forked_reader
+    import bad_reader
 
-    mine = isolated.run_isolated(forked_reader.own_process, file)
+    mine = isolated.run_isolated(bad_reader.own_process, file)
 
     def ask(answers):
-        answers.put(isolated.run_isolated(forked_reader.own_process, file))
+        answers.put(isolated.run_isolated(bad_reader.own_process, file))
 
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     children = [context.Process(target=ask, args=(answers,)) for _ in range(3)]
     for child in children:
         child.start()
-    again = isolated.run_isolated(forked_reader.own_process, file)
+    again = isolated.run_isolated(bad_reader.own_process, file)
     theirs = [answers.get(timeout=120) for _ in children]
     for child in children:
         child.join()

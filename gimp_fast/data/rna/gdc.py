@@ -77,9 +77,10 @@ def _sheet_sample(folder: Path, row: dict[str, str], sample_types: tuple[str, ..
     if len(cases) > 1 or not barcode or "" in cases:
         found = f"case '{row['Case ID']}', sample '{row['Sample ID']}'"
         raise FaultError.of("sample-without-id", row["where"], found, "one case and its samples")
+    flat = path_inside(folder, row["File Name"], row["where"])
     path = path_inside(folder, f"{row['File ID']}/{row['File Name']}", row["where"])
-    if not os.path.exists(path) and os.path.exists(folder / row["File Name"]):
-        path = folder / row["File Name"]
+    if not os.path.exists(path) and os.path.exists(flat):
+        path = flat
     kind = row.get("Sample Type") or row.get("Tissue Type") or ""
     descriptor = "" if row.get("Sample Type") else row.get("Tumor Descriptor") or ""
     words = (kind.split(",")[0].strip(), descriptor.split(",")[0].strip())

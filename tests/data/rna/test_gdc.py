@@ -295,3 +295,12 @@ def test_bad_sample_sheets(tmp_path, sheet, kind):
     if sheet is not None:
         write_text(tmp_path / "gdc_sample_sheet.2024-01-01.tsv", sheet)
     assert kinds_of(lambda: open_expression(tmp_path)) == [kind]
+
+
+@pytest.mark.parametrize("name", ["../secret.tsv", "/etc/passwd", "a/../../secret.tsv"])
+def test_a_sheet_names_no_file_outside_its_folder(tmp_path, name):
+    row = f"u\t{name}.rna_seq.augmented_star_gene_counts.tsv\tGene Expression\tA\tA1\tPrimary Tumor"
+    folder = tmp_path / "gdc"
+    write_text(folder / "gdc_sample_sheet.tsv", f"{SHEET}\n{row}\n".replace("u\t/", "/\t"))
+    with pytest.raises(FaultError, match=r"gdc_sample_sheet\.tsv.*outside-file"):
+        open_expression(folder)

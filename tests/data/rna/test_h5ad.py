@@ -125,6 +125,36 @@ def test_bad_h5ad(tmp_path):
     assert [kind for kind, _ in turned] == ["orientation"]
 
 
+@pytest.mark.parametrize("place", ["X", "obs", "var/_index", "obs/barcode", "layers", "X/data"])
+@pytest.mark.parametrize("soft", [False, True], ids=["external", "soft"])
+def test_tables_of_another_file_are_not_read(tmp_path, place, soft):
+    import h5py
+
+    obs, x = {"barcode": list(BARCODES)}, sparse("csr", VALUES)
+    files = [tmp_path / "t.h5ad", tmp_path / "other.h5ad"]
+    for file in files:
+        anndata_file(file, obs, None, x, a=VALUES)
+    with h5py.File(files[0], "r+") as h5:
+        del h5[place]
+        h5["door"] = h5py.ExternalLink("other.h5ad", "/")
+        link = h5py.SoftLink(f"/door/{place}") if soft else h5py.ExternalLink("other.h5ad", place)
+        h5[place] = link
+    layer = "a" if place == "layers" else None
+    faults = faults_of(lambda: read(open_expression(files[0], layer=layer)))
+    assert [kind for kind, _ in faults] == ["outside-file"]
+
+
+def test_links_inside_an_h5ad_are_followed(tmp_path):
+    import h5py
+
+    file = anndata_file(tmp_path / "t.h5ad")
+    with h5py.File(file, "r+") as h5:
+        h5.move("X", "matrix")
+        h5["X"] = h5py.SoftLink("/matrix")
+    _, expression = read(open_expression(file))
+    np.testing.assert_array_equal(expression.values, VALUES)
+
+
 def test_a_file_that_hangs_hdf5_is_a_fault(tmp_path, monkeypatch):
     file = anndata_file(tmp_path / "t.h5ad")
     read(open_expression(file))

@@ -1,4 +1,4 @@
-"""Tensors that are no plain table: refused by their cause, or read; a scan never raises or hangs."""
+"""Tensors that are no plain table are refused by their cause, or read; a scan never raises."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from gimp_fast.data.slides.scan import scan_slide
 from gimp_fast.errors import Fault
 
 TABLE, PLACES = torch.from_numpy(FEATURES), torch.from_numpy(COORDS)
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Sparse", "ignore:The PyTorch API of nested", "ignore:torch.quant"
+)
 
 
 def quantised(table: torch.Tensor) -> torch.Tensor:
@@ -48,9 +53,6 @@ def fault_of(tmp_path: Path, content: object) -> Fault:
     return fault
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Sparse", "ignore:The PyTorch API of nested", "ignore:torch.quant"
-)
 @pytest.mark.parametrize("case", UNUSUAL)
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"features": t}], ids=["bare", "dict"])
 def test_features_that_are_no_table_of_numbers(tmp_path, case, wrap):
@@ -60,10 +62,7 @@ def test_features_that_are_no_table_of_numbers(tmp_path, case, wrap):
     assert fault.kind != "no-features" or fault.found == text
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Sparse", "ignore:The PyTorch API of nested", "ignore:torch.quant"
-)
-@pytest.mark.parametrize("case", ["sparse", "meta", "list", "number"])
+@pytest.mark.parametrize("case", ["sparse", "quantised", "nested", "meta", "list"])
 def test_coordinates_that_are_none_leave_the_features_usable(tmp_path, case):
     make, text = UNUSUAL[case]
     scan = scanned(tmp_path, {"features": TABLE, "coords": make(PLACES)})
