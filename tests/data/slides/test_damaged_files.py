@@ -55,6 +55,17 @@ def with_attributes(file: Path) -> None:
         group["coords"].attrs.update(patch_size=256, target_magnification=20, overlap="None")
 
 
+def sharded(file: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    with zarr.storage.ZipStore(str(file), mode="w") as store:
+        group = zarr.open_group(store, mode="w")
+        shape = FEATURES.shape
+        array = group.create_array(
+            "features", shape=shape, chunks=(4, 5), shards=(16, 5), dtype="f4"
+        )
+        array[:] = FEATURES
+
+
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch):
     """HDF5 loops forever over some damaged files; here they are small, and waiting is long."""
@@ -69,6 +80,7 @@ FILES = {
     "gzip": ("s.h5", lambda f: h5(f, chunks=(8, 5), compression="gzip")),
     "fletcher32": ("s.h5", lambda f: h5(f, chunks=(8, 5), fletcher32=True)),
     "zarr-zip": ("s.zarr.zip", zarr_group),
+    "zarr-shards": ("s.zarr.zip", sharded),
     "pt": ("s.pt", tensor),
     "pt-before-1.6": ("s.pt", old_tensor),
 }
