@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gimp_fast.evaluation.score_intervals import wilson
+
 BINS = 10
 ECE = f"ECE ({BINS} equal-mass bins)"
-_Z = 1.959964  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,7 @@ class Reliability:
 
     def wilson(self) -> np.ndarray:
         """(2, bins): 95 % Wilson interval of each share."""
-        n, p = self.count, self.share
-        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-        return np.stack([middle - half, middle + half])
+        return np.stack(wilson(self.share, self.count))
 
 
 def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> Reliability:

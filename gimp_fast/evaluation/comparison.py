@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from gimp_fast.evaluation.intervals import estimate
 from gimp_fast.evaluation.rates import Predictions
+from gimp_fast.evaluation.score_intervals import of_difference
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Difference:
     """Accuracy of a model minus that of the reference, on what both predicted.
 
     Attributes:
-        low, high, p: 95 % interval and two-sided p of the cluster bootstrap.
+        low, high, p: 95 % interval and two-sided p of the cluster bootstrap; if all patients have
+            the same difference, the interval of :func:`score_intervals.of_difference`.
         p_holm: corrected for the number of comparisons.
         patients: how many were compared.
         mcnemar: None unless each patient was predicted once by each model.
@@ -96,7 +98,8 @@ def compare(model: Predictions, reference: Predictions, weights: np.ndarray) -> 
     count = both.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = (weights @ gap) / (weights @ count)
-    value = estimate(gap.sum() / count.sum(), draws)
+    gaps = float(gap.sum() / count.sum())
+    value = estimate(gaps, draws, lambda: of_difference(gaps, int((count > 0).sum())))
     if value is None:  # no resample holds a patient of both
         return None
     draws = draws[np.isfinite(draws)]

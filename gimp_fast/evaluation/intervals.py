@@ -7,15 +7,23 @@ predictions are not independent, so the bootstrap draws patients, each with all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+_EQUAL = 1e-9  # sums of weights round
+# What pages and tables say of the intervals that ``estimate`` makes.
+WITHOUT_SPREAD = (
+    "Where every resample gives the same value, as when all patients are predicted correctly, the "
+    "bootstrap says nothing; then the interval is a score interval, which depends on the number of "
+    "patients: Wilson's for shares, Newcombe's for the AUC."
+)
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % percentile interval."""
+    """A value with its 95 % interval; see :func:`estimate`."""
 
     value: float
     low: float
@@ -40,15 +48,27 @@ def patient_weights(patients: int, resamples: int, seed: int = 0) -> np.ndarray:
     return rng.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(float)
 
 
-def estimate(value: float, draws: np.ndarray) -> Estimate | None:
-    """The value with the interval of its finite bootstrap draws.
+def estimate(
+    value: float, draws: np.ndarray, otherwise: Callable[[], tuple[float, float]] | None = None
+) -> Estimate | None:
+    """The value with the percentile interval of its finite bootstrap draws.
 
-    None if the value, or every draw, is not finite.
+    Args:
+        value: of all patients.
+        draws: of each resample.
+        otherwise: the ends to use if the percentiles are one and the same value, which is no
+            interval.
+
+    Returns:
+        None if the value, or every draw, is not finite.
     """
     finite = draws[np.isfinite(draws)]
     if not np.isfinite(value) or not len(finite):
         return None
     low, high = np.percentile(finite, [2.5, 97.5])
+    if otherwise is not None and high - low < _EQUAL:
+        low, high = otherwise()
+        low, high = min(low, value), max(high, value)
     return Estimate(float(value), float(low), float(high))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from gimp_fast.evaluation import score_intervals
 from gimp_fast.evaluation.intervals import Estimate, estimate
 
 _BLOCK = 256  # resamples at a time, to bound the memory for large test sets
@@ -108,7 +110,7 @@ def rates(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | No
 def metrics_with_intervals(
     probabilities: np.ndarray, labels: np.ndarray, *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Rates with bootstrap 95 % confidence intervals over patients.
+    """Rates with 95 % confidence intervals over patients, as :func:`estimates` makes them.
 
     Returns:
         ``{"n": …, "accuracy": {"value", "low", "high", "k", "n"}, "balanced_accuracy": {"value",
@@ -125,6 +127,9 @@ def metrics_with_intervals(
 def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
     """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
 
+    If the bootstrap gives a single value, the interval is that of ``score_intervals`` for as many
+    patients as there are, however often each was predicted.
+
     Returns:
         name -> estimate, of the accuracy an ``EstimatedShare``; None for an AUC that no run, or no
         resample, has.
@@ -133,11 +138,40 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
     blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
     drawn = [weighted_rates(predictions, block) for block in blocks]
     found = {
-        name: estimate(value, np.concatenate([block[name] for block in drawn]))
+        name: estimate(
+            value,
+            np.concatenate([block[name] for block in drawn]),
+            partial(_score_interval, name, value, predictions),
+        )
         for name, (value,) in once.items()
     }
     k, n = int(predictions.hits.sum()), len(predictions)
     return found | {"accuracy": EstimatedShare(**asdict(found["accuracy"]), k=k, n=n)}
+
+
+def _score_interval(name: str, value: float, predictions: Predictions) -> tuple[float, float]:
+    """The interval of a rate that is the same in every resample."""
+    label, patient, called = predictions.label, predictions.patient, predictions.predicted
+
+    def patients(chosen: np.ndarray) -> int:
+        return len(np.unique(patient[chosen]))
+
+    classes = np.unique(label)
+    if name == "accuracy":
+        return score_intervals.of_share(value, patients(slice(None)))
+    if name == "balanced_accuracy":
+        recalls = [predictions.hits[label == k].mean() for k in classes]
+        return score_intervals.of_mean_share(recalls, [patients(label == k) for k in classes])
+    if name == "f1_macro":
+        hits = [patients(predictions.hits & (label == k)) for k in classes]
+        concerned = [patients((label == k) | (called == k)) for k in classes]
+        return score_intervals.of_f1(hits, concerned)
+    ends = [
+        score_intervals.of_area(value, patients(label == k), patients(label != k))
+        for k in predictions.positives
+    ]
+    low, high = np.mean(ends, axis=0)
+    return float(low), float(high)
 
 
 def weighted_rates(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
