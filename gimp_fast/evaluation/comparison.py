@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from gimp_fast.evaluation.intervals import estimate
-from gimp_fast.evaluation.rates import Predictions
+from gimp_fast.evaluation.intervals import Estimate, estimate
+from gimp_fast.evaluation.rates import Predictions, auc
 from gimp_fast.evaluation.score_intervals import of_difference
 
 
@@ -113,6 +113,16 @@ def compare(model: Predictions, reference: Predictions, weights: np.ndarray) -> 
         mcnemar = McNemar(only_this, only_reference, exact, exact)
     compared = int((count > 0).sum())
     return Difference(value.value, value.low, value.high, p, p, compared, mcnemar)
+
+
+def compare_auc(model: Predictions, reference: Predictions, weights: np.ndarray) -> Estimate | None:
+    """AUC of a model minus that of the reference on the same patients, with a paired interval.
+
+    None if a class has no patient.
+    """
+    once = np.ones((1, weights.shape[1]))
+    value = float((auc(model, once) - auc(reference, once))[0])
+    return estimate(value, auc(model, weights) - auc(reference, weights))
 
 
 def _hits_by_fold(predictions: Predictions, patients: int, folds: int) -> np.ndarray:

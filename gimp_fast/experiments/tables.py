@@ -18,6 +18,7 @@ from gimp_fast.evaluation.rates import EstimatedShare, Share
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
+from gimp_fast.runs.score_texts import p_text, signed
 
 NONE = "–"
 
@@ -133,16 +134,8 @@ def _grid(
 def _versus(versus: Difference | None) -> str:
     if versus is None:
         return NONE
-    interval = f"({_signed(versus.low)} to {_signed(versus.high)})"
-    return f"{_signed(versus.value)}\n{interval}, {p_text(versus.best_p)}"
-
-
-def p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+z.3f}".replace("-", "−").replace("+0.000", "0.000")
+    interval = f"({signed(versus.low)} to {signed(versus.high)})"
+    return f"{signed(versus.value)}\n{interval}, {p_text(versus.best_p)}"
 
 
 def _estimate(estimate: Estimate | None) -> str:

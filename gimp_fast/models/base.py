@@ -216,6 +216,13 @@ class PatientModel(nn.Module, ABC):
         """True if predictions may have changed, because validation patients chose a parameter."""
         return False
 
+    def fusion_weight_of_both(self) -> float | None:
+        """The weight, 0 to 1, that validation patients gave to the logits that depend on slides.
+
+        The rest is the weight of logits of RNA alone. None for a model without such a choice.
+        """
+        return None
+
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         """Modules that fine-tuning trains; ``freeze_genes`` leaves out a trained gene encoder."""
         yield self

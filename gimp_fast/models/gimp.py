@@ -196,6 +196,9 @@ class GiMP(PatientModel):
         self.fusion_weight.fill_(losses.index(min(losses)) / 10)
         return True
 
+    def fusion_weight_of_both(self) -> float | None:
+        return None if self.gene_head is None else round(float(self.fusion_weight), 6)
+
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         yield self.head
         if self.aggregator is not None:

@@ -13,6 +13,7 @@ from gimp_fast.runs.records import Run, read_object_or_empty
 
 EMBEDDED = 6  # maps that are shown in the page; all others are linked
 CLASS_COLUMNS = 4  # with more classes, not each has a column
+PRINTED = 25  # rows on paper; mistakes come first
 _LARGEST = 400_000  # bytes of an embedded picture
 
 
@@ -26,6 +27,7 @@ def case_section(run: Run) -> dict[str, Any]:
     titles = [f"P({name})" for name in classes]
     return {
         "cases": cases,
+        "printed_cases": PRINTED,
         "parts": sorted({case["part"] for case in cases}),
         "num_test": len(test),
         "num_wrong": sum(not case["right"] for case in test),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast import __version__
+from gimp_fast.evaluation.intervals import WITHOUT_SPREAD
 from gimp_fast.files.atomic import write_text
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
@@ -14,10 +15,13 @@ from gimp_fast.pages.templates import get_template
 from gimp_fast.report import panels
 from gimp_fast.report.calibration_panel import calibration_panel
 from gimp_fast.report.case_table import case_section
+from gimp_fast.report.modality_table import modality_section
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs import layout
 from gimp_fast.runs.method_titles import method_title
-from gimp_fast.runs.records import Estimate, Run, open_run
+from gimp_fast.runs.records import Run, open_run
+from gimp_fast.runs.score_texts import NO_AUC, READS
+from gimp_fast.runs.scores import Estimate
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -25,7 +29,6 @@ METRIC_TITLES = {
     "balanced_accuracy": "Balanced accuracy",
     "f1_macro": "Macro F1",
 }
-MODALITIES = {"both": "slides and RNA", "slide": "slides only", "rna": "RNA only"}
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -67,11 +70,14 @@ def write_report(run_dir: Path | str) -> Path:
         method=method_title(metrics.method),
         about=_about(run),
         tiles=tiles,
+        without=[NO_AUC] if tiles and metrics.test.auc is None else [],
         rows=rows,
         test_figures=test_figures,
         curves=curves,
         embeddings=embeddings,
+        **modality_section(run),
         **case_section(run),
+        about_intervals=WITHOUT_SPREAD,
         config=run.config_text,
         environment=_flat(run.environment),
     )
@@ -110,7 +116,8 @@ def _about(run: Run) -> list[tuple[str, str]]:
     )
     facts = [
         ("Method", method_title(metrics.method)),
-        ("Reads", MODALITIES[metrics.modalities]),
+        ("Reads", READS[metrics.modalities]),
+        ("Fusion weight", "" if metrics.fusion is None else f"{metrics.fusion.weight:g} of both"),
         ("Classes", ", ".join(metrics.cohort.classes)),
         ("Patients", f"{counts} (split {metrics.cohort.split})"),
         ("Epochs", stages),

@@ -12,7 +12,8 @@ from sklearn.manifold import TSNE
 from gimp_fast.evaluation.rates import roc
 from gimp_fast.pages import style
 from gimp_fast.report import figures
-from gimp_fast.runs.records import Epoch, Estimate, Run
+from gimp_fast.runs.records import Epoch, Run
+from gimp_fast.runs.scores import Estimate
 
 MIN_PATIENTS_FOR_TSNE = 10
 TSNE_SEED = 0
@@ -29,6 +30,8 @@ QUANTITIES = {
     "reconstruction": ("Masked reconstruction", "Masked L1 (embedding units)"),
     "triplet": ("Triplet", "Triplet loss (squared distance)"),
 }
+# What a stage trains on, if that is one modality.
+_READ_BY = {"genes": "rna", "pretrain": "slide"}
 SHARES = ("accuracy", "auc")
 
 
@@ -56,22 +59,30 @@ def with_interval(estimate: Estimate) -> str:
 
 
 def curve_panels(run: Run) -> dict[str, list[Panel]]:
-    """Stage title -> its curves; methods other than GiMP may lack stages."""
-    sections = {}
+    """Stage title -> its curves, without any for a stage that GiMP has and this run has not.
+
+    Other methods may lack stages, and so may a model that does not read what a stage trains on.
+    """
+    sections: dict[str, list[Panel]] = {}
     for stage, (title, quantities) in STAGES.items():
         epochs = run.epochs.get(stage, [])
-        if not epochs and run.metrics.method != "gimp":
-            continue
-        reason = "metrics.jsonl has no finite value of its quantities."
         if not epochs:
-            reason = "This run has no such stage: metrics.jsonl has none of its epochs."
+            if run.metrics.method == "gimp" and _READ_BY.get(stage) in (None, *_read(run)):
+                sections[title] = []
+            continue
         best = run.metrics.best_epoch if stage == "finetune" else None
-        drawn = [_curve(stage, title, quantity, epochs or [], best) for quantity in quantities]
-        panels = [panel for panel in drawn if panel] or [
-            _curve(stage, title, "loss", epochs or [], best)
-        ]
-        sections[title] = [panel or Panel(stage, "Left out", reason) for panel in panels]
+        drawn = [_curve(stage, title, quantity, epochs, best) for quantity in quantities]
+        panels = [panel for panel in drawn if panel]
+        if not panels and (loss := _curve(stage, title, "loss", epochs, best)):
+            panels = [loss]
+        reason = "Left out: metrics.jsonl has no finite value of its quantities."
+        sections[title] = panels or [Panel(stage, title, reason)]
     return sections
+
+
+def _read(run: Run) -> tuple[str, ...]:
+    modalities = run.metrics.modalities
+    return ("slide", "rna") if modalities == "both" else (modalities,)
 
 
 def _curve(

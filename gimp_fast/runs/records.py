@@ -13,54 +13,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from gimp_fast.errors import GimpError
 from gimp_fast.runs import layout
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
+from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
 
 _UNREADABLE = (
     # ValueError covers undecodable text, JSON and npy headers.
     OSError, EOFError, ValueError, yaml.YAMLError, csv.Error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-Model = TypeVar("Model", bound="_Record")
+Model = TypeVar("Model", bound="Record")
 T = TypeVar("T")
 
 
-class _Record(BaseModel):
-    """Keys that this version does not know are kept, so that a record is written as it was read."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The record as JSON holds it: only what was given, in the order of the fields."""
-        return json.loads(self.to_json())
-
-    def to_json(self, indent: int | None = None) -> str:
-        return json.dumps(self.model_dump(exclude_unset=True), indent=indent)
-
-
-class Estimate(_Record):
-    """A metric with its bootstrap 95 % interval; rates also carry their count ``k`` of ``n``."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    k: int | None = None
-    n: int | None = None
-
-
-class SplitMetrics(_Record):
-    """Metrics of the patients of one part."""
-
-    n: int
-    accuracy: Estimate | None = None
-    balanced_accuracy: Estimate | None = None
-    f1_macro: Estimate | None = None
-    auc: Estimate | None = None
-
-
-class CohortSummary(_Record):
+class CohortSummary(Record):
     """The cohort of a run; ``n`` counts the patients of each part."""
 
     name: str
@@ -70,8 +38,11 @@ class CohortSummary(_Record):
     n: dict[str, int]
 
 
-class Metrics(_Record):
-    """``metrics.json``, the last file that a run writes."""
+class Metrics(Record):
+    """``metrics.json``, the last file that a run writes.
+
+    ``by_modality`` compares test patients of a model of both; ``fusion`` is of models that have it.
+    """
 
     cohort: CohortSummary
     method: str = "gimp"
@@ -80,20 +51,22 @@ class Metrics(_Record):
     best_epoch: int | None = None
     val: SplitMetrics | None = None
     test: SplitMetrics | None = None
+    fusion: Fusion | None = None
+    by_modality: ByModality | None = None
 
 
-class Epoch(_Record):
+class Epoch(Record):
     """One line of ``metrics.jsonl``; train and val map the name of a metric to its value."""
 
     stage: str
     epoch: int
-    train: dict[str, int | float | None] = {}
-    val: dict[str, int | float | None] = {}
+    train: dict[str, int | float | None] = Field({})
+    val: dict[str, int | float | None] = Field({})
     lr: float | None = None
     seconds: float | None = None
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """``run.json``, which an experiment adds to a run that is done."""
 
     row: str  # with split and seed, the run's place in the tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
+from gimp_fast.runs.score_texts import (
+    fusion_text,
+    metrics_text,
+    modality_lines,
+    modality_note,
+)
+from gimp_fast.runs.scores import Fusion
+from gimp_fast.training.by_modality import by_modality
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stages import stages_of
 
@@ -56,13 +64,39 @@ def evaluate_run(
         best_epoch=state["epoch"],
         resamples=config.bootstrap,
         bootstrap_seed=config.seed,
+        **_facts_of_both(context, dict(zip(cases, outputs.probabilities, strict=True))),
     )
     if context.ranks.writes:
         folder.write_embeddings(embeddings)
         folder.write_predictions(predictions)
         folder.write_metrics(metrics)
-        log(f"test: {metrics_text(metrics.as_dict()['test'])}")
+        for line in result_lines(metrics):
+            log(line)
     return metrics.as_dict()
+
+
+def _facts_of_both(context: StageContext, fused: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What ``metrics.json`` says of a model that reads both modalities; nothing of another.
+
+    ``fused`` maps a patient to the model's probabilities.
+    """
+    config, facts = context.config, {}
+    weight = context.model.fusion_weight_of_both()
+    if weight is not None:
+        facts["fusion"] = Fusion(weight=weight, chosen_on=len(context.split["val"]))
+    modalities = by_modality(context, fused, config.bootstrap, config.seed)
+    return facts if modalities is None else facts | {"by_modality": modalities}
+
+
+def result_lines(metrics: Metrics) -> Iterator[str]:
+    """The results of a run for the console: the test set, and what each modality contributes."""
+    yield f"test: {metrics_text(metrics.as_dict()['test'])}"
+    if metrics.fusion is not None:
+        yield f"fusion: {fusion_text(metrics.fusion)}"
+    if (scores := metrics.by_modality) is not None:
+        for shown, text in modality_lines(scores):
+            yield f"test, {shown}: {text}"
+        yield f"  {modality_note(scores)}"
 
 
 def evaluated_predictions(
@@ -98,15 +132,3 @@ def metrics_of(
             chosen.probabilities, chosen.label, resamples=resamples, seed=bootstrap_seed
         )
     return Metrics(**facts, **scores)
-
-
-def metrics_text(part: dict[str, Any]) -> str:
-    """Accuracy with its counts, and AUC, each with its interval, in one line."""
-    accuracy, auc = part["accuracy"], part["auc"]
-    text = (
-        f"accuracy {accuracy['value']:.3f} ({accuracy['k']}/{accuracy['n']}, "
-        f"95 % CI {accuracy['low']:.3f} to {accuracy['high']:.3f})"
-    )
-    if auc is not None:
-        text += f", AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
-    return text

@@ -15,6 +15,8 @@ from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_dev
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 
+HIDE_NOTHING, HIDE_SLIDES, HIDE_RNA = range(3)
+
 
 @dataclass(frozen=True)
 class _Batch:
@@ -140,14 +142,16 @@ class PatientReader:
 
         Args:
             case_ids: B ids.
-            hide: (B,) of 0 nothing, 1 the slides, 2 the RNA: modality dropout. A patient's only
+            hide: (B,) of ``HIDE_NOTHING``, ``HIDE_SLIDES`` and ``HIDE_RNA``. A patient's only
                 modality is never hidden.
         """
         genes, has_genes = self.genes(case_ids)
         has_slide = [self.uses_slides and self.cohort.has_slides(c) for c in case_ids]
         for place, hidden in enumerate([] if hide is None else hide.tolist()):
             if has_genes[place] and has_slide[place]:
-                has_slide[place], has_genes[place] = hidden != 1, hidden != 2
+                has_slide[place], has_genes[place] = hidden != HIDE_SLIDES, hidden != HIDE_RNA
+        if genes is not None:
+            genes[~torch.tensor(has_genes)] = 0  # hidden also from a model that ignores the flags
         bags = None
         if self.uses_slides:
             bags = [self.patches(c) if has_slide[n] else None for n, c in enumerate(case_ids)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from gimp_fast.targets.classification import Scores
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.loader import StepPlan, plan_epoch
-from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.sampling import HIDE_NOTHING, PatientReader
 from gimp_fast.training.stage_settings import StageSettings
 
 
@@ -32,16 +33,18 @@ class StageContext:
     device: torch.device
     ranks: Ranks = ALONE
 
-    def predict(self, case_ids: Sequence[str]) -> Outputs:
+    def predict(self, case_ids: Sequence[str], hide: int = HIDE_NOTHING) -> Outputs:
         """Outputs of the model for patients, in their order.
 
-        Ranks take turns at the batches; every rank gets the whole result.
+        Ranks take turns at the batches; every rank gets the whole result. ``hide`` is a modality
+        that the model is not shown, as in :meth:`PatientReader.inputs`.
         """
         self.model.eval()
         outputs: dict[int, Outputs] = {}
         plans = plan_epoch(case_ids, self.config.finetune.batch_size, [], shuffle=False)
         for plan in plans[self.ranks.rank :: self.ranks.size]:
-            inputs = self.reader.inputs(plan.case_ids).to(self.device)
+            hidden = np.full(len(plan.case_ids), hide)
+            inputs = self.reader.inputs(plan.case_ids, hidden).to(self.device)
             outputs[plan.step] = outputs_of(self.model, inputs, self.device, self.config.precision)
         for part in self.ranks.gather(outputs):
             outputs |= part

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 
-import pytest
-
 from gimp_fast.evaluation.comparison import Difference, McNemar
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import Share
@@ -26,7 +24,6 @@ from gimp_fast.experiments.tables import (
     latex,
     main_grid,
     markdown,
-    p_text,
     tex,
 )
 
@@ -154,10 +151,3 @@ def test_csv_has_every_number_and_empty_fields_for_none():
     assert found[0]["auc"] == found[1]["p"] == ""
     assert found[0]["paper_counts"] == "147/190"
     assert csv_text(table([])).splitlines() == [",".join(found[0])]
-
-
-@pytest.mark.parametrize(
-    ("p", "text"), [(0.0004, "p < 0.001"), (0.0512, "p = 0.051"), (1, "p = 1.000")]
-)
-def test_p(p, text):
-    assert p_text(p) == text

@@ -1,0 +1,93 @@
+"""The scores in ``metrics.json``: of a part, of each modality alone, and how they are mixed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Keys that this version does not know are kept, so that a record is written as it was read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as JSON holds it: only what was given, in the order of the fields."""
+        return json.loads(self.to_json())
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self.model_dump(exclude_unset=True), indent=indent)
+
+
+class Estimate(Record):
+    """A metric with its 95 % interval; rates also carry their count ``k`` of ``n``."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    k: int | None = None
+    n: int | None = None
+
+
+class SplitMetrics(Record):
+    """Metrics of the patients of one part."""
+
+    n: int
+    accuracy: Estimate | None = None
+    balanced_accuracy: Estimate | None = None
+    f1_macro: Estimate | None = None
+    auc: Estimate | None = None
+
+
+class PairedDifference(Record):
+    """One score minus another on the same patients, with its 95 % interval.
+
+    ``p`` is two-sided, of McNemar's exact test for accuracy and of the bootstrap for the AUC.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+class OneModality(SplitMetrics):
+    """Metrics of a model of both modalities that is shown only one, and minus those with both."""
+
+    accuracy_difference: PairedDifference | None = None
+    auc_difference: PairedDifference | None = None
+
+
+class ByModality(Record):
+    """The same model and the same test patients, with both modalities and with each alone.
+
+    Attributes:
+        n: test patients who have both modalities, of ``of`` test patients. Only they are compared.
+        seen_in_training: whether any training patient lacked a modality, or had it hidden; else the
+            model never learned to do with one.
+        both, slide, rna: their metrics; None if there is no such patient, or the model cannot do
+            without the other modality.
+        refused: ``"slide"`` or ``"rna"`` -> why the model cannot read it alone.
+    """
+
+    n: int
+    of: int
+    seen_in_training: bool
+    both: SplitMetrics | None = None
+    rna: OneModality | None = None
+    slide: OneModality | None = None
+    refused: dict[str, str] = {}
+
+
+class Fusion(Record):
+    """How a model mixes the logits of two classifiers, as the validation patients chose.
+
+    Attributes:
+        weight: of the classifier that reads slides and RNA, 0 to 1; the rest is that of RNA alone.
+        chosen_on: how many validation patients chose it.
+    """
+
+    weight: float
+    chosen_on: int | None = None
