@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from gimp_fast import __version__
 from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.files.safe_text import visible
 
 COMMANDS = {
     "extract": "find tissue in whole-slide images and encode its patches: feature files",
@@ -38,12 +39,12 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
         try:
             return main(argv) or 0
         except StoppedError as stopped:
-            print(stopped, file=sys.stderr)
+            print(visible(str(stopped)), file=sys.stderr)
             return EXIT_STOPPED
         except GimpError as error:
             if "--debug" in argv:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(str(error))}", file=sys.stderr)
             return EXIT_BAD_INPUT
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -21,6 +21,7 @@ import xxhash
 
 from gimp_fast.data.names import PATCH_ORDERS
 from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.files.safe_text import unguarded
 from gimp_fast.files.table import open_table
 
 FORMAT_VERSION = 2
@@ -172,7 +173,7 @@ def read_rows_of(file: Path, columns: Sequence[str]) -> Rows:
     """Rows of one table of a cohort; FaultError if it cannot be read or lacks a column."""
     table = open_table(file, ",", exact=True, expected="a table of a cohort")
     table.require(*columns)
-    return table.records()
+    return [{key: unguarded(cell) for key, cell in row.items()} for row in table.records()]
 
 
 def load_array(file: Path) -> np.ndarray:

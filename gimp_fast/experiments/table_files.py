@@ -13,6 +13,7 @@ from gimp_fast.experiments.paper import PAPER, Row
 from gimp_fast.experiments.results import Finished, Results
 from gimp_fast.experiments.tables import Grid, csv_text, grids, latex, markdown
 from gimp_fast.experiments.vectors import NEIGHBOURS
+from gimp_fast.files import safe_text
 from gimp_fast.files.atomic import write_json, write_text
 
 
@@ -116,7 +117,8 @@ def _notes(results: Results) -> list[str]:
 
 def _markdown(results: Results, tables: dict[str, Grid], notes: Sequence[str]) -> str:
     experiment, cohort = results.experiment, results.call.cohort
-    facts = f"{cohort.name}, {len(cohort)} patients, {', '.join(cohort.classes)}."
+    classes = ", ".join(map(safe_text.markdown, cohort.classes))
+    facts = f"{safe_text.markdown(cohort.name)}, {len(cohort)} patients, {classes}."
     if cohort.synthetic:
         facts += " **Synthetic patients: the numbers say nothing about any disease.**"
     parts = [f"# {experiment.title}\n", f"{facts}\n", f"{experiment.about}\n"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +17,8 @@ from gimp_fast.evaluation.rates import EstimatedShare, Share
 from gimp_fast.experiments.paper import Row
 from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
+from gimp_fast.files import safe_text
+from gimp_fast.files.safe_text import guarded
 from gimp_fast.runs.score_texts import p_text, signed
 
 NONE = "–"
@@ -171,7 +172,7 @@ def markdown(grid: Grid) -> str:
 
 
 def _md(text: str) -> str:
-    return _one_line(re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text))
+    return safe_text.markdown(_one_line(text))
 
 
 def _one_line(cell: str) -> str:
@@ -188,7 +189,7 @@ _LATEX = str.maketrans({
 
 def tex(text: str) -> str:
     """Text as LaTeX sets it, in any encoding of the document."""
-    return _one_line(text).translate(_LATEX)
+    return safe_text.visible(_one_line(text), keep="").translate(_LATEX)
 
 
 def latex(grid: Grid, caption: str, label: str) -> str:
@@ -262,7 +263,8 @@ def csv_text(results: Results) -> str:
                 experiment=results.experiment, row=row, overrides=" ".join(row.overrides),
                 group=group, scores=group.scores[row.key], skipped=results.skipped.get(row.key),
             )  # fmt: skip
-            lines.append([_at(line, path) for path in CSV_COLUMNS.values()])
+            cells = (_at(line, path) for path in CSV_COLUMNS.values())
+            lines.append([guarded(cell) if isinstance(cell, str) else cell for cell in cells])
     return pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object).to_csv(index=False)
 
 

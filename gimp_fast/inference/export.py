@@ -13,16 +13,23 @@ from torch import Tensor
 from gimp_fast import __version__
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import new_folder, write_text
+from gimp_fast.files.safe_text import markdown
 from gimp_fast.files.table import write_table
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint, with_prefix
 from gimp_fast.runs.layout import CARD, CHECKSUMS, EXPORT_CONFIG, EXPORT_FILES, GENES, WEIGHTS
-from gimp_fast.training.evaluate_run import metrics_text
+from gimp_fast.runs.score_texts import (
+    READS,
+    fusion_text,
+    metrics_text,
+    modality_lines,
+    modality_note,
+)
+from gimp_fast.runs.scores import ByModality, Fusion
 
 EXPORT_VERSION = 1
 _KEPT = ("method", "model", "cohort", "epoch", "metrics", "training")
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
-_READS = {"both": "slides and RNA", "slide": "slides", "rna": "RNA"}
 _UNKNOWN = "not recorded"
 
 _LIMITS = """\
@@ -194,23 +201,27 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         facts: what its export says of it.
     """
     cohort, metrics, run = trained.trained_on, facts.get("metrics", {}), facts.get("training", {})
-    title = f"# {trained.method}: {_READS[trained.modalities]} → {', '.join(trained.classes)}\n"
+    classes = ", ".join(map(markdown, trained.classes))
+    title = f"# {markdown(trained.method)}: {READS[trained.modalities]} → {classes}\n"
     reads, kind = {}, "patients"
     if trained.uses_slides:
         mpp, side = cohort["mpp"], cohort["patch_size"]
-        encoder = cohort["encoder"] or _UNKNOWN
+        encoder = markdown(cohort["encoder"] or _UNKNOWN)
         reads |= {
             "patch encoder": f"{encoder}, {trained.feature_dim} channels",
             "resolution": f"{mpp:g} µm a pixel" if mpp else _UNKNOWN,
             "patch size": f"{side} pixels" if side else _UNKNOWN,
-            "patch order": cohort["patch_order"],
+            "patch order": markdown(cohort["patch_order"]),
         }
     if trained.uses_genes:
+        transform = markdown(cohort["expression_transform"])
         reads |= {
             "genes": f"{len(trained.gene_ids)}, in the order of `genes.csv`",
-            "unit": cohort["expression"].get("column") or _UNKNOWN,
-            "transform": f"{cohort['expression_transform']}; scaling is part of the model",
+            "unit": markdown(cohort["expression"].get("column") or _UNKNOWN),
+            "transform": f"{transform}; scaling is part of the model",
         }
+    if (fusion := _fusion(trained, metrics)) is not None:
+        reads["fusion of both"] = fusion_text(fusion)
     if trained.synthetic:
         kind = "**SYNTHETIC** patients"
         title += (
@@ -219,31 +230,50 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         )
     patients = metrics.get("cohort", {}).get("n", {})
     parts = ", ".join(f"{count} {part}" for part, count in patients.items()) or _UNKNOWN
+    name, split = markdown(cohort["name"]), markdown(cohort["split"])
     training = {
-        "cohort": f"'{cohort['name']}', {kind}, fingerprint `{cohort['fingerprint'][:16]}`",
-        "split": f"{cohort['split']}: {parts}",
+        "cohort": f"'{name}', {kind}, fingerprint `{markdown(cohort['fingerprint'][:16])}`",
+        "split": f"{split}: {parts}",
         "seed, epoch": f"{run.get('seed', _UNKNOWN)}, {facts.get('epoch', _UNKNOWN)}",
         "precision": trained.precision,
         "versions": f"trained with gimp_fast {run.get('gimp_fast') or _UNKNOWN}, exported with "
         "gimp_fast {gimp_fast}, torch {torch}".format(**facts["exported_with"]),
     }
+    sections = [
+        title,
+        _card_table("What it reads", reads),
+        _card_table("What it was trained on", training),
+        _card_results(metrics),
+        _LIMITS,
+        _LOADING,
+    ]
+    return "\n".join(sections)
+
+
+def _fusion(trained: TrainedModel, metrics: dict[str, Any]) -> Fusion | None:
+    """The weight in the model, and how many patients chose it where that is recorded."""
+    weight = trained.model.fusion_weight_of_both()
+    if weight is None:
+        return None
+    chosen_on = (metrics.get("fusion") or {}).get("chosen_on")
+    return Fusion(weight=weight, chosen_on=chosen_on)
+
+
+def _card_results(metrics: dict[str, Any]) -> str:
+    """Metrics of both parts, and of each modality alone where the run recorded them."""
     notes = {"test": "", "val": " (the epoch was chosen on these patients)"}
-    results = [
+    lines = [
         f"- {part}{note}: {metrics_text(metrics[part])}"
         for part, note in notes.items()
         if part in metrics
     ]
     if "test" not in metrics:
-        results.append(f"- {_UNKNOWN}")
-    sections = [
-        title,
-        _card_table("What it reads", reads),
-        _card_table("What it was trained on", training),
-        "\n".join(["## Results\n", *results, ""]),
-        _LIMITS,
-        _LOADING,
-    ]
-    return "\n".join(sections)
+        lines.append(f"- {_UNKNOWN}")
+    if recorded := metrics.get("by_modality"):
+        scores = ByModality.model_validate(recorded)
+        lines += [f"- test, {shown}: {markdown(text)}" for shown, text in modality_lines(scores)]
+        lines.append(f"\n{markdown(modality_note(scores))}")
+    return "\n".join(["## Results\n", *lines, ""])
 
 
 def _card_table(title: str, rows: dict[str, str]) -> str:

@@ -265,6 +265,9 @@ class TrainedModel:
             reads.append(f"slides ({trained.get('encoder') or 'unknown encoder'})")
         if self.uses_genes:
             reads.append(f"{len(self.gene_ids)} genes")
+        weight = self.model.fusion_weight_of_both()
+        if weight is not None:
+            reads[-1] += f" (fusion weight {weight:g} of both)"
         return (
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gimp_fast.files.safe_text import guarded, unguarded
+
 STAGES = ("pretrain", "finetune")
 _NAMES = ("case_id", "split", "label")
 
@@ -48,8 +50,9 @@ class CasePredictions:
 
     def to_csv(self) -> str:
         """The text of the file."""
-        names = np.array(self.classes, dtype=object)
-        columns = (self.case_id, self.split, names[self.label], names[self.predicted])
+        names = np.array([guarded(name) for name in self.classes], dtype=object)
+        cases = [guarded(case) for case in self.case_id.tolist()]
+        columns = (cases, self.split, names[self.label], names[self.predicted])
         pairs = zip(_columns(self.classes), (*columns, *self.probabilities.T), strict=True)
         return pd.DataFrame(dict(pairs)).to_csv(
             index=False, float_format="%.6g", lineterminator="\n"
@@ -58,7 +61,7 @@ class CasePredictions:
     @classmethod
     def read(cls, file: Path, classes: tuple[str, ...]) -> CasePredictions:
         """Read the file; ValueError or csv.Error says what is wrong in it."""
-        rows = _rows(file, _columns(classes))
+        rows = [[*map(unguarded, row[:4]), *row[4:]] for row in _rows(file, _columns(classes))]
         places = {name: place for place, name in enumerate(classes)}
         for column, name in ((2, "label"), (3, "prediction")):
             if unknown := sorted({row[column] for row in rows} - set(classes)):

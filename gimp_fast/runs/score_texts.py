@@ -78,7 +78,7 @@ def modality_note(scores: ByModality) -> str:
 
 
 def difference_text(difference: PairedDifference) -> str:
-    """``−0.021 (−0.060 to 0.018), p = 0.344``."""
+    """``−0.021 (−0.060 to +0.018), p = 0.344``."""
     text = signed(difference.value)
     if difference.low is not None and difference.high is not None:
         text += f" ({signed(difference.low)} to {signed(difference.high)})"

@@ -14,6 +14,7 @@ from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
 from gimp_fast.runs.score_texts import (
+    READS,
     fusion_text,
     metrics_text,
     modality_lines,
@@ -95,7 +96,8 @@ def result_lines(metrics: Metrics) -> Iterator[str]:
         yield f"fusion: {fusion_text(metrics.fusion)}"
     if (scores := metrics.by_modality) is not None:
         for shown, text in modality_lines(scores):
-            yield f"test, {shown}: {text}"
+            if shown != READS["both"] or scores.n < scores.of:  # else it is the first line again
+                yield f"test, {shown}: {text}"
         yield f"  {modality_note(scores)}"
 
 

@@ -117,8 +117,8 @@ def test_what_markdown_and_latex_read_as_signs_is_escaped():
     assert text.splitlines() == [
         r"| Method | P\|Q |",
         "| --- | --- |",
-        r"| *S\_1 & \*2\** |  |",
-        r"| **50 % of $x$ #1 {a} ~^\\** | p \< 0.001 (1 − δ) |",
+        r"| *S\_1 &amp; \*2\** |  |",
+        r"| **50 % of $x$ #1 {a} ~^\\** | p &lt; 0.001 (1 − δ) |",
     ]
     lines = latex(grid, "100 % & more", "tab:x")
     assert r"\caption{100 \% \& more}" in lines

@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 import gimp_fast
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.export import export_model
+from gimp_fast.inference import load
+from gimp_fast.inference.export import export_model, exported_facts, model_card
 from gimp_fast.inference.predictions import predict_cohort
 from gimp_fast.runs.gene_list import read_gene_reference
 from gimp_fast.runs.layout import EXPORT_FILES
@@ -71,6 +72,41 @@ def test_the_card_says_what_it_is(exported):
     assert "/8, 95 % CI" in card
     assert "no\nmedical device" in card
     assert "log2(x+1)" in card
+
+
+def test_the_card_says_what_each_modality_contributes(exported):
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert "- test, RNA alone: accuracy " in card
+    assert "- test, slides alone: accuracy " in card
+    assert "never learned to do with one" in card
+
+
+@pytest.mark.parametrize(("weight", "words"), [(0.0, "slides are not used"), (0.3, "weight 0.3")])
+def test_the_card_says_the_weight_of_fusion(gimp_run, weight, words, monkeypatch):
+    trained = load(gimp_run)
+    monkeypatch.setattr(trained.model, "fusion_weight_of_both", lambda: weight)
+    card = model_card(trained, exported_facts(trained))
+    assert f"| fusion of both | weight {weight:g}" in card
+    assert words in card
+    assert f"fusion weight {weight:g} of both" in repr(trained)
+
+
+def test_names_from_the_data_are_text_in_the_card(gimp_run):
+    trained = load(gimp_run)
+    trained.classes = ("<script>alert(1)</script>", "a|b\n# c", "\x1b[31m")
+    cohort = {"name": "<img src=x>", "split": "a|b", "encoder": "[x](http://y)"}
+    trained.facts["cohort"] |= cohort
+    facts = exported_facts(trained)
+    card = model_card(trained, facts)
+    assert "<script" not in card
+    assert "<img" not in card
+    assert "[x](http" not in card
+    assert "\x1b" not in card
+    first = card.splitlines()[0]
+    assert "&lt;script&gt;" in first
+    assert r"a\|b # c" in first
+    rows = [line for line in card.splitlines() if line.startswith("| ")]
+    assert {line.replace(r"\|", "").count("|") for line in rows} == {3}
 
 
 def test_a_new_cohort_can_be_aligned_to_it(exported, cohort):

@@ -229,3 +229,66 @@ def test_other_methods_are_called_by_name_and_need_no_stages(make_run):
     assert "This run has no such stage" not in page.text
     assert "After pre-training" not in page.text
     assert "CLSpat" not in page.text
+
+
+def _with_metrics(run, **more):
+    """The run with more in its metrics."""
+    file = run / "metrics.json"
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(metrics | more), encoding="utf-8")
+    return run
+
+
+def _modalities(run, **changes):
+    """Scores of each modality alone, made of those of the test set."""
+    test = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    gap = {"value": -0.021, "low": -0.06, "high": 0.018, "p": 0.344}
+    alone = test | {"accuracy_difference": gap, "auc_difference": gap | {"p": None}}
+    found = {"n": 9, "of": 12, "seen_in_training": True, "both": test, "rna": alone}
+    return found | {"slide": alone} | changes
+
+
+def test_a_run_of_both_says_what_each_modality_contributes(make_run):
+    run = make_run(stages=("finetune",))
+    fusion = {"weight": 0.0, "chosen_on": 12}
+    page = _page(_with_metrics(run, by_modality=_modalities(run), fusion=fusion))
+    assert "What each modality contributes" in page.text
+    assert "slides are not used" in page.text
+    assert "RNA alone" in page.text
+    assert "slides alone" in page.text
+    assert "−0.021 (−0.060 to +0.018), p = 0.344" in page.text
+    assert "Only the 9 of 12 test patients who have both are compared" in page.text
+    assert "0 of both" in page.text
+
+
+def test_a_model_that_cannot_do_without_slides_says_why(make_run):
+    run = make_run(stages=("finetune",))
+    changes = {"rna": None, "refused": {"rna": "ValueError: needs <slides>"}}
+    page = _page(_with_metrics(run, by_modality=_modalities(run, **changes)))
+    assert "not possible: ValueError: needs <slides>" in page.text
+
+
+def test_runs_of_an_older_version_say_nothing_of_modalities(html):
+    assert "What each modality contributes" not in _Page(html).text
+
+
+def test_an_auc_that_does_not_exist_is_said(make_run):
+    run = make_run(stages=("finetune",))
+    test = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    page = _page(_with_metrics(run, test=test | {"auc": None}))
+    assert "AUC undefined, because a class has no patient here" in page.text
+
+
+def test_no_figure_without_a_drawing_and_no_stage_that_the_model_cannot_have(make_run):
+    page = _page(make_run(stages=("pretrain", "finetune"), modalities="slide"))
+    figures = sum(tag == "figure" for tag, _ in page.tags)
+    assert figures == sum(tag == "svg" for tag, _ in page.tags)
+    assert "Genes" not in page.text
+    assert "This run has no such stage" not in page.text
+
+
+def test_only_the_first_cases_are_printed(make_run, html):
+    run = make_run(patients=600, stages=("finetune",), epochs=1)
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "The first 25 of 240 cases are printed" in html
+    assert "nth-child(n + 26) { display: none; }" in html
