@@ -153,6 +153,7 @@ def summary(contents: CohortContents) -> str:
     import statistics
     from collections import Counter
 
+    from gimp_fast.data.class_checks import counts_text
     from gimp_fast.data.cohort_files import reasons
 
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]
@@ -181,8 +182,10 @@ def summary(contents: CohortContents) -> str:
     for name in contents.splits:
         note = contents.split_notes.get(name)
         lines.append(f"  split     {name}" + (f": {note}" if note else ""))
+        lines.append(f"            {counts_text(contents.class_counts(name))}")
     left_out = reasons(contents.dropped, contents.dropped_genes)
     lines += [f"  left out  {count} {reason}" for reason, count in left_out.items()]
+    lines += [f"caution: {text}" for text in contents.all_cautions()]
     return "\n".join(lines)
 
 

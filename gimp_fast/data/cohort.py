@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.bag import Bag
+from gimp_fast.data.class_checks import Counts, count_classes, split_cautions
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
     SPLIT_COLUMNS,
@@ -42,6 +43,7 @@ class Cohort:
         patch_order: order of a slide's rows, one of ``PATCH_ORDERS``.
         store: the packed features; None if they stay in their files.
         split_notes: split -> how it was made, if that needs an explanation.
+        cautions: sentences on what the cohort as a whole can mislead to, from ``prepare``.
         fingerprint: sha256 over tables, splits and expression; not over the paths of files.
         case_ids: all patients, sorted.
     """
@@ -63,6 +65,7 @@ class Cohort:
         of_patients = ("samples", "checksum", "gene_sets", "missing_genes")
         self.expression_facts = {k: v for k, v in facts.items() if k not in of_patients}
         self.split_notes: dict[str, str] = dict(manifest["split_notes"])
+        self.cautions: tuple[str, ...] = tuple(manifest.get("cautions", ()))
         self.fingerprint: str = manifest["fingerprint"]
         self.gene_ids: tuple[str, ...] = tuple(row["gene_id"] for row in tables["genes.csv"])
         self.gene_names: tuple[str, ...] = tuple(row["gene_name"] for row in tables["genes.csv"])
@@ -91,6 +94,15 @@ class Cohort:
                 f"{self.path}: no split '{name}'; the cohort has {', '.join(self._splits)}"
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
+
+    def class_counts(self, split: Mapping[str, Iterable[str]]) -> Counts:
+        """Part -> class -> how many patients, of a split or of some of its patients."""
+        part_of = {case: part for part, cases in split.items() for case in cases}
+        return count_classes({case: self.classes[self.label(case)] for case in part_of}, part_of)
+
+    def cautions_of(self, split: Mapping[str, Iterable[str]]) -> list[str]:
+        """Sentences on what can mislead: in the cohort, and in a split of it."""
+        return [*self.cautions, *split_cautions(self.class_counts(split))]
 
     def only_split(self, asked: str | None = None) -> str:
         """The split that is asked for, or else the cohort's only one.

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.records import CasePredictions
@@ -31,8 +32,8 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
     Where both modalities are read, one that a patient lacks is the mean of the training patients.
 
     Raises:
-        GimpError: a part has no patient with a modality that is read, or all training patients are
-            of one class.
+        GimpError: a part has no patient with a modality that is read, or a class of another part
+            has no training patient.
     """
     split = cohort.split(settings.split)
     cases = np.array([case for of_part in split.values() for case in of_part])
@@ -45,8 +46,9 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
             raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
     labels, training = np.array([cohort.label(case) for case in cases]), parts == "train"
     classes = np.unique(labels[training])
-    if len(classes) < 2:
-        raise GimpError(f"split '{settings.split}': all training patients are of one class")
+    used = {part: cases[parts == part].tolist() for part in PARTS}
+    if lack := not_learnable(cohort.class_counts(used)):
+        raise GimpError(f"split '{settings.split}': {lack}; expected every class in train")
     absent = ~np.isfinite(table)
     if absent.any():
         table = np.where(absent, np.nanmean(table[training], axis=0), table)

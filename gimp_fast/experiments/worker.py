@@ -115,7 +115,9 @@ def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: Ru
     predictions = evaluated_predictions(cohort.classes, *arrays)
     sizes = {part: int((fitted.split == part).sum()) for part in PARTS}
     names = {"name": cohort.name, "split": run.split, "classes": cohort.classes}
-    summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, **names)
+    used = {part: fitted.case_id[fitted.split == part].tolist() for part in PARTS}
+    counts = cohort.class_counts(used)
+    summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, by_class=counts, **names)
     facts = {"method": LOGISTIC_REGRESSION, "modalities": settings.modalities, "seed": run.seed}
     facts |= {"cohort": summary, "best_epoch": None}
     metrics = metrics_of(predictions, resamples=100, bootstrap_seed=0, **facts)

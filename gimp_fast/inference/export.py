@@ -243,6 +243,7 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         title,
         _card_table("What it reads", reads),
         _card_table("What it was trained on", training),
+        *(f"- Caution: {markdown(text)}" for text in metrics.get("cautions", ())),
         _card_results(metrics),
         _LIMITS,
         _LOADING,

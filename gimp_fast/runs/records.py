@@ -29,19 +29,21 @@ T = TypeVar("T")
 
 
 class CohortSummary(Record):
-    """The cohort of a run; ``n`` counts the patients of each part."""
+    """The cohort of a run; ``n`` counts the patients of each part, ``by_class`` also by class."""
 
     name: str
     synthetic: bool
     split: str
     classes: tuple[str, ...]
     n: dict[str, int]
+    by_class: dict[str, dict[str, int]] | None = None
 
 
 class Metrics(Record):
     """``metrics.json``, the last file that a run writes.
 
-    ``by_modality`` compares test patients of a model of both; ``fusion`` is of models that have it.
+    ``by_modality`` compares test patients of a model of both; ``fusion`` is of models that have it;
+    ``cautions`` are sentences on what can mislead in the cohort and the split.
     """
 
     cohort: CohortSummary
@@ -53,6 +55,7 @@ class Metrics(Record):
     test: SplitMetrics | None = None
     fusion: Fusion | None = None
     by_modality: ByModality | None = None
+    cautions: tuple[str, ...] = ()
 
 
 class Epoch(Record):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.files.parallel import available_cores
@@ -98,6 +99,8 @@ def _train(
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
+    for text in cohort.cautions_of(context.split):
+        log(f"caution: {text}")
     # Only now: a run that cannot start must not claim the folder.
     ranks.sum([0.0])  # wait until all ranks have checked it
     if ranks.writes:
@@ -137,6 +140,7 @@ def _prepare(
             f"{cohort.path}: split '{split_name}' has patients with the modality "
             f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
         )
+    _check_classes(config, cohort, split_name, split)
     torch.manual_seed(config.seed)
     model_config = model_config_of(config, cohort)
     try:
@@ -163,6 +167,27 @@ def _prepare(
         },
     }
     return context, provenance
+
+
+def _check_classes(
+    config: TrainConfig, cohort: Cohort, split_name: str, split: dict[str, list[str]]
+) -> None:
+    """GimpError for a split of patients who can be read whose classes cannot be trained on."""
+    counts, where = cohort.class_counts(split), f"{cohort.path}: split '{split_name}'"
+    if config.modalities != "both":
+        where += f", patients with the modality '{config.modalities}'"
+    if lack := not_learnable(counts):
+        raise GimpError(
+            f"{where}: {lack}; expected two classes or more, and all of them among the training "
+            "patients, because no model can learn a class that it never sees. Choose another "
+            "split, or leave the class out of the labels"
+        )
+    if config.finetune.select == "auc" and not all(counts["val"].values()):
+        raise GimpError(
+            f"{where}: found a validation part without one of the classes, so that its AUC is "
+            "undefined; expected every class with finetune.select=auc. Choose another split, or "
+            "finetune.select=accuracy or loss"
+        )
 
 
 def _fit_scaler(

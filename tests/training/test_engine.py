@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.report import write_report
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training import load_config, train
 from gimp_fast.training.stage_run import StageRun, learning_rate
@@ -286,6 +287,42 @@ def test_a_part_without_the_modality_is_told(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(type(cohort), "has_expression", lambda self, case: case not in test_part)
     with pytest.raises(GimpError, match="modality 'rna' in train, val only"):
         train(config("modalities=rna"), cohort, tmp_path / "run", log=silent)
+
+
+def with_parts(cohort, monkeypatch, lacking):
+    """The cohort, whose part of this name lacks patients of the second class."""
+    split = cohort.split("split_0")
+    changed = dict(split)
+    changed[lacking] = [case for case in split[lacking] if cohort.label(case) == 0]
+    monkeypatch.setattr(type(cohort), "split", lambda self, name: changed)
+    return cohort
+
+
+def test_a_class_without_training_patients_stops_the_run(cohort, tmp_path, monkeypatch):
+    changed = with_parts(cohort, monkeypatch, "train")
+    with pytest.raises(GimpError, match=r"'split_0': all 12 train patients are 'SYN-A' \('SYN-B'"):
+        train(config(), changed, tmp_path / "run", log=silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_epoch_is_not_chosen_by_an_auc_that_does_not_exist(cohort, tmp_path, monkeypatch):
+    changed = with_parts(cohort, monkeypatch, "val")
+    with pytest.raises(GimpError, match=r"expected every class with finetune\.select=auc"):
+        train(config("finetune.select=auc"), changed, tmp_path / "run", log=silent)
+
+
+def test_a_test_part_of_one_class_is_told(cohort, tmp_path, monkeypatch):
+    lines = []
+    changed = with_parts(cohort, monkeypatch, "test")
+    short = ("genes.epochs=0", "pretrain.epochs=0", "finetune.epochs=1")
+    metrics = train(config(*short), changed, tmp_path / "run", log=lines.append)
+    text = "\n".join(lines)
+    assert "caution: all 4 test patients are 'SYN-A'" in text
+    assert "AUC undefined" in text
+    assert metrics["test"]["auc"] is None
+    assert metrics["cohort"]["by_class"]["test"] == {"SYN-A": 4, "SYN-B": 0}
+    assert len(metrics["cautions"]) == 1
+    assert "test patients are" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):

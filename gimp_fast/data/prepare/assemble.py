@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gimp_fast.data.class_checks import cohort_cautions
 from gimp_fast.data.cohort_files import Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
@@ -47,6 +48,7 @@ class Checked:
             "dropped": self.dropped,
             "dropped_genes": self.dropped_genes,
             "dropped_by_reason": reasons(self.dropped, self.dropped_genes),
+            "cautions": self.contents.all_cautions() if self.contents else [],
         }
 
 
@@ -182,6 +184,12 @@ def _contents(
         dropped_genes=rna.expression.dropped_genes,
         splits=splits.rows,
         split_notes=splits.notes,
+        cautions=cohort_cautions(
+            {row.case_id: row.label for row in rows},
+            {"slides": {row["case_id"] for row in slide_rows}, "RNA": set(rna.samples)},
+            splits.sites,
+            by_barcode=not options.site_column,
+        ),
         expression=rna.expression.values,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast import __version__
+from gimp_fast.data.class_checks import Counts, count_classes, split_cautions
 from gimp_fast.data.cohort_files import (
     DROPPED_COLUMNS,
     DROPPED_GENE_COLUMNS,
@@ -43,6 +44,7 @@ class CohortContents:
         missing_genes: ids of the columns that are all NaN.
         patients, slides, genes, dropped, dropped_genes: tables as rows of text, see ``TABLES``.
         splits: split name -> rows of case_id, split.
+        cautions: sentences on what the cohort as a whole can mislead to.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
     """
 
@@ -65,7 +67,22 @@ class CohortContents:
     dropped_genes: Rows
     splits: dict[str, Rows]
     split_notes: dict[str, str] = field(default_factory=dict)
+    cautions: list[str] = field(default_factory=list)
     expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def class_counts(self, split: str) -> Counts:
+        """Part -> class -> how many patients of a split."""
+        label_of = {row["case_id"]: row["label"] for row in self.patients}
+        return count_classes(label_of, {r["case_id"]: r["split"] for r in self.splits[split]})
+
+    def all_cautions(self) -> list[str]:
+        """Sentences on the cohort, then on each of its splits."""
+        of_splits = (
+            f"split '{name}': {text}"
+            for name in self.splits
+            for text in split_cautions(self.class_counts(name))
+        )
+        return [*self.cautions, *of_splits]
 
 
 def check_free(out: Path) -> None:
@@ -157,6 +174,7 @@ def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
             "checksum": expression_checksum,
         },
         "split_notes": contents.split_notes,
+        "cautions": contents.cautions,
         "counts": {
             "patients": len(contents.patients),
             "slides": len(contents.slides),

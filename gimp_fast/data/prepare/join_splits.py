@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gimp_fast.data.class_checks import sites_of_barcodes
 from gimp_fast.data.cohort_files import Rows, dropped_row
-from gimp_fast.data.names import site_of
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.data.tables.new_splits import make_splits, shared_sites, sites_from_table
@@ -18,11 +18,12 @@ _IN_NO_PART = "in no part of this split"
 
 @dataclass(frozen=True)
 class JoinedSplits:
-    """Splits of the cohort's patients; see ``CohortContents``."""
+    """Splits of the cohort's patients; see ``CohortContents``. ``sites`` are known hospitals."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     dropped: Rows = field(default_factory=list)
+    sites: dict[str, str] = field(default_factory=dict)
 
 
 def join_splits(
@@ -41,6 +42,7 @@ def join_splits(
     label_of = {row.case_id: row.label for row in labels}
     with faults.collect():
         sites = _sites(label_of, options)
+        joined.sites.update(sites)
         if options.splits:
             splits = _read_all(options, labels, unlabelled, joined.dropped, faults)
         else:
@@ -59,7 +61,7 @@ def _sites(label_of: dict[str, str], options: PrepareOptions) -> dict[str, str]:
     """case_id -> site, for known sites."""
     if options.site_column:
         return sites_from_table(options.labels, options.site_column)
-    return {case: site for case in label_of if (site := site_of(case))}
+    return sites_of_barcodes(label_of)
 
 
 def _make_new(
