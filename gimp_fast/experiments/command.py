@@ -60,7 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="a setting of all runs, e.g. --set finetune.lr=3e-4; may be repeated",
     )
-    add("--only", nargs="+", default=[], metavar="ROW", help="only these rows; see --dry-run")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="ROW",
+        help="only these rows, or all rows of a method; see --dry-run",
+    )
     add(
         "--deltas",
         nargs="+",

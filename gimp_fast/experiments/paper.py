@@ -82,9 +82,16 @@ class Experiment:
 
 
 def _row(section, modalities, key, title, *overrides, method=None, paper="", delta=None) -> Row:
-    """A row; its key names the method, unless ``method`` does. ``paper`` is "accuracy counts"."""
+    """A row; its key is its method, or begins with it. ``paper`` is "accuracy counts".
+
+    In the title, ``{}`` stands for the name of the method.
+    """
+    # Not above: the models load torch, for which --help does not wait.
+    from gimp_fast.runs.method_titles import method_title
+
     ours = key.startswith("gimp")
     method = method or ("gimp" if ours else key)
+    title = title.format(method_title(method))
     figure = PaperFigure(*paper.split()) if paper else None
     return Row(key, section, title, method, modalities, overrides, figure, ours, delta)
 
@@ -94,31 +101,28 @@ def _table1() -> Experiment:
     genes = partial(_row, "RNA", RNA)
     both = partial(_row, "Slides and RNA, no pre-training", BOTH)
     pretrained = partial(_row, "Slides and RNA, pre-trained", BOTH)
-    regression = "Logistic regression"
     rows = (
-        slides("mean_pool", "Mean pooling"),
-        slides("lr_slide", f"{regression} (mean of bag)", method=LOGISTIC_REGRESSION),
-        slides("abmil", "ABMIL", "model.gated=false", paper="0.7737 147/190"),
-        slides("abmil_gated", "ABMIL, gated", "model.gated=true", method="abmil"),
-        slides("dsmil", "DSMIL", paper="0.7566 143/189"),
-        slides("clam_sb", "CLAM-SB", paper="0.8519 161/189"),
-        slides("clam_mb", "CLAM-MB", paper="0.8889 168/189"),
-        slides("transmil", "TransMIL", paper="0.8836 167/189"),
-        slides(
-            "gimp_slide_scratch", "GiMP without GroupMSA", NO_PRETRAINING, paper="0.8995 170/189"
-        ),
-        genes("lr_rna", f"{regression} (RNA)", method=LOGISTIC_REGRESSION),
-        genes("snn", "SNN"),
-        genes("gimp_rna", "GiMP, RNA only (GroupMSA)"),
-        both("lr_both", f"{regression} (concatenation)", method=LOGISTIC_REGRESSION),
-        both("porpoise", "PORPOISE", paper="0.9524 180/189"),
-        both("pathomic_fusion", "Pathomic Fusion", paper="0.9684 184/190"),
-        both("mcat", "MCAT", paper="0.9632 183/190"),
-        both("gimp_scratch", "GiMP, no pre-training", NO_PRETRAINING, paper="0.9737 185/190"),
-        pretrained("mgca", "MGCA", paper="0.9105 173/190"),
-        pretrained("biovil", "BioViL", paper="0.9316 177/190"),
-        pretrained("refers", "REFERS", paper="0.9368 178/190"),
-        pretrained("gimp", "GiMP", paper="0.9947 189/190"),
+        slides("mean_pool", "{}"),
+        slides("logistic_regression_slide", "{} (mean of bag)", method=LOGISTIC_REGRESSION),
+        slides("abmil", "{}", "model.gated=false", paper="0.7737 147/190"),
+        slides("abmil_gated", "{}, gated", "model.gated=true", method="abmil"),
+        slides("dsmil", "{}", paper="0.7566 143/189"),
+        slides("clam_sb", "{}", paper="0.8519 161/189"),
+        slides("clam_mb", "{}", paper="0.8889 168/189"),
+        slides("transmil", "{}", paper="0.8836 167/189"),
+        slides("gimp_slide_scratch", "{} without GroupMSA", NO_PRETRAINING, paper="0.8995 170/189"),
+        genes("logistic_regression_rna", "{} (RNA)", method=LOGISTIC_REGRESSION),
+        genes("snn", "{}"),
+        genes("gimp_rna", "{}, RNA only (GroupMSA)"),
+        both("logistic_regression_both", "{} (concatenation)", method=LOGISTIC_REGRESSION),
+        both("porpoise", "{}", paper="0.9524 180/189"),
+        both("pathomic_fusion", "{}", paper="0.9684 184/190"),
+        both("mcat", "{}", paper="0.9632 183/190"),
+        both("gimp_scratch", "{}, no pre-training", NO_PRETRAINING, paper="0.9737 185/190"),
+        pretrained("mgca", "{}", paper="0.9105 173/190"),
+        pretrained("biovil", "{}", paper="0.9316 177/190"),
+        pretrained("refers", "{}", paper="0.9368 178/190"),
+        pretrained("gimp", "{}", paper="0.9947 189/190"),
     )
     about = (
         "Which model tells the classes apart best: on slides alone, on RNA alone, and on both, "
@@ -168,10 +172,10 @@ def _table2() -> Experiment:
 def _fig2() -> Experiment:
     row = partial(_row, "Pre-trained on the training patients", BOTH)
     rows = (
-        row("gimp", "(a) GiMP"),
-        row("gimp_without_genes", "(b) GiMP without gene inducing", SLIDE_TRIPLETS),
-        row("biovil", "(c) BioViL"),
-        row("mgca", "(d) MGCA"),
+        row("gimp", "(a) {}"),
+        row("gimp_without_genes", "(b) {} without gene inducing", SLIDE_TRIPLETS),
+        row("biovil", "(c) {}"),
+        row("mgca", "(d) {}"),
     )
     about = (
         "What patients look like to the model right after pre-training, before it is fine-tuned. "
@@ -222,16 +226,20 @@ def experiment(name: str, deltas: Sequence[float] = DELTAS) -> Experiment:
 
 
 def chosen_rows(experiments: Iterable[Experiment], only: Sequence[str]) -> frozenset[str]:
-    """Keys of the rows that ``--only`` names; all rows if it names none.
+    """Keys of the rows that ``--only`` names by key or by method; all rows if it names none.
 
     Raises:
         GimpError: these tables have no row of such a name.
     """
-    keys = list(dict.fromkeys(row.key for table in experiments for row in table.rows))
-    unknown = [name for name in only if name not in keys]
+    rows = {row.key: row for table in experiments for row in table.rows}
+    chosen, unknown = set(), []
+    for name in only:
+        found = {name} & rows.keys() or {k for k, row in rows.items() if row.method == name}
+        chosen |= found
+        unknown += [] if found else [name]
     if unknown:
-        raise GimpError(f"--only: found {', '.join(unknown)}; the rows are {', '.join(keys)}")
-    return frozenset(only or keys)
+        raise GimpError(f"--only: found {', '.join(unknown)}; the rows are {', '.join(rows)}")
+    return frozenset(chosen or rows)
 
 
 def chosen_splits(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from gimp_fast.evaluation.rates import EstimatedShare, Predictions, Share, estim
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Plan, PlannedRun
 from gimp_fast.experiments.vectors import Separation, pretrained_vectors, separation
-from gimp_fast.runs.records import CasePredictions, RunRecord, open_run
+from gimp_fast.runs.records import CasePredictions, Metrics, RunRecord, open_run
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Finished:
     folder: Path
     record: RunRecord
     predictions: CasePredictions
+    metrics: Metrics | None = None
 
     def share(self, part: str) -> Share:
         """How many patients of a part, ``"val"`` or ``"test"``, the run predicts correctly."""
@@ -55,7 +56,7 @@ def read_run(run: PlannedRun, folder: Path) -> Finished:
         files = open_run(folder)
         if files.record.digest != run.digest:
             raise GimpError(f"{folder}: found the record of another run")
-        return Finished(run, folder, files.record, files.predictions)
+        return Finished(run, folder, files.record, files.predictions, files.metrics)
     except GimpError as error:
         raise GimpError(f"{error}; remove {folder} and run again") from error
 
@@ -87,11 +88,26 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class ByModality:
+    """Models of both modalities that were shown one or both, on test patients who have both.
+
+    ``weight`` is the fusion weight that validation patients gave to the classifier of both; it, and
+    the shares, are None where no run has them.
+    """
+
+    both: Share | None
+    rna: Share | None
+    slide: Share | None
+    weight: Spread | None
+
+
+@dataclass(frozen=True)
 class RowScores:
     """One row in one group of splits; ``results.json`` holds its fields.
 
     ``runs`` of ``of`` are finished; without any, test and val are None. ``failed`` maps a run to
-    its error. ``versus`` compares with the reference, and is None for the reference itself.
+    its error. ``versus`` compares with the reference, and is None for the reference itself;
+    ``by_modality`` is None for models of one modality.
     """
 
     runs: int
@@ -100,6 +116,7 @@ class RowScores:
     test: Scores | None = None
     val: Validation | None = None
     versus: Difference | None = None
+    by_modality: ByModality | None = None
 
 
 @dataclass(frozen=True)
@@ -209,8 +226,24 @@ def _group(
                 vectors = [pretrained_vectors(one.run, one.folder) for one in done[key]]
                 apart[key] = separation(vectors)
         failed, count = _failed(of_row, errors), len(done.get(key, ()))
-        scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key))
+        alone = _by_modality(done.get(key, ()))
+        scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), alone)
     return Group(name, tuple(splits), patients, done, predictions, scores, apart)
+
+
+def _by_modality(finished: Sequence[Finished]) -> ByModality | None:
+    """Counts over all runs that recorded them."""
+    metrics = [one.metrics for one in finished if one.metrics is not None]
+    scores = [each.by_modality for each in metrics if each.by_modality is not None]
+    weights = [each.fusion.weight for each in metrics if each.fusion is not None]
+    if not scores and not weights:
+        return None
+    shares = {}
+    for name in ("both", "rna", "slide"):
+        found = [getattr(each, name).accuracy for each in scores if getattr(each, name)]
+        k, n = sum(share.k for share in found), sum(share.n for share in found)
+        shares[name] = Share(k / n, k, n) if n else None
+    return ByModality(**shares, weight=spread(weights) if weights else None)
 
 
 def _predictions(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.evaluation.calibration import ECE
+from gimp_fast.evaluation.intervals import WITHOUT_SPREAD
 from gimp_fast.experiments.page import write_page
 from gimp_fast.experiments.paper import PAPER, Row
 from gimp_fast.experiments.results import Finished, Results
@@ -91,7 +92,8 @@ def _notes(results: Results) -> list[str]:
         "the rest.",
         f"Intervals are 95 % percentile intervals of {call.resamples} bootstrap resamples of "
         "patients. A patient is drawn with all their predictions, of every fold and seed. The "
-        "intervals show how much depends on which patients were tested, not on training again.",
+        "intervals show how much depends on which patients were tested, not on training again. "
+        + WITHOUT_SPREAD,
         f"The difference to {results.experiment.reference_row.title} is paired: each patient is "
         f"compared with themselves. Its p is from {test}, corrected for the number of rows by "
         "Holm's method.",
@@ -106,6 +108,14 @@ def _notes(results: Results) -> list[str]:
             "The silhouette compares a patient's mean distance to their own class with that to "
             "the nearest other class: 1 is far apart, 0 mixed; mean ± SD over runs. The vote of "
             f"the {NEIGHBOURS} nearest training patients predicts a test patient's class.",
+        )
+    if any(score.by_modality for score in scores):
+        notes.append(
+            "Each modality alone: the trained model of slides and RNA, with the other modality "
+            "hidden, on the test patients who have both. A model that never lacked one in training "
+            "(finetune.modality_dropout) need not be good at it; rows that were trained on one "
+            "modality are the fair comparison. The fusion weight is that of the classifier of "
+            "both, chosen on the validation patients; at 0, slides are not used."
         )
     if any(row.paper for row in results.rows):
         notes.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
 from gimp_fast.files import safe_text
 from gimp_fast.files.safe_text import guarded
-from gimp_fast.runs.score_texts import p_text, signed
+from gimp_fast.runs.score_texts import ALONE, READS, p_text, signed
 
 NONE = "–"
 
@@ -54,7 +54,11 @@ def grids(results: Results) -> dict[str, Grid]:
     if results.experiment.name == "fig2":
         tables["How far apart the classes lie"] = separation_grid(results)
         title = "Accuracy after fine-tuning"
-    return tables | {title: main_grid(results), "Further metrics": detail_grid(results)}
+    tables |= {title: main_grid(results), "Further metrics": detail_grid(results)}
+    every = [scores.by_modality for group in results.groups for scores in group.scores.values()]
+    if any(every):
+        tables["Each modality alone"] = modality_grid(results)
+    return tables
 
 
 def main_grid(results: Results) -> Grid:
@@ -96,6 +100,26 @@ def detail_grid(results: Results) -> Grid:
 
     titles = ("Balanced accuracy", "Macro F1", ECE, "Brier score", "Validation accuracy", "Runs")
     return _grid(results, titles, cells)
+
+
+def modality_grid(results: Results) -> Grid:
+    """Accuracy of models of both modalities that are shown one, and their fusion weight."""
+
+    def cells(row: Row, group: Group) -> list[str]:
+        found = group.scores[row.key].by_modality
+        if found is None:
+            return []
+        shares = [NONE if s is None else _share(s) for s in (found.both, found.rna, found.slide)]
+        return [*shares, NONE if found.weight is None else _spread(found.weight)]
+
+    titles = (
+        READS["both"].capitalize(),
+        ALONE["rna"],
+        ALONE["slide"].capitalize(),
+        "Fusion weight",
+    )
+    grid = _grid(results, titles, cells)
+    return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
 
 
 def separation_grid(results: Results) -> Grid:
@@ -250,6 +274,10 @@ CSV_COLUMNS = {
     "mcnemar_only_this": "scores.versus.mcnemar.only_this",
     "mcnemar_only_reference": "scores.versus.mcnemar.only_reference",
     "mcnemar_p": "scores.versus.mcnemar.p", "mcnemar_p_holm": "scores.versus.mcnemar.p_holm",
+    "both_correct": "scores.by_modality.both.k", "both_predictions": "scores.by_modality.both.n",
+    "rna_alone_correct": "scores.by_modality.rna.k",
+    "slide_alone_correct": "scores.by_modality.slide.k",
+    "fusion_weight": "scores.by_modality.weight.mean",
     "paper_accuracy": "row.paper.printed", "paper_counts": "row.paper.counts",
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ from gimp_fast.experiments.paper import experiment
 from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.experiments.worker import Task
 
-QUICK_ROWS = ["mean_pool", "lr_slide", "gimp_scratch", "gimp"]
+QUICK_ROWS = ["mean_pool", "logistic_regression_slide", "gimp_scratch", "gimp"]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,12 @@ def test_fig2_and_delta_have_figures_of_their_own(made, cohort_folder, tiny):
 def test_a_dry_run_writes_nothing(cohort_folder, tiny, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
-    assert main([*arguments, "--dry-run", "--seeds", "3", "--only", "abmil", "lr_rna"]) == 0
+    assert (
+        main(
+            [*arguments, "--dry-run", "--seeds", "3", "--only", "abmil", "logistic_regression_rna"]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert "abmil" in said
     assert "2 splits (fold_0, fold_1), 3 seeds: 8 runs, 8 to train" in said
@@ -158,16 +163,16 @@ def test_no_cohort_no_rows_and_a_busy_folder(
     assert main(["table1", *arguments, "--only", "snn"]) == 2
     assert "needs RNA, of which the cohort has none" in capsys.readouterr().err
     with execute.lock(Path(out) / "runs"):
-        assert main(["table1", *arguments, "--only", "lr_slide"]) == 2
+        assert main(["table1", *arguments, "--only", "logistic_regression_slide"]) == 2
     assert "another command is at work there" in capsys.readouterr().err
-    assert main(["table1", *arguments, "--only", "lr_slide", "snn", "gimp"]) == 0
+    assert main(["table1", *arguments, "--only", "logistic_regression_slide", "snn", "gimp"]) == 0
     assert "left out" in (Path(out) / "table1" / "table.md").read_text(encoding="utf-8")
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(cohort_folder, tiny, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
-    arguments += ["--only", "mean_pool", "lr_slide", "--set", "finetune.lr=1e30"]
+    arguments += ["--only", "mean_pool", "logistic_regression_slide", "--set", "finetune.lr=1e30"]
     assert main([*arguments, "--set", "finetune.epochs=3"]) == 1
     captured = capsys.readouterr()
     assert "mean_pool fold_0 seed 0: FAILED" in captured.out
@@ -175,7 +180,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(cohort_folder, tiny, tmp_
     found = results(out)
     assert set(found["failed"]) == {"mean_pool fold_0 seed 0", "mean_pool fold_1 seed 0"}
     rows = {row["key"]: row["groups"]["fold"] for row in found["rows"]}
-    assert (rows["lr_slide"]["runs"], rows["mean_pool"]["runs"]) == (2, 0)
+    assert (rows["logistic_regression_slide"]["runs"], rows["mean_pool"]["runs"]) == (2, 0)
     assert "0 of 2 runs" in (out / "table1" / "table.md").read_text(encoding="utf-8")
     assert "Runs that failed" in (out / "table1" / "report.html").read_text(encoding="utf-8")
 
@@ -238,7 +243,15 @@ def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:
 
 def long_arguments(cohort_folder: Path, out: Path, tiny: list[str]) -> list[str]:
     arguments = ["table1", "--data", str(cohort_folder), "--out", str(out), *tiny]
-    arguments += ["--only", "lr_slide", "abmil", "--jobs", "1", "--splits", "fold_0"]
+    arguments += [
+        "--only",
+        "logistic_regression_slide",
+        "abmil",
+        "--jobs",
+        "1",
+        "--splits",
+        "fold_0",
+    ]
     return [*arguments, "--set", "finetune.epochs=60"]
 
 
@@ -246,7 +259,7 @@ def test_a_command_that_is_stopped_goes_on(cohort_folder, tiny, tmp_path, capsys
     out = tmp_path / "out"
     arguments = long_arguments(cohort_folder, out, tiny)
     assert stopped_in_the_middle(arguments, out, signal.SIGTERM) == 75
-    assert len(list(out.glob("runs/lr_slide-*/run.json"))) == 1
+    assert len(list(out.glob("runs/logistic_regression_slide-*/run.json"))) == 1
     unfinished = next(out.glob("runs/abmil-*"))
     assert (unfinished / "checkpoints").is_dir()
     assert "stopped by SIGTERM in finetune" in (unfinished / "log.txt").read_text()
@@ -268,7 +281,15 @@ def test_runs_do_not_load_a_package_of_that_name_from_the_current_folder(
     (tmp_path / "gimp_fast" / "__init__.py").write_text("raise SystemExit('another package')")
     code = "import sys; sys.path.remove(''); from gimp_fast.experiments import main; "
     code += "sys.exit(main(sys.argv[1:]))"
-    arguments = ["table1", "--data", str(cohort_folder), "--out", "out", "--only", "lr_slide"]
+    arguments = [
+        "table1",
+        "--data",
+        str(cohort_folder),
+        "--out",
+        "out",
+        "--only",
+        "logistic_regression_slide",
+    ]
     command = [sys.executable, "-c", code, *arguments, *tiny]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -18,6 +18,7 @@ from gimp_fast.experiments.paper import (
 )
 from gimp_fast.experiments.plan import Shared, code_digest, make_plan
 from gimp_fast.models import available
+from gimp_fast.runs.method_titles import method_title
 
 PAPERS_TABLE_1 = [
     *("ABMIL 0.7737", "DSMIL 0.7566", "CLAM-SB 0.8519", "CLAM-MB 0.8889", "TransMIL 0.8836"),
@@ -39,7 +40,15 @@ def test_table_1_has_every_row_of_the_paper():
     assert [f"{row.title} {row.paper.printed}" for row in rows] == PAPERS_TABLE_1
     ours = {row.key for row in experiment("table1").rows if not row.paper}
     assert ours == {
-        *("mean_pool", "lr_slide", "abmil_gated", "lr_rna", "snn", "gimp_rna", "lr_both")
+        *(
+            "mean_pool",
+            "logistic_regression_slide",
+            "abmil_gated",
+            "logistic_regression_rna",
+            "snn",
+            "gimp_rna",
+            "logistic_regression_both",
+        )
     }
 
 
@@ -70,6 +79,24 @@ def test_keys_are_distinct_file_names_and_the_reference_is_a_row(name):
     assert {row.method for row in table.rows} <= {
         *available(), LOGISTIC_REGRESSION, "mcat", "mgca", "biovil", "refers",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_rows_are_called_as_their_methods_are(name):
+    for row in experiment(name).rows:
+        assert row.key.startswith(row.method)
+    for row in experiment("table1").rows:
+        assert row.title.startswith(method_title(row.method))
+
+
+def test_a_method_chooses_all_its_rows_and_a_row_itself_alone():
+    table = [experiment("table1")]
+    assert chosen_rows(table, ["logistic_regression"]) == {
+        f"logistic_regression_{modality}" for modality in ("slide", "rna", "both")
+    }
+    assert chosen_rows(table, ["gimp", "snn"]) == {"gimp", "snn"}
+    with pytest.raises(GimpError, match="--only: found snnn; the rows are mean_pool"):
+        chosen_rows(table, ["snn", "snnn"])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -138,7 +165,7 @@ def test_what_makes_a_run_another_one(cohort):
 
 def test_logistic_regression_has_one_seed_and_others_have_all(cohort):
     plan = plan_of(cohort, "table1", seeds=(0, 1), splits=("fold_0", "fold_1"))
-    assert len(plan.of_row["table1", "lr_both"]) == 2
+    assert len(plan.of_row["table1", "logistic_regression_both"]) == 2
     assert len(plan.of_row["table1", "abmil"]) == 4
     seeds = [run.seed for run in plan.runs]
     assert seeds == sorted(seeds)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 from gimp_fast.evaluation.comparison import Difference, McNemar
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import Share
 from gimp_fast.experiments.paper import PaperFigure, Row, experiment
 from gimp_fast.experiments.results import (
+    ByModality,
     EstimatedShare,
     Group,
     Results,
@@ -21,6 +23,7 @@ from gimp_fast.experiments.tables import (
     Grid,
     csv_text,
     detail_grid,
+    grids,
     latex,
     main_grid,
     markdown,
@@ -151,3 +154,22 @@ def test_csv_has_every_number_and_empty_fields_for_none():
     assert found[0]["auc"] == found[1]["p"] == ""
     assert found[0]["paper_counts"] == "147/190"
     assert csv_text(table([])).splitlines() == [",".join(found[0])]
+
+
+def test_each_modality_alone_is_a_table_of_the_rows_that_have_it():
+    alone = ByModality(Share(0.9, 45, 50), Share(0.8, 40, 50), None, Spread(0.3, None, (0.3,)))
+    of_rows = [scores(), replace(scores(), by_modality=alone)]
+    tables = grids(table([row(), row("gimp")], random=of_rows))
+    ((shown, cells),) = tables["Each modality alone"].rows
+    assert shown.key == "gimp"
+    assert cells == ("0.900\n45/50", "0.800\n40/50", "–", "0.300")
+    assert "Each modality alone" not in grids(WHOLE)
+    lines = list(csv.DictReader(io.StringIO(csv_text(table([row("gimp")], random=of_rows[1:])))))
+    assert (lines[0]["rna_alone_correct"], lines[0]["slide_alone_correct"]) == ("40", "")
+
+
+def test_a_table_for_a_spreadsheet_has_no_formula():
+    odd = Row("odd", "=cmd|' /C calc'!A0", "@SUM(1)", "abmil", "slide")
+    text = csv_text(table([odd], random=[scores()]))
+    assert "'=cmd|' /C calc'!A0" in text
+    assert "'@SUM(1)" in text
