@@ -19,7 +19,7 @@ from gimp_fast.experiments.results import Group, Results
 from gimp_fast.experiments.vectors import NEIGHBOURS
 from gimp_fast.files import safe_text
 from gimp_fast.files.safe_text import guarded
-from gimp_fast.runs.score_texts import ALONE, READS, p_text, signed
+from gimp_fast.runs.score_texts import p_text, signed
 
 NONE = "–"
 
@@ -112,12 +112,7 @@ def modality_grid(results: Results) -> Grid:
         shares = [NONE if s is None else _share(s) for s in (found.both, found.rna, found.slide)]
         return [*shares, NONE if found.weight is None else _spread(found.weight)]
 
-    titles = (
-        READS["both"].capitalize(),
-        ALONE["rna"],
-        ALONE["slide"].capitalize(),
-        "Fusion weight",
-    )
+    titles = ("Slides and RNA", "RNA alone", "Slides alone", "Fusion weight")
     grid = _grid(results, titles, cells)
     return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
 

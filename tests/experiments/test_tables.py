@@ -160,6 +160,8 @@ def test_each_modality_alone_is_a_table_of_the_rows_that_have_it():
     alone = ByModality(Share(0.9, 45, 50), Share(0.8, 40, 50), None, Spread(0.3, None, (0.3,)))
     of_rows = [scores(), replace(scores(), by_modality=alone)]
     tables = grids(table([row(), row("gimp")], random=of_rows))
+    titles = [title for _, title in tables["Each modality alone"].columns]
+    assert titles == ["Slides and RNA", "RNA alone", "Slides alone", "Fusion weight"]
     ((shown, cells),) = tables["Each modality alone"].rows
     assert shown.key == "gimp"
     assert cells == ("0.900\n45/50", "0.800\n40/50", "–", "0.300")

@@ -14,6 +14,7 @@ from pathlib import Path
 from gimp_fast.data.class_checks import cohort_cautions
 from gimp_fast.data.cohort_files import Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
+from gimp_fast.data.prepare.check_names import check_names
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
 from gimp_fast.data.prepare.gene_reference import GeneReference, read_cohort_genes
 from gimp_fast.data.prepare.join_rna import JoinedRna, join_rna
@@ -103,6 +104,9 @@ def check(
         rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
     splits = faults.take(join_splits(options, rows, unlabelled=dropped))
     _check_patients(options, rows, scans, rna, faults)
+    faults.items += check_names(
+        rows, rna.expression.genes, ", ".join(map(str, options.rna.paths)), options.name
+    ).items
     dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
     contents = None
     if not faults.items:
