@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Controls, surrogates, line separators: a terminal would obey some, and cannot show others.
 _HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
@@ -42,6 +46,15 @@ def markdown(text: str) -> str:
 def guarded(cell: str) -> str:
     """A cell of a csv file; a quote before it keeps a spreadsheet from computing it."""
     return f"'{cell}" if _FORMULA.match(cell.lstrip("'")) else cell
+
+
+def guarded_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for a csv file, with its texts guarded; the given one is not changed."""
+    texts = table.select_dtypes(exclude="number").columns
+    return table.assign(**{
+        name: [guarded(cell) if isinstance(cell, str) else cell for cell in table[name]]
+        for name in texts
+    })  # fmt: skip
 
 
 def unguarded(cell: str) -> str:

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.heatmaps.places import PIXELS, PatchPlaces
 
 GEOJSON_LIMIT = 50_000  # polygons: 12 MB, which QuPath opens in seconds
@@ -53,7 +54,7 @@ def patch_table(slide_id: str, places: PatchPlaces, weights: pd.DataFrame) -> pd
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    table.round({"percentile": 3}).to_csv(file, index=False, float_format="%.6g")
+    guarded_table(table).round({"percentile": 3}).to_csv(file, index=False, float_format="%.6g")
 
 
 def write_geojson(table: pd.DataFrame, file: Path, kind: str) -> int:

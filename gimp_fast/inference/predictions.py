@@ -17,7 +17,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.files.atomic import write_json, write_text
-from gimp_fast.files.safe_text import guarded
+from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.inference.cautions import CODES, Caution, cautions_of, codes_of, counts, merged
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.options import PredictOptions
@@ -80,7 +80,7 @@ class Predictions:
             },
         }
         beside = out.with_suffix(".warnings.json")
-        table = self.table.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
+        table = guarded_table(self.table)
         write_text(out, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
         write_json(beside, summary)
         return beside
