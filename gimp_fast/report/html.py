@@ -21,7 +21,7 @@ from gimp_fast.runs import layout
 from gimp_fast.runs.method_titles import method_title
 from gimp_fast.runs.records import Run, open_run
 from gimp_fast.runs.score_texts import NO_AUC, READS
-from gimp_fast.runs.scores import Estimate
+from gimp_fast.runs.scores import Estimate, Fusion
 
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -117,7 +117,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
     facts = [
         ("Method", method_title(metrics.method)),
         ("Reads", READS[metrics.modalities]),
-        ("Fusion weight", "" if metrics.fusion is None else f"{metrics.fusion.weight:g} of both"),
+        ("Fusion weight", "" if metrics.fusion is None else _weight(metrics.fusion)),
         ("Classes", ", ".join(metrics.cohort.classes)),
         ("Patients", f"{counts} (split {metrics.cohort.split})"),
         ("Epochs", stages),
@@ -128,6 +128,10 @@ def _about(run: Run) -> list[tuple[str, str]]:
         ("gimp_fast", str(run.environment.get("gimp_fast") or "")),
     ]
     return [(title, text) for title, text in facts if text]
+
+
+def _weight(fusion: Fusion) -> str:
+    return f"{fusion.weight:g} of both" if fusion.weight else "0: slides are not used"
 
 
 def _flat(data: dict, prefix: str = "") -> list[tuple[str, str]]:

@@ -258,7 +258,7 @@ def test_a_run_of_both_says_what_each_modality_contributes(make_run):
     assert "slides alone" in page.text
     assert "−0.021 (−0.060 to +0.018), p = 0.344" in page.text
     assert "Only the 9 of 12 test patients who have both are compared" in page.text
-    assert "0 of both" in page.text
+    assert "0: slides are not used" in page.text
 
 
 def test_a_model_that_cannot_do_without_slides_says_why(make_run):
