@@ -139,6 +139,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number of things in words: ``1 slide``, ``2 slides``, ``1,200 patches``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def missing_library(name: str, path: object, error: ImportError) -> FaultError:
     """The fault of a file whose format needs an optional library that cannot be imported."""
     expected = f"{name}, from `pip install 'gimp-fast[formats]'`"

@@ -73,7 +73,10 @@ def main(argv: Sequence[str]) -> int | None:
     installed_readers()
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
     slides = share(slides, arguments.shard)
-    encoder = None if arguments.patches_only else wsi.load_encoder(encoder_options)
+    encoder = None
+    if not arguments.patches_only:
+        print("loading the encoder", flush=True)
+        encoder = wsi.load_encoder(encoder_options)
     failed = run_and_report(slides, options, encoder, arguments.shard)
     return EXIT_BAD_INPUT if failed else 0
 

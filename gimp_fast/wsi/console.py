@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from gimp_fast.errors import GimpError, one_line
+from gimp_fast.errors import GimpError, counted, one_line
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
 from gimp_fast.wsi.options import ExtractOptions
@@ -37,25 +39,62 @@ def run_and_report(
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
         if encoder.name.startswith("RANDOM"):
             print("WARNING: random weights. Use these features for trials only.")
-    outcomes, patches = [], 0
-    with tqdm(total=len(slides), unit="slide", disable=None) as bar:
-
-        def on_batch(size: int) -> None:
-            nonlocal patches
-            patches += size
-            elapsed = bar.format_dict["elapsed"] or 1
-            bar.set_postfix_str(f"{patches} patches, {patches / elapsed:.0f}/s")
-
-        for outcome in extract(slides, options, encoder, on_batch):
+    outcomes = []
+    with Progress(len(slides)) as progress:
+        for outcome in extract(slides, options, encoder, progress.batch, progress.stage):
             outcomes.append(outcome)
             _write_rows(table, [cells_of(outcome).values()])
             slide = outcome.slide_id, outcome.path
             faults = [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
             _write_rows(failures, faults)
-            tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
-            bar.update()
+            progress.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
+            for caution in outcome.cautions:
+                progress.write(f"  CAUTION: {caution}")
+            progress.slide(outcome)
     print(summary(outcomes, failures))
     return sum(outcome.status == "failed" for outcome in outcomes)
+
+
+class Progress(contextlib.AbstractContextManager):
+    """A bar of slides on a terminal: what is being done, and the time left once it is known."""
+
+    def __init__(self, slides: int):
+        form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        self._bar = tqdm(total=slides, disable=None, bar_format=form)
+        self._slides, self._patches, self._stage = slides, 0, "starting"
+        self._finished, self._made, self._seconds = 0, 0, 0.0
+
+    def stage(self, slide_id: str, stage: str) -> None:
+        self._patches, self._stage, self._start = 0, f"{slide_id}: {stage}", time.perf_counter()
+        self._show()
+
+    def batch(self, size: int) -> None:
+        self._patches += size
+        self._show()
+
+    def slide(self, outcome: Outcome) -> None:
+        self._finished += 1
+        if outcome.status == "done":  # slides of an earlier run tell nothing about the time left
+            self._made, self._seconds = self._made + 1, self._seconds + outcome.seconds
+        self._bar.update()
+        self._show()
+
+    def _show(self) -> None:
+        parts = [self._stage]
+        if self._patches:
+            rate = self._patches / (time.perf_counter() - self._start)
+            parts.append(f"{self._patches:,} done, {rate:.0f}/s")
+        if self._made:
+            left = self._seconds / self._made * (self._slides - self._finished)
+            parts.append(f"about {tqdm.format_interval(left)} left")
+        self._bar.set_postfix_str(", ".join(parts))
+
+    def write(self, line: str) -> None:
+        """A line above the bar."""
+        self._bar.write(line)
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
 
 
 def _write_rows(path: Path, rows: Iterable[Iterable[object]], mode: str = "a") -> None:
@@ -83,9 +122,11 @@ def cells_of(outcome: Outcome) -> dict[str, object]:
         "mpp_source": plan and plan.mpp_source,
         "tissue_fraction": tissue and f"{tissue.fraction:.4f}",
         "saturation_threshold": tissue and f"{tissue.threshold:g}",
+        "pen_fraction": tissue and f"{tissue.pens:.4f}",
         "reader": outcome.reader,
         "seconds": f"{outcome.seconds:.2f}",
         "kind": _kinds(outcome, " "),
+        "cautions": "; ".join(outcome.cautions),
     }
 
 
@@ -96,25 +137,33 @@ def _kinds(outcome: Outcome, separator: str) -> str:
 
 def line_of(outcome: Outcome) -> str:
     """The outcome of a slide in one line."""
-    plan, start = outcome.plan, f"{outcome.slide_id}: {outcome.patches} patches"
+    plan, tissue = outcome.plan, outcome.tissue
+    start = f"{outcome.slide_id}: {_patches(outcome.patches)}"
     if outcome.status == "failed":
         return f"{outcome.slide_id}: FAILED ({_kinds(outcome, ', ')})"
     if plan is None:
         return f"{start}, made earlier"
+    pens = f"; pens on {tissue.pens:.1%} left out" if tissue and tissue.pens else ""
     return (
         f"{start} of {plan.mpp:.4g} µm per pixel ({plan.size_level0} pixels of level 0, read from"
-        f" level {plan.level}; {plan.mpp_source}), {outcome.seconds:.1f} s"
+        f" level {plan.level}; {plan.mpp_source}{pens}), {outcome.seconds:.1f} s"
     )
+
+
+def _patches(count: int) -> str:
+    return counted(count, "patch", "patches")
 
 
 def summary(outcomes: Sequence[Outcome], failures: Path) -> str:
     """Counts, and a list of what failed and why."""
     count = Counter(outcome.status for outcome in outcomes)
-    patches = sum(outcome.patches for outcome in outcomes)
     lines = [
-        f"{len(outcomes)} slides: {count['done']} done, {count['present']} made earlier, "
-        f"{count['failed']} failed; {patches} patches"
+        f"{counted(len(outcomes), 'slide')}: {count['done']} done, {count['present']} made "
+        f"earlier, {count['failed']} failed; {_patches(sum(o.patches for o in outcomes))}"
     ]
+    warned = sum(bool(outcome.cautions) for outcome in outcomes)
+    if warned:
+        lines.append(f"{counted(warned, 'slide')} with a CAUTION above: look at the overlay first")
     faults = [(outcome.slide_id, fault) for outcome in outcomes for fault in outcome.faults]
     if faults:
         longest = max(len(slide_id) for slide_id, _ in faults)

@@ -5,33 +5,30 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.slides import open_slide
-from gimp_fast.errors import Fault, FaultError
+from gimp_fast.errors import Fault, FaultError, counted
 from gimp_fast.files.parallel import available_cores
-from gimp_fast.wsi.feature_file import (
-    PatchEncoder,
-    read_coords,
-    settings_of,
-    write_coords,
-    write_features,
-)
+from gimp_fast.wsi.feature_file import PatchEncoder, read_coords, write_coords, write_features
+from gimp_fast.wsi.finished import check_settings, settings_for
 from gimp_fast.wsi.grid import PatchPlan, PatchSet, foreground, plan_of_size, plan_patches
 from gimp_fast.wsi.options import ExtractOptions
 from gimp_fast.wsi.overlay import draw_overlay, write_overlay
 from gimp_fast.wsi.overview import read_overview, reduce
 from gimp_fast.wsi.patches import read_batches
 from gimp_fast.wsi.readers import open_wsi
-from gimp_fast.wsi.resolution import Override, level0_mpp, number
+from gimp_fast.wsi.resolution import Override, level0_mpp, number, resolution_cautions
 from gimp_fast.wsi.slide import SlideFacts, WholeSlide
 from gimp_fast.wsi.slide_files import slide_id_of
 from gimp_fast.wsi.tissue import Tissue, find_tissue
 
 OnBatch = Callable[[int], None]  # called with the number of patches after each batch
+OnStage = Callable[[str, str], None]  # called with a slide id and what is done with it now
+_MUCH_PALE = 0.25  # of the area of the tissue
 
 
 @dataclass
@@ -46,6 +43,7 @@ class Outcome:
     reader: str = ""  # library and format
     seconds: float = 0.0
     faults: tuple[Fault, ...] = ()  # why it failed
+    cautions: tuple[str, ...] = ()  # what to look at before its patches are used
 
     @property
     def slide_id(self) -> str:
@@ -57,6 +55,7 @@ def extract(
     options: ExtractOptions,
     encoder: PatchEncoder | None,
     on_batch: OnBatch = lambda patches: None,
+    on_stage: OnStage = lambda slide_id, stage: None,
 ) -> Iterator[Outcome]:
     """Write the file of every slide; a slide that fails does not stop the others.
 
@@ -69,7 +68,7 @@ def extract(
         outcome = Outcome(path)
         start = time.perf_counter()
         try:
-            _extract_one(outcome, options, encoder, on_batch)
+            _extract_one(outcome, options, encoder, on_batch, on_stage)
         except FaultError as error:
             outcome.faults = error.faults
         outcome.seconds = time.perf_counter() - start
@@ -77,26 +76,33 @@ def extract(
 
 
 def _extract_one(
-    outcome: Outcome, options: ExtractOptions, encoder: PatchEncoder | None, on_batch: OnBatch
+    outcome: Outcome,
+    options: ExtractOptions,
+    encoder: PatchEncoder | None,
+    on_batch: OnBatch,
+    on_stage: OnStage,
 ) -> None:
     override = options.overrides.of(outcome.path)
-    settings = settings_for(options, encoder, override)
+    settings = settings_for(options, encoder)
     folder = "patches" if encoder is None else "h5_files"
     target = options.out / folder / f"{outcome.slide_id}.h5"
     if target.exists() and not options.overwrite:
-        outcome.patches = _rows_of_present(target, settings, encoder is not None)
+        check_settings(target, settings, outcome.path, override)
+        outcome.patches = _rows_of(target, encoder is not None)
         outcome.status = "present"
         return
+    on_stage(outcome.slide_id, "looking for tissue" if options.coords is None else "opening")
     with open_wsi(outcome.path) as slide:
         outcome.reader = slide.facts.reader
         choose = _choose_patches if options.coords is None else _given_patches
         patches, tissue, picture = choose(slide, options, override)
         outcome.plan, outcome.tissue, coords = patches.plan, tissue, patches.coords
+        outcome.cautions = cautions_of(patches, tissue)
         if options.overlay:
             picture = draw_overlay(picture, tissue and tissue.mask, patches)
             write_overlay(options.out / "overlays" / f"{outcome.slide_id}.png", picture)
         if not len(coords):
-            raise FaultError.of("no-tissue", outcome.path, *_no_patches(tissue, options))
+            raise FaultError.of("no-tissue", outcome.path, *_no_patches(outcome, options))
         provenance: dict[str, object] = {"settings": settings}
         if tissue is not None:
             least = options.grid.min_tissue
@@ -104,6 +110,7 @@ def _extract_one(
         if encoder is None:
             write_coords(target, patches, provenance)
         else:
+            on_stage(outcome.slide_id, f"encoding {counted(len(coords), 'patch', 'patches')}")
             workers = options.workers or available_cores()
             batches = read_batches(slide, patches.plan, coords, options.batch_size, workers)
             features = _encode(outcome.path, encoder, batches, on_batch)
@@ -111,35 +118,27 @@ def _extract_one(
     outcome.patches, outcome.status = len(coords), "done"
 
 
-def settings_for(
-    options: ExtractOptions, encoder: PatchEncoder | None, override: Override | None
-) -> dict[str, object]:
-    """Everything that changes the content of a file: one with other settings is not finished."""
-    settings: dict[str, object] = {
-        "patch_size": options.grid.patch_size,
-        "override_mpp": override.mpp if override else None,
-        "coords": "given" if options.coords else "tissue",
-    }
-    if not options.coords:
-        settings |= {"grid": asdict(options.grid), "tissue": asdict(options.tissue)}
-    if encoder is not None:
-        settings |= {"encoder": encoder.name, "precision": encoder.precision}
-    return settings
+def cautions_of(patches: PatchSet, tissue: Tissue | None) -> tuple[str, ...]:
+    """What to look at before the patches are used, in sentences without a full stop."""
+    plan = patches.plan
+    cautions = list(resolution_cautions(patches.facts, plan.level0_mpp, plan.mpp_source))
+    if tissue is None:
+        return tuple(cautions)
+    if tissue.pens > tissue.fraction:
+        cautions.append(
+            f"marks of pens on {tissue.pens:.1%} of the slide were left out, more than there is "
+            "tissue; if they are tissue in a blue or green stain, use --no-skip-pens"
+        )
+    if tissue.pale > _MUCH_PALE * tissue.fraction:
+        cautions.append(
+            f"pale parts, {tissue.pale:.1%} of the slide, are below the saturation of "
+            f"{tissue.threshold:g} that was used; --saturation 8 takes them: see the overlay"
+        )
+    return tuple(cautions)
 
 
-def _rows_of_present(target: Path, settings: dict[str, object], features: bool) -> int:
-    """Rows of a file that an earlier run made with these settings; FaultError if with others."""
-    made_with = settings_of(target)
-    expected = "the settings of this run; --overwrite replaces it, another --out keeps both"
-    if made_with is None:
-        raise FaultError.of("other-settings", target, "a file from another program", expected)
-    differences = [
-        f"{key} {made_with.get(key)} (now {settings.get(key)})"
-        for key in sorted({*made_with, *settings})
-        if made_with.get(key) != settings.get(key)
-    ]
-    if differences:
-        raise FaultError.of("other-settings", target, "; ".join(differences), expected)
+def _rows_of(target: Path, features: bool) -> int:
+    """Rows of a finished file."""
     if not features:
         return len(read_coords(target)[0])
     with open_slide(target) as slide:
@@ -195,15 +194,33 @@ def _given_size(path: Path, attributes: dict[str, object], facts: SlideFacts) ->
     return round(size)
 
 
-def _no_patches(tissue: Tissue | None, options: ExtractOptions) -> tuple[str, str]:
+def _no_patches(outcome: Outcome, options: ExtractOptions) -> tuple[str, str]:
     """What was found and expected of a slide without patches."""
+    tissue = outcome.tissue
     if tissue is None:
         return "no coordinates", "at least one patch"
     found = f"tissue on {tissue.fraction:.2%} of the slide (saturation above {tissue.threshold:g})"
+    if not tissue.fraction:
+        found = f"no tissue: nothing has a saturation above {tissue.threshold:g}"
+    advice = "--saturation"
     if tissue.dropped:
-        found += f", and {tissue.dropped:.2%} in parts below --min-part"
+        found = (
+            f"tissue in parts below --min-part alone, on {tissue.dropped:.2%} of the slide; the "
+            f"largest has {tissue.largest_dropped_um2 / 1e6:.2g} mm²"
+        )
+        # A little less than the part, in two digits.
+        advice = f"--min-part {0.9 * tissue.largest_dropped_um2 / 1e6:.2g}"
+    if tissue.pale:
+        found += f"; {tissue.pale:.2%} of the slide is paler tissue"
+        advice = "--saturation 8"
+    if tissue.pens:
+        found += f"; {tissue.pens:.2%} of the slide has the colours of pens"
+        advice += " and --no-skip-pens"
     least = options.grid.min_tissue
-    return found, f"a patch with at least {least:.0%} tissue; see the overlay, --saturation"
+    return found, (
+        f"a patch with at least {least:.0%} tissue; see the overlay and {advice}, for this slide "
+        f"alone with --slides {outcome.path}"
+    )
 
 
 def _encode(
@@ -215,7 +232,10 @@ def _encode(
             features = encoder(batch)
             if not np.isfinite(features).all():
                 found = f"NaN or ∞ from a network in {encoder.precision}"
-                expected = "finite features; fp16 overflows above 65,504, bf16 and fp32 do not"
+                expected = (
+                    "finite features; fp16 overflows above 65,504, bf16 and fp32 do not: "
+                    f"--precision bf16, for this slide alone with --slides {path}"
+                )
                 raise FaultError.of("features-not-finite", path, found, expected)
             yield features
             on_batch(len(batch))

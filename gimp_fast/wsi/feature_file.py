@@ -139,9 +139,15 @@ def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, object]]:
         return data[:].astype(np.int64), {**file.attrs, **data.attrs}
 
 
-def settings_of(path: Path) -> dict[str, object] | None:
-    """The settings that a file was made with; None if another program made it."""
+def settings_of(path: Path) -> tuple[dict[str, object], float, str] | None:
+    """The settings of a file, its micrometres per pixel of level 0, and where these come from.
+
+    None if another program made the file.
+    """
     expected = "a complete HDF5 file; --overwrite makes it again"
     with hdf5_errors(path, expected), h5py.File(path, "r") as file:
         text = file.attrs.get(SETTINGS)
-        return None if text is None else json.loads(text)
+        if text is None:
+            return None
+        settings = dict(json.loads(text))
+        return settings, float(file.attrs["level0_mpp"]), str(file.attrs["mpp_source"])

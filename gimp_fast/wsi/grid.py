@@ -65,7 +65,7 @@ def plan_of_size(
 ) -> PatchPlan:
     """The plan for patches of ``size`` pixels of level 0, encoded as ``patch_size`` pixels."""
     if facts.width < size or facts.height < size:
-        found = f"{facts.width} × {facts.height} pixels"
+        found = f"{facts.width} × {facts.height} pixels of {base:.4g} µm ({source})"
         expected = f"one patch or more, {size} × {size} pixels of level 0"
         raise FaultError.of("slide-too-small", facts.path, found, expected)
     level = facts.level_for(size / patch_size)

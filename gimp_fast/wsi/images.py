@@ -10,6 +10,7 @@ from PIL import Image
 from gimp_fast.errors import GimpError
 from gimp_fast.wsi import SUFFIXES, WholeSlide, open_wsi
 from gimp_fast.wsi.overview import read_overview
+from gimp_fast.wsi.slide_files import is_hidden, slide_id_of
 
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -21,12 +22,17 @@ class SlideImages:
         if not folder.is_dir():
             raise GimpError(f"{folder}: found no such folder; expected one of slide images")
         suffixes = (*SUFFIXES, *PLAIN_SUFFIXES)
-        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
+        files = sorted(
+            f
+            for f in folder.rglob("*")
+            if f.suffix.lower() in suffixes and f.is_file() and not is_hidden(f, folder)
+        )
         if not files:
             raise GimpError(f"{folder}: found no slide image; expected {', '.join(suffixes)}")
         self.folder = folder
         self._files: dict[str, Path] = {}
         for file in files:
+            self._files.setdefault(slide_id_of(file), file)
             self._files.setdefault(file.stem, file)
             # GDC appends a UUID to the barcode of a slide, which feature files may have lost.
             self._files.setdefault(file.name.split(".")[0], file)
@@ -49,7 +55,7 @@ class _PlainImage:
 
     def __init__(self, file: Path):
         self._image = Image.open(file)
-        self.size, self.mpp = self._image.size, None
+        self.size, self.mpp, self.bounds = self._image.size, None, None
 
     def thumbnail(self, longest: int) -> np.ndarray:
         image = self._image.convert("RGB")
@@ -73,6 +79,7 @@ class _Slide:
     def __init__(self, slide: WholeSlide):
         self._slide, facts = slide, slide.facts
         self.size, self.mpp = (facts.width, facts.height), facts.mpp
+        self.bounds = facts.bounds
 
     def thumbnail(self, longest: int) -> np.ndarray:
         return read_overview(self._slide, 1.0, max(1.0, max(self.size) / longest))[0]

@@ -89,6 +89,11 @@ class TissueOptions:
     )
     lowest: float = 8  # limit of Otsu's threshold, which on blank glass splits the noise
     highest: float = 30  # limit of Otsu's threshold, which in much tissue splits pale from dark
+    skip_pens: bool = option(
+        True,
+        "leave out marks of blue, green, red and black pens; for stains of these colours, such as "
+        "Masson's trichrome, use --no-skip-pens",
+    )
     darkest: int = 32  # brightest channel below this: an edge of the scan, whose hue is noise
     mpp: float = option(
         16.0,

@@ -34,7 +34,8 @@ def open_wsi(path: str | Path) -> WholeSlide:
         from gimp_fast.wsi.openslide_file import OpenSlideFile, recognises
 
         if recognises(path):
-            return OpenSlideFile(path)
+            slide = OpenSlideFile(path)
+            return _all_levels(slide) if slide.is_ome and "tifffile" in installed else slide
     with path.open("rb") as file:
         is_tiff = file.read(4) in _TIFF_SIGNS
     if "tifffile" in installed and is_tiff:
@@ -43,3 +44,19 @@ def open_wsi(path: str | Path) -> WholeSlide:
         return TiffSlide(path, refused_by_openslide="openslide" in installed)
     found = f"{path.stat().st_size} bytes that {' and '.join(installed)} cannot read"
     raise FaultError.of("unknown-format", path, found, "a whole, undamaged slide")
+
+
+def _all_levels(slide: WholeSlide) -> WholeSlide:
+    """An OME-TIFF with its levels, of which OpenSlide sees the first only.
+
+    The slide itself if tifffile finds no more, or cannot decode them.
+    """
+    from gimp_fast.wsi.tiff_file import TiffSlide
+
+    try:
+        other = TiffSlide(slide.facts.path)
+    except FaultError:  # pixels that only OpenSlide converts
+        return slide
+    better = other.can_decode and len(other.facts.levels) > len(slide.facts.levels)
+    (slide if better else other).close()
+    return other if better else slide

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from gimp_fast.wsi.slide import SlideFacts
 
 MPP_AT_1X = 10.0  # by convention 20x is 0.5 µm a pixel and 40x is 0.25
-# No microscope is outside these limits: scanners give 0.1 to 1, and 72 dpi would be 353.
-PLAUSIBLE_MPP = (0.04, 20.0)
-PLAUSIBLE_MAGNIFICATION = (0.5, 250.0)
+# Scanners give 0.1 to 1 µm. A record outside these limits is a mistake: in a wrong unit, ten times
+# too small, or the 353 µm of a picture of 72 dpi. A person may know of a special microscope.
+PLAUSIBLE_MPP = (0.1, 5.0)
+POSSIBLE_MPP = (0.04, 20.0)
+PLAUSIBLE_MAGNIFICATION = tuple(MPP_AT_1X / mpp for mpp in reversed(PLAUSIBLE_MPP))
+_OF_SLIDE = "of the slide"
 _SLIDE_COLUMNS = ("slide_id", "slide", "filename", "file", "wsi", "name")
 _VALUE_COLUMNS = {"mpp": ("mpp",), "magnification": ("magnification", "objective_power")}
 
@@ -68,7 +71,7 @@ def read_overrides(mpp: str | None, magnification: str | None) -> Overrides:
 def _override(name: str, text: str, where: str, *, always: bool) -> Override:
     value = number(text) or 0.0
     mpp = MPP_AT_1X / value if name == "magnification" and value > 0 else value
-    low, high = PLAUSIBLE_MPP
+    low, high = POSSIBLE_MPP
     if not low <= mpp <= high:
         expected = f"a value that is {low:g} to {high:g} µm per pixel"
         raise GimpError(f"{where}: found {name} '{text}'; expected {expected}")
@@ -93,21 +96,49 @@ def level0_mpp(facts: SlideFacts, override: Override | None = None) -> tuple[flo
     if override and override.always:
         return override.mpp, override.source
     if facts.mpp is not None:
-        return facts.mpp, "mpp of the slide"
+        return facts.mpp, f"mpp {_OF_SLIDE}"
     if (power := facts.magnification) is not None:
-        return MPP_AT_1X / power, f"magnification {power:g} of the slide"
+        return MPP_AT_1X / power, f"magnification {power:g} {_OF_SLIDE}"
     if override:
         return override.mpp, override.source
     found = facts.remark or "neither micrometres per pixel nor a magnification"
-    expected = "one of them; give it with --mpp-override or --magnification-override"
+    expected = (
+        "one of them; give it with --mpp-override or --magnification-override, a number for all "
+        "slides that record none or a csv of slides"
+    )
     raise FaultError.of("resolution-unknown", facts.path, found, expected)
 
 
+def is_of_slide(source: str) -> bool:
+    """Whether ``level0_mpp`` took a resolution from the slide, by its second value."""
+    return source.endswith(_OF_SLIDE)
+
+
+def resolution_cautions(facts: SlideFacts, mpp: float, source: str) -> tuple[str, ...]:
+    """What is odd about a resolution of level 0 that is used, in sentences without a full stop."""
+    cautions = []
+    low, high = PLAUSIBLE_MPP
+    if not low <= mpp <= high:
+        cautions.append(f"{mpp:g} µm per pixel ({source}) is unusual: scanners give 0.1 to 1")
+    if facts.remark:
+        cautions.append(f"the slide has {facts.remark}: not used, {source} is")
+    power = facts.magnification
+    if facts.mpp and power and not 1 / 3 < facts.mpp * power / MPP_AT_1X < 3:
+        cautions.append(
+            f"the slide records {facts.mpp:g} µm per pixel and a magnification of {power:g}, which "
+            f"would be {MPP_AT_1X / power:g} µm; {source} is used"
+        )
+    return tuple(cautions)
+
+
 def checked_resolution(
-    mpp: tuple[float | None, float | None], magnification: float | None
+    mpp: tuple[float | None, float | None], magnification: float | None, remark: str = ""
 ) -> tuple[float | None, float | None, str]:
-    """(mpp, magnification, remark) of a slide: implausible records become None and a remark."""
-    remarks, mean = [], None
+    """(mpp, magnification, remark) of a slide: implausible records become None and a remark.
+
+    ``remark`` is about what was left out before.
+    """
+    remarks, mean = [remark] if remark else [], None
     if None not in mpp:
         across, down = mpp
         low, high = PLAUSIBLE_MPP

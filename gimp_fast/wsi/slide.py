@@ -28,6 +28,9 @@ class SlideFacts:
     mpp: float | None  # micrometres per pixel of level 0; None unless recorded and plausible
     magnification: float | None  # of the objective; None unless recorded and plausible
     remark: str = ""  # implausible records that were left out
+    # Left, top, width and height of the scanned area in pixels of level 0; None where the format
+    # records none. QuPath opens only this part of a slide.
+    bounds: tuple[int, int, int, int] | None = None
 
     @property
     def width(self) -> int:

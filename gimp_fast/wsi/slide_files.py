@@ -72,9 +72,17 @@ def _in_folder(folder: Path, patterns: Sequence[str], recursive: bool) -> set[Pa
         for pattern in patterns or ["*"]
         for path in search(pattern)
         if path.is_file()
-        and not path.name.startswith(".")
+        and not is_hidden(path, folder)
         and (patterns or path.name.lower().endswith(SUFFIXES))
     }
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file below a folder, or a folder on the way, has a name that begins with a dot.
+
+    macOS writes ``._a.svs`` beside ``a.svs`` on other file systems: it holds no slide.
+    """
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def share(slides: Sequence[Path], shard: str | None) -> list[Path]:

@@ -18,11 +18,11 @@ import tifffile
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
 from gimp_fast.wsi.resolution import checked_resolution, number
 from gimp_fast.wsi.slide import Level, SlideFacts, WholeSlide
+from gimp_fast.wsi.tiff_resolution import Sides, has_document_type, resolution_of
 
 CACHE_BYTES = 64 << 20  # of decoded tiles in memory, or one tile if it is larger
 # tifffile logs what it then raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-_MICROMETRES = {2: 25400.0, 3: 10000.0}  # per unit of the tag ResolutionUnit: inch, centimetre
 
 
 class TiffSlide(WholeSlide):
@@ -34,6 +34,7 @@ class TiffSlide(WholeSlide):
             self._file = undo.enter_context(tifffile.TiffFile(path))
             self._file.filehandle.set_lock(True)
             self._pages = _pages(path, self._file)
+            self.can_decode = all(map(decodes, self._pages))
             largest = max(math.prod(page.chunks) for page in self._pages)
             self._tile = functools.lru_cache(max(1, CACHE_BYTES // largest))(self._decode)
             super().__init__(_facts(path, self._file, self._pages))
@@ -74,11 +75,22 @@ class TiffSlide(WholeSlide):
         self._file.close()
 
 
+def decodes(page: tifffile.TiffPage) -> bool:
+    """Whether there is a codec for the pixels; some are in the package imagecodecs."""
+    return page.compression in tifffile.TIFF.DECOMPRESSORS
+
+
 def _pages(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """The levels of the pyramid, finest first; FaultError unless they are 8-bit RGB."""
+    """The levels of the largest image, finest first; FaultError unless they are 8-bit RGB."""
+    if file.pages and has_document_type(_description(file)):
+        # tifffile would expand its entities.
+        found, expected = "a description with an XML document type", "OME-XML, which has none"
+        raise FaultError.of("unreadable-slide", path, found, expected)
     if not file.series:
         raise FaultError.of("unreadable-slide", path, "no image", "a whole, undamaged TIFF")
-    pages = [level.pages[0].aspage() for level in file.series[0].levels]
+    # Before the slide there may be its label, or an overview of the glass.
+    series = max(file.series, key=lambda one: math.prod(one.levels[0].pages[0].aspage().shape[:2]))
+    pages = [level.pages[0].aspage() for level in series.levels]
     for page in pages:
         colour = len(page.shape) == 3 and page.shape[2] in (3, 4) and page.planarconfig == 1
         if page.dtype != np.uint8 or not colour:
@@ -95,8 +107,17 @@ def _facts(path: Path, file: tifffile.TiffFile, pages: list[tifffile.TiffPage]) 
     )
     text = pages[0].description or ""
     aperio_mpp, aperio_magnification = _aperio("MPP", text), _aperio("AppMag", text)
-    mpp = _ome_mpp(file) or ((aperio_mpp,) * 2 if aperio_mpp else _tag_mpp(pages[0]))
-    return SlideFacts(path, "tifffile", levels, *checked_resolution(mpp, aperio_magnification))
+    mpp, remark = (aperio_mpp, aperio_mpp), ""
+    if aperio_mpp is None:
+        tags, unit = _tags(pages[0]), pages[0].tags.valueof("ResolutionUnit")
+        mpp, remark = resolution_of(_description(file), (width, height), tags, unit)
+    resolution = checked_resolution(mpp, aperio_magnification, remark)
+    return SlideFacts(path, "tifffile", levels, *resolution)
+
+
+def _description(file: tifffile.TiffFile) -> str:
+    """Of the first page, where OME-XML and ImageJ's text are."""
+    return file.pages.first.description or ""
 
 
 def _aperio(name: str, description: str) -> float | None:
@@ -104,23 +125,11 @@ def _aperio(name: str, description: str) -> float | None:
     return number(match[1]) if match else None
 
 
-def _ome_mpp(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    if not file.is_ome:
-        return None
-    text = file.ome_metadata or ""
-    # The default unit is micrometres; slides in other units need --mpp-override.
-    if re.search(r'PhysicalSize[XY]Unit="(?!(µm|um|&#181;m)")', text):
-        return None
-    sides = [number(size) for size in re.findall(r'PhysicalSize[XY]="([^"]+)"', text)[:2]]
-    return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
-
-
-def _tag_mpp(page: tifffile.TiffPage) -> tuple[float | None, ...]:
-    micrometres = _MICROMETRES.get(page.tags.valueof("ResolutionUnit"))
+def _tags(page: tifffile.TiffPage) -> Sides:
+    """XResolution and YResolution, in pixels per unit."""
     sides = [page.tags.valueof(name) for name in ("XResolution", "YResolution")]
-    if micrometres is None or None in sides or not all(pixels for pixels, _ in sides):
-        return None, None
-    return tuple(micrometres * units / pixels for pixels, units in sides)
+    across, down = (side[0] / side[1] if side and side[1] else None for side in sides)
+    return across, down
 
 
 @contextlib.contextmanager

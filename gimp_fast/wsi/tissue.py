@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from gimp_fast.wsi.options import TissueOptions
+from gimp_fast.wsi.pens import find_pens
 
 _ROWS = 256  # at a time: temporaries of a whole large picture would be larger than the picture
 
@@ -26,6 +27,9 @@ class Tissue:
     mask: np.ndarray  # (h, w) bool over the whole slide
     threshold: float  # of the saturation
     dropped: float = 0.0  # fraction of the slide in coloured parts that were too small
+    largest_dropped_um2: float = 0.0  # area of the largest of them
+    pens: float = 0.0  # fraction of the slide under marks of a pen, which were left out
+    pale: float = 0.0  # fraction that only CLAM's lower threshold takes, where glass is below it
 
     @property
     def fraction(self) -> float:
@@ -35,14 +39,44 @@ class Tissue:
 def find_tissue(rgb: np.ndarray, mpp: float, options: TissueOptions) -> Tissue:
     """The tissue in a picture of a whole slide, (h, w, 3) uint8 of ``mpp`` µm per pixel."""
     saturation = saturation_of(rgb, options.darkest)
+    pens = np.zeros(saturation.shape, bool)
+    if options.skip_pens:
+        pens = find_pens(rgb, options.min_part_um2 / mpp**2)
+        saturation[pens] = 0
     threshold = options.saturation
     if threshold is None:
-        threshold = min(max(otsu(saturation), options.lowest), options.highest)
-    coloured = _close(_majority(saturation > threshold, options.median), options.close)
+        # A pen is more saturated than any tissue: with it, the threshold would lie above pale ones.
+        threshold = min(max(otsu(saturation[~pens]), options.lowest), options.highest)
+    mask, small = _parts(saturation > threshold, mpp, options)
+    fraction, pale = mask.mean(), 0.0
+    # Glass of a colour is above the lowest threshold all over the slide.
+    is_glass_grey = np.percentile(saturation, 5) < options.lowest
+    if options.saturation is None and threshold > options.lowest and is_glass_grey:
+        pale = _parts(saturation > options.lowest, mpp, options)[0].mean() - fraction
+    return Tissue(
+        mask,
+        float(threshold),
+        dropped=float(small.mean()),
+        largest_dropped_um2=_largest(small) * mpp**2,
+        pens=float(pens.mean()),
+        pale=max(0.0, float(pale)),
+    )
+
+
+def _parts(
+    coloured: np.ndarray, mpp: float, options: TissueOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tissue among coloured pixels, and the parts that are too small for it, (h, w) bool."""
+    coloured = _close(_majority(coloured, options.median), options.close)
     mask = _drop_small(coloured, options.min_part_um2 / mpp**2)
-    dropped = float(coloured.mean() - mask.mean())
-    mask = ~_drop_small(~mask, options.min_hole_um2 / mpp**2, holes=True)
-    return Tissue(mask, float(threshold), dropped)
+    small = coloured & ~mask
+    return ~_drop_small(~mask, options.min_hole_um2 / mpp**2, holes=True), small
+
+
+def _largest(mask: np.ndarray) -> int:
+    """Pixels of the largest part of a mask."""
+    labels, count = ndimage.label(mask, np.ones((3, 3), bool))
+    return int(_count(labels, count + 1)[1:].max(initial=0))
 
 
 def saturation_of(rgb: np.ndarray, darkest: int = 0) -> np.ndarray:

@@ -65,7 +65,8 @@ def test_failures_are_listed_and_do_not_stop_the_others(folder, capsys):
         "slide_id": "a", "file": "", "status": "done", "patches": "9", "mpp": "0.5",
         "patch_size_level0": "256", "level": "0", "level0_mpp": "0.5",
         "mpp_source": "mpp of the slide", "tissue_fraction": "", "saturation_threshold": "30",
-        "reader": "openslide generic-tiff", "seconds": "", "kind": "",
+        "pen_fraction": "0.0000", "reader": "openslide generic-tiff", "seconds": "", "kind": "",
+        "cautions": "",
     }  # fmt: skip
 
 

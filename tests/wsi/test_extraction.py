@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from builders.slides import MeanColour
 
 from gimp_fast.data.slides import open_slide
 from gimp_fast.wsi.extraction import Outcome, extract
-from gimp_fast.wsi.options import ExtractOptions, GridOptions
+from gimp_fast.wsi.options import ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
 
 pytest.importorskip("openslide")
@@ -137,18 +138,122 @@ def test_finished_slides_are_skipped(slide_file, options, mean_colour):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"grid": GridOptions(min_tissue=0.5)}, "min_tissue"),
-        ({"overrides": read_overrides("0.5", None)}, "override_mpp None (now 0.5)"),
+        ({"grid": GridOptions(min_tissue=0.5)}, "grid.min_tissue 0.25 (now 0.5)"),
+        ({"tissue": TissueOptions(skip_pens=False)}, "tissue.skip_pens True (now False)"),
     ],
-    ids=["min_tissue", "override"],
+    ids=["min_tissue", "pens"],
 )
 def test_a_file_of_other_settings_is_not_finished(slide_file, options, mean_colour, change, named):
     path = slide_file()
     one(path, options, mean_colour)
     outcome = one(path, replace(options, **change), Never())
     assert kinds(outcome) == ["other-settings"]
-    assert named in outcome.faults[0].found
+    assert outcome.faults[0].found == named
     assert one(path, replace(options, overwrite=True, **change), mean_colour).status == "done"
+
+
+def table_of(path, text) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_resolution_for_one_slide_leaves_the_finished_ones(slide_file, options, mean_colour):
+    slides = [slide_file("a.tif"), slide_file("b.tif", mpp=None)]
+    first, second = run(slides, options, mean_colour)
+    assert (first.status, kinds(second)) == ("done", ["resolution-unknown"])
+    given = replace(options, overrides=read_overrides(None, "20"))
+    assert [o.status for o in run(slides, given, mean_colour)] == ["present", "done"]
+    assert [o.status for o in run(slides, given, Never())] == ["present", "present"]
+    # Without it, nobody says another resolution.
+    assert [o.status for o in run(slides, options, Never())] == ["present", "present"]
+    other = replace(options, overrides=read_overrides("0.4", None))
+    first, second = run(slides, other, Never())
+    assert (first.status, kinds(second)) == ("present", ["other-settings"])
+    assert "0.5 µm per pixel of level 0 from --magnification-override 20 (now 0.4)" in (
+        second.faults[0].found
+    )
+
+
+@pytest.mark.parametrize(("mpp", "status"), [(0.5, "present"), (0.4, "failed")])
+def test_a_table_of_resolutions_counts_for_the_slides_in_it(
+    slide_file, options, mean_colour, tmp_path, mpp, status
+):
+    slides = [slide_file("a.tif"), slide_file("b.tif")]
+    run(slides, options, mean_colour)
+    table = table_of(tmp_path / "mpp.csv", f"slide_id,mpp\na,{mpp}\n")
+    given = replace(options, overrides=read_overrides(table, None))
+    assert [o.status for o in run(slides, given, Never())] == [status, "present"]
+
+
+def test_a_value_for_a_slide_that_a_table_had_is_compared_with_its_own(
+    slide_file, options, mean_colour, tmp_path
+):
+    """The table replaced a recorded 0.5; a number does not replace it."""
+    path = slide_file()
+    table = table_of(tmp_path / "mpp.csv", "slide_id,mpp\nslide,0.4\n")
+    one(path, replace(options, overrides=read_overrides(table, None)), mean_colour)
+    outcome = one(path, replace(options, overrides=read_overrides("0.4", None)), Never())
+    assert kinds(outcome) == ["other-settings"]
+    assert "(now 0.5)" in outcome.faults[0].found
+
+
+def test_an_odd_resolution_is_used_with_a_caution(slide_file, options, mean_colour):
+    given = replace(options, overrides=read_overrides("0.05", None))
+    outcome = one(slide_file(mpp=None, tissue=[(0, 0, 2048, 1792)]), given, mean_colour)
+    # 0.05 is ten times too small: a patch of 128 µm would be 2,560 pixels.
+    assert kinds(outcome) == ["slide-too-small"]
+    given = replace(given, grid=GridOptions(0.1), tissue=TissueOptions(min_part_um2=0))
+    outcome = one(slide_file("b.tif", mpp=None), given, mean_colour)
+    assert outcome.status == "done"
+    assert "0.05 µm per pixel (--mpp-override 0.05) is unusual" in outcome.cautions[0]
+    outcome = one(slide_file("c.tif", mpp=0.05), options, mean_colour)
+    assert kinds(outcome) == ["resolution-unknown"]
+    assert "0.05 × 0.05 µm per pixel, which is implausible" in outcome.faults[0].found
+
+
+PALE, PEN = (236, 222, 233), (20, 60, 160)
+
+
+@pytest.mark.parametrize("pen", [PEN, (20, 20, 20), (30, 140, 60), (200, 25, 35), (70, 110, 215)])
+def test_pale_tissue_beside_a_pen_is_found_and_the_pen_is_not(options, mean_colour, tmp_path, pen):
+    outcome = one(painted(tmp_path / "a.tif", PALE, pen), options, mean_colour)
+    assert outcome.status == "done"
+    with open_slide(options.out / "h5_files" / "a.h5") as slide:
+        found = {tuple(xy) for xy in slide.coords().tolist()}
+    assert found == {(x, y) for x in range(512, 1536, 256) for y in range(512, 1536, 256)}
+    assert outcome.tissue.pens == pytest.approx(400 * 2400 / 3072**2, rel=0.5)
+
+
+def test_pale_tissue_beside_what_is_no_pen_is_named(options, mean_colour, tmp_path):
+    """A violet smear lifts the threshold above the tissue."""
+    outcome = one(painted(tmp_path / "a.tif", PALE, (120, 40, 150)), options, mean_colour)
+    assert any("--saturation 8 takes them" in caution for caution in outcome.cautions)
+    lower = replace(options, tissue=TissueOptions(saturation=8), overwrite=True)
+    outcome = one(tmp_path / "a.tif", lower, mean_colour)
+    assert outcome.patches >= 16
+    assert outcome.cautions == ()
+
+
+def test_tissue_in_small_parts_alone_says_what_would_keep_it(options, mean_colour, slide_file):
+    path = slide_file(tissue=[(600, 600, 900, 900)])
+    outcome = one(path, options, mean_colour)
+    least = re.search(r"--min-part ([\d.]+), for this slide alone", outcome.faults[0].expected)
+    kept = TissueOptions(min_part_um2=float(least[1]) * 1e6)
+    assert one(path, replace(options, tissue=kept), mean_colour).status == "done"
+
+
+def painted(path, tissue, stroke):
+    """A slide of 3072 pixels with a square of tissue and a broad stroke."""
+    pixels = np.full((3072, 3072, 3), 243, np.uint8)
+    pixels[512:1536, 512:1536] = tissue
+    pixels[1800:2200, 300:2700] = stroke
+    noise = np.random.default_rng(0).integers(-2, 3, pixels.shape)
+    pixels = np.clip(pixels.astype(int) + noise, 0, 255).astype(np.uint8)
+    tifffile.imwrite(
+        path, pixels, tile=(256, 256), photometric="rgb", compression="deflate", metadata=None,
+        resolution=(2e4, 2e4), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    return path
 
 
 def test_files_that_something_else_made_are_kept(slide_file, options, mean_colour):
@@ -248,3 +353,9 @@ def test_progress_counts_patches(slide_file, options, mean_colour):
     sizes = []
     list(extract([slide_file()], options, mean_colour, sizes.append))
     assert sizes == [5, 5, 2]
+
+
+def test_stages_are_told_before_they_begin(slide_file, options, mean_colour):
+    said = []
+    list(extract([slide_file()], options, mean_colour, on_stage=lambda *what: said.append(what)))
+    assert said == [("slide", "looking for tissue"), ("slide", "encoding 12 patches")]

@@ -112,7 +112,10 @@ def test_a_failure_between_batches_leaves_nothing_and_closes_the_reader(tmp_path
 
 def test_settings_are_kept(tmp_path):
     write(tmp_path / "a.h5")
-    assert settings_of(tmp_path / "a.h5") == {"a": 1}
+    settings, level0_mpp, source = settings_of(tmp_path / "a.h5")
+    assert (settings, source) == ({"a": 1}, "mpp of the slide")
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert level0_mpp == file.attrs["level0_mpp"]
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["features"] = np.zeros((1, 4))
     assert settings_of(tmp_path / "b.h5") is None

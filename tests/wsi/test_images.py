@@ -29,6 +29,15 @@ def test_a_slide_is_found_with_and_without_its_uuid(folder, slide_id):
     assert images.open("TCGA-06") is None
 
 
+def test_files_of_the_mac_are_no_images(folder):
+    (folder / "batch" / "._TCGA-05.0a1b-uuid.png").write_bytes(b"Mac OS X")
+    (folder / "batch" / "._TCGA-06.png").write_bytes(b"Mac OS X")
+    images = SlideImages(folder)
+    images.open("TCGA-05").close()
+    assert images.open("TCGA-06") is None
+    assert images.open("._TCGA-06") is None
+
+
 def test_what_is_read_of_a_picture(folder):
     image = SlideImages(folder).open("TCGA-05")
     assert image.thumbnail(20).shape == (10, 20, 3)

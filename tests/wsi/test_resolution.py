@@ -8,7 +8,13 @@ import pytest
 from builders.slides import slide_facts
 
 from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.wsi.resolution import Override, checked_resolution, level0_mpp, read_overrides
+from gimp_fast.wsi.resolution import (
+    Override,
+    checked_resolution,
+    level0_mpp,
+    read_overrides,
+    resolution_cautions,
+)
 
 
 def test_where_the_resolution_comes_from():
@@ -36,6 +42,10 @@ def test_a_resolution_is_never_assumed():
         ((0.5, 0.25), None, (None, None), "not square"),
         ((0.0, 0.0), 40, (None, 40), "0 × 0"),
         ((None, None), 4000, (None, None), "4000"),
+        ((0.05, 0.05), None, (None, None), "0.05 × 0.05 µm per pixel, which is implausible"),
+        ((0.05, 0.05), 40, (None, 40), "0.05"),
+        ((8.0, 8.0), None, (None, None), "8 × 8"),
+        ((0.1, 0.1), 100, (0.1, 100), ""),
         ((0.5, None), None, (None, None), ""),
     ],
 )
@@ -43,6 +53,16 @@ def test_implausible_records_are_left_out_and_named(mpp, magnification, expected
     *found, said = checked_resolution(mpp, magnification)
     assert found == [pytest.approx(x) for x in expected]
     assert remark in said
+
+
+def test_what_is_odd_about_a_resolution_is_said():
+    assert resolution_cautions(slide_facts(mpp=0.5, magnification=20), 0.5, "mpp") == ()
+    (left_out,) = resolution_cautions(slide_facts(remark="a recorded 0.05"), 0.25, "magnification")
+    assert left_out == "the slide has a recorded 0.05: not used, magnification is"
+    (other,) = resolution_cautions(slide_facts(mpp=0.5, magnification=200), 0.5, "mpp")
+    assert "a magnification of 200, which would be 0.05 µm; mpp is used" in other
+    (small,) = resolution_cautions(slide_facts(), 0.05, "--mpp-override")
+    assert small.startswith("0.05 µm per pixel (--mpp-override) is unusual")
 
 
 def test_a_number_is_for_slides_that_record_none():

@@ -26,7 +26,7 @@ def test_the_slide_id_is_the_name_without_its_ending(name, slide_id):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for name in ("b.svs", "a.ndpi", "notes.txt", ".hidden.svs", "uuid/c.svs"):
+    for name in ("b.svs", "a.ndpi", "notes.txt", "._b.svs", "uuid/c.svs", ".Trash/d.svs"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
