@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gimp_fast.cli import EXIT_BAD_INPUT, command
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, counted
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference.options import PARTS
 from gimp_fast.options import add_options, read_options
@@ -95,7 +96,7 @@ def main(argv: Sequence[str]) -> int | None:
             "SYNTHETIC: the model or the patients are generated; these maps say nothing about real "
             "patients."
         )
-    print(f"{len(cases)} patients of {cohort.name}; {trained!r}")
+    print(f"{counted(len(cases), 'patient')} of {cohort.name}; {trained!r}")
     images = None if args.slide_images is None else SlideImages(args.slide_images)
     summary = make_heatmaps(
         trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
@@ -114,9 +115,29 @@ def _cohort_of(run: Path) -> Path:
     return folder
 
 
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    """What a reader of the maps must know: flat ones, and where polygons count from."""
+    patients, lines = summary["patients"], []
+    with_maps = [patient["attention"] for patient in patients if patient.get("attention")]
+    flat = [attention for attention in with_maps if attention["flat"]]
+    if flat:
+        highest = max(attention["highest_times_even"] for attention in flat)
+        lines.append(
+            f"CAUTION: {len(flat)} of {counted(len(with_maps), 'patient')} with effectively flat "
+            f"attention: no patch has more than {highest:.4g} times an even share, and none is "
+            "marked"
+        )
+    notes = [note for p in patients for slide in p["slides"] for note in slide.get("notes", [])]
+    notes += [note for p in patients for note in (p["genes"] or {}).get("notes", [])]
+    shared = Counter(note for note in notes if note.startswith(("GeoJSON:", "Genes ")))
+    return lines + [f"{note} ({counted(n, 'map')})" for note, n in shared.most_common(3)]
+
+
 def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:
     """Exit code, after saying where the maps are and which patients failed."""
     print(f"maps: {out / layout.MAPS}")
+    for line in _remarks(summary):
+        print(line)
     # The report links only to files below it, so that the run folder can be moved as a whole.
     if run is not None and out.resolve() == (run / layout.HEATMAPS).resolve():
         from gimp_fast.report import write_report
@@ -127,7 +148,7 @@ def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:
         return 0
     width = max(map(len, failures))
     lines = [f"  {case:<{width}}  {error}" for case, error in failures.items()]
-    print(f"error: {len(failures)} patients failed:", *lines, sep="\n", file=sys.stderr)
+    print(f"error: {counted(len(failures), 'patient')} failed:", *lines, sep="\n", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

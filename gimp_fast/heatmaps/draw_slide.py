@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from gimp_fast.errors import counted
 from gimp_fast.heatmaps.places import MICROMETRES, PatchPlaces
 from gimp_fast.heatmaps.protocols import SlideImage
 from gimp_fast.heatmaps.raster import Canvas, blend, rasterise, resample
+from gimp_fast.heatmaps.scales import ColourScale
 from gimp_fast.pages import style
 
 TISSUE = 0.80  # grey of a patch where there is no image of the slide
@@ -35,16 +37,20 @@ class SlideMap:
         heading: the slide in one line, the patient and the prediction in another.
         attribution: what the weights are, in words.
         places: with coordinates.
-        percentile: (N,) in 0 … 100.
-        top: rows of the patches of most weight, the highest first.
+        values: (N,) places of the patches on the colour bar, 0 … 100.
+        top: rows of the patches that stand out, the highest first.
+        scale: of the colours.
+        remark: a sentence about boxes that are missing.
         image: of a slide whose coordinates are in pixels; None draws tissue in grey.
     """
 
     heading: str
     attribution: str
     places: PatchPlaces
-    percentile: np.ndarray
+    values: np.ndarray
     top: np.ndarray
+    scale: ColourScale
+    remark: str = ""
     image: SlideImage | None = None
 
 
@@ -60,21 +66,27 @@ def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
     """Draw the map on the slide, or on grey tissue, with a legend; and a thumbnail without one."""
     coords, size = slide.places.coords, slide.places.size
     canvas = Canvas.around(coords, size)
-    values = rasterise(canvas, coords, size, slide.percentile)
+    values = rasterise(canvas, coords, size, slide.values)
     if slide.image is None:
         ground = np.where(np.isfinite(values), TISSUE, 1.0)[..., None].repeat(3, axis=2)
     else:
         ground = resample(slide.image.thumbnail(_VIEW), canvas, slide.image.size)
     picture = blend(ground, values, colour_steps())
+    under = ground[np.isfinite(values)].mean(0)
     with style.rc():
-        _figure(slide, canvas, ground, picture).savefig(file, dpi=style.MAP_DPI)
+        _figure(slide, canvas, ground, picture, under).savefig(file, dpi=style.MAP_DPI)
     small = Image.fromarray(np.round(picture * 255).astype(np.uint8))
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     small.save(thumbnail, optimize=True)
 
 
-def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray) -> Figure:
-    """The slide beside its map; without an image of the slide, only the map."""
+def _figure(
+    slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray, under: np.ndarray
+) -> Figure:
+    """The slide beside its map; without an image of the slide, only the map.
+
+    ``under`` is the mean colour of the slide below the patches, (3,) in 0 … 1.
+    """
     panels = [picture] if slide.image is None else [ground, picture]
     longest = max(canvas.width, canvas.height)
     width, height = (_MAP_INCHES * side / longest for side in (canvas.width, canvas.height))
@@ -89,24 +101,38 @@ def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.nda
         place.set_axis_off()
     _outline(axes[-1], slide, canvas)
     _scale_bar(axes[-1], slide, canvas)
-    _legend(figure, axes, slide)
+    _legend(figure, axes, slide, under)
     return figure
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap) -> None:
+def bar_colours(under: np.ndarray) -> np.ndarray:
+    """(256, 3) the colours of the bar as they look in the map, over the mean of what is below it.
+
+    Args:
+        under: (3,) in 0 … 1.
+    """
     colours = colour_steps()
-    # The bar shows colours as they look over tissue, because readers compare them with the map.
-    opaque = colours[:, :3] * colours[:, 3:] + TISSUE * (1 - colours[:, 3:])
-    scale = ScalarMappable(Normalize(0, 100), ListedColormap(opaque))
+    return colours[:, :3] * colours[:, 3:] + under * (1 - colours[:, 3:])
+
+
+def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap, under: np.ndarray) -> None:
+    scale = ScalarMappable(Normalize(0, 100), ListedColormap(bar_colours(under)))
     bar = figure.colorbar(scale, ax=list(axes), fraction=0.035, pad=0.02, aspect=28, shrink=0.85)
-    bar.set_ticks([0, 25, 50, 75, 100])
-    bar.set_label("Percentile among the patient's patches")
-    bar.outline.set_visible(False)
+    bar.set_ticks(slide.scale.ticks, labels=slide.scale.texts)
+    bar.set_label(slide.scale.label)
+    bar.outline.set_edgecolor(style.INK)  # pale colours would not be seen to belong to the bar
+    bar.outline.set_linewidth(0.5)
     width = max(40, int(figure.get_figwidth() * 13))
     style.heading(figure, slide.heading, width)
-    boxes = f"; boxes: the {len(slide.top)} highest" if len(slide.top) else ""
-    caption = f"{len(slide.percentile):,} patches; {slide.attribution}{boxes}"
-    figure.supxlabel(textwrap.fill(caption, width + 8), fontsize=8, x=0.02, ha="left")
+    number = len(slide.values)
+    caption = [f"{counted(number, 'patch', 'patches')}; {slide.attribution}"]
+    if len(slide.top):
+        caption.append(
+            f"boxes: the {len(slide.top)} highest" if len(slide.top) > 1 else "box: the highest"
+        )
+    caption += [slide.remark] if slide.remark else []
+    text = textwrap.fill("; ".join(caption), width + 8)
+    figure.supxlabel(text, fontsize=8, x=0.02, ha="left")
 
 
 def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
@@ -121,8 +147,7 @@ def _outline(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
 
 def _scale_bar(axes: Axes, slide: SlideMap, canvas: Canvas) -> None:
     """A bar of 1, 2 or 5 · 10ⁿ µm or pixels, about a fifth of the picture."""
-    mpp = None if slide.image is None else slide.image.mpp
-    um_per_unit = 1.0 if slide.places.unit == MICROMETRES else mpp
+    um_per_unit = 1.0 if slide.places.unit == MICROMETRES else slide.places.mpp
     unit, factor = ("µm", um_per_unit) if um_per_unit else ("px", 1.0)
     wanted = 0.2 * canvas.width / canvas.scale * factor
     power = 10.0 ** np.floor(np.log10(wanted))

@@ -19,7 +19,11 @@ _FRAGMENT_COLUMNS = ["group", "fragment", "fragment_attention", "times_even"]
 
 
 def gene_table(
-    trained: ExplainedModel, found: Attribution, expression: np.ndarray, fragments: pd.DataFrame
+    trained: ExplainedModel,
+    found: Attribution,
+    expression: np.ndarray,
+    fragments: pd.DataFrame,
+    symbols: Sequence[str],
 ) -> pd.DataFrame:
     """One row per gene; a gene of several gene sets has a row for each.
 
@@ -28,6 +32,7 @@ def gene_table(
         found: of the patient, with ``gene_gradients``.
         expression: (G,) scaled, as the model read it.
         fragments: of :func:`fragment_table`.
+        symbols: of the genes, ``""`` where none is known.
 
     Returns:
         The columns of ``genes.csv``, sorted by ``rank``: 1 for the largest gradient × input of
@@ -38,7 +43,7 @@ def gene_table(
         {
             "column": np.arange(len(expression)),
             "gene_id": trained.gene_ids,
-            "gene_name": trained.gene_names or [""] * len(expression),
+            "gene_name": symbols,
             "expression_z": expression,
             "gradient_input": found.gene_gradients,
         }
@@ -51,8 +56,10 @@ def gene_table(
     return table.sort_values(["rank", "fragment"])[names]
 
 
-def fragment_table(trained: ExplainedModel, found: Attribution) -> pd.DataFrame:
-    """Fragments of GroupMSA by attention; none without it.
+def fragment_table(
+    trained: ExplainedModel, found: Attribution, symbols: Sequence[str]
+) -> pd.DataFrame:
+    """Fragments of GroupMSA by attention; none without it. ``symbols`` as in ``gene_table``.
 
     Returns:
         ``name``, ``genes`` (their columns), ``group``, ``fragment`` (numbered from 1 within all
@@ -74,7 +81,8 @@ def fragment_table(trained: ExplainedModel, found: Attribution) -> pd.DataFrame:
             "times_even": weights / (weights.mean() or 1.0),
         }
     )
-    table["name"] = table["group"] + ": " + table["genes"].map(lambda genes: _span(trained, genes))
+    spans = table["genes"].map(lambda genes: _span(trained.gene_ids, symbols, genes))
+    table["name"] = table["group"] + ": " + spans
     return table.sort_values("fragment_attention", ascending=False, kind="stable")
 
 
@@ -86,10 +94,12 @@ def _group_names(trained: ExplainedModel, encoder: GroupMSA) -> list[str]:
     return [f"group {number}" for number in range(1, encoder.num_groups + 1)]
 
 
-def _span(trained: ExplainedModel, columns: np.ndarray) -> str:
-    """First and last gene of a fragment, by symbol or else by id, and how many there are."""
-    symbols = trained.gene_names or trained.gene_ids
-    first, last = (symbols[column] or trained.gene_ids[column] for column in columns[[0, -1]])
+def _span(gene_ids: Sequence[str], symbols: Sequence[str], columns: np.ndarray) -> str:
+    """First and last gene of a fragment, by symbol or else by id, and how many there are.
+
+    ``genes.csv`` has both for each gene; here there is no room.
+    """
+    first, last = (symbols[column] or gene_ids[column] for column in columns[[0, -1]])
     return first if len(columns) == 1 else f"{first} … {last} ({len(columns)})"
 
 

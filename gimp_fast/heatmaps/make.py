@@ -17,14 +17,16 @@ import xxhash
 from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, counted
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
+from gimp_fast.heatmaps.gene_symbols import symbols_of
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
+from gimp_fast.heatmaps.scales import COLOURS
 from gimp_fast.runs import layout
-from gimp_fast.runs.records import read_object_or_empty
+from gimp_fast.runs.map_records import read_finished, read_maps
 
 # Errors that end one patient's maps but not those of the others.
 _FAILURES = (GimpError, OSError, torch.OutOfMemoryError)
@@ -63,9 +65,10 @@ def make_heatmaps(
     """
     maker = _Maker(trained, cohort, options, images, slide_ids)
     failures: list[dict[str, str]] = []
-    summary = read_object_or_empty(options.out / layout.MAPS)
+    summary = {} if options.overwrite else read_maps(options.out)
     is_same = summary.get("settings") == maker.settings
-    patients = {record["case_id"]: record for record in summary["patients"]} if is_same else {}
+    known = summary.get("patients", []) if is_same else []
+    patients = {record["case_id"]: record for record in known}
     for number, case in enumerate(case_ids, start=1):
         begin = time.perf_counter()
         try:
@@ -77,6 +80,8 @@ def make_heatmaps(
         slides = [*patients.get(case, {}).get("slides", []), *record["slides"]]
         newest = {slide["slide_id"]: slide for slide in slides}
         patients[case] = record | {"slides": [newest[name] for name in sorted(newest)]}
+        if (record["attention"] or {}).get("flat"):
+            outcome += "; attention is effectively flat"
         log(f"{number}/{len(case_ids)} {case}: {outcome}, {time.perf_counter() - begin:.1f} s")
     summary = {
         "model": {
@@ -88,6 +93,7 @@ def make_heatmaps(
         },
         "cohort": cohort.name,
         "attribution": maker.attribution,
+        "colours": maker.colours,
         "settings": maker.settings,
         "patients": [patients[case] for case in sorted(patients)],
         "failures": failures,
@@ -103,6 +109,7 @@ class _Maker:
     Attributes:
         settings: what a finished map depends on; a map of other settings is made again.
         attribution: what the weights are, in words.
+        colours: what the colours are, in words.
     """
 
     def __init__(
@@ -123,7 +130,17 @@ class _Maker:
             "geojson": options.geojson,
             "slide_images": None if images is None else str(images.folder),
             "patch_size": options.patch_size,
+            "scale": options.scale,
+            "geojson_origin": options.geojson_origin,
         }
+        self.symbols: tuple[str, ...] = ()
+        if trained.uses_genes:
+            genes = trained.gene_ids, trained.gene_names
+            self.symbols = symbols_of(*genes, cohort, options.gene_symbols)
+            self.settings["gene_symbols"] = xxhash.xxh3_64_hexdigest(
+                "\n".join(self.symbols).encode("utf-8")
+            )
+        self.colours = COLOURS[options.scale]
         self.attribution = "gradient × input of genes"
         if trained.uses_slides:
             self.attribution = describe(trained, options.attribution)
@@ -150,7 +167,8 @@ class _Maker:
                 records[name] = records[name] or self._write(slides.get(name), file, maps)
             patches = sum(slide.num_patches for slide in slides.values())
             patient = maps.record()
-            outcome = f"{maps.title}; {len(slides)} slides, {patches:,} patches"
+            outcome = f"{maps.title}; {counted(len(slides), 'slide')}, "
+            outcome += counted(patches, "patch", "patches")
         # The summary holds settings and patient once for all.
         brief = {
             name: {k: v for k, v in record.items() if k not in ("settings", "patient")}
@@ -164,18 +182,16 @@ class _Maker:
 
     def _finished(self, file: Path) -> dict[str, Any] | None:
         """The record of finished files, if the same model and options made them; else None."""
-        record = read_object_or_empty(file)
-        is_valid = record.get("settings") == self.settings and not self.options.overwrite
-        return record if is_valid else None
+        record = {} if self.options.overwrite else read_finished(file, self.options.out)
+        return record if record.get("settings") == self.settings else None
 
     def _maps(self, case: str, bag: Bag | None) -> PatientMaps:
         """The weights of a patient, without the patches: hundreds of megabytes for a long slide."""
         inputs = self.reader.inputs([case]).to(self.trained.device)
         found = attribute(self.trained, inputs, self.options.attribution, give_up_patches=True)
         expression = None if inputs.genes is None else inputs.genes[0].cpu().numpy()
-        return PatientMaps(
-            self.trained, self.cohort, case, bag, expression, found, self.attribution
-        )
+        facts = self.attribution, self.symbols
+        return PatientMaps(self.trained, self.cohort, case, bag, expression, found, *facts)
 
     def _write(self, slide: SlideEntry | None, file: Path, maps: PatientMaps) -> dict[str, Any]:
         """The record of a slide, or of the genes, whose folder is written anew."""

@@ -10,6 +10,8 @@ from gimp_fast.options import option
 
 ROLLOUT, LAST_LAYER, GRADIENT = "rollout", "attention-of-last-layer", "gradient"
 ATTRIBUTIONS = (ROLLOUT, LAST_LAYER, GRADIENT)
+SCALES = PERCENTILE, EVEN = ("percentile", "times-even")
+ORIGINS = BOUNDS, SLIDE = ("bounds", "slide")
 
 
 def _count(text: str) -> int:
@@ -35,11 +37,37 @@ class HeatmapOptions:
         "two are both that attention",
         choices=ATTRIBUTIONS,
     )
-    top: int = option(16, "patches listed as the highest", parse=_count, metavar="K")
+    top: int = option(
+        16,
+        "patches listed as the highest; those that have 1.5 times an even share or more are marked "
+        "(default: %(default)s)",
+        parse=_count,
+        metavar="K",
+    )
+    scale: str = option(
+        PERCENTILE,
+        "what colours show: percentiles among the patient's patches, or multiples of an even "
+        "share, which compare patients (default: %(default)s); a map that is effectively flat "
+        "always has the latter",
+        choices=SCALES,
+    )
     geojson: str = option(
         "top",
         "polygons for QuPath: the highest patches as annotations, or all as detections",
         choices=("top", "all", "none"),
+    )
+    geojson_origin: str = option(
+        BOUNDS,
+        "where polygons count from: the corner of the slide's bounds, which QuPath opens (.mrxs, "
+        ".scn), or of the whole slide, for QuPath with --no-crop (default: %(default)s)",
+        choices=ORIGINS,
+    )
+    gene_symbols: Path | None = option(
+        None,
+        "a table of gene ids and symbols (HGNC, BioMart, a Xena probe map), for a model whose "
+        "genes have ids alone",
+        parse=Path,
+        metavar="FILE",
     )
     patch_size: float | None = option(
         None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from gimp_fast.files.safe_text import guarded_table
+from gimp_fast.heatmaps.options import BOUNDS, SLIDE
 from gimp_fast.heatmaps.places import PIXELS, PatchPlaces
+from gimp_fast.heatmaps.protocols import SlideImage
 
 GEOJSON_LIMIT = 50_000  # polygons: 12 MB, which QuPath opens in seconds
 # Percentiles that separate the classes of patches in QuPath.
@@ -57,25 +60,86 @@ def write_csv(table: pd.DataFrame, file: Path) -> None:
     guarded_table(table).round({"percentile": 3}).to_csv(file, index=False, float_format="%.6g")
 
 
-def write_geojson(table: pd.DataFrame, file: Path, kind: str) -> int:
+@dataclass(frozen=True)
+class Origin:
+    """The point of a slide that polygons count from.
+
+    Attributes:
+        name: ``"bounds"`` or ``"slide"``; ``"unknown"`` if it is not known where the bounds are,
+            and the whole slide is taken.
+        x, y: in pixels of level 0 from the corner of the whole slide.
+        words: the same in a sentence without a full stop.
+    """
+
+    name: str
+    x: int
+    y: int
+    words: str
+
+
+def origin_of(asked: str, image: SlideImage | None) -> Origin:
+    """The origin of polygons.
+
+    QuPath opens the bounds of a slide alone, unless it is started with ``--no-crop``.
+
+    Args:
+        asked: one of ``ORIGINS``.
+        image: of the slide; None, or a picture without bounds, if the slide is not there.
+    """
+    if asked == SLIDE:
+        return Origin(SLIDE, 0, 0, "polygons count from the corner of the whole slide")
+    if image is None or image.bounds is None:
+        return Origin(
+            "unknown",
+            0,
+            0,
+            "polygons count from the corner of the whole slide; whether QuPath opens a part of it "
+            "alone (.mrxs, .scn) is not known without the slide: give it with --slide-images",
+        )
+    x, y = image.bounds[:2]
+    if not (x or y):
+        return Origin(BOUNDS, 0, 0, "polygons count from the corner of the slide")
+    return Origin(
+        BOUNDS,
+        x,
+        y,
+        f"polygons count from the slide's bounds at ({x}, {y}), as QuPath opens it; for QuPath "
+        "with --no-crop use --geojson-origin slide",
+    )
+
+
+def write_geojson(table: pd.DataFrame, file: Path, kind: str, origin: Origin) -> int:
     """Write patches as polygons in pixels of level 0, for File → Import objects in QuPath.
+
+    Every polygon that this package exports is written here.
 
     Args:
         table: patches, the highest first; those beyond ``GEOJSON_LIMIT`` are left out.
         file: to write.
         kind: ``"annotation"`` or ``"detection"``, QuPath's type of the objects.
+        origin: of the coordinates; the file states it in its ``properties``.
 
     Returns:
         How many were written.
     """
-    features = [_feature(patch, kind) for patch in table.head(GEOJSON_LIMIT).itertuples()]
-    text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
-    file.write_text(text, encoding="utf-8")
-    return len(features)
+    rows = table.head(GEOJSON_LIMIT).itertuples()
+    collection = {
+        "type": "FeatureCollection",
+        "properties": {
+            "origin": origin.name,
+            "offset": [origin.x, origin.y],
+            "unit": "pixels of level 0",
+            "about": origin.words,
+        },
+        "features": [_feature(patch, kind, origin) for patch in rows],
+    }
+    file.write_text(json.dumps(collection, separators=(",", ":")), encoding="utf-8")
+    return len(collection["features"])
 
 
-def _feature(patch: Any, kind: str) -> dict[str, Any]:
-    x, y, side = float(patch.x), float(patch.y), patch.patch_size
+def _feature(patch: Any, kind: str, origin: Origin) -> dict[str, Any]:
+    place = f"{float(patch.x)} {float(patch.y)}"
+    x, y, side = float(patch.x) - origin.x, float(patch.y) - origin.y, patch.patch_size
     corners = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
     name, colour = patch_class(patch.percentile)
     properties = {
@@ -93,7 +157,7 @@ def _feature(patch: Any, kind: str) -> dict[str, Any]:
     return {
         "type": "Feature",
         # A patch has the same id in every file, so that QuPath recognises it.
-        "id": str(uuid.uuid5(_NAMESPACE, f"{patch.slide_id} {x} {y}")),
+        "id": str(uuid.uuid5(_NAMESPACE, f"{patch.slide_id} {place}")),
         "geometry": {"type": "Polygon", "coordinates": [corners]},
         "properties": properties,
     }

@@ -26,6 +26,7 @@ class PatchPlaces:
         size: side of a patch.
         unit: of coordinates and size: ``"px"``, pixels of level 0, or ``"um"``, micrometres.
         notes: assumptions that were made, in sentences.
+        mpp: micrometres per pixel of level 0; None where not known.
     """
 
     file_rows: np.ndarray | None
@@ -33,6 +34,7 @@ class PatchPlaces:
     size: float = 0.0
     unit: str = PIXELS
     notes: tuple[str, ...] = ()
+    mpp: float | None = None
 
 
 def patch_places(
@@ -74,7 +76,15 @@ def patch_places(
             "Coordinates are in micrometres. With --slide-images, the resolution of the slide "
             "turns them into pixels."
         )
-    return PatchPlaces(rows, coords, size, unit, tuple(notes))
+    return PatchPlaces(rows, coords, size, unit, tuple(notes), _level0_mpp(info, cohort) or mpp)
+
+
+def _level0_mpp(info: SlideInfo | None, cohort: Cohort) -> float | None:
+    """Micrometres per pixel of level 0 by the feature file, which a user may have corrected."""
+    if info is None or not info.patch_size_level0:
+        return None
+    mpp, side = info.mpp or cohort.mpp, info.patch_size or cohort.patch_size
+    return mpp * side / info.patch_size_level0 if mpp and side else None
 
 
 def _is_stamp(info: SlideInfo | None) -> bool:

@@ -41,10 +41,13 @@ class SlideImage(Protocol):
     Attributes:
         size: width and height of level 0.
         mpp: micrometres per pixel of level 0; None where not recorded.
+        bounds: left, top, width and height of the part that QuPath opens, in pixels of level 0;
+            None for a picture that is not the slide itself.
     """
 
     size: tuple[int, int]
     mpp: float | None
+    bounds: tuple[int, int, int, int] | None
 
     def thumbnail(self, longest: int) -> np.ndarray:
         """(h, w, 3) uint8, the whole slide, its longest side at most ``longest``."""

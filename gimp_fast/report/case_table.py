@@ -9,17 +9,19 @@ from typing import Any
 from urllib.parse import quote
 
 from gimp_fast.runs import layout
-from gimp_fast.runs.records import Run, read_object_or_empty
+from gimp_fast.runs.map_records import read_maps
+from gimp_fast.runs.records import Run
 
 EMBEDDED = 6  # maps that are shown in the page; all others are linked
 CLASS_COLUMNS = 4  # with more classes, not each has a column
 PRINTED = 25  # rows on paper; mistakes come first
+_COLOURS = "percentiles among the patches of a patient, yellow is highest"  # before 0.2
 _LARGEST = 400_000  # bytes of an embedded picture
 
 
 def case_section(run: Run) -> dict[str, Any]:
     """What the page's templates need for the table of cases and for the heatmaps."""
-    summary = read_object_or_empty(run.path / layout.HEATMAPS / layout.MAPS)
+    summary = read_maps(run.path / layout.HEATMAPS)
     patients = {record["case_id"]: record for record in summary.get("patients", [])}
     cases = _cases(run, patients)
     test = [case for case in cases if case["part"] == "test"]
@@ -34,7 +36,8 @@ def case_section(run: Run) -> dict[str, Any]:
         "any_maps": any(case["maps"] for case in cases),
         "probability_titles": ["P(true class)", "P(predicted)"] if _is_brief(classes) else titles,
         "pictures": list(islice(_pictures(run, cases, patients), EMBEDDED)),
-        "attribution": str(summary.get("attribution", "")),
+        "attribution": summary.get("attribution", ""),
+        "colours": summary.get("colours") or _COLOURS,
     }
 
 
@@ -72,20 +75,24 @@ def _pictures(
 ) -> Iterator[dict[str, Any]]:
     """The maps of the cases that have any, small enough to be embedded."""
     for case in cases:
-        for slide in patients.get(case["case_id"], {}).get("slides", []):
+        patient = patients.get(case["case_id"], {})
+        attention = patient.get("attention") or {"flat": False}
+        for slide in patient.get("slides", []):
             files, folder = slide["files"], slide["folder"]
             file = run.path / layout.HEATMAPS / folder / files.get("thumbnail", "")
-            if file.is_file() and file.stat().st_size <= _LARGEST:
+            if "overlay" in files and file.is_file() and file.stat().st_size <= _LARGEST:
                 data = base64.b64encode(file.read_bytes()).decode("ascii")
                 link = _link(slide["slide_id"], folder, files["overlay"])
-                yield {"case": case, "link": link, "data": f"data:image/png;base64,{data}"}
+                picture = {"link": link, "data": f"data:image/png;base64,{data}"}
+                yield picture | {"case": case, "attention": attention}
 
 
 def _links(patient: dict[str, Any]) -> list[dict[str, str]]:
     """The drawings of a patient, if there are any."""
     slides = [slide for slide in patient.get("slides", []) if "overlay" in slide["files"]]
     links = [_link(s["slide_id"], s["folder"], s["files"]["overlay"]) for s in slides]
-    if genes := patient.get("genes"):
+    genes = patient.get("genes")
+    if genes and "figure" in genes["files"]:
         links.append(_link("genes", genes["folder"], genes["files"]["figure"]))
     return links
 

@@ -79,7 +79,7 @@ class _Slide:
     def __init__(self, slide: WholeSlide):
         self._slide, facts = slide, slide.facts
         self.size, self.mpp = (facts.width, facts.height), facts.mpp
-        self.bounds = facts.bounds
+        self.bounds = facts.bounds or (0, 0, facts.width, facts.height)
 
     def thumbnail(self, longest: int) -> np.ndarray:
         return read_overview(self._slide, 1.0, max(1.0, max(self.size) / longest))[0]

@@ -158,8 +158,9 @@ def test_genes_stand_in_the_fragments_that_read_them(gene_sets):
     trained = untrained("gimp", "rna", **settings)
     inputs = patient(trained)
     found = attribute(trained, inputs)
-    fragments = fragment_table(trained, found)
-    genes = gene_table(trained, found, inputs.genes[0].numpy(), fragments)
+    symbols = [""] * G
+    fragments = fragment_table(trained, found, symbols)
+    genes = gene_table(trained, found, inputs.genes[0].numpy(), fragments, symbols)
     held = [gene for row in fragments["genes"] for gene in row]
     assert sorted(held) == (
         list(range(G)) if gene_sets is None else sorted(g for s in gene_sets for g in s)

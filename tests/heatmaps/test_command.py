@@ -53,7 +53,7 @@ def test_a_patient_that_cannot_be_read_is_listed_and_ends_with_two(run, tmp_path
     finally:
         file.write_bytes(content)
     error = capsys.readouterr().err
-    assert "1 patients failed" in error
+    assert "1 patient failed" in error
     assert cases[0] in error
     assert str(file) in error
     summary = json.loads((out / "heatmaps.json").read_text())

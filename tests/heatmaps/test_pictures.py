@@ -13,6 +13,7 @@ from gimp_fast.heatmaps.draw_slide import SlideMap, colour_steps, write_montage,
 from gimp_fast.heatmaps.gene_maps import write_gene_bars
 from gimp_fast.heatmaps.places import PatchPlaces
 from gimp_fast.heatmaps.raster import LONGEST, Canvas, blend, rasterise, resample
+from gimp_fast.heatmaps.scales import ColourScale
 from gimp_fast.report import write_report
 
 
@@ -76,7 +77,7 @@ def test_blending_leaves_the_ground_where_nothing_is():
 class GreySlide:
     """An image of 1100 × 600 pixels."""
 
-    size, mpp = (1100, 600), 0.5
+    size, mpp, bounds = (1100, 600), 0.5, None
 
     def thumbnail(self, longest):
         return np.full((60, 110, 3), 200, np.uint8)
@@ -87,7 +88,8 @@ def slide_map(count=50, unit="px", **changes) -> SlideMap:
     facts = {
         "heading": "_S $x$\nCASE: predicted A (0.9)", "attribution": "attention",
         "places": PatchPlaces(None, coords, 100.0, unit),
-        "percentile": np.linspace(0, 100, count), "top": np.arange(count)[::-1][:5],
+        "values": np.linspace(0, 100, count), "top": np.arange(count)[::-1][:5],
+        "scale": ColourScale("percentile", "label", (0.0, 100.0), ("low", "high")),
     }  # fmt: skip
     return SlideMap(**(facts | changes))
 

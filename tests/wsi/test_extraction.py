@@ -220,8 +220,8 @@ def test_pale_tissue_beside_a_pen_is_found_and_the_pen_is_not(options, mean_colo
     assert outcome.status == "done"
     with open_slide(options.out / "h5_files" / "a.h5") as slide:
         found = {tuple(xy) for xy in slide.coords().tolist()}
-    assert found == {(x, y) for x in range(512, 1536, 256) for y in range(512, 1536, 256)}
-    assert outcome.tissue.pens == pytest.approx(400 * 2400 / 3072**2, rel=0.5)
+    assert found == {(x, y) for x in range(256, 1024, 256) for y in range(256, 1024, 256)}
+    assert 1 < outcome.tissue.pens / (300 * 1336 / 1536**2) < 1.6  # with its rim
 
 
 def test_pale_tissue_beside_what_is_no_pen_is_named(options, mean_colour, tmp_path):
@@ -230,7 +230,7 @@ def test_pale_tissue_beside_what_is_no_pen_is_named(options, mean_colour, tmp_pa
     assert any("--saturation 8 takes them" in caution for caution in outcome.cautions)
     lower = replace(options, tissue=TissueOptions(saturation=8), overwrite=True)
     outcome = one(tmp_path / "a.tif", lower, mean_colour)
-    assert outcome.patches >= 16
+    assert outcome.patches >= 9
     assert outcome.cautions == ()
 
 
@@ -243,15 +243,14 @@ def test_tissue_in_small_parts_alone_says_what_would_keep_it(options, mean_colou
 
 
 def painted(path, tissue, stroke):
-    """A slide of 3072 pixels with a square of tissue and a broad stroke."""
-    pixels = np.full((3072, 3072, 3), 243, np.uint8)
-    pixels[512:1536, 512:1536] = tissue
-    pixels[1800:2200, 300:2700] = stroke
-    noise = np.random.default_rng(0).integers(-2, 3, pixels.shape)
-    pixels = np.clip(pixels.astype(int) + noise, 0, 255).astype(np.uint8)
+    """A slide of 1536 pixels with a square of tissue and a broad stroke."""
+    pixels = np.full((1536, 1536, 3), 243, np.uint8)
+    pixels[256:1024, 256:1024] = tissue
+    pixels[1150:1450, 100:1436] = stroke
+    pixels += np.random.default_rng(0).integers(0, 5, pixels.shape, np.uint8)
     tifffile.imwrite(
-        path, pixels, tile=(256, 256), photometric="rgb", compression="deflate", metadata=None,
-        resolution=(2e4, 2e4), resolutionunit="CENTIMETER",
+        path, pixels, tile=(256, 256), photometric="rgb", metadata=None, resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER",
     )  # fmt: skip
     return path
 

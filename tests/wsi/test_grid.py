@@ -57,7 +57,7 @@ def test_patches_are_never_enlarged():
 
 
 def test_a_slide_smaller_than_a_patch_is_a_fault():
-    with pytest.raises(FaultError, match=r"found 16 × 16 pixels; expected .* 256 × 256"):
+    with pytest.raises(FaultError, match=r"found 16 × 16 pixels of .*; expected .* 256 × 256"):
         plan_patches(slide_facts(mpp=0.5, size=(16, 16)), GridOptions())
 
 
