@@ -12,7 +12,6 @@ import pandas as pd
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
-from gimp_fast.errors import counted
 from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.heatmaps.attribution import Attribution
 from gimp_fast.heatmaps.draw_slide import SlideMap, write_montage, write_overlay
@@ -159,11 +158,10 @@ def _remark(maps: PatientMaps, found: int, asked: int) -> str:
         return f"{maps.spread.words}; no patch is marked"
     if found == asked:
         return ""
-    have = f"{found} of them" if found else "none"
-    return (
-        f"of the {counted(asked, 'patch', 'patches')} asked for, {have} reached {STANDS_OUT:g} "
-        "times an even share, and the others are not marked"
-    )
+    least = f"{STANDS_OUT:g} times an even share"
+    if not found:
+        return f"none of the {asked} highest patches has {least}, and none is marked"
+    return f"of the {asked} highest patches, {found} with {least} or more are marked"
 
 
 def _draw(

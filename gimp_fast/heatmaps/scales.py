@@ -100,13 +100,13 @@ def colour_scale(asked: str, spread: Spread, weights: pd.DataFrame) -> ColourSca
     if asked == PERCENTILE and not spread.flat:
         ticks = (0.0, 25.0, 50.0, 75.0, 100.0)
         values = np.percentile(times_even, ticks)
-        texts = tuple(f"{t:.0f} %  ({v:.3g} ×)" for t, v in zip(ticks, values, strict=True))
+        texts = tuple(f"{t:.0f} %  ({v:.2g} ×)" for t, v in zip(ticks, values, strict=True))
         label = "Percentile among the patient's patches (times an even share)"
         return ColourScale(PERCENTILE, label, ticks, texts)
     marks = _LOWEST * 2.0 ** np.arange(1 + round(np.log2(_HIGHEST / _LOWEST)))
     texts = [f"{mark:g} ×" for mark in marks]
     texts[0], texts[-1] = f"≤ {texts[0]}", f"≥ {texts[-1]}"
     below = [100 * float((times_even < mark).mean()) for mark in marks]
-    texts[1:] = [f"{t}  ({b:.3g} % below)" for t, b in zip(texts[1:], below[1:], strict=True)]
+    texts[1:] = [f"{t}  ({b:.0f} % below)" for t, b in zip(texts[1:], below[1:], strict=True)]
     label = "Times an even share (patches of the patient below it)"
     return ColourScale(EVEN, label, tuple(_places_of(marks).tolist()), tuple(texts))

@@ -189,6 +189,59 @@ def test_ranks_percentiles_and_even_shares_fit_each_other(prepared, tmp_path):
     assert sum(record["share_of_patient"] for record in records) == pytest.approx(1, abs=1e-5)
 
 
+def test_flat_attention_is_said_and_nothing_is_marked(prepared, tmp_path):
+    """The untrained model reads all patches alike."""
+    said = []
+    options = HeatmapOptions(out=tmp_path)
+    summary = make_heatmaps(untrained("abmil"), prepared(), [CASE], options, log=said.append)
+    attention = summary["patients"][0]["attention"]
+    assert attention["flat"]
+    assert attention["highest_times_even"] < 1.5
+    assert attention["effective_share"] > 0.95
+    assert "attention is effectively flat" in said[0]
+    for slide in summary["patients"][0]["slides"]:
+        assert slide["num_marked"] == 0
+        assert any(note.startswith("Effectively flat") for note in slide["notes"])
+        assert pd.read_csv(tmp_path / slide["folder"] / "top.csv")["marked"].tolist() == [0] * 16
+        polygons = json.loads((tmp_path / slide["folder"] / "patches.geojson").read_text())
+        assert polygons["features"] == []
+
+
+def test_only_patches_that_stand_out_are_marked(prepared, trained, tmp_path):
+    summary = make_heatmaps(trained, prepared(), [CASE], HeatmapOptions(out=tmp_path, top=30))
+    assert not summary["patients"][0]["attention"]["flat"]
+    for slide in summary["patients"][0]["slides"]:
+        top = pd.read_csv(tmp_path / slide["folder"] / "top.csv")
+        assert len(top) == 30
+        assert (top["marked"] == (top["times_even"] >= 1.5)).all()
+        polygons = json.loads((tmp_path / slide["folder"] / "patches.geojson").read_text())
+        assert len(polygons["features"]) == top["marked"].sum() == slide["num_marked"]
+    assert 4 <= sum(s["num_marked"] for s in summary["patients"][0]["slides"]) < 60
+
+
+def test_symbols_of_a_table_stand_beside_ids(run_of, cohort, tmp_path):
+    first = cohort.gene_ids[0]
+    (tmp_path / "symbols.csv").write_text(f"gene_id,symbol\n{first},MYC\n", encoding="utf-8")
+    case = cohort.case_ids[0]
+    options = HeatmapOptions(out=tmp_path / "a", gene_symbols=tmp_path / "symbols.csv", top=999)
+    summary = make_heatmaps(load(run_of()), cohort, [case], options)
+    genes = pd.read_csv(tmp_path / "a" / "genes" / case / "genes.csv").set_index("gene_id")
+    assert set(genes.loc[[first], "gene_name"]) == {"MYC"}
+    shown = summary["patients"][0]["genes"]["top_genes"]
+    assert all(gene.endswith(")") or gene in cohort.gene_ids for gene in shown)
+
+
+def test_a_summary_that_names_files_elsewhere_is_refused_until_written_anew(prepared, tmp_path):
+    cohort, model = prepared(), untrained("abmil")
+    make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))
+    file = tmp_path / "heatmaps.json"
+    file.write_text(file.read_text().replace(f'"folder": "{SLIDES[0]}"', '"folder": "../x"'))
+    with pytest.raises(GimpError, match="unsafe-path"):
+        make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))
+    make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path, overwrite=True))
+    assert make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))["failures"] == []
+
+
 def test_slides_without_coordinates_or_in_micrometres_say_so(run_of, cohort, tmp_path):
     trained = load(run_of())
     kind_of = {c: cohort.bag(c).slides[0].path.suffix for c in cohort.case_ids}

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
+from gimp_fast.errors import GimpError
 from gimp_fast.heatmaps.draw_slide import SlideMap, colour_steps, write_montage, write_overlay
 from gimp_fast.heatmaps.gene_maps import write_gene_bars
 from gimp_fast.heatmaps.places import PatchPlaces
@@ -106,6 +108,24 @@ def test_overlay_and_thumbnail_are_pictures(tmp_path, changes):
         assert max(small.size) <= 360
 
 
+@pytest.mark.parametrize(
+    ("unit", "mpp", "size", "expected"),
+    [
+        ("px", 0.5, 1000.0, "1 mm"), ("px", 0.25, 256.0, "200 µm"), ("um", None, 128.0, "200 µm"),
+        ("px", None, 256.0, "500 px"),
+    ],
+)  # fmt: skip
+def test_the_scale_bar_has_a_round_length(tmp_path, monkeypatch, unit, mpp, size, expected):
+    texts = []
+    original = Axes.text
+    monkeypatch.setattr(Axes, "text", lambda *a, **k: texts.append(a[3]) or original(*a, **k))
+    coords = np.stack(np.divmod(np.arange(100), 10), 1) * size
+    places = PatchPlaces(None, coords, size, unit, (), mpp)
+    drawn = slide_map(100, places=places)
+    write_overlay(drawn, tmp_path / "map.png", tmp_path / "small.png")
+    assert expected in texts
+
+
 def test_montage_and_gene_bars_are_pictures(tmp_path):
     tiles = [np.full((20, 20, 3), shade, np.uint8) for shade in range(0, 100, 20)]
     write_montage(tiles, ["#1"] * 5, "title", tmp_path / "top.png")
@@ -143,7 +163,38 @@ def test_the_page_links_maps_and_shows_the_first_few(make_run):
     assert html.count('/genes.png"') == 8
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"patients": []}'])
+def test_the_page_says_which_maps_are_flat(make_run):
+    run = make_run()
+    heatmaps(run, ["one", "two"])
+    file = run / "heatmaps" / "heatmaps.json"
+    summary = json.loads(file.read_text())
+    for patient, highest in zip(summary["patients"], (1.002, 7.0), strict=True):
+        patient["attention"] = {"highest_times_even": highest, "flat": highest < 1.5}
+    summary["colours"] = "multiples of an even share"
+    file.write_text(json.dumps(summary))
+    html = write_report(run).read_text(encoding="utf-8")
+    assert html.count("effectively flat: the highest patch has 1.002 times an even share") == 1
+    assert html.count("effectively flat") == 1
+    assert "multiples of an even share" in html
+
+
+@pytest.mark.parametrize(
+    ("folder", "thumbnail"), [("../..", "secret.png"), ("one", "../../secret.png"), ("/", "x")]
+)
+def test_the_page_embeds_no_file_from_elsewhere(make_run, folder, thumbnail):
+    run = make_run()
+    heatmaps(run, ["one"])
+    Image.new("RGB", (8, 8), "blue").save(run / "secret.png")
+    file = run / "heatmaps" / "heatmaps.json"
+    summary = json.loads(file.read_text())
+    slide = summary["patients"][0]["slides"][0]
+    slide |= {"folder": folder, "files": slide["files"] | {"thumbnail": thumbnail}}
+    file.write_text(json.dumps(summary))
+    with pytest.raises(GimpError, match=r"heatmaps\.json: found the file .* \[unsafe-path\]"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"patients": []}', '{"patients": 1}'])
 def test_a_damaged_or_empty_summary_leaves_the_page_without_maps(make_run, text):
     run = make_run()
     (run / "heatmaps").mkdir()
