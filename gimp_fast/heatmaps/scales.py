@@ -16,7 +16,8 @@ _EVEN_SHARE = 0.95  # of the patches that would be read evenly; below it some ar
 _LOWEST, _HIGHEST = 0.5, 8.0  # of the absolute scale, in multiples of an even share
 # In words, for pages.
 COLOURS = {
-    PERCENTILE: "percentiles among the patches of a patient, yellow is highest",
+    PERCENTILE: "percentiles among the patches of a patient, yellow is highest; effectively flat "
+    "maps show multiples of an even share",
     EVEN: "multiples of an even share, yellow is 8 and more",
 }
 
