@@ -130,8 +130,9 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
     notes = [note for p in patients for slide in p["slides"] for note in slide.get("notes", [])]
     notes += [note for p in patients for note in (p["genes"] or {}).get("notes", [])]
     shared = Counter(note for note in notes if note.startswith(("GeoJSON:", "Genes ")))
-    most = shared.most_common(3)
-    return lines + [f"{note.removesuffix('.')} ({counted(n, 'map')})" for note, n in most]
+    return lines + [
+        f"{note.removesuffix('.')} ({counted(n, 'map')})" for note, n in shared.most_common(3)
+    ]
 
 
 def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:

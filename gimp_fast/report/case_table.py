@@ -15,7 +15,8 @@ from gimp_fast.runs.records import Run
 EMBEDDED = 6  # maps that are shown in the page; all others are linked
 CLASS_COLUMNS = 4  # with more classes, not each has a column
 PRINTED = 25  # rows on paper; mistakes come first
-_COLOURS = "percentiles among the patches of a patient, yellow is highest"  # before 0.2
+# Where the summary does not say.
+_COLOURS = "percentiles among the patches of a patient, yellow is highest"
 _LARGEST = 400_000  # bytes of an embedded picture
 
 

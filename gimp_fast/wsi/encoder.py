@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gimp_fast.errors import GimpError, one_line
+from gimp_fast.errors import GimpError, counted, one_line
 from gimp_fast.wsi import resnet50
 from gimp_fast.wsi.options import PRECISIONS, EncoderOptions
 
@@ -43,7 +43,8 @@ def _check_device(device: str, precision: str) -> None:
     try:
         kind = torch.empty(0, device=device).device.type
     except (RuntimeError, AssertionError) as error:
-        gpus = f"cpu or cuda; torch {torch.__version__} finds {torch.cuda.device_count()} GPUs here"
+        gpus = f"{counted(torch.cuda.device_count(), 'GPU')} here"
+        gpus = f"cpu or cuda; torch {torch.__version__} finds {gpus}"
         raise GimpError(f"--device {device}: {one_line(error)}; expected {gpus}") from error
     if kind == "cpu" and precision == "fp16":
         raise GimpError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
@@ -84,7 +85,8 @@ class Encoder:
             with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
                 return self.network(pixels).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
-            found = f"out of memory on {self.device} with batches of {len(patches)} patches"
+            size = counted(len(patches), "patch", "patches")
+            found = f"out of memory on {self.device} with batches of {size}"
             raise GimpError(f"{found}; use a smaller --batch-size") from error
 
 

@@ -185,7 +185,7 @@ def _given_size(path: Path, attributes: dict[str, object], facts: SlideFacts) ->
     if size is None and (size := number(attributes.get("patch_size"))):  # CLAM: pixels of a level
         level = int(number(attributes.get("patch_level")) or 0)
         if not 0 <= level < len(facts.levels):
-            expected = f"one of the {len(facts.levels)} levels of {facts.path.name}"
+            expected = f"one of {counted(len(facts.levels), 'level')} of {facts.path.name}"
             raise FaultError.of("coords", path, f"patch_level {level}", expected)
         size *= facts.levels[level].downsample
     if not size or size < 1:
