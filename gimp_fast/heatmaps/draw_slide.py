@@ -126,11 +126,12 @@ def _legend(figure: Figure, axes: Sequence[Axes], slide: SlideMap, under: np.nda
     style.heading(figure, slide.heading, width)
     number = len(slide.values)
     caption = [f"{counted(number, 'patch', 'patches')}; {slide.attribution}"]
-    if len(slide.top):
-        caption.append(
-            f"boxes: the {len(slide.top)} highest" if len(slide.top) > 1 else "box: the highest"
-        )
-    caption += [slide.remark] if slide.remark else []
+    if slide.remark:
+        caption.append(slide.remark)
+    elif len(slide.top):
+        caption.append("boxed: the highest" + (f" {len(slide.top)}" if len(slide.top) > 1 else ""))
+    if slide.image is not None:
+        caption.append("the bar shows colours over the mean of the tissue")
     text = textwrap.fill("; ".join(caption), width + 8)
     figure.supxlabel(text, fontsize=8, x=0.02, ha="left")
 

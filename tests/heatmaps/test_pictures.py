@@ -111,7 +111,7 @@ def test_overlay_and_thumbnail_are_pictures(tmp_path, changes):
 @pytest.mark.parametrize(
     ("unit", "mpp", "size", "expected"),
     [
-        ("px", 0.5, 1000.0, "1 mm"), ("px", 0.25, 256.0, "200 µm"), ("um", None, 128.0, "200 µm"),
+        ("px", 0.5, 1000.0, "1 mm"), ("px", 0.25, 256.0, "100 µm"), ("um", None, 128.0, "200 µm"),
         ("px", None, 256.0, "500 px"),
     ],
 )  # fmt: skip
