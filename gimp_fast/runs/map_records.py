@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gimp_fast.errors import FaultError
+from gimp_fast.files.paths import OUTSIDE
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
@@ -97,4 +98,4 @@ def _check_inside(folder: Path, record: dict[str, Any], source: Path) -> None:
         if not inside:
             found = f"the file {record['folder']!r} / {name!r}"
             expected = f"files inside {folder}; `gimp-fast heatmap --overwrite` writes it anew"
-            raise FaultError.of("unsafe-path", source, found[:300], expected)
+            raise FaultError.of(OUTSIDE, source, found[:300], expected)

@@ -10,7 +10,7 @@ from PIL import Image
 from gimp_fast.errors import GimpError
 from gimp_fast.wsi import SUFFIXES, WholeSlide, open_wsi
 from gimp_fast.wsi.overview import read_overview
-from gimp_fast.wsi.slide_files import is_hidden, slide_id_of
+from gimp_fast.wsi.slide_files import in_hidden_place, slide_id_of
 
 PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -25,7 +25,7 @@ class SlideImages:
         files = sorted(
             f
             for f in folder.rglob("*")
-            if f.suffix.lower() in suffixes and f.is_file() and not is_hidden(f, folder)
+            if f.suffix.lower() in suffixes and f.is_file() and not in_hidden_place(f, folder)
         )
         if not files:
             raise GimpError(f"{folder}: found no slide image; expected {', '.join(suffixes)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gimp_fast.errors import Faults, GimpError
+from gimp_fast.files.paths import is_hidden
 
 # Formats of one file per slide. A DICOM slide has many files, of which the user names one.
 SUFFIXES = (
@@ -72,17 +73,14 @@ def _in_folder(folder: Path, patterns: Sequence[str], recursive: bool) -> set[Pa
         for pattern in patterns or ["*"]
         for path in search(pattern)
         if path.is_file()
-        and not is_hidden(path, folder)
+        and not in_hidden_place(path, folder)
         and (patterns or path.name.lower().endswith(SUFFIXES))
     }
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file below a folder, or a folder on the way, has a name that begins with a dot.
-
-    macOS writes ``._a.svs`` beside ``a.svs`` on other file systems: it holds no slide.
-    """
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def in_hidden_place(path: Path, folder: Path) -> bool:
+    """Whether a file below a folder, or a folder on the way to it, is hidden."""
+    return any(is_hidden(Path(part)) for part in path.relative_to(folder).parts)
 
 
 def share(slides: Sequence[Path], shard: str | None) -> list[Path]:

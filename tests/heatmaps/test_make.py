@@ -236,7 +236,7 @@ def test_a_summary_that_names_files_elsewhere_is_refused_until_written_anew(prep
     make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))
     file = tmp_path / "heatmaps.json"
     file.write_text(file.read_text().replace(f'"folder": "{SLIDES[0]}"', '"folder": "../x"'))
-    with pytest.raises(GimpError, match="unsafe-path"):
+    with pytest.raises(GimpError, match="outside-file"):
         make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))
     make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path, overwrite=True))
     assert make_heatmaps(model, cohort, [CASE], HeatmapOptions(out=tmp_path))["failures"] == []

@@ -190,7 +190,7 @@ def test_the_page_embeds_no_file_from_elsewhere(make_run, folder, thumbnail):
     slide = summary["patients"][0]["slides"][0]
     slide |= {"folder": folder, "files": slide["files"] | {"thumbnail": thumbnail}}
     file.write_text(json.dumps(summary))
-    with pytest.raises(GimpError, match=r"heatmaps\.json: found the file .* \[unsafe-path\]"):
+    with pytest.raises(GimpError, match=r"heatmaps\.json: found the file .* \[outside-file\]"):
         write_report(run)
 
 

@@ -54,7 +54,7 @@ def test_files_outside_the_folder_are_refused(maps, slide):
     put(maps, summary(**slide))
     with pytest.raises(FaultError, match=r"heatmaps\.json: found the file .* inside") as caught:
         read_maps(maps)
-    assert caught.value.faults[0].kind == "unsafe-path"
+    assert caught.value.faults[0].kind == "outside-file"
     record = SLIDE | {"settings": {}, "patient": {"case_id": "C"}} | slide
     (maps / "a" / "slide.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(FaultError, match=r"slide\.json"):
