@@ -110,10 +110,11 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
-    from gimp_fast.experiments.execute import default_jobs, execute, lock
+    from gimp_fast.experiments.execute import default_jobs, execute
     from gimp_fast.experiments.plan import Shared, describe, make_plan
     from gimp_fast.experiments.results import Call, summarise
     from gimp_fast.experiments.table_files import write_outputs
+    from gimp_fast.files.locks import claim
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
@@ -139,7 +140,7 @@ def main(argv: Sequence[str]) -> int | None:
     for (table, key), reason in plan.skipped.items():
         print(f"{table}: row {key} is left out: {reason}")
     began = time.perf_counter()
-    with lock(runs):
+    with claim(runs):
         finished, errors = execute(
             plan, cohort, runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
         )

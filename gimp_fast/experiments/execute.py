@@ -5,13 +5,11 @@ Each run is a process of its own, so one that crashes does not harm the others.
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -42,27 +40,6 @@ def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
     """(runs at a time, GPUs that they share)."""
     gpus = 0 if on_cpu else torch.cuda.device_count()
     return asked or gpus or available_cores(), gpus
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder of runs: two commands at work in it would train the same runs.
-
-    Raises:
-        GimpError: another command holds it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise GimpError(f"{folder}: cannot be written ({error})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            advice = "wait for it, or choose another --out"
-            raise GimpError(f"{folder}: another command is at work there; {advice}") from error
-        yield
 
 
 def execute(

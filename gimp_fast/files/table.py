@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.errors import FaultError, one_line
+from gimp_fast.files.atomic import write_text
 
 # How R, pandas and spreadsheets write that there is no value.
 MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan"})
@@ -173,11 +174,16 @@ def open_table(
 def write_table(
     file: Path, rows: Sequence[dict[str, str]], columns: tuple[str, ...] | None = None
 ) -> None:
-    """Write rows of text as csv; the columns are those of the first row unless given."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, columns or tuple(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    """Write rows of text as csv; the columns are those of the first row unless given.
+
+    Raises:
+        GimpError: the file cannot be written; what was there before is unchanged.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns or tuple(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(file, text.getvalue())
 
 
 def read_rows(

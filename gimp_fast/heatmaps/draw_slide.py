@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from gimp_fast.files.atomic import atomic_file
 from gimp_fast.heatmaps.places import MICROMETRES, PatchPlaces
 from gimp_fast.heatmaps.protocols import SlideImage
 from gimp_fast.heatmaps.raster import Canvas, blend, rasterise, resample
@@ -67,10 +68,11 @@ def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
         ground = resample(slide.image.thumbnail(_VIEW), canvas, slide.image.size)
     picture = blend(ground, values, colour_steps())
     with style.rc():
-        _figure(slide, canvas, ground, picture).savefig(file, dpi=style.MAP_DPI)
+        style.write(_figure(slide, canvas, ground, picture), file, style.MAP_DPI)
     small = Image.fromarray(np.round(picture * 255).astype(np.uint8))
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    small.save(thumbnail, optimize=True)
+    with atomic_file(thumbnail) as partial:
+        small.save(partial, format="png", optimize=True)
 
 
 def _figure(slide: SlideMap, canvas: Canvas, ground: np.ndarray, picture: np.ndarray) -> Figure:
@@ -149,4 +151,4 @@ def write_montage(
             place.imshow(tile)
             place.set_title(caption, fontsize=7.5)
         style.heading(figure, title, 18 * columns)
-        figure.savefig(file, dpi=style.MAP_DPI)
+        style.write(figure, file, style.MAP_DPI)

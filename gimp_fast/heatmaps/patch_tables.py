@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from gimp_fast.files.atomic import write_text
 from gimp_fast.heatmaps.places import PIXELS, PatchPlaces
 
 GEOJSON_LIMIT = 50_000  # polygons: 12 MB, which QuPath opens in seconds
@@ -53,7 +54,8 @@ def patch_table(slide_id: str, places: PatchPlaces, weights: pd.DataFrame) -> pd
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    table.round({"percentile": 3}).to_csv(file, index=False, float_format="%.6g")
+    rounded = table.round({"percentile": 3})
+    write_text(file, rounded.to_csv(index=False, float_format="%.6g"))
 
 
 def write_geojson(table: pd.DataFrame, file: Path, kind: str) -> int:
@@ -69,7 +71,7 @@ def write_geojson(table: pd.DataFrame, file: Path, kind: str) -> int:
     """
     features = [_feature(patch, kind) for patch in table.head(GEOJSON_LIMIT).itertuples()]
     text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"))
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)
     return len(features)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
+from gimp_fast.files.atomic import write_text
 from gimp_fast.heatmaps.attribution import Attribution
 from gimp_fast.heatmaps.draw_slide import SlideMap, write_montage, write_overlay
 from gimp_fast.heatmaps.gene_maps import fragment_table, gene_table, write_gene_bars
@@ -146,7 +147,7 @@ def write_genes(maps: PatientMaps, options: HeatmapOptions, folder: Path) -> dic
     """The record of the genes of a patient with RNA, whose files are written."""
     fragments = fragment_table(maps.trained, maps.found)
     genes = gene_table(maps.trained, maps.found, maps.expression, fragments)
-    genes.to_csv(folder / layout.GENES, index=False, float_format="%.6g")
+    write_text(folder / layout.GENES, genes.to_csv(index=False, float_format="%.6g"))
     first = genes.drop_duplicates("gene_id").head(_BARS)
     names = first["gene_name"].where(first["gene_name"] != "", first["gene_id"])
     gradients = first.set_index(names)["gradient_input"]

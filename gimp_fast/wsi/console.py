@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gimp_fast.errors import GimpError, one_line
+from gimp_fast.files.atomic import append_text, write_text
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
 from gimp_fast.wsi.options import ExtractOptions
@@ -31,8 +32,8 @@ def run_and_report(
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
     table, failures = (options.out / f"{name}{ending}.csv" for name in ("slides", "failures"))
-    _write_rows(table, [tuple(cells_of(Outcome(Path())))], "w")
-    _write_rows(failures, [FAILURE_COLUMNS], "w")
+    write_text(table, _csv_text([tuple(cells_of(Outcome(Path())))]))
+    write_text(failures, _csv_text([FAILURE_COLUMNS]))
     if encoder is not None:
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
         if encoder.name.startswith("RANDOM"):
@@ -48,24 +49,20 @@ def run_and_report(
 
         for outcome in extract(slides, options, encoder, on_batch):
             outcomes.append(outcome)
-            _write_rows(table, [cells_of(outcome).values()])
+            append_text(table, _csv_text([cells_of(outcome).values()]))
             slide = outcome.slide_id, outcome.path
             faults = [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
-            _write_rows(failures, faults)
+            append_text(failures, _csv_text(faults))
             tqdm.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
             bar.update()
     print(summary(outcomes, failures))
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
-def _write_rows(path: Path, rows: Iterable[Iterable[object]], mode: str = "a") -> None:
-    """Write or append rows of a csv; GimpError if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-    except OSError as error:
-        raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
+def _csv_text(rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def cells_of(outcome: Outcome) -> dict[str, object]:
