@@ -68,16 +68,22 @@ class FaultError(GimpError):
     """One or more faults, reported together.
 
     The message has at most ``SHOWN`` faults of a kind, and counts the others; ``faults`` has all.
-    ``note`` is a sentence below them.
+    ``note`` is a sentence below them, ``listed_in`` a file that lists all of them.
     """
 
-    def __init__(self, faults: Iterable[Fault], subject: str = "input", note: str = ""):
+    def __init__(
+        self,
+        faults: Iterable[Fault],
+        subject: str = "input",
+        note: str = "",
+        listed_in: object = None,
+    ):
         self.faults = tuple(faults)
-        self.subject, self.note = subject, note
+        self.subject, self.note, self.listed_in = subject, note, listed_in
         if len(self.faults) == 1:
             message = str(self.faults[0])
         else:
-            lines = "\n".join(f"  {line}" for line in first_of_each_kind(self.faults))
+            lines = "\n".join(f"  {line}" for line in first_of_each_kind(self.faults, listed_in))
             message = f"{len(self.faults)} faults in {subject}:\n{lines}"
             kinds = self.counts()
             if len(kinds) > 1:
@@ -104,15 +110,15 @@ class FaultError(GimpError):
 
     def __reduce__(self) -> tuple:
         # An exception is rebuilt from its message by default; worker processes send it.
-        return (type(self), (self.faults, self.subject, self.note))
+        return (type(self), (self.faults, self.subject, self.note, self.listed_in))
 
 
-def first_of_each_kind(faults: Iterable[Fault], where: str = "") -> list[str]:
+def first_of_each_kind(faults: Iterable[Fault], listed_in: object = None) -> list[str]:
     """A line for each of the first ``SHOWN`` faults of a kind, and a line that counts the others.
 
     Args:
         faults: in the order of the lines; those of a kind that is cut short stay together.
-        where: the file that lists all of them, for the line that counts.
+        listed_in: the file that lists all of them, for the line that counts.
     """
     by_kind: dict[str, list[Fault]] = {}
     for fault in faults:
@@ -121,7 +127,7 @@ def first_of_each_kind(faults: Iterable[Fault], where: str = "") -> list[str]:
     for kind, found in by_kind.items():
         lines += map(str, found[:SHOWN])
         if len(found) > SHOWN:
-            all_in = f", all in {where}" if where else ""
+            all_in = f", all in {listed_in}" if listed_in else ""
             lines.append(f"… and {len(found) - SHOWN} more [{kind}]{all_in}")
     return lines
 

@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int | None:
     checked = check_cohort(options)
     if arguments.report:
         _write_report(arguments.report, checked)
-    contents = checked.need_contents()
+    contents = checked.need_contents(arguments.report)
     if not arguments.check:
         write_cohort(options.out, contents, progress=True)
     print(summary(contents))

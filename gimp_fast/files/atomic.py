@@ -17,6 +17,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -110,6 +111,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any, *, indent: int = 2) -> None:
     """Write JSON atomically; GimpError if it cannot be written."""
     write_text(path, json.dumps(values, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_temporary(name: str, text: str) -> Path | None:
+    """A new file for temporary text, in the system's folder for it; None if that cannot be."""
+    with contextlib.suppress(OSError):
+        file, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".txt")
+        with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+        return Path(path)
+    return None
 
 
 def append_text(path: Path, text: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gimp_fast.data.names import IMAGE_SUFFIXES
 from gimp_fast.errors import Faults, GimpError
 
-# Formats of one file per slide. A DICOM slide has many files, of which the user names one.
-SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide",
-)  # fmt: skip
+SUFFIXES = IMAGE_SUFFIXES
 
 
 def slide_id_of(path: Path) -> str:

@@ -158,6 +158,7 @@ def test_no_cohort_no_rows_and_a_busy_folder(
     arguments = ["--data", str(cohort_without_rna), "--out", out, *tiny]
     assert main(["table1", *arguments, "--only", "snn"]) == 2
     assert "needs RNA, of which the cohort has none" in capsys.readouterr().err
+    (Path(out) / "runs").mkdir(parents=True)
     with lock_file(Path(out) / "runs" / ".lock"):
         assert main(["table1", *arguments, "--only", "lr_slide"]) == 2
     assert "another command is at work there" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from gimp_fast.data.store.reader import (
 )
 from gimp_fast.errors import FaultError
 from gimp_fast.files.atomic import atomic_file
+from gimp_fast.files.progress import Progress
 
 _BLOCK_BYTES = 256 << 10
 _COPY_BYTES = 32 << 20  # of rows in memory at a time, as float32
@@ -69,13 +70,11 @@ def write_store(
         FaultError: a slide changed since it was checked, or has a value beyond ``dtype``.
         GimpError: the file cannot be written, for example because the disk is full.
     """
-    from tqdm import tqdm
-
     block_rows = max(1, _BLOCK_BYTES // (feature_dim * _itemsize(dtype)))
     header = _header(slides, dtype, feature_dim, order, block_rows)
     blocks, places = [], []
     total = store_bytes(slides, dtype, feature_dim)
-    bar = tqdm(total=total, desc="packing", unit="B", unit_scale=True, disable=not progress)
+    bar = Progress("packing", total, "B", shown=progress)
     with atomic_file(path) as partial, partial.open("wb") as out, bar:
         out.write(header)
         out.write(np.uint64(xxhash.xxh3_64_intdigest(header)).tobytes())
