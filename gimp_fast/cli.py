@@ -50,7 +50,7 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
             # The reader of our output went away (`| head`); leave quietly, as other Unix tools do.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except (GimpError, OSError, MemoryError, RuntimeError) as error:
+        except (GimpError, OSError, MemoryError, RuntimeError, ImportError) as error:
             message = _message(error)
             if message is None:
                 raise

@@ -179,7 +179,8 @@ class Faults:
 # What torch, HDF5 and the system say, in the words of their messages.
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc"
-    r"|unable to allocate|failed to allocate|errno = 12\b",
+    r"|unable to allocate|failed to allocate|errno = 12\b"
+    r"|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
 _FULL_DISK = re.compile(
@@ -193,8 +194,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True if memory ran out, of the processor or of a GPU, whatever library says so."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    is_meant = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return is_meant or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    may_say_so = isinstance(error, (RuntimeError, ImportError, SystemError))
+    return may_say_so and bool(_NO_MEMORY.search(str(error)))
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -150,6 +150,7 @@ def main(argv: Sequence[str]) -> int | None:
             environment(), args.resamples,
         )  # fmt: skip
         for table in tables:
+            print(f"{table.title}: computing intervals and drawing figures", flush=True)
             results = summarise(table, plan, finished, errors, call)
             page = write_outputs(results, args.out / table.name)
             print(f"{table.title}: {page}")

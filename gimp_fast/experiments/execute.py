@@ -64,6 +64,9 @@ def execute(
             tasks.append(Task(run, cohort.path.resolve(), folder, keep))
     if finished:
         print(f"{len(finished)} of {len(plan.runs)} runs are done already")
+    if tasks:
+        at_once = f"{jobs} at a time" if jobs > 1 else "one after the other"
+        print(f"training {len(tasks)} runs, {at_once}; their output is in their folders")
     # A bar for a terminal; in a log file, each line starts with the progress instead.
     bar = tqdm(total=len(tasks), unit="run", disable=None, smoothing=0.1)
     began, ended = time.perf_counter(), 0

@@ -17,7 +17,7 @@ import xxhash
 from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, is_out_of_memory
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.options import HeatmapOptions
@@ -26,8 +26,9 @@ from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
-# Errors that end one patient's maps but not those of the others.
-_FAILURES = (GimpError, OSError, torch.OutOfMemoryError)
+# Errors that end one patient's maps but not those of the others; of RuntimeErrors, only that memory
+# ran out.
+_FAILURES = (GimpError, OSError, MemoryError, RuntimeError)
 
 
 def make_heatmaps(
@@ -71,6 +72,8 @@ def make_heatmaps(
         try:
             record, outcome = maker.patient(case)
         except _FAILURES as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             failures.append({"case_id": case, "error": " ".join(str(error).split())})
             log(f"{number}/{len(case_ids)} {case}: failed: {failures[-1]['error']}")
             continue

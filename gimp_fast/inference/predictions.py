@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, is_out_of_memory
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.files.atomic import write_json, write_text
 from gimp_fast.inference.cautions import CODES, Caution, cautions_of, codes_of, counts, merged
@@ -159,7 +158,9 @@ def _outputs(trained: TrainedModel, cohort: Cohort, batch: PatientBatch) -> Outp
     named = ", ".join(batch.case_ids[:5]) + (" …" if len(batch.case_ids) > 5 else "")
     try:
         return trained.outputs(batch.inputs)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         patches = batch.inputs.patches
         size = 0 if patches is None else len(patches)
         raise GimpError(
