@@ -72,7 +72,8 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, GimpError):
         return str(error)
     if is_out_of_memory(error):
-        return f"memory ran out ({one_line(error)})"
+        what = f" ({one_line(error)})" if str(error) else ""
+        return f"memory ran out{what}; close other programs, or raise its limit (ulimit -v)"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         advice = {

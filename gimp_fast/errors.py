@@ -208,8 +208,11 @@ def is_full_disk(error: BaseException) -> bool:
 def cause_of(error: BaseException) -> str:
     """The system's words for what went wrong with a file; else the error's message on one line."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := re.search(r"errno = (\d+)", str(error))):
-        number = int(found[1])  # as HDF5 writes it
+    # As HDF5, and safetensors, write it; NumPy only says how much it wrote.
+    if number is None and (found := re.search(r"(?:errno =|os error) (\d+)", str(error))):
+        number = int(found[1])
+    if number is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        number = errno.ENOSPC
     return os.strerror(number) if number else one_line(error)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from types import ModuleType
 from typing import TypeVar
 
 from gimp_fast.errors import GimpError, cause_of, one_line
@@ -43,7 +45,7 @@ def parallel_map(
     try:
         # Forking a process that has threads (torch, HDF5) can hang the child.
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-        with children_ignore_interrupts():
+        with children_ignore_interrupts(), _without_main():
             results = pool.map(function, items, chunksize=4)
     except OSError as error:  # no /dev/shm, or too few processes or open files
         raise GimpError(
@@ -61,6 +63,21 @@ def parallel_map(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that start within the block do not run the user's script a second time.
+
+    The function to call is in a module of its own, so they need nothing of the script. Without
+    this, a script would need `if __name__ == "__main__":` around all that it does.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

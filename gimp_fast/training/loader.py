@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,10 +118,13 @@ class BatchLoader:
 
         Raises:
             GimpError: a batch cannot be read, or a reading process was killed or cannot start.
-        MemoryError: memory ran out while a batch was read.
+            MemoryError: memory ran out while a batch was read.
         """
         self._plans[:] = plans  # the loader's sampler cannot be replaced
         try:
+            if self._loader.num_workers:
+                # Without shared memory torch would fail half-way, and print an error of its own.
+                multiprocessing.Semaphore()
             with children_ignore_interrupts():
                 batches = iter(self._loader)
         except OSError as error:

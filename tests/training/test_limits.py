@@ -40,6 +40,14 @@ def quiet(text: str) -> None:
     pass
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_as_in_a_terminal():
+    """A shell starts what runs in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_memory_that_runs_out_says_what_needs_less_and_the_run_resumes(
     cohort_folder, tmp_path, monkeypatch, kind
