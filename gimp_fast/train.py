@@ -35,7 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
         "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume continues.\n"
+        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75, Ctrl-C with 130;\n"
+        "--resume continues. A second Ctrl-C ends at once.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",

@@ -31,6 +31,7 @@ from gimp_fast.training.stops import StopRequests
 
 GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
 POLL_SECONDS = 0.1
+_SAVED = "runs have saved their state: the same command resumes them"
 
 # Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
 Report = Callable[[Task, str | None, float], None]
@@ -92,7 +93,10 @@ def execute(
 
     with bar:
         if tasks:
-            run_all(tasks, jobs, report, gpus)
+            try:
+                run_all(tasks, jobs, report, gpus)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(f"interrupted; {_SAVED}") from interrupt
     return finished, errors
 
 
@@ -116,8 +120,7 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
                     slots.append(ended.slot)
                     report(ended.task, ended.error(), time.perf_counter() - ended.began)
                 if stops.requested:
-                    saved = "runs have saved their state: the same command resumes them"
-                    raise StoppedError(f"stopped by {stops.requested}; {saved}")
+                    raise StoppedError(f"stopped by {stops.requested}; {_SAVED}")
         finally:
             _stop(list(active.values()))
 

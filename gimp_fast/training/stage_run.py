@@ -105,7 +105,8 @@ class StageRun:
             kept = f"keeps epoch {self.progress.best['epoch']}, " if stage.keeps_best else ""
             scores = self.progress.best["val"] if stage.keeps_best else row["val"]
             self.log(
-                f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
+                f"{stage.name}: {epochs} epoch{'' if epochs == 1 else 's'} on "
+                f"{len(stage.train_cases)} patients, "
                 f"{kept}validation {scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
             )
         return {"stage": stage.name, "epoch": epochs, "rows": self.progress.rows}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gimp_fast.errors import SHOWN
 from gimp_fast.files.atomic import append_text, write_text
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
@@ -116,9 +117,13 @@ def summary(outcomes: Sequence[Outcome], failures: Path) -> str:
     if faults:
         longest = max(len(slide_id) for slide_id, _ in faults)
         width = min(longest, shutil.get_terminal_size()[0] // 2)
-        lines.append(f"failures, also listed in {failures}:")
-        lines += [
-            f"  {slide_id:<{width}}  {fault.kind}: found {fault.found}; expected {fault.expected}"
-            for slide_id, fault in faults
-        ]
+        lines.append(f"failures, all listed in {failures}:")
+        seen: Counter[str] = Counter()
+        for slide_id, fault in faults:
+            seen[fault.kind] += 1
+            if seen[fault.kind] <= SHOWN:
+                why = f"{fault.kind}: found {fault.found}; expected {fault.expected}"
+                lines.append(f"  {slide_id:<{width}}  {why}")
+        more = {kind: number - SHOWN for kind, number in seen.items() if number > SHOWN}
+        lines += [f"  … and {number} more of {kind}" for kind, number in more.items()]
     return "\n".join(lines)
