@@ -190,16 +190,18 @@ def _announce(text: str) -> None:
 def _synthetic_cohort(out: Path, seed: int) -> Path:
     """The embedded cohort in the run folder, generated unless it is there."""
     from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
+    from gimp_fast.files.locks import claim
 
     print(
         "No --data was given: this run trains on SYNTHETIC patients, generated with seed "
         f"{seed}; its metrics say nothing about real ones."
     )
     folder = out / SYNTHETIC_FOLDER
-    if not (folder / "cohort" / "cohort.json").exists():
-        # An interrupted run may have left part of it; the folder holds nothing else.
-        shutil.rmtree(folder, ignore_errors=True)
-        prepare_synthetic(folder, SyntheticConfig(seed=seed), progress=True)
+    with claim(out):
+        if not (folder / "cohort" / "cohort.json").exists():
+            # An interrupted run may have left part of it; the folder holds nothing else.
+            shutil.rmtree(folder, ignore_errors=True)
+            prepare_synthetic(folder, SyntheticConfig(seed=seed), progress=True)
     return folder / "cohort"
 
 

@@ -7,6 +7,7 @@ they appear.
 from __future__ import annotations
 
 import contextlib
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from gimp_fast.data.synthetic.drawing import (
     draw_slide,
 )
 from gimp_fast.files.atomic import atomic_file, write_errors, write_text
+from gimp_fast.files.locks import claim
 from gimp_fast.files.table import write_table
 
 __all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synthetic_cohort"]
@@ -64,7 +66,9 @@ def prepare_synthetic(
     """
     out, config = Path(out), config or SyntheticConfig()
     check_free(out)
-    with write_errors(out):
+    if progress:
+        print(f"writing files of {config.num_patients} synthetic patients", file=sys.stderr)
+    with claim(out), write_errors(out):
         paths = write_synthetic_cohort(out / "raw", config)
     return prepare(
         PrepareOptions(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +16,9 @@ from builders.prepare_inputs import CASES, Inputs
 
 from gimp_fast import prepare
 from gimp_fast.data.prepare import assemble
+from gimp_fast.data.synthetic import patients
 from gimp_fast.data.tables.labels import read_labels
+from gimp_fast.files.locks import lock_file
 
 
 def missing_folder(inputs: Inputs) -> None:
@@ -123,3 +128,24 @@ def test_some_missing_slides_are_listed_beside_faults_of_others(tmp_path, capsys
 def test_labels_are_what_the_cases_above_change(tmp_path):
     inputs = Inputs(tmp_path / "in")
     assert len(read_labels(inputs.labels).value) == 30
+
+
+def test_two_commands_do_not_generate_patients_in_one_folder(tmp_path, capsys):
+    out = tmp_path / "demo"
+    with claim_elsewhere(out):
+        assert prepare.main(["--synthetic", "--patients", "20", "--out", str(out)]) == 2
+    assert "another command is at work there" in capsys.readouterr().err
+    assert not (out / "raw").exists()
+
+
+@contextlib.contextmanager
+def claim_elsewhere(folder: Path) -> Iterator[None]:
+    """Another command starts in the folder just after this one has found it free."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as held:
+
+        def found_free(path: Path) -> None:
+            path.mkdir()
+            held.enter_context(lock_file(path / ".lock"))
+
+        patch.setattr(patients, "check_free", found_free)
+        yield
