@@ -115,6 +115,7 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.experiments.results import Call, summarise
     from gimp_fast.experiments.table_files import write_outputs
     from gimp_fast.files.locks import claim
+    from gimp_fast.ops.backends import choose_device
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
@@ -135,6 +136,8 @@ def main(argv: Sequence[str]) -> int | None:
     if not plan.runs:
         reasons = "; ".join(f"{key}: {why}" for (_, key), why in plan.skipped.items())
         raise GimpError(f"no row of {', '.join(args.experiments)} can be trained: {reasons}")
+    for device in {getattr(run.settings, "device", "cpu") for run in plan.runs}:
+        choose_device(device)  # for its error, before anything is written
     if cohort.synthetic:
         print("SYNTHETIC patients: these results say nothing about real ones.")
     for (table, key), reason in plan.skipped.items():

@@ -131,10 +131,10 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(resolved)
     except (RuntimeError, TypeError) as error:
-        raise GimpError(f"device: found '{name}'; expected {DEVICES}") from error
+        raise GimpError(f"device '{name}' cannot be used: expected {DEVICES}") from error
     why = _why_no_device(device)
     if why is not None:
-        raise GimpError(f"device: found '{name}', but {why}; expected {DEVICES}")
+        raise GimpError(f"device '{name}' cannot be used: {why}; expected {DEVICES}")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from gimp_fast import experiments
 from gimp_fast.errors import GimpError
 from gimp_fast.files.locks import lock_file
 from gimp_fast.ops.backends import choose_device
@@ -136,8 +137,8 @@ def test_a_run_folder_that_another_command_trains_in_is_refused(cohort_folder, t
 
 
 NO_DEVICES = {
-    "cuda": "but .*(built without CUDA|no CUDA GPU is visible)",
-    "cuda:7": "but ",
+    "cuda": "(built without CUDA|no CUDA GPU is visible)",
+    "cuda:7": "CUDA",
     "cud": "expected auto, cpu, cuda, cuda:N or mps",
     "cuda:x": "expected auto, cpu",
     "": "expected auto, cpu",
@@ -152,12 +153,12 @@ def test_a_device_that_is_not_there_is_told_in_our_words_before_anything_is_writ
     name, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(GimpError, match=f"device: found '{name}'.*{NO_DEVICES[name]}"):
+    with pytest.raises(GimpError, match=f"device '{name}' cannot be used: .*{NO_DEVICES[name]}"):
         choose_device(name)
     for extra in ([], ["--dry-run"]):
         assert main(["--out", "run", "--set", f"device='{name}'", *extra]) == 2
         said = capsys.readouterr()
-        assert said.err.startswith(f"error: device: found '{name}'")
+        assert said.err.startswith(f"error: device '{name}' cannot be used: ")
         assert "Traceback" not in said.err
     assert list(tmp_path.iterdir()) == []
 
@@ -165,3 +166,11 @@ def test_a_device_that_is_not_there_is_told_in_our_words_before_anything_is_writ
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_devices_that_are_there():
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_table_asks_for_its_device_before_it_trains(cohort_folder, tmp_path, capsys):
+    argv = ["table1", "--data", str(cohort_folder), "--out", str(tmp_path / "out")]
+    assert experiments.main([*argv, "--only", "mean_pool", "--set", "device=cuda"]) == 2
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
