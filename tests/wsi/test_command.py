@@ -148,7 +148,7 @@ def test_a_resolution_for_slides_that_record_none(folder):
         (("--weights", "absent.pth"), "absent.pth: found no such file"),
         (("--random-weights", "--pattern", "*.svsx"), "found no slide"),
         (("--random-weights", "--mpp-override", "absent.csv"), "--mpp-override"),
-        (("--random-weights", "--device", "cuda:99"), "--device cuda:99"),
+        (("--random-weights", "--device", "cuda:99"), "device 'cuda:99' cannot be used"),
     ],
 )
 def test_requests_that_cannot_be_met(folder, capsys, options, expected):
