@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import os
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from gimp_fast import __version__
-from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.errors import FaultError, GimpError, StoppedError, is_out_of_memory, one_line
 from gimp_fast.files.safe_text import visible
 
 COMMANDS = {
@@ -28,33 +29,68 @@ EXIT_INTERRUPTED = 130
 
 
 def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
-    """Wrap a command's ``main(argv)``: bad input exits with 2 and one message.
+    """Wrap a command's ``main(argv)``: whatever a user can mend exits with 2 and one message.
 
-    ``--debug`` among the arguments shows the traceback as well.
+    That is bad input, and a machine that lacks something: memory, space on the disk, permissions,
+    open files. ``--debug`` among the arguments shows the traceback as well.
     """
 
     @functools.wraps(main)
     def wrapper(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv[1:] if argv is None else list(argv)
+        _print_any_character()
         try:
             return main(argv) or 0
         except StoppedError as stopped:
             print(visible(str(stopped)), file=sys.stderr)
             return EXIT_STOPPED
-        except GimpError as error:
-            if "--debug" in argv:
-                traceback.print_exc()
-            print(f"error: {visible(str(error))}", file=sys.stderr)
-            return EXIT_BAD_INPUT
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
         except BrokenPipeError:
             # The reader of our output went away (`| head`); leave quietly, as other Unix tools do.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except (GimpError, OSError, MemoryError, RuntimeError, ImportError) as error:
+            message = _message(error)
+            if message is None:
+                raise
+            if "--debug" in argv:
+                traceback.print_exc()
+            print(f"error: {visible(message)}", file=sys.stderr)
+            return EXIT_BAD_INPUT
 
     return wrapper
+
+
+def _message(error: Exception) -> str | None:
+    """What the user is told about an error; None for an error of the program."""
+    if isinstance(error, FaultError) and error.is_shortened and error.listed_in is None:
+        from gimp_fast.files.atomic import write_temporary
+
+        listed = write_temporary("gimp_fast-faults", error.full_text())
+        return f"{error}\nall {len(error.faults)} are listed in {listed}" if listed else str(error)
+    if isinstance(error, GimpError):
+        return str(error)
+    if is_out_of_memory(error):
+        what = f" ({one_line(error)})" if str(error) else ""
+        return f"memory ran out{what}; close other programs, or raise its limit (ulimit -v)"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        advice = {
+            errno.EMFILE: "; raise the limit with `ulimit -n 4096`, or use fewer workers",
+            errno.ENFILE: "; close other programs",
+            errno.ENOSPC: "; make room, or choose another folder",
+        }
+        return f"{where}{error.strerror or one_line(error)}{advice.get(error.errno, '')}"
+    return None
+
+
+def _print_any_character() -> None:
+    """Print an escape for a character that the terminal's encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def usage() -> str:
@@ -70,7 +106,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or [None]
     if name in COMMANDS:
-        return importlib.import_module(f"gimp_fast.{name}").main(rest)
+        return _run(name, rest)
     if name in ("-h", "--help"):
         print(usage(), end="")
         return 0
@@ -80,6 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = "" if name is None else f"error: unknown command '{name}'\n\n"
     print(unknown + usage(), end="", file=sys.stderr)
     return EXIT_BAD_INPUT
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    try:
+        run = importlib.import_module(f"gimp_fast.{name}").main
+    except KeyboardInterrupt:  # while modules are loaded
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return run(argv)
 
 
 if __name__ == "__main__":

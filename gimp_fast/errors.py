@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+SHOWN = 5  # faults of a kind that a message lists; it counts the others
 
 # What libraries raise when they read a damaged file, besides exceptions of their own.
 DAMAGE_ERRORS = (
@@ -60,20 +65,39 @@ class Fault:
 
 
 class FaultError(GimpError):
-    """One or more faults, reported together."""
+    """One or more faults, reported together.
 
-    def __init__(self, faults: Iterable[Fault], subject: str = "input"):
+    The message has at most ``SHOWN`` faults of a kind, and counts the others; ``faults`` has all.
+    ``note`` is a sentence below them, ``listed_in`` a file that lists all of them.
+    """
+
+    def __init__(
+        self,
+        faults: Iterable[Fault],
+        subject: str = "input",
+        note: str = "",
+        listed_in: object = None,
+    ):
         self.faults = tuple(faults)
-        self.subject = subject
+        self.subject, self.note, self.listed_in = subject, note, listed_in
         if len(self.faults) == 1:
             message = str(self.faults[0])
         else:
-            lines = "\n".join(f"  {fault}" for fault in self.faults)
+            lines = "\n".join(f"  {line}" for line in first_of_each_kind(self.faults, listed_in))
             message = f"{len(self.faults)} faults in {subject}:\n{lines}"
             kinds = self.counts()
             if len(kinds) > 1:
                 message += "\nby kind: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        super().__init__(message)
+        super().__init__(f"{message}\n{note}" if note else message)
+
+    @property
+    def is_shortened(self) -> bool:
+        """True if the message leaves faults out."""
+        return any(count > SHOWN for count in self.counts().values())
+
+    def full_text(self) -> str:
+        """Every fault, one a line."""
+        return "".join(f"{fault}\n" for fault in self.faults)
 
     @classmethod
     def of(cls, kind: str, where: object, found: str, expected: str) -> FaultError:
@@ -86,7 +110,26 @@ class FaultError(GimpError):
 
     def __reduce__(self) -> tuple:
         # An exception is rebuilt from its message by default; worker processes send it.
-        return (type(self), (self.faults, self.subject))
+        return (type(self), (self.faults, self.subject, self.note, self.listed_in))
+
+
+def first_of_each_kind(faults: Iterable[Fault], listed_in: object = None) -> list[str]:
+    """A line for each of the first ``SHOWN`` faults of a kind, and a line that counts the others.
+
+    Args:
+        faults: in the order of the lines; those of a kind that is cut short stay together.
+        listed_in: the file that lists all of them, for the line that counts.
+    """
+    by_kind: dict[str, list[Fault]] = {}
+    for fault in faults:
+        by_kind.setdefault(fault.kind, []).append(fault)
+    lines = []
+    for kind, found in by_kind.items():
+        lines += map(str, found[:SHOWN])
+        if len(found) > SHOWN:
+            all_in = f", all in {listed_in}" if listed_in else ""
+            lines.append(f"… and {len(found) - SHOWN} more [{kind}]{all_in}")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -131,6 +174,46 @@ class Faults:
         """FaultError if there are any."""
         if self.items:
             raise FaultError(self.items, str(subject))
+
+
+# What torch, HDF5 and the system say, in the words of their messages.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|bad_alloc"
+    r"|unable to allocate|failed to allocate|errno = 12\b"
+    r"|failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+_FULL_DISK = re.compile(
+    r"no space left|disk quota exceeded|file too large|errno = (28|122|27)\b|file write failed"
+    r"|PytorchStreamWriter failed",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if memory ran out, of the processor or of a GPU, whatever library says so."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    may_say_so = isinstance(error, (RuntimeError, ImportError, SystemError))
+    return may_say_so and bool(_NO_MEMORY.search(str(error)))
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """True if an error of a library means that a disk is full, or a file as large as it may be."""
+    return bool(_FULL_DISK.search(str(error)))
+
+
+def cause_of(error: BaseException) -> str:
+    """The system's words for what went wrong with a file; else the error's message on one line."""
+    number = error.errno if isinstance(error, OSError) else None
+    # As HDF5, and safetensors, write it; NumPy only says how much it wrote.
+    if number is None and (found := re.search(r"(?:errno =|os error) (\d+)", str(error))):
+        number = int(found[1])
+    if number is None and re.search(r"\d+ requested and \d+ written", str(error)):
+        number = errno.ENOSPC
+    return os.strerror(number) if number else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

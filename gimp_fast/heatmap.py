@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.cli import EXIT_BAD_INPUT, command
-from gimp_fast.errors import GimpError, counted
+from gimp_fast.errors import SHOWN, GimpError, counted
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference.options import PARTS
 from gimp_fast.options import add_options, read_options
@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> int | None:
 
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
+    from gimp_fast.files.locks import claim
     from gimp_fast.heatmaps.make import make_heatmaps
     from gimp_fast.inference import load
     from gimp_fast.inference.selection import select_patients
@@ -98,9 +99,10 @@ def main(argv: Sequence[str]) -> int | None:
         )
     print(f"{counted(len(cases), 'patient')} of {cohort.name}; {trained!r}")
     images = None if args.slide_images is None else SlideImages(args.slide_images)
-    summary = make_heatmaps(
-        trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
-    )
+    with claim(options.out):
+        summary = make_heatmaps(
+            trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
+        )
     return _print_summary(summary, options.out, None if is_export else args.run)
 
 
@@ -144,12 +146,15 @@ def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:
     if run is not None and out.resolve() == (run / layout.HEATMAPS).resolve():
         from gimp_fast.report import write_report
 
+        print("report: drawing figures", flush=True)
         print(f"report: {write_report(run)}")
     failures = {failure["case_id"]: failure["error"] for failure in summary["failures"]}
     if not failures:
         return 0
     width = max(map(len, failures))
-    lines = [f"  {case:<{width}}  {error}" for case, error in failures.items()]
+    lines = [f"  {case:<{width}}  {error}" for case, error in list(failures.items())[:SHOWN]]
+    if len(failures) > SHOWN:
+        lines.append(f"  … and {len(failures) - SHOWN} more, all in {out / layout.MAPS}")
     print(f"error: {counted(len(failures), 'patient')} failed:", *lines, sep="\n", file=sys.stderr)
     return EXIT_BAD_INPUT
 

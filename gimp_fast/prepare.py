@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from gimp_fast.cli import command
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
-from gimp_fast.files.atomic import write_errors
+from gimp_fast.files.atomic import write_json
 from gimp_fast.options import add_options, read_options
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def main(argv: Sequence[str]) -> int | None:
     checked = check_cohort(options)
     if arguments.report:
         _write_report(arguments.report, checked)
-    contents = checked.need_contents()
+    contents = checked.need_contents(arguments.report)
     if not arguments.check:
         write_cohort(options.out, contents, progress=True)
     print(summary(contents))
@@ -143,9 +142,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _write_report(file: Path, checked: Checked) -> None:
     contents = checked.contents
     report = checked.as_dict() | {"summary": contents and summary(contents)}
-    with write_errors(file):
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        file.write_text(text, encoding="utf-8")
+    write_json(file, report)
 
 
 def summary(contents: CohortContents) -> str:

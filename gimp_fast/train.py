@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from gimp_fast.cli import command
 from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
+    from gimp_fast.data import Cohort
     from gimp_fast.training import TrainConfig
 
 SYNTHETIC_FOLDER = "synthetic"
@@ -33,7 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
         "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume continues.\n"
+        epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75, Ctrl-C with 130;\n"
+        "--resume continues. A second Ctrl-C ends at once.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
@@ -103,12 +106,14 @@ def main(argv: Sequence[str]) -> int | None:
 
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.ops import available_backends
+    from gimp_fast.ops.backends import choose_device
     from gimp_fast.runs.folder import RunFolder
     from gimp_fast.training.claim import check_folder
     from gimp_fast.training.distributed import is_first_rank
     from gimp_fast.verbs import train_model
 
     config = _configuration(args, out)
+    choose_device(config.device)  # for its error, before anything is written
     if args.dry_run:
         return _dry_run(config, args.fit)
     if args.fit:
@@ -145,20 +150,17 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
 
 def _dry_run(config: TrainConfig, budget: str | None) -> None:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory import fitted_batch, memory_report
+    from gimp_fast.training.memory import memory_report
 
     with tempfile.TemporaryDirectory() as folder:
         cohort = open_cohort(config.data or _synthetic_cohort(Path(folder), config.seed))
         if budget:
-            batch = fitted_batch(config, cohort, budget)
-            print(f"largest pre-training batch in {budget}: {batch}")
-            config = _with_pretrain_batch(config, batch)
-        print("\n".join(memory_report(config, cohort)))
+            config = _with_fitted_batch(config, cohort, budget)
+        print("\n".join(memory_report(config, cohort, _announce)))
 
 
 def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
     from gimp_fast.data import open_cohort
-    from gimp_fast.training.memory import fitted_batch
 
     if config.data is None:
         raise GimpError("--fit needs --data, the cohort to train on, except with --dry-run")
@@ -167,33 +169,39 @@ def _fitted(config: TrainConfig, budget: str) -> TrainConfig:
             "--fit: does not work under torchrun, where ranks share a batch; find the batch of one "
             "GPU with --dry-run, and set pretrain.batch_size to it times the number of ranks"
         )
-    cohort = open_cohort(config.data)
-    batch = fitted_batch(config, cohort, budget)
-    patients = sum(map(cohort.has_slides, cohort.case_ids))
-    used = min(batch, patients)
-    capped = f", and the cohort has {patients} patients with slides" if used < batch else ""
-    print(f"--fit {budget}: {batch} patients fit{capped}; pretrain.batch_size is {used}")
-    return _with_pretrain_batch(config, used)
+    return _with_fitted_batch(config, open_cohort(config.data), budget)
 
 
-def _with_pretrain_batch(config: TrainConfig, batch: int) -> TrainConfig:
-    pretrain = config.pretrain.model_copy(update={"batch_size": batch})
+def _with_fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> TrainConfig:
+    from gimp_fast.training.memory import fitted_batch
+
+    _announce("measuring small steps of stage 'pretrain' for --fit")
+    fitted = fitted_batch(config, cohort, budget)
+    print(f"--fit {budget}: {fitted}")
+    pretrain = config.pretrain.model_copy(update={"batch_size": fitted.size})
     return config.model_copy(update={"pretrain": pretrain})
+
+
+def _announce(text: str) -> None:
+    """Say what is being done, apart from the results on standard output."""
+    print(f"{text} …", file=sys.stderr, flush=True)
 
 
 def _synthetic_cohort(out: Path, seed: int) -> Path:
     """The embedded cohort in the run folder, generated unless it is there."""
     from gimp_fast.data.synthetic.patients import SyntheticConfig, prepare_synthetic
+    from gimp_fast.files.locks import claim
 
     print(
         "No --data was given: this run trains on SYNTHETIC patients, generated with seed "
         f"{seed}; its metrics say nothing about real ones."
     )
     folder = out / SYNTHETIC_FOLDER
-    if not (folder / "cohort" / "cohort.json").exists():
-        # An interrupted run may have left part of it; the folder holds nothing else.
-        shutil.rmtree(folder, ignore_errors=True)
-        prepare_synthetic(folder, SyntheticConfig(seed=seed))
+    with claim(out):
+        if not (folder / "cohort" / "cohort.json").exists():
+            # An interrupted run may have left part of it; the folder holds nothing else.
+            shutil.rmtree(folder, ignore_errors=True)
+            prepare_synthetic(folder, SyntheticConfig(seed=seed), progress=True)
     return folder / "cohort"
 
 

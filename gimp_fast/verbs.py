@@ -97,6 +97,7 @@ def train_model(
     metrics = train(config, cohort, Path(out), resume=resume, stages=stages, log=log)
     evaluated = stages is None or "finetune" in stages
     if report and evaluated and is_first_rank():
+        log("report: drawing figures")
         log(f"report: {write_report(out)}")
     return metrics
 

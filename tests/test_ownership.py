@@ -224,3 +224,123 @@ def test_public_names_are_there(module):
 
 def test_every_method_of_the_paper_is_there():
     assert set(METHODS.split()) <= set(importlib.import_module("gimp_fast.models").available())
+
+
+# What opens a file for writing, and which of its arguments is the file: a position, or "self" for
+# the object before the dot. ``files`` gives out temporary names and new streams to write to.
+FILE_OF_WRITER = {
+    "open": 0, "os.open": 0, "io.open": 0, "gzip.open": 0, "os.fdopen": 0, "h5py.File": 0,
+    "ZipFile": 0, "zipfile.ZipFile": 0, "np.memmap": 0,
+    "np.save": 0, "np.savez": 0, "np.savez_compressed": 0, "np.savetxt": 0,
+    "torch.save": 1, "save_file": 1, "json.dump": 1, "pickle.dump": 1, "os.link": 1,
+    "os.symlink": 1,
+    "shutil.copy": 1, "shutil.copy2": 1, "shutil.copyfile": 1, "shutil.copytree": 1,
+    "shutil.move": 1, "tempfile.mkstemp": 0, "tempfile.NamedTemporaryFile": 0,
+}  # fmt: skip
+FILE_OF_METHOD = {
+    "open": "self", "write_text": "self", "write_bytes": "self", "touch": "self",
+    "symlink_to": "self", "hardlink_to": "self", "rename": "self", "replace": "no",
+    "to_csv": 0, "to_parquet": 0, "to_hdf": 0, "savefig": 0, "imsave": 0, "save": 0, "tofile": 0,
+}  # fmt: skip
+# With a mode that does not write, these only read.
+WITH_MODE = {"open", "os.open", "io.open", "gzip.open", "h5py.File", "ZipFile", "zipfile.ZipFile"}
+GIVES_FILES = {"atomic_file", "open_new", "open_to_append"}
+# Streams of this process and its child, the last words of a broken pipe, and methods of our own
+# classes that write through ``files``.
+ALLOWED = {
+    ("gimp_fast.cli", "os.open"),
+    ("gimp_fast.experiments.worker", "os.fdopen"),
+    ("gimp_fast.training.stage_run", "self.recent.save"),
+    ("gimp_fast.report.html", "style.save"),
+    ("gimp_fast.experiments.page", "style.save"),
+}
+
+
+def given_names(tree: ast.AST) -> set[str]:
+    """Names bound by ``with atomic_file(…) as name``, and by ``name.open()`` of such a name."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
+            call = ast.unparse(node.context_expr.func)
+            base = call.rsplit(".", 1)[0]
+            opens_given = base in names and call.endswith(".open")
+            if node.optional_vars is not None and (call in GIVES_FILES or opens_given):
+                names.add(ast.unparse(node.optional_vars))
+    return names
+
+
+def written_file(call: ast.Call) -> str | None:
+    """What a call opens for writing, as it is spelled; None if it does not."""
+    name = ast.unparse(call.func)
+    method = call.func.attr if isinstance(call.func, ast.Attribute) else None
+    if name in FILE_OF_WRITER:
+        place = FILE_OF_WRITER[name]
+    elif method in FILE_OF_METHOD:
+        place = FILE_OF_METHOD[method]
+    else:
+        return None
+    if name in WITH_MODE or method == "open":
+        mode = call.args[1:2] if name in WITH_MODE else call.args[:1]
+        mode += [word.value for word in call.keywords if word.arg == "mode"]
+        text = ast.unparse(mode[0]) if mode else "'r'"
+        if not re.search(r"O_WRONLY|O_RDWR|O_CREAT" if name == "os.open" else r"[wax+]", text):
+            return None
+    if place == "self":
+        return ast.unparse(call.func.value)
+    if place == "no" or len(call.args) <= place:
+        return None
+    return ast.unparse(call.args[place])
+
+
+def writes_elsewhere(module: str, tree: ast.AST) -> list[str]:
+    given = given_names(tree)
+    return [
+        f"{module}:{node.lineno}: {ast.unparse(node.func)}({file})"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (file := written_file(node)) is not None
+        and file not in given
+        and (module, ast.unparse(node.func)) not in ALLOWED
+    ]
+
+
+def test_only_files_opens_a_file_for_writing():
+    found = [
+        line
+        for module, tree in TREES.items()
+        if not in_room(module, "files")
+        for line in writes_elsewhere(module, tree)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path.write_text(text)",
+        "path.open('w')",
+        "open(path, mode='ab')",
+        "np.save(folder / 'a.npy', values)",
+        "figure.savefig(file, dpi=3)",
+        "with h5py.File(file, 'w') as h5: pass",
+        "with atomic_file(a) as partial: np.save(b, values)",
+        "table.to_csv(file, index=False)",
+        "os.open(path, os.O_WRONLY | os.O_CREAT)",
+    ],
+)
+def test_a_planted_write_is_found(source):
+    assert len(writes_elsewhere("gimp_fast.planted", ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path.open('rb')",
+        "h5py.File(file, 'r')",
+        "table.to_csv(index=False)",
+        "with atomic_file(a) as partial: np.save(partial, values)",
+        "with atomic_file(a) as partial, partial.open('wb') as f: np.savez(f, values)",
+    ],
+)
+def test_reading_and_files_of_the_owner_are_allowed(source):
+    assert writes_elsewhere("gimp_fast.planted", ast.parse(source)) == []

@@ -12,6 +12,10 @@ PARTS = ("train", "val", "test")
 PATIENT_COLUMNS = ("case_id", "PATIENT", "patient_id", "patient", "submitter_id")
 SYNTHETIC_ENCODER = "synthetic"
 
+# Whole-slide images in one file. A DICOM slide has many files, of which the user names one.
+IMAGE_SUFFIXES = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide",
+)  # fmt: skip
 PATCH_ORDERS = ("file", "row", "column", "hilbert")
 # Type of a packed store -> safetensors' name, numpy's; numpy has no bfloat16 and sees its bits.
 STORE_DTYPES = {"fp16": ("F16", "<f2"), "bf16": ("BF16", "<u2"), "fp32": ("F32", "<f4")}

@@ -116,10 +116,12 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
-    from gimp_fast.experiments.execute import default_jobs, execute, lock
+    from gimp_fast.experiments.execute import default_jobs, execute
     from gimp_fast.experiments.plan import Shared, describe, make_plan
     from gimp_fast.experiments.results import Call, summarise
     from gimp_fast.experiments.table_files import write_outputs
+    from gimp_fast.files.locks import claim
+    from gimp_fast.ops.backends import choose_device
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
@@ -140,12 +142,14 @@ def main(argv: Sequence[str]) -> int | None:
     if not plan.runs:
         reasons = "; ".join(f"{key}: {why}" for (_, key), why in plan.skipped.items())
         raise GimpError(f"no row of {', '.join(args.experiments)} can be trained: {reasons}")
+    for device in {getattr(run.settings, "device", "cpu") for run in plan.runs}:
+        choose_device(device)  # for its error, before anything is written
     if cohort.synthetic:
         print("SYNTHETIC patients: these results say nothing about real ones.")
     for (table, key), reason in plan.skipped.items():
         print(f"{table}: row {key} is left out: {reason}")
     began = time.perf_counter()
-    with lock(runs):
+    with claim(runs):
         finished, errors = execute(
             plan, cohort, runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
         )
@@ -155,6 +159,7 @@ def main(argv: Sequence[str]) -> int | None:
             environment(), args.resamples,
         )  # fmt: skip
         for table in tables:
+            print(f"{table.title}: computing intervals and drawing figures", flush=True)
             results = summarise(table, plan, finished, errors, call)
             page = write_outputs(results, args.out / table.name)
             print(f"{table.title}: {page}")

@@ -5,13 +5,11 @@ Each run is a process of its own, so one that crashes does not harm the others.
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
@@ -33,6 +31,7 @@ from gimp_fast.training.stops import StopRequests
 
 GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and save its state
 POLL_SECONDS = 0.1
+_SAVED = "runs have saved their state: the same command resumes them"
 
 # Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
 Report = Callable[[Task, str | None, float], None]
@@ -42,27 +41,6 @@ def default_jobs(asked: int | None, on_cpu: bool) -> tuple[int, int]:
     """(runs at a time, GPUs that they share)."""
     gpus = 0 if on_cpu else torch.cuda.device_count()
     return asked or gpus or available_cores(), gpus
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder of runs: two commands at work in it would train the same runs.
-
-    Raises:
-        GimpError: another command holds it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise GimpError(f"{folder}: cannot be written ({error})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            advice = "wait for it, or choose another --out"
-            raise GimpError(f"{folder}: another command is at work there; {advice}") from error
-        yield
 
 
 def execute(
@@ -87,6 +65,9 @@ def execute(
             tasks.append(Task(run, cohort.path.resolve(), folder, keep))
     if finished:
         print(f"{len(finished)} of {len(plan.runs)} runs are done already")
+    if tasks:
+        at_once = f"{jobs} at a time" if jobs > 1 else "one after the other"
+        print(f"training {len(tasks)} runs, {at_once}; their output is in their folders")
     # A bar for a terminal; in a log file, each line starts with the progress instead.
     bar = tqdm(total=len(tasks), unit="run", disable=None, smoothing=0.1)
     began, ended = time.perf_counter(), 0
@@ -112,7 +93,10 @@ def execute(
 
     with bar:
         if tasks:
-            run_all(tasks, jobs, report, gpus)
+            try:
+                run_all(tasks, jobs, report, gpus)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(f"interrupted; {_SAVED}") from interrupt
     return finished, errors
 
 
@@ -136,8 +120,7 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
                     slots.append(ended.slot)
                     report(ended.task, ended.error(), time.perf_counter() - ended.began)
                 if stops.requested:
-                    saved = "runs have saved their state: the same command resumes them"
-                    raise StoppedError(f"stopped by {stops.requested}; {saved}")
+                    raise StoppedError(f"stopped by {stops.requested}; {_SAVED}")
         finally:
             _stop(list(active.values()))
 

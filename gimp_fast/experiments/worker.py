@@ -28,6 +28,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
 from gimp_fast.experiments.paper import LOGISTIC_REGRESSION
 from gimp_fast.experiments.plan import PlannedRun
+from gimp_fast.files.atomic import open_to_append, write_text
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
@@ -68,7 +69,7 @@ def work(task: Task) -> None:
         print(error)
         sys.exit(EXIT_STOPPED)
     except GimpError as error:
-        (task.folder / layout.ERROR).write_text(f"{error}\n", encoding="utf-8")
+        write_text(task.folder / layout.ERROR, f"{error}\n")
         sys.exit(EXIT_BAD_INPUT)
 
 
@@ -131,7 +132,7 @@ def _write_output_to(file: Path) -> None:
     """Redirect standard output and error of this process, also of libraries, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with file.open("ab") as log:
+    with open_to_append(file) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

@@ -23,7 +23,9 @@ from gimp_fast.errors import FaultError, GimpError, one_line
 Result = TypeVar("Result")
 SECONDS = 60.0  # for any file; a slow disk gets more time by the size of the file
 _BYTES_A_SECOND = 2 << 20
-_SERVE = "from gimp_fast.files.isolated import serve; serve()"
+# Ctrl-C is for the process that asks, which ends this one.
+_SERVE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+_SERVE += "from gimp_fast.files.isolated import serve; serve()"
 
 
 def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> Result:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.errors import FaultError, one_line
+from gimp_fast.files.atomic import write_text
 from gimp_fast.files.safe_text import guarded
 
 # How R, pandas and spreadsheets write that there is no value.
@@ -177,11 +178,15 @@ def write_table(
     """Write rows of text as csv; the columns are those of the first row unless given.
 
     Cells are ``guarded``: who reads them again must undo it.
+
+    Raises:
+        GimpError: the file cannot be written; what was there before is unchanged.
     """
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, columns or tuple(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: guarded(cell) for name, cell in row.items()} for row in rows)
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns or tuple(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: guarded(cell) for name, cell in row.items()} for row in rows)
+    write_text(file, text.getvalue())
 
 
 def read_rows(

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from gimp_fast.errors import counted
+from gimp_fast.files.atomic import atomic_file
 from gimp_fast.heatmaps.places import MICROMETRES, PatchPlaces
 from gimp_fast.heatmaps.protocols import SlideImage
 from gimp_fast.heatmaps.raster import Canvas, blend, rasterise, resample
@@ -74,10 +75,11 @@ def write_overlay(slide: SlideMap, file: Path, thumbnail: Path) -> None:
     picture = blend(ground, values, colour_steps())
     under = ground[np.isfinite(values)].mean(0)
     with style.rc():
-        _figure(slide, canvas, ground, picture, under).savefig(file, dpi=style.MAP_DPI)
+        style.write(_figure(slide, canvas, ground, picture, under), file, style.MAP_DPI)
     small = Image.fromarray(np.round(picture * 255).astype(np.uint8))
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    small.save(thumbnail, optimize=True)
+    with atomic_file(thumbnail) as partial:
+        small.save(partial, format="png", optimize=True)
 
 
 def _figure(
@@ -175,4 +177,4 @@ def write_montage(
             place.imshow(tile)
             place.set_title(caption, fontsize=7.5)
         style.heading(figure, title, 18 * columns)
-        figure.savefig(file, dpi=style.MAP_DPI)
+        style.write(figure, file, style.MAP_DPI)

@@ -127,7 +127,7 @@ def write_gene_bars(title: str, fragments: pd.Series, genes: pd.Series, file: Pa
         axes[-1].set_xlabel("Gradient × input (logits)\nblue: for the class, orange: against")
         axes[-1].set_title("Genes", fontsize=9, loc="left")
         style.heading(figure, title, 55 * panels)
-        figure.savefig(file, dpi=style.MAP_DPI)
+        style.write(figure, file, style.MAP_DPI)
 
 
 def _bars(axes: Axes, values: pd.Series, colours: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ import xxhash
 from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
-from gimp_fast.errors import GimpError, counted
+from gimp_fast.errors import GimpError, counted, is_out_of_memory
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.gene_symbols import symbols_of
@@ -28,8 +28,9 @@ from gimp_fast.heatmaps.scales import COLOURS
 from gimp_fast.runs import layout
 from gimp_fast.runs.map_records import read_finished, read_maps
 
-# Errors that end one patient's maps but not those of the others.
-_FAILURES = (GimpError, OSError, torch.OutOfMemoryError)
+# Errors that end one patient's maps but not those of the others; of RuntimeErrors, only that memory
+# ran out.
+_FAILURES = (GimpError, OSError, MemoryError, RuntimeError)
 
 
 def make_heatmaps(
@@ -74,6 +75,8 @@ def make_heatmaps(
         try:
             record, outcome = maker.patient(case)
         except _FAILURES as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             failures.append({"case_id": case, "error": " ".join(str(error).split())})
             log(f"{number}/{len(case_ids)} {case}: failed: {failures[-1]['error']}")
             continue

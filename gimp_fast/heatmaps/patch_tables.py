@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from gimp_fast.files.atomic import write_text
 from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.heatmaps.options import BOUNDS, SLIDE
 from gimp_fast.heatmaps.places import PIXELS, PatchPlaces
@@ -57,7 +58,8 @@ def patch_table(slide_id: str, places: PatchPlaces, weights: pd.DataFrame) -> pd
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    guarded_table(table).round({"percentile": 3}).to_csv(file, index=False, float_format="%.6g")
+    rounded = guarded_table(table).round({"percentile": 3})
+    write_text(file, rounded.to_csv(index=False, float_format="%.6g"))
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def write_geojson(table: pd.DataFrame, file: Path, kind: str, origin: Origin) ->
         },
         "features": [_feature(patch, kind, origin) for patch in rows],
     }
-    file.write_text(json.dumps(collection, separators=(",", ":")), encoding="utf-8")
+    write_text(file, json.dumps(collection, separators=(",", ":")))
     return len(collection["features"])
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
+from gimp_fast.files.atomic import write_text
 from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.heatmaps.attribution import Attribution
 from gimp_fast.heatmaps.draw_slide import SlideMap, write_montage, write_overlay
@@ -205,7 +206,8 @@ def write_genes(maps: PatientMaps, options: HeatmapOptions, folder: Path) -> dic
     """The record of the genes of a patient with RNA, whose files are written."""
     fragments = fragment_table(maps.trained, maps.found, maps.symbols)
     genes = gene_table(maps.trained, maps.found, maps.expression, fragments, maps.symbols)
-    guarded_table(genes).to_csv(folder / layout.GENES, index=False, float_format="%.6g")
+    text = guarded_table(genes).to_csv(index=False, float_format="%.6g")
+    write_text(folder / layout.GENES, text)
     first = genes.drop_duplicates("gene_id").head(_BARS)
     names = [with_symbol(*gene) for gene in zip(first["gene_id"], first["gene_name"], strict=True)]
     gradients = first.set_index(pd.Index(names))["gradient_input"]

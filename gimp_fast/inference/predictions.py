@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, is_out_of_memory
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.files.atomic import write_json, write_text
+from gimp_fast.files.progress import Progress
 from gimp_fast.files.safe_text import guarded_table
 from gimp_fast.inference.cautions import CODES, Caution, cautions_of, codes_of, counts, merged
 from gimp_fast.inference.model import TrainedModel
@@ -150,7 +149,7 @@ def _probabilities(
         partial(read_patients, reader, 0.0), options.workers, trained.device.type == "cuda"
     )
     parts = []
-    with tqdm(total=len(cases), unit="patient", disable=not options.progress) as bar:
+    with Progress("predicting", len(cases), "patient", shown=options.progress) as bar:
         for batch in ahead_on_device(loader(steps), trained.device):
             parts.append(_outputs(trained, cohort, batch).probabilities)
             bar.update(len(batch.case_ids))
@@ -161,7 +160,9 @@ def _outputs(trained: TrainedModel, cohort: Cohort, batch: PatientBatch) -> Outp
     named = ", ".join(batch.case_ids[:5]) + (" …" if len(batch.case_ids) > 5 else "")
     try:
         return trained.outputs(batch.inputs)
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         patches = batch.inputs.patches
         size = 0 if patches is None else len(patches)
         raise GimpError(

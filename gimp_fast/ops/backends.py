@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from gimp_fast import native
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, one_line
 from gimp_fast.native import AVAILABLE
 
 BACKENDS = ("reference", "torch", "native", "cuda", "triton")
@@ -116,18 +116,44 @@ def _triton_status() -> str:
     return AVAILABLE
 
 
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+
+
 def choose_device(name: str) -> torch.device:
     """The device called `name`; ``"auto"`` is a GPU if there is one, else the CPU.
 
     Raises:
-        GimpError: the device cannot be used.
+        GimpError: there is no such device, or it cannot be used here.
     """
     resolved = name
     if name == "auto":
         resolved = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(resolved)
+    except (RuntimeError, TypeError) as error:
+        raise GimpError(f"device '{name}' cannot be used: expected {DEVICES}") from error
+    why = _why_no_device(device)
+    if why is not None:
+        raise GimpError(f"device '{name}' cannot be used: {why}; expected {DEVICES}")
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise GimpError(f"device '{name}' cannot be used: {error}") from error
+        raise GimpError(f"device '{name}' cannot be used: {one_line(error)}") from error
     return device
+
+
+def _why_no_device(device: torch.device) -> str | None:
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if torch.version.cuda is None and not count:
+            return f"torch {torch.__version__} here is built without CUDA"
+        if not count:
+            return "no CUDA GPU is visible to torch (`gimp-fast doctor` shows what it finds)"
+        if (device.index or 0) >= count:
+            return f"the last GPU here is cuda:{count - 1}"
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            return "there is no Apple GPU here"
+    elif device.type != "cpu":
+        return f"the package does not compute on '{device.type}'"
+    return None

@@ -9,6 +9,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gimp_fast.files.atomic import atomic_file
+
 # Pages replace these and ACCENT by their own colours, so that figures follow a dark scheme too.
 INK, GRID, SURFACE = "#1c2128", "#dfe3e8", "#fefefe"
 TRAIN, VAL, ACCENT = "#0072b2", "#d55e00", "#0072b2"
@@ -81,5 +83,13 @@ def heading(figure: Figure, text: str, width: int) -> None:
 
 def save(figure: Figure, stem: Path) -> None:
     """Write ``stem.png`` and ``stem.svg``."""
-    figure.savefig(stem.with_suffix(".png"), dpi=DPI)
-    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None}, dpi=DPI)
+    write(figure, stem.with_suffix(".png"))
+    write(figure, stem.with_suffix(".svg"))
+
+
+def write(figure: Figure, file: Path, dpi: int = DPI) -> None:
+    """Write a figure atomically, in the format of the file's ending, png or svg."""
+    kind = file.suffix[1:]
+    metadata = {"Date": None} if kind == "svg" else None
+    with atomic_file(file) as partial:
+        figure.savefig(partial, format=kind, metadata=metadata, dpi=dpi)

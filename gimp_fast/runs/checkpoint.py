@@ -28,7 +28,6 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
             save_file(tensors, partial, metadata)
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
-        partial.chmod(0o644)  # safetensors makes files private
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

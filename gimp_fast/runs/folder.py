@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,11 @@ class RunFolder:
         from torch.utils.tensorboard import SummaryWriter
 
         if self._events is None:
-            self._events = SummaryWriter(self.path / layout.TENSORBOARD, purge_step=step)
+            self._events = SummaryWriter(
+                self.path / layout.TENSORBOARD,
+                purge_step=step,
+                filename_suffix=f".{secrets.token_hex(8)}",  # a name that nobody can guess
+            )
         values = {
             f"{epoch.stage}/{name}/{part}": value
             for part, scores in (("train", epoch.train), ("val", epoch.val))

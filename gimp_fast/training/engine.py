@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.names import PARTS
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, is_out_of_memory, one_line
+from gimp_fast.files.locks import claim
 from gimp_fast.files.parallel import available_cores
 from gimp_fast.models import build
 from gimp_fast.ops.backends import choose_device
@@ -66,6 +68,7 @@ def train(
         GimpError: the cohort, the split, the configuration and the run folder do not fit each
             other; the loss is not finite; or a file cannot be read or written.
         StoppedError: a signal asked the run to stop; its state is saved.
+        KeyboardInterrupt: Ctrl-C; the state is saved, too, unless it came twice.
     """
     cohort = data if isinstance(data, Cohort) else open_cohort(data)
     if config.threads is not None:
@@ -103,15 +106,17 @@ def _train(
         log(f"caution: {text}")
     # Only now: a run that cannot start must not claim the folder.
     ranks.sum([0.0])  # wait until all ranks have checked it
-    if ranks.writes:
-        claim_folder(folder, config, resume=resume, ranks=ranks)
-    try:
-        best = _run_stages(context, folder, provenance, stops, wanted, log)
-        if "finetune" not in wanted:
-            return best
-        return evaluate_run(context, folder, cohort, split_name, log)
-    finally:
-        folder.close()
+    with claim(out, advice="choose another --out") if ranks.writes else nullcontext():
+        if ranks.writes:
+            claim_folder(folder, config, resume=resume, ranks=ranks)
+        try:
+            best = _run_stages(context, folder, provenance, stops, wanted, log)
+            if "finetune" not in wanted:
+                return best
+            with memory_errors(config, "finetune"):
+                return evaluate_run(context, folder, cohort, split_name, log)
+        finally:
+            folder.close()
 
 
 def _prepare(
@@ -265,9 +270,33 @@ def _run_stages(
         if earlier is not None and resumed is None:
             load_model(earlier, context.model)
         workers = _workers(config, context.reader)
-        stage_run = StageRun(
-            kind(context), number, folder, provenance, state["rows"], stops, workers, log
-        )
-        state = stage_run.run(resumed)
+        with memory_errors(config, kind.name):
+            stage_run = StageRun(
+                kind(context), number, folder, provenance, state["rows"], stops, workers, log
+            )
+            state = stage_run.run(resumed)
         best[kind.name] = stage_run.progress.best
     return best
+
+
+@contextmanager
+def memory_errors(config: TrainConfig, stage: str) -> Iterator[None]:
+    """Turn memory that runs out in a stage into a GimpError that says what needs less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        settings = getattr(config, stage)
+        less = [f"{stage}.batch_size (now {settings.batch_size})"]
+        if hasattr(settings, "window"):
+            less.append(f"{stage}.window (now {settings.window})")
+        fields = type(config.model).model_fields
+        if not getattr(config.model, "checkpoint_layers", True) and "checkpoint_layers" in fields:
+            less.append("model.checkpoint_layers=true")
+        raise GimpError(
+            f"memory ran out in stage '{stage}' ({one_line(error)}). What needs less: "
+            f"{', '.join(less)}; `--dry-run` shows the memory of each stage, and `--fit SIZE` "
+            "finds the batch of pre-training. Once more memory is free, --resume continues this "
+            "run; other settings need another --out."
+        ) from error

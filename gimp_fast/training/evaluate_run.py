@@ -44,12 +44,14 @@ def evaluate_run(
     representations = {}
     for name in ("pretrain", "finetune"):
         if name in trained:
+            log(f"evaluate: {len(cases)} patients with the model of stage '{name}'")
             state = load_model(folder.checkpoint(name), context.model)
             outputs = context.predict(cases)
             representations[name] = outputs.vectors
     label_names = np.array([cohort.classes[label] for label in labels])
     embeddings = Embeddings(np.array(cases), parts, label_names, representations)
     predictions = evaluated_predictions(cohort.classes, cases, parts, labels, outputs.probabilities)
+    log(f"evaluate: intervals from {config.bootstrap} resamples")
     metrics = metrics_of(
         predictions,
         cohort=CohortSummary(

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, is_out_of_memory, one_line
+from gimp_fast.files.parallel import children_ignore_interrupts
 from gimp_fast.training.distributed import split_evenly
 
 PREFETCH = 2  # batches that each process reads ahead
@@ -115,21 +117,27 @@ class BatchLoader:
         """The batches of the plans.
 
         Raises:
-            GimpError: a batch cannot be read, or a reading process was killed.
+            GimpError: a batch cannot be read, or a reading process was killed or cannot start.
+            MemoryError: memory ran out while a batch was read.
         """
         self._plans[:] = plans  # the loader's sampler cannot be replaced
         try:
-            for batch in self._loader:
-                if isinstance(batch, GimpError):
+            if self._loader.num_workers:
+                # Without shared memory torch would fail half-way, and print an error of its own.
+                multiprocessing.Semaphore()
+            with children_ignore_interrupts():
+                batches = iter(self._loader)
+        except OSError as error:
+            raise _no_processes(error) from error
+        try:
+            for batch in batches:
+                if isinstance(batch, (GimpError, MemoryError)):
                     raise batch
                 yield batch
         except RuntimeError as error:
-            if "worker" not in str(error):
+            if not any(word in str(error) for word in ("worker", "shared memory", "shm")):
                 raise
-            raise GimpError(
-                f"a process that reads batches ended ({error}); if memory ran out, train with "
-                "fewer: --set workers=0"
-            ) from error
+            raise _no_processes(error) from error
 
 
 def ahead_on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
@@ -161,6 +169,13 @@ def ahead_on_device(batches: Iterable[Any], device: torch.device) -> Iterator[An
         yield waiting
 
 
+def _no_processes(error: Exception) -> GimpError:
+    return GimpError(
+        f"a process that reads batches ended or cannot start ({one_line(error)}); if memory, "
+        "shared memory (/dev/shm) or open files ran out, read in this process: --set workers=0"
+    )
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -172,6 +187,10 @@ class _Fetched(Dataset):
     def __getitem__(self, plan: StepPlan) -> Any:
         try:
             return self.fetch(plan)
+        # Raised here, they would arrive wrapped in the traceback of another process.
         except GimpError as error:
-            # Raised here, it would arrive wrapped in the traceback of another process.
             return error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return MemoryError(f"while a batch was read: {one_line(error)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +14,10 @@ from torch import nn
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.models import Sizes, build
+from gimp_fast.ops.backends import choose_device
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.memory_probe import StepProbe
+from gimp_fast.training.stage import Stage
 from gimp_fast.training.stages import stages_of
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -146,16 +148,19 @@ def format_size(size: int) -> str:
 
 def predictor_of(config: TrainConfig, sizes: Sizes, stage: str) -> MemoryPredictor:
     """The predictor of a stage, on the run's device; GimpError if sizes do not fit."""
-    cuda = config.device.startswith("cuda") or config.device == "auto"
     try:
-        device = "cuda" if cuda and torch.cuda.is_available() else "cpu"
-        return MemoryPredictor(config, sizes, stage, device)
+        return MemoryPredictor(config, sizes, stage, str(choose_device(config.device)))
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
 
 
-def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction]:
-    """Predictions for the largest step of each stage; fine-tuning's has the longest bags."""
+def predictions_of(
+    config: TrainConfig, cohort: Cohort, log: Callable[[str], None] = lambda text: None
+) -> list[MemoryPrediction]:
+    """Predictions for the largest step of each stage; fine-tuning's has the longest bags.
+
+    ``log`` is called with a line before each stage is measured.
+    """
     model_config = model_config_of(config, cohort)
     bags = [cohort.bag(c).num_patches for c in cohort.case_ids if cohort.has_slides(c)]
     longest = sorted(bags, reverse=True)
@@ -167,13 +172,16 @@ def predictions_of(config: TrainConfig, cohort: Cohort) -> list[MemoryPrediction
             length = config.pretrain.window
         elif stage.name == "finetune" and config.modalities != "rna":
             length = (longest + [0] * batch)[:batch]
+        log(f"measuring small steps of stage '{stage.name}'")
         found.append(predictor_of(config, model_config, stage.name)(batch, length))
     return found
 
 
-def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
+def memory_report(
+    config: TrainConfig, cohort: Cohort, log: Callable[[str], None] = lambda text: None
+) -> list[str]:
     """Lines of text: parameters of the run's model, and memory of each of its stages."""
-    predictions = predictions_of(config, cohort)  # finds out whether the model can be built
+    predictions = predictions_of(config, cohort, log)  # finds out whether the model can be built
     with torch.random.fork_rng(devices=[]):
         table = parameter_table(build(config.method, model_config_of(config, cohort)))
     width = max(len(row.name) for row in table)
@@ -193,14 +201,34 @@ def memory_report(config: TrainConfig, cohort: Cohort) -> list[str]:
     return lines
 
 
-def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> int:
+class FittedBatch(NamedTuple):
+    """The largest pre-training batch that fits into a size of memory.
+
+    ``size`` is at most ``patients``, those whom pre-training has; ``fits`` is what memory allows.
+    """
+
+    size: int
+    fits: int
+    patients: int
+
+    def __str__(self) -> str:
+        if self.size == self.fits:
+            return f"pretrain.batch_size is {self.size}, the largest that fits"
+        return (
+            f"pretrain.batch_size is {self.size}, all patients of pre-training in one step: memory "
+            f"would allow {self.fits:,}"
+        )
+
+
+def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> FittedBatch:
     """Largest pre-training batch whose predicted peak is within a size such as ``"24GB"``.
 
     Raises:
         GimpError: not a size, no pre-training in this run, or not even one patient fits.
     """
     size = parse_size(budget)
-    if "pretrain" not in [stage.name for stage in stages_of(config)]:
+    kinds = {stage.name: stage for stage in stages_of(config)}
+    if "pretrain" not in kinds:
         raise GimpError(
             f"--fit: sets the batch of pre-training, which this run does not have (modalities "
             f"'{config.modalities}', pretrain.epochs {config.pretrain.epochs})"
@@ -213,4 +241,11 @@ def fitted_batch(config: TrainConfig, cohort: Cohort, budget: str) -> int:
             f"--fit: found {budget}; a batch of one window of {config.pretrain.window} patches "
             f"needs {needed}. A shorter pretrain.window or model.checkpoint_layers=true needs less."
         )
-    return found
+    patients = _patients_of(kinds["pretrain"], config, cohort)
+    return FittedBatch(min(found, patients), found, patients)
+
+
+def _patients_of(kind: type[Stage], config: TrainConfig, cohort: Cohort) -> int:
+    """How many training patients a stage can use."""
+    train = cohort.split(cohort.only_split(config.split))["train"]
+    return sum(kind.can_use(cohort, config, case) for case in train)

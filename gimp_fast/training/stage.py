@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gimp_fast.data import Cohort
 from gimp_fast.models import PatientModel
 from gimp_fast.models.outputs import Outputs, autocast, outputs_of
 from gimp_fast.targets.classification import Scores
@@ -71,11 +73,13 @@ class Stage(ABC):
         self.context = context
         self.settings: StageSettings = getattr(context.config, self.name)
         self.extra: nn.Module | None = None
-        self.train_cases = [c for c in context.split["train"] if self.can_use(c)]
-        self.val_cases = [c for c in context.split["val"] if self.can_use(c)]
+        can_use = partial(self.can_use, context.reader.cohort, context.config)
+        self.train_cases = list(filter(can_use, context.split["train"]))
+        self.val_cases = list(filter(can_use, context.split["val"]))
 
+    @staticmethod
     @abstractmethod
-    def can_use(self, case_id: str) -> bool:
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
         """True if the patient has the modalities that the stage trains on."""
 
     @abstractmethod

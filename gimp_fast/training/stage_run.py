@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.files.progress import Progress as ProgressBar
 from gimp_fast.runs import layout
 from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.runs.folder import RunFolder
@@ -32,7 +32,7 @@ from gimp_fast.training.loader import (
 from gimp_fast.training.stage import Stage, StageModule
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
 from gimp_fast.training.steps import StepTimes, adamw, learning_rate
-from gimp_fast.training.stops import StopRequests
+from gimp_fast.training.stops import INTERRUPT, StopRequests
 
 Log = Callable[[str], None]
 
@@ -87,21 +87,17 @@ class StageRun:
 
         Raises:
             StoppedError: a signal asked to stop; the state is saved.
+            KeyboardInterrupt: Ctrl-C; the state is saved, unless it came twice.
             GimpError: the loss is not finite, a slide cannot be read, or the disk is full.
         """
         if resumed is not None:
             self.progress = self.state.restore(*resumed)
         stage, epochs, first = self.stage, self.settings.epochs, self.progress.epoch
         began, row = time.perf_counter(), None
-        bar = tqdm(
-            total=epochs * self.steps,
-            initial=first * self.steps + self.progress.step,
-            desc=stage.name,
-            unit="step",
-            disable=None if self.ranks.writes else True,
-            leave=False,
-        )
-        with bar, self._profiler() as profiler:
+        done = first * self.steps + self.progress.step
+        shown = self.ranks.writes and first < epochs
+        bar = ProgressBar(stage.name, epochs * self.steps, "step", done=done, shown=shown)
+        with bar, self._profiler() as profiler, self.stops.on_interrupt():
             for epoch in range(first + 1, epochs + 1):
                 row = self._epoch(epoch, bar, profiler)
                 self._end_epoch(epoch, row)
@@ -109,12 +105,13 @@ class StageRun:
             kept = f"keeps epoch {self.progress.best['epoch']}, " if stage.keeps_best else ""
             scores = self.progress.best["val"] if stage.keeps_best else row["val"]
             self.log(
-                f"{stage.name}: {epochs} epochs on {len(stage.train_cases)} patients, "
+                f"{stage.name}: {epochs} epoch{'' if epochs == 1 else 's'} on "
+                f"{len(stage.train_cases)} patients, "
                 f"{kept}validation {scores_text(scores)}  [{time.perf_counter() - began:.0f} s]"
             )
         return {"stage": stage.name, "epoch": epochs, "rows": self.progress.rows}
 
-    def _epoch(self, epoch: int, bar: tqdm, profiler: Any) -> dict[str, Any]:
+    def _epoch(self, epoch: int, bar: ProgressBar, profiler: Any) -> dict[str, Any]:
         stage, settings = self.stage, self.settings
         seeds = [self.config.seed, self.number, epoch]
         if self.progress.step == 0:
@@ -142,8 +139,7 @@ class StageRun:
             self._step(plan, batch, lr, times)
             self.progress.step = plan.step + 1
             profiler.step()
-            bar.update()
-            bar.set_postfix_str(self._progress_text(epoch), refresh=False)
+            bar.update(note=self._progress_text(epoch))
             if self.progress.step < self.steps and (self._stop_asked or self._save_due):
                 self._save_recent()
                 if self._stop_asked:
@@ -252,7 +248,8 @@ class StageRun:
 
     def _stop(self, epoch: int) -> None:
         reason = next(filter(None, self.ranks.gather(self.stops.requested)), "a signal")
-        raise StoppedError(
+        kind = KeyboardInterrupt if reason == INTERRUPT else StoppedError
+        raise kind(
             f"stopped by {reason} in {self.stage.name} epoch {epoch}; the state is saved. Continue "
             "with --resume."
         )

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gimp_fast.data import Cohort
 from gimp_fast.losses import triplet_loss
 from gimp_fast.targets import classification
 from gimp_fast.targets.classification import Scores
@@ -40,8 +41,9 @@ class GenesStage(Stage):
         if self.classifier.head not in set(context.model.modules()):
             self.extra = self.classifier.head
 
-    def can_use(self, case_id: str) -> bool:
-        return self.context.reader.cohort.has_expression(case_id)
+    @staticmethod
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
+        return cohort.has_expression(case_id)
 
     def trained_modules(self) -> Iterator[nn.Module]:
         yield self.classifier
@@ -73,8 +75,9 @@ class PretrainStage(Stage):
     name = "pretrain"
     keeps_best = False  # the paper fine-tunes from the last epoch
 
-    def can_use(self, case_id: str) -> bool:
-        return self.context.reader.cohort.has_slides(case_id)
+    @staticmethod
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
+        return cohort.has_slides(case_id)
 
     def trained_modules(self) -> Iterator[nn.Module]:
         yield self.context.model.aggregator
@@ -124,8 +127,8 @@ class AlignmentStage(Stage):
     keeps_best = False
     leaves_unused = True
 
-    def can_use(self, case_id: str) -> bool:
-        cohort = self.context.reader.cohort
+    @staticmethod
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
         return cohort.has_slides(case_id) and cohort.has_expression(case_id)
 
     def trained_modules(self) -> Iterator[nn.Module]:
@@ -161,8 +164,9 @@ class FinetuneStage(Stage):
     keeps_best = True
     leaves_unused = True
 
-    def can_use(self, case_id: str) -> bool:
-        return self.context.reader.cohort.usable(case_id, self.context.config.modalities)
+    @staticmethod
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
+        return cohort.usable(case_id, config.modalities)
 
     def trained_modules(self) -> Iterator[nn.Module]:
         return self.context.model.finetuned_modules(self.settings.freeze_genes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import shutil
 import time
 from collections import Counter
@@ -12,7 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gimp_fast.errors import GimpError, counted, one_line
+from gimp_fast.errors import SHOWN, counted
+from gimp_fast.files.atomic import append_text, write_text
+from gimp_fast.files.safe_text import guarded
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
 from gimp_fast.wsi.options import ExtractOptions
@@ -33,8 +36,8 @@ def run_and_report(
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
     table, failures = (options.out / f"{name}{ending}.csv" for name in ("slides", "failures"))
-    _write_rows(table, [tuple(cells_of(Outcome(Path())))], "w")
-    _write_rows(failures, [FAILURE_COLUMNS], "w")
+    write_text(table, _csv_text([tuple(cells_of(Outcome(Path())))]))
+    write_text(failures, _csv_text([FAILURE_COLUMNS]))
     if encoder is not None:
         print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
         if encoder.name.startswith("RANDOM"):
@@ -43,10 +46,10 @@ def run_and_report(
     with Progress(len(slides)) as progress:
         for outcome in extract(slides, options, encoder, progress.batch, progress.stage):
             outcomes.append(outcome)
-            _write_rows(table, [cells_of(outcome).values()])
+            append_text(table, _csv_text([cells_of(outcome).values()]))
             slide = outcome.slide_id, outcome.path
             faults = [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
-            _write_rows(failures, faults)
+            append_text(failures, _csv_text(faults))
             progress.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
             for caution in outcome.cautions:
                 progress.write(f"  CAUTION: {caution}")
@@ -97,14 +100,11 @@ class Progress(contextlib.AbstractContextManager):
         self._bar.close()
 
 
-def _write_rows(path: Path, rows: Iterable[Iterable[object]], mode: str = "a") -> None:
-    """Write or append rows of a csv; GimpError if the file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-    except OSError as error:
-        raise GimpError(f"{path}: cannot be written ({one_line(error)})") from error
+def _csv_text(rows: Iterable[Iterable[object]]) -> str:
+    text = io.StringIO()
+    for row in rows:
+        csv.writer(text).writerow(["" if cell is None else guarded(str(cell)) for cell in row])
+    return text.getvalue()
 
 
 def cells_of(outcome: Outcome) -> dict[str, object]:
@@ -168,9 +168,13 @@ def summary(outcomes: Sequence[Outcome], failures: Path) -> str:
     if faults:
         longest = max(len(slide_id) for slide_id, _ in faults)
         width = min(longest, shutil.get_terminal_size()[0] // 2)
-        lines.append(f"failures, also listed in {failures}:")
-        lines += [
-            f"  {slide_id:<{width}}  {fault.kind}: found {fault.found}; expected {fault.expected}"
-            for slide_id, fault in faults
-        ]
+        lines.append(f"failures, all listed in {failures}:")
+        seen: Counter[str] = Counter()
+        for slide_id, fault in faults:
+            seen[fault.kind] += 1
+            if seen[fault.kind] <= SHOWN:
+                why = f"{fault.kind}: found {fault.found}; expected {fault.expected}"
+                lines.append(f"  {slide_id:<{width}}  {why}")
+        more = {kind: number - SHOWN for kind, number in seen.items() if number > SHOWN}
+        lines += [f"  … and {number} more of {kind}" for kind, number in more.items()]
     return "\n".join(lines)

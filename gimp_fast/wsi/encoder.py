@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gimp_fast.errors import GimpError, counted, one_line
+from gimp_fast.errors import GimpError, counted
+from gimp_fast.ops.backends import choose_device
 from gimp_fast.wsi import resnet50
 from gimp_fast.wsi.options import PRECISIONS, EncoderOptions
 
@@ -40,13 +41,7 @@ def load_encoder(options: EncoderOptions) -> Encoder:
 
 def _check_device(device: str, precision: str) -> None:
     """GimpError unless torch has the device and computes in this precision on it."""
-    try:
-        kind = torch.empty(0, device=device).device.type
-    except (RuntimeError, AssertionError) as error:
-        gpus = f"{counted(torch.cuda.device_count(), 'GPU')} here"
-        gpus = f"cpu or cuda; torch {torch.__version__} finds {gpus}"
-        raise GimpError(f"--device {device}: {one_line(error)}; expected {gpus}") from error
-    if kind == "cpu" and precision == "fp16":
+    if choose_device(device).type == "cpu" and precision == "fp16":
         raise GimpError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
 
 

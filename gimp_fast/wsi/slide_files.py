@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gimp_fast.data.names import IMAGE_SUFFIXES
 from gimp_fast.errors import Faults, GimpError
 from gimp_fast.files.paths import is_hidden
 
-# Formats of one file per slide. A DICOM slide has many files, of which the user names one.
-SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide",
-)  # fmt: skip
+SUFFIXES = IMAGE_SUFFIXES
 
 
 def slide_id_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from gimp_fast.experiments import execute, main
 from gimp_fast.experiments.paper import experiment
 from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.experiments.worker import Task
+from gimp_fast.files.locks import lock_file
 
 QUICK_ROWS = ["mean_pool", "logistic_regression_slide", "gimp_scratch", "gimp"]
 
@@ -162,7 +163,8 @@ def test_no_cohort_no_rows_and_a_busy_folder(
     arguments = ["--data", str(cohort_without_rna), "--out", out, *tiny]
     assert main(["table1", *arguments, "--only", "snn"]) == 2
     assert "needs RNA, of which the cohort has none" in capsys.readouterr().err
-    with execute.lock(Path(out) / "runs"):
+    (Path(out) / "runs").mkdir(parents=True)
+    with lock_file(Path(out) / "runs" / ".lock"):
         assert main(["table1", *arguments, "--only", "logistic_regression_slide"]) == 2
     assert "another command is at work there" in capsys.readouterr().err
     assert main(["table1", *arguments, "--only", "logistic_regression_slide", "snn", "gimp"]) == 0

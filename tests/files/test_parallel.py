@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import subprocess
 import sys
 
 import pytest
@@ -59,3 +61,28 @@ def test_faults_arrive_whole(functions):
 def test_a_killed_process_is_told(functions):
     with pytest.raises(GimpError, match="--workers 1"):
         list(parallel_map(functions.die, range(FEWEST), workers=2))
+
+
+SCRIPT = """
+import functions_to_map
+from gimp_fast.files.parallel import FEWEST, parallel_map
+print(len(list(parallel_map(functions_to_map.place, range(FEWEST), workers=2))))
+"""
+
+
+def test_a_script_needs_no_guard_and_runs_once(functions, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{FEWEST}\n"
+
+
+def test_no_processes_is_one_message(functions, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOSYS, "Function not implemented")  # as without /dev/shm
+
+    monkeypatch.setattr("gimp_fast.files.parallel.ProcessPoolExecutor", refuse)
+    with pytest.raises(
+        GimpError, match=r"cannot start \(Function not implemented\); use --workers 1"
+    ):
+        list(parallel_map(functions.place, range(FEWEST), workers=2))

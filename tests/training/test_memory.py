@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
+from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.models import GiMP, GiMPConfig
 from gimp_fast.models.inputs import map_tensors
@@ -184,9 +187,14 @@ def test_a_dry_run_tells_and_writes_nothing(cohort_folder, tmp_path, capsys):
     run = tmp_path / "run"
     data = ["--data", str(cohort_folder), "--out", str(run)]
     assert main([*data, "--dry-run", "--fit", "1GB", *QUICK]) == 0
-    said = capsys.readouterr().out
+    said, announced = capsys.readouterr()
     assert "aggregator.layers.1" in said
-    assert "largest pre-training batch in 1GB: " in said
+    # Not more than there are training patients.
+    train = open_cohort(cohort_folder).split("split_0")["train"]
+    expected = rf"--fit 1GB: pretrain.batch_size is {len(train)}, .*memory would allow \d\d,\d{{3}}"
+    assert re.search(expected, said)
+    for stage in ("genes", "pretrain", "finetune"):
+        assert f"measuring small steps of stage '{stage}' …" in announced
     assert "genes, batch 16" in said
     assert "pretrain, batch" in said
     assert "finetune, batch 8" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from builders.slides import write_slide
 
 from gimp_fast import extract
 from gimp_fast.extract import build_parser, main
+from gimp_fast.files.locks import lock_file
 from gimp_fast.wsi.options import GridOptions, TissueOptions
 
 SMALL = {"size": (1400, 1300), "tissue": [(256, 256, 1024, 1024)]}
@@ -147,7 +149,7 @@ def test_a_resolution_for_slides_that_record_none(folder):
         (("--weights", "absent.pth"), "absent.pth: found no such file"),
         (("--random-weights", "--pattern", "*.svsx"), "found no slide"),
         (("--random-weights", "--mpp-override", "absent.csv"), "--mpp-override"),
-        (("--random-weights", "--device", "cuda:99"), "--device cuda:99"),
+        (("--random-weights", "--device", "cuda:99"), "device 'cuda:99' cannot be used"),
     ],
 )
 def test_requests_that_cannot_be_met(folder, capsys, options, expected):
@@ -240,3 +242,22 @@ def test_a_killed_run_resumes(folder):
 
 def test_the_command_is_thin():
     assert len(inspect.getsource(main).splitlines()) < 20
+
+
+def test_many_failures_are_shown_by_five_and_all_are_in_the_table(folder, capsys):
+    for number in range(30):
+        (folder / f"bad_{number}.svs").write_bytes(b"not a slide")
+    assert run(folder, "--patches-only", "--pattern", "bad_*") == 2
+    said = capsys.readouterr().out
+    assert said.count("expected") == 5
+    assert re.search(r"^  … and 25 more of [a-z-]+$", said, re.MULTILINE)
+    assert len(rows(folder.parent / "out" / "failures.csv")) == 30
+
+
+def test_a_folder_that_another_command_fills_is_refused_and_a_shard_is_not(folder, capsys):
+    (folder.parent / "out").mkdir()
+    with lock_file(folder.parent / "out" / ".lock"):
+        assert run(folder, "--patches-only") == 2
+        assert "another command is at work there" in capsys.readouterr().err
+        assert run(folder, "--patches-only", "--shard", "1/1") in (0, 2)
+        assert "another command" not in capsys.readouterr().err

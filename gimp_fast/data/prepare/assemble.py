@@ -18,7 +18,7 @@ from gimp_fast.data.prepare.check_names import check_names
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
 from gimp_fast.data.prepare.gene_reference import GeneReference, read_cohort_genes
 from gimp_fast.data.prepare.join_rna import JoinedRna, join_rna
-from gimp_fast.data.prepare.join_slides import find_slides, join_slides, slide_row
+from gimp_fast.data.prepare.join_slides import find_slides, match_slides, read_slides, slide_row
 from gimp_fast.data.prepare.join_splits import JoinedSplits, join_splits
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides.scan import SlideScan
@@ -34,11 +34,15 @@ class Checked:
     faults: tuple[Fault, ...] = ()
     dropped: Rows = field(default_factory=list)  # rows of ``dropped.csv``
     dropped_genes: Rows = field(default_factory=list)  # rows of ``dropped_genes.csv``
+    note: str = ""  # what was not checked, because of the faults
 
-    def need_contents(self) -> CohortContents:
-        """What would be written; FaultError with all faults if there are any."""
+    def need_contents(self, listed_in: Path | None = None) -> CohortContents:
+        """What would be written; FaultError if there are faults.
+
+        ``listed_in`` is a file that lists all of them, for the message.
+        """
         if self.contents is None:
-            raise FaultError(self.faults, "the cohort")
+            raise FaultError(self.faults, "the cohort", self.note, listed_in)
         return self.contents
 
     def as_dict(self) -> dict:
@@ -89,29 +93,52 @@ def check(
             check_free(options.out)
     slides = find_slides(options.slides)
     patients = faults.take(_read_patients(options, slides.value))
-    files = faults.take(slides)
+    found = faults.take(slides)
     rows, dropped = patients, []
     if options.labels:
         rows = [row for row in patients if row.label]
         dropped = [_without_label(row) for row in patients if not row.label]
+    files, dropped_slides = faults.take(match_slides(options, rows, found))
     # Without a list of patients, those who have only RNA are wanted as well.
     all_samples = options.allow_missing_modality and not (options.labels or options.cases)
-    scans, dropped_slides = faults.take(join_slides(options, rows, files))
+    splits = faults.take(join_splits(options, rows, unlabelled=dropped))
     rna = faults.take(join_rna(options, rows, read_genes, all_samples=all_samples))
+    dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
+    if any(_is_in_the_way(fault, options) for fault in faults.items):
+        note = f"The {len(files)} feature files were not read: mend this first." if files else ""
+        gone = rna.expression.dropped_genes
+        return Checked(None, tuple(faults.items), dropped, gone, note)
+    scans, without_coords = faults.take(read_slides(options, files))
+    dropped += without_coords
     if all_samples:
         listed = {row.case_id for row in rows}
         only_rna = [case for case in rna.samples if case not in listed]
         rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
-    splits = faults.take(join_splits(options, rows, unlabelled=dropped))
     _check_patients(options, rows, scans, rna, faults)
-    faults.items += check_names(
+    names = check_names(
         rows, rna.expression.genes, ", ".join(map(str, options.rna.paths)), options.name
-    ).items
-    dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
+    )
+    faults.items += names.items
     contents = None
     if not faults.items:
         contents = _contents(options, rows, scans, rna, splits, dropped)
     return Checked(contents, tuple(faults.items), dropped, rna.expression.dropped_genes)
+
+
+# Faults of what was given as a whole. They are quickly found, and others follow from them.
+_IN_THE_WAY = {
+    "output-exists", "whole-slide-images", "no-slides", "no-samples", "missing-column",
+    "sample-sheet", "label-layout", "gene-options",
+}  # fmt: skip
+
+
+def _is_in_the_way(fault: Fault, options: PrepareOptions) -> bool:
+    """True if the fault must be mended before it is worth reading all slides."""
+    rna = options.rna
+    given = [options.labels, options.cases, options.slide_table, *options.slides, *options.splits]
+    given += [*rna.paths, rna.sample_sheet, rna.genes, rna.gene_sets, rna.genes_of]
+    is_whole = fault.where in {str(path) for path in given if path is not None}
+    return fault.kind in _IN_THE_WAY or (is_whole and fault.kind == "missing-file")
 
 
 def _read_patients(options: PrepareOptions, files: Mapping[str, Path]) -> Read[list[LabelRow]]:

@@ -30,7 +30,7 @@ from gimp_fast.data.slides.order import patch_order
 from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.data.store.writer import PackedSlide, store_bytes, write_store
 from gimp_fast.errors import FaultError
-from gimp_fast.files.atomic import new_folder, write_json
+from gimp_fast.files.atomic import new_folder, open_new, write_json
 from gimp_fast.files.table import write_table
 
 
@@ -108,7 +108,8 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
     check_free(out)
     with new_folder(out) as folder:
         values = np.ascontiguousarray(contents.expression, np.float32)
-        np.save(folder / EXPRESSION, values)
+        with open_new(folder / EXPRESSION, "wb") as file:
+            np.save(file, values)
         manifest = _manifest(contents, checksum(values))
         manifest |= _write_features(folder, contents, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
@@ -157,7 +158,8 @@ def _write_features(folder: Path, contents: CohortContents, progress: bool) -> d
     for row in contents.slides:
         with open_slide(row["path"]) as slide:
             rows.append(patch_order(slide.coords(), order))
-    np.save(folder / ORDER, np.concatenate(rows))
+    with open_new(folder / ORDER, "wb") as file:
+        np.save(file, np.concatenate(rows))
     return {"patch_order_checksum": checksum(np.concatenate(rows))}
 
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
+from gimp_fast.data.names import IMAGE_SUFFIXES
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
-from gimp_fast.errors import Faults, Read
+from gimp_fast.errors import SHOWN, Faults, Read
 from gimp_fast.files.parallel import parallel_map
+from gimp_fast.files.progress import progress
 
 _MPP_TOLERANCE = 0.05
 # Fault -> what all slides must have in common, if they record it.
@@ -34,12 +36,7 @@ def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
         slides = [path for path in inside if is_slide(path)]
         if not slides:
-            found = "no feature file directly inside" if folder.is_dir() else "no such folder"
-            folders = filter(Path.is_dir, inside)
-            deeper = [f"'{inner.name}'" for inner in folders if any(map(is_slide, inner.iterdir()))]
-            found += f" (there are some in {', '.join(deeper)})" if deeper else ""
-            expected = f"a folder of feature files ({', '.join(SUFFIXES)})"
-            faults.add("missing-file", folder, found, expected)
+            _add_folder_fault(folder, inside, faults)
         for file in slides:
             slide_id = slide_id_of(file)
             if slide_id in files:
@@ -49,29 +46,81 @@ def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
     return faults.read(files)
 
 
-def join_slides(
+def _add_folder_fault(folder: Path, inside: Sequence[Path], faults: Faults) -> None:
+    """Add why there are no feature files: no folder, files of another kind, or a folder deeper."""
+    expected = f"a folder of feature files ({', '.join(SUFFIXES)})"
+    images = [path for path in [folder, *inside] if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    if images and folder.exists():
+        found = "a whole-slide image" if images[0] == folder else f"{images[0].name}"
+        found += f" and {len(images) - 1} more whole-slide images" if len(images) > 1 else ""
+        expected += ", which `gimp-fast extract` makes of such images"
+        faults.add("whole-slide-images", folder, found, expected)
+        return
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        faults.add("missing-file", folder, found, expected)
+        return
+    found = "no feature file directly inside"
+    folders = filter(Path.is_dir, inside)
+    deeper = [f"'{inner.name}'" for inner in folders if any(map(is_slide, inner.iterdir()))]
+    if deeper:
+        more = f" and {len(deeper) - SHOWN} more" if len(deeper) > SHOWN else ""
+        found += f" (there are some in {', '.join(deeper[:SHOWN])}{more})"
+    faults.add("missing-file", folder, found, expected)
+
+
+def match_slides(
     options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path]
-) -> Read[tuple[dict[str, SlideScan], Rows]]:
-    """Read and check the slides of the patients; every slide if there are no patients.
+) -> Read[tuple[dict[str, Path], Rows]]:
+    """slide_id -> file of the patients' slides, and the slides that are left out; reads no file.
 
     Args:
         options: what to join.
-        labels: rows of the patients.
-        files: slide_id -> feature file.
-
-    Returns:
-        slide_id -> what reading the whole file showed; and the slides that are left out, as rows of
-        ``dropped.csv``.
+        labels: rows of the patients; without any, every slide is wanted.
+        files: slide_id -> feature file; without any, their folders are at fault.
     """
-    from tqdm import tqdm
+    faults, wanted, missing = Faults(), {}, []
+    dropped: Rows = []
+    for row in labels:
+        if row.slide_id in files:
+            wanted[row.slide_id] = files[row.slide_id]
+        elif row.slide_id and options.slides:
+            missing.append(row)
+        elif row.slide_id:
+            reason = "no --slides were given"
+            dropped.append(dropped_row("slide", row.slide_id, row.case_id, reason, row.where))
+        elif not options.allow_missing_modality:
+            found = f"patient '{row.case_id}' without a slide_id"
+            faults.add("missing-slide", row.where, found, "a slide; or --allow-missing-modality")
+    places = ", ".join(map(str, options.slides))
+    if files and missing and not wanted:
+        found = f"none of the {len(missing)} listed slides, such as '{missing[0].slide_id}'"
+        expected = f"some of the {len(files)} slides of these files, such as '{next(iter(files))}'"
+        faults.add("no-slides", places, found, expected)
+    elif files:
+        for row in missing:
+            found = f"no feature file of slide '{row.slide_id}'"
+            expected = f"one ({', '.join(SUFFIXES)}) in {places}"
+            faults.add("missing-slide-file", row.where, found, expected)
+    if labels:
+        reason = "not labelled" if all(row.label for row in labels) else "not listed"
+        for slide_id in sorted(files.keys() - wanted.keys()):
+            dropped.append(dropped_row("slide", slide_id, "", reason, files[slide_id]))
+    return faults.read((wanted if labels else dict(files), dropped))
 
+
+def read_slides(
+    options: PrepareOptions, files: Mapping[str, Path]
+) -> Read[tuple[dict[str, SlideScan], Rows]]:
+    """slide_id -> what reading the whole file showed; and coordinates that are left out.
+
+    Faults are also those of files that do not agree.
+    """
     faults = Faults()
-    wanted, dropped = _match(options, labels, files, faults)
-    files = wanted or files
+    dropped: Rows = []
     reads = parallel_map(scan_slide, files.values(), options.workers)
-    hidden = not options.progress
-    bar = tqdm(reads, "checking slides", len(files), unit="slide", disable=hidden)
-    scans = dict(zip(files, bar, strict=True))
+    reads = progress(reads, "checking slides", len(files), "slide", shown=options.progress)
+    scans = dict(zip(files, reads, strict=True))
     for scan in scans.values():
         faults.items += scan.faults
     readable = [scan for scan in scans.values() if scan.info and scan.info.num_patches]
@@ -91,32 +140,6 @@ def join_slides(
             faults.items += error.faults
     _check_agreement(readable, faults)
     return faults.read((scans, dropped))
-
-
-def _match(
-    options: PrepareOptions, labels: Sequence[LabelRow], files: Mapping[str, Path], faults: Faults
-) -> tuple[dict[str, Path], Rows]:
-    """slide_id -> file of the patients' slides; and slides that are left out."""
-    wanted: dict[str, Path] = {}
-    dropped: Rows = []
-    for row in labels:
-        if row.slide_id in files:
-            wanted[row.slide_id] = files[row.slide_id]
-        elif row.slide_id and options.slides:
-            found = f"no feature file of slide '{row.slide_id}'"
-            folders = ", ".join(map(str, options.slides))
-            faults.add("missing-slide-file", row.where, found, f"a .h5 or .pt in {folders}")
-        elif row.slide_id:
-            reason = "no --slides were given"
-            dropped.append(dropped_row("slide", row.slide_id, row.case_id, reason, row.where))
-        elif not options.allow_missing_modality:
-            found = f"patient '{row.case_id}' without a slide_id"
-            faults.add("missing-slide", row.where, found, "a slide; or --allow-missing-modality")
-    if labels:
-        reason = "not labelled" if all(row.label for row in labels) else "not listed"
-        for slide_id in sorted(files.keys() - wanted.keys()):
-            dropped.append(dropped_row("slide", slide_id, "", reason, files[slide_id]))
-    return wanted, dropped
 
 
 def _check_agreement(scans: Sequence[SlideScan], faults: Faults) -> None:

@@ -12,6 +12,7 @@ from gimp_fast.data.slides.prepared import PreparedFile
 from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import Fault, Faults
 from gimp_fast.files.parallel import parallel_map
+from gimp_fast.files.progress import progress as show_progress
 
 
 def verify_cohort(path: str | Path, *, workers: int | None = None, progress: bool = False) -> str:
@@ -26,8 +27,6 @@ def verify_cohort(path: str | Path, *, workers: int | None = None, progress: boo
         GimpError: the cohort cannot be opened.
         FaultError: all slides that changed since they were prepared.
     """
-    from tqdm import tqdm
-
     cohort = open_cohort(path)
     cohort.expression(case for case in cohort.case_ids if cohort.has_expression(case))
     slides = [
@@ -40,8 +39,8 @@ def verify_cohort(path: str | Path, *, workers: int | None = None, progress: boo
     table = {row["slide_id"]: row for row in rows}
     files = [prepared_file(cohort.path, table[slide_id], path) for slide_id, path in slides]
     checks = parallel_map(partial(_check, cohort.store), files, workers)
-    bar = tqdm(checks, "verifying", len(slides), unit="slide", disable=not progress)
-    Faults([fault for found in bar for fault in found]).stop(path)
+    checks = show_progress(checks, "verifying", len(slides), "slide", shown=progress)
+    Faults([fault for found in checks for fault in found]).stop(path)
     return f"{len(cohort)} patients, {len(slides)} slides, {len(cohort.gene_ids)} genes"
 
 

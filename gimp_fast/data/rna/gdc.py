@@ -21,8 +21,9 @@ from gimp_fast.data.rna.source import (
     drop_row,
 )
 from gimp_fast.errors import FaultError, Faults, Read
-from gimp_fast.files.parallel import parallel_map
+from gimp_fast.files.parallel import FEWEST, parallel_map
 from gimp_fast.files.paths import path_inside
+from gimp_fast.files.progress import progress
 from gimp_fast.files.table import open_table
 
 _SHEET_COLUMNS = ("File ID", "File Name", "Case ID", "Sample ID")
@@ -97,13 +98,12 @@ def _read_one(column: str, path: Path) -> Read[GdcFile | None]:
 def _load(
     folder: Path, column: str, workers: int | None, samples: list[Sample]
 ) -> Read[Expression]:
-    from tqdm import tqdm
-
     faults = Faults()
     paths = [sample.path for sample in samples]
     reads = parallel_map(partial(_read_one, column), paths, workers)
-    bar = tqdm(reads, "reading RNA", len(paths), unit="file", delay=1, disable=None)
-    files = [faults.take(read) for read in bar]
+    shown = len(paths) >= FEWEST  # fewer take no time
+    reads = progress(reads, "reading RNA", len(paths), "file", shown=shown)
+    files = [faults.take(read) for read in reads]
     counts = Counter(file.digest for file in files if file)
     if not counts:
         return faults.read(Expression(np.zeros((len(samples), 0), np.float32), []))

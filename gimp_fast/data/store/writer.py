@@ -23,7 +23,8 @@ from gimp_fast.data.store.reader import (
     VERSION,
 )
 from gimp_fast.errors import FaultError
-from gimp_fast.files.atomic import flush_to_disk
+from gimp_fast.files.atomic import atomic_file
+from gimp_fast.files.progress import Progress
 
 _BLOCK_BYTES = 256 << 10
 _COPY_BYTES = 32 << 20  # of rows in memory at a time, as float32
@@ -57,7 +58,7 @@ def write_store(
     order: str = "file",
     progress: bool = False,
 ) -> None:
-    """Write a store and flush it to disk. The caller must hide the file until it is complete.
+    """Write a store atomically.
 
     Args:
         path: file to write.
@@ -69,16 +70,14 @@ def write_store(
 
     Raises:
         FaultError: a slide changed since it was checked, or has a value beyond ``dtype``.
-        OSError: the disk is full.
+        GimpError: the file cannot be written, for example because the disk is full.
     """
-    from tqdm import tqdm
-
     block_rows = max(1, _BLOCK_BYTES // (feature_dim * _itemsize(dtype)))
     header = _header(slides, dtype, feature_dim, order, block_rows)
     blocks, places = [], []
     total = store_bytes(slides, dtype, feature_dim)
-    bar = tqdm(total=total, desc="packing", unit="B", unit_scale=True, disable=not progress)
-    with path.open("wb") as out, bar:
+    bar = Progress("packing", total, "B", shown=progress)
+    with atomic_file(path) as partial, partial.open("wb") as out, bar:
         out.write(header)
         out.write(np.uint64(xxhash.xxh3_64_intdigest(header)).tobytes())
         for slide in slides:
@@ -94,7 +93,6 @@ def write_store(
                 places.append(xxhash.xxh3_64_intdigest(values))
         for digests in (blocks, places):
             out.write(np.array(digests, np.uint64).tobytes())
-        flush_to_disk(out)
 
 
 def _itemsize(dtype: str) -> int:

@@ -79,6 +79,6 @@ def test_changed_arrays_are_noticed(inputs, name):
 
 
 def test_a_report_that_cannot_be_written(inputs, capsys):
-    assert prepare.main(inputs.argv("--report", inputs.folder / "no" / "report.json")) == 2
+    assert prepare.main(inputs.argv("--report", inputs.labels / "report.json")) == 2
     assert "report.json: cannot be written" in capsys.readouterr().err
     assert not inputs.out.exists()

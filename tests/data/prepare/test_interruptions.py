@@ -158,17 +158,19 @@ with new_folder(Path(sys.argv[1])):
 """
 
 
-def test_what_another_process_is_writing_is_left_alone(inputs):
+def test_what_another_process_is_writing_is_left_alone(inputs, capsys):
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY, str(inputs.out)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout.readline() == "writing\n"
-        assert prepare.main(inputs.argv()) == 0
+        assert prepare.main(inputs.argv()) == 2
+        assert "another command is writing it" in capsys.readouterr().err
         assert len(list(inputs.folder.glob(".out.partial-*"))) == 1
     finally:
         process.kill()
         process.wait()
+    assert prepare.main(inputs.argv()) == 0
 
 
 def test_too_little_space_is_said_before_packing(inputs, capsys, monkeypatch):
