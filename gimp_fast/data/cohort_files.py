@@ -21,6 +21,7 @@ import xxhash
 
 from gimp_fast.data.names import PATCH_ORDERS
 from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.files.json_file import read_json
 from gimp_fast.files.table import open_table
 
 FORMAT_VERSION = 2
@@ -82,14 +83,12 @@ def read_manifest(folder: Path) -> dict:
     """The content of ``cohort.json``; GimpError if there is none of this format version."""
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
     except FileNotFoundError as error:
         raise GimpError(
             f"{folder}: not a cohort folder (no {MANIFEST}); "
             "make one with `python -m gimp_fast.prepare`"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise GimpError(f"{file}: cannot be read ({one_line(error)})") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise GimpError(

@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 
 from gimp_fast import __version__
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.files.atomic import atomic_file
 from gimp_fast.files.hdf5 import check_stored, hdf5_errors, member
 from gimp_fast.files.isolated import run_isolated
+from gimp_fast.files.json_file import need_object, parse_json
 from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
 
@@ -144,4 +145,9 @@ def settings_of(path: Path) -> dict[str, object] | None:
     expected = "a complete HDF5 file; --overwrite makes it again"
     with hdf5_errors(path, expected), h5py.File(path, "r") as file:
         text = file.attrs.get(SETTINGS)
-        return None if text is None else json.loads(text)
+    if text is None:
+        return None
+    try:
+        return need_object(parse_json(str(text), f"{path}[{SETTINGS}]"), path)
+    except GimpError as error:
+        raise FaultError.of("unreadable-file", path, str(error), expected) from error
