@@ -92,5 +92,5 @@ def test_the_caller_may_refuse_keys():
     def pairs(items):
         raise ValueError("a key twice")
 
-    with pytest.raises(GimpError, match="x: cannot be read as JSON .*a key twice"):
+    with pytest.raises(GimpError, match=r"x: cannot be read as JSON .*a key twice"):
         parse_json("{}", "x", pairs=pairs)
