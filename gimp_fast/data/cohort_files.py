@@ -3,7 +3,8 @@
 A cohort folder holds ``cohort.json``, ``patients.csv``, ``slides.csv``, ``genes.csv``,
 ``expression.npy``, ``splits/<name>.csv``, ``dropped.csv`` and ``dropped_genes.csv``. Slide features
 stay in their own files, or are packed into ``store.safetensors``; ``patch_order.npy`` holds the
-order of their rows if it is neither that of the files nor that of the store.
+order of their rows if it is neither that of the files nor that of the store. ``slide_means.npy``
+holds the mean features of each slide, by which a slide is recognised.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gimp_fast.files.table import open_table
 FORMAT_VERSION = 2
 MANIFEST, EXPRESSION = "cohort.json", "expression.npy"
 STORE, ORDER = "store.safetensors", "patch_order.npy"
+SLIDE_MEANS = "slide_means.npy"
 TABLES = {
     "patients.csv": ("case_id", "label", "has_rna", "num_slides", "num_patches"),
     "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
@@ -183,3 +185,23 @@ def load_array(file: Path) -> np.ndarray:
         return np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
     except _NPY_ERRORS as error:
         raise GimpError(f"{file}: cannot be read ({error})") from error
+
+
+def slide_means(folder: Path) -> np.ndarray | None:
+    """Mean features of each slide, (slides, C) float32, in the order of ``slides.csv``.
+
+    None if an earlier version prepared the cohort.
+
+    Raises:
+        GimpError: they were changed since.
+    """
+    expected = read_manifest(folder).get("slide_means_checksum")
+    if expected is None:
+        return None
+    means = load_array(folder / SLIDE_MEANS)
+    if means.ndim != 2 or means.dtype != np.float32 or checksum(means) != expected:
+        raise GimpError(
+            f"{folder / SLIDE_MEANS}: does not match its checksum in {MANIFEST}; it was changed "
+            "since `prepare`. Run it again."
+        )
+    return means

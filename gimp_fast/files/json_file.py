@@ -74,7 +74,7 @@ def read_json_object(file: Path) -> dict[str, Any]:
 def need_object(value: Any, where: object) -> dict[str, Any]:
     """The value, if it is a JSON object; GimpError if it is anything else."""
     if not isinstance(value, dict):
-        raise GimpError(f"{where}: found a {_KINDS[type(value)]}; expected a JSON object")
+        raise GimpError(f"{where}: found a {_KINDS[type(value)]}; expected an object")
     return value
 
 

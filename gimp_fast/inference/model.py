@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PRECISIONS
@@ -19,6 +20,8 @@ from gimp_fast.models import PatientInputs, PatientModel, available, build, mode
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import under_prefix
+from gimp_fast.runs.facts import check_facts
+from gimp_fast.training.ranges import TrainingRanges
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 
@@ -45,6 +48,9 @@ class TrainedModel:
         classes: names of the columns of the probabilities.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
+        known_patients: by which patients of training are recognised; None for a model that an
+            earlier version trained.
+        ranges: limits that few training patients exceed.
         precision: autocast type of its forward pass.
 
     Raises:
@@ -62,23 +68,18 @@ class TrainedModel:
         backend: str = "auto",
     ):
         self.source, self.facts, self.device = source, facts, choose_device(device)
-        self.scaler: GeneScaler | None = None
-        try:
-            cohort = facts["cohort"]
-            self.classes = tuple(map(str, cohort["classes"]))
-            self.gene_ids = tuple(map(str, cohort["gene_ids"]))
-            self.gene_names = tuple(map(str, cohort["gene_names"]))
-            self.precision = precision or facts.get("training", {}).get("precision", "fp32")
-            self.model = _built(facts, tensors, backend, source).to(self.device)
-            if self.uses_genes:
-                # Without columns: genes of new patients are aligned before they are scaled.
-                mean, std = tensors["scaler.mean"], tensors["scaler.std"]
-                self.scaler = GeneScaler(mean.numpy(), std.numpy())
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GimpError(
-                f"{source}: found a checkpoint of another version of gimp_fast "
-                f"({type(error).__name__}: {error}); expected classes, genes, model and weights"
-            ) from error
+        check_facts(facts, source)
+        cohort = facts["cohort"]
+        self.classes = tuple(cohort["classes"])
+        self.gene_ids, self.gene_names = tuple(cohort["gene_ids"]), tuple(cohort["gene_names"])
+        self.precision = precision or facts.get("training", {}).get("precision", "fp32")
+        self.model = _built(facts, tensors, backend, source).to(self.device)
+        # Without columns: genes of new patients are aligned before they are scaled.
+        self.scaler = _scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
+        self.known_patients = None
+        if "known_patients" in facts:
+            self.known_patients = KnownPatients.from_dict(facts["known_patients"], source)
+        self.ranges = TrainingRanges.from_dict(facts.get("ranges", {}), source)
         if self.precision not in PRECISIONS:
             raise GimpError(
                 f"precision: found '{self.precision}'; expected one of {', '.join(PRECISIONS)}"
@@ -274,7 +275,7 @@ class TrainedModel:
 def _built(
     facts: dict[str, Any], tensors: dict[str, Tensor], backend: str, source: Path
 ) -> PatientModel:
-    method = facts["method"]
+    method, classes = facts["method"], facts["cohort"]["classes"]
     if method not in available():
         raise GimpError(
             f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
@@ -282,6 +283,8 @@ def _built(
         )
     try:
         config = model_class(method).config_class.model_validate(facts["model"])
+        if getattr(config, "num_classes", len(classes)) != len(classes):
+            raise ValueError(f"{config.num_classes} classes for the names {', '.join(classes)}")
         model = build(method, config, backend=backend)
         model.load_state_dict(under_prefix("model", tensors))
     except (ValueError, RuntimeError) as error:
@@ -290,6 +293,18 @@ def _built(
             f"{' '.join(str(error).split())[:500]}"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:
+    """The gene scaling; GimpError unless there are a mean and a deviation for each gene."""
+    found = [tensors.get(f"scaler.{name}") for name in ("mean", "std")]
+    fits = all(t is not None and t.shape == (genes,) and t.is_floating_point() for t in found)
+    if not fits or not all(bool(t.isfinite().all()) for t in found) or bool((found[1] <= 0).any()):
+        raise GimpError(
+            f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
+            f"expected scaler.mean and scaler.std of {genes} genes"
+        )
+    return GeneScaler(*(t.float().numpy() for t in found))
 
 
 def _bag(place: int, bag: np.ndarray | Tensor | None, feature_dim: int) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.files.parallel import available_cores
@@ -20,6 +22,7 @@ from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
+from gimp_fast.training.ranges import TrainingRanges
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage import StageContext
@@ -98,6 +101,8 @@ def _train(
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
+    if ranks.writes:
+        provenance |= _facts_of_patients(context, cohort, log)
     # Only now: a run that cannot start must not claim the folder.
     ranks.sum([0.0])  # wait until all ranks have checked it
     if ranks.writes:
@@ -163,6 +168,25 @@ def _prepare(
         },
     }
     return context, provenance
+
+
+def _facts_of_patients(context: StageContext, cohort: Cohort, log: Log) -> dict[str, Any]:
+    """By which new patients are recognised and judged; warns of patients who are in two parts."""
+    config, split, scaler = context.config, context.split, context.reader.scaler
+    salt = hashlib.sha256(f"{cohort.fingerprint}:{config.seed}".encode()).hexdigest()[:16]
+    columns = None if scaler is None else scaler.columns
+    known = KnownPatients.of(cohort, split, columns, salt)
+    copies = known.find(cohort, split["test"])
+    if copies:
+        named = [f"{case} ({sighting})" for case, sighting in list(copies.items())[:5]]
+        more = f" and {len(copies) - 5} more" if len(copies) > 5 else ""
+        log(
+            f"warning: the data of {len(copies)} of {len(split['test'])} test patients are in "
+            f"training or validation too: {'; '.join(named)}{more}. Test metrics are no evidence "
+            "for them"
+        )
+    ranges = TrainingRanges.of(cohort, split["train"], config.modalities, scaler)
+    return {"known_patients": known.as_dict(), "ranges": ranges.as_dict()}
 
 
 def _fit_scaler(

@@ -41,8 +41,10 @@ def test_from_a_run_to_predictions(folder, tmp_path, capsys):
     assert "SYNTHETIC: trained on generated patients" in said
     assert "40 patients of the SYNTHETIC cohort 'synthetic'" in said
     metrics = json.loads((folder / "run" / "metrics.json").read_text())["test"]["accuracy"]
-    assert f"labels known: accuracy {metrics['value']:.3f} ({metrics['k']}/8, 95 % CI" in said
-    assert "no evidence of performance): accuracy" in said
+    assert "CAUTION: the model was trained or chosen on 32 of these patients" in said
+    accuracy = f"accuracy {metrics['value']:.3f} ({metrics['k']}/8, 95 % CI"
+    assert f"labels known, without them: {accuracy}" in said
+    assert "not checked" not in said
     assert "training-patient  32/40" in said
     assert len(pd.read_csv(out)) == 40
     summary = json.loads((tmp_path / "predictions.warnings.json").read_text(encoding="utf-8"))

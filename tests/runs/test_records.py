@@ -95,7 +95,7 @@ def test_a_run_is_finished_and_recorded_by_its_files(make_run):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "found a list; expected a JSON object"),
+        ("[1]", "found a list; expected an object"),
         ('{"row": "gimp"}', "split: Field required"),
         (json.dumps(RECORD | {"seed": "x"}), "seed: .*found 'x'"),
     ],

@@ -17,6 +17,7 @@ from gimp_fast.data.cohort_files import (
     MANIFEST,
     ORDER,
     PATCH_FACTS,
+    SLIDE_MEANS,
     SPLIT_COLUMNS,
     STORE,
     TABLES,
@@ -44,6 +45,7 @@ class CohortContents:
         patients, slides, genes, dropped, dropped_genes: tables as rows of text, see ``TABLES``.
         splits: split name -> rows of case_id, split.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
+        slide_means: (slides, C) float32, mean features, in the order of ``slides``.
     """
 
     name: str
@@ -66,6 +68,7 @@ class CohortContents:
     splits: dict[str, Rows]
     split_notes: dict[str, str] = field(default_factory=dict)
     expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    slide_means: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def check_free(out: Path) -> None:
@@ -93,6 +96,8 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         values = np.ascontiguousarray(contents.expression, np.float32)
         np.save(folder / EXPRESSION, values)
         manifest = _manifest(contents, checksum(values))
+        np.save(folder / SLIDE_MEANS, contents.slide_means)
+        manifest["slide_means_checksum"] = checksum(contents.slide_means)
         manifest |= _write_features(folder, contents, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
         tables = {
