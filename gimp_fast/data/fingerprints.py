@@ -61,8 +61,8 @@ class ExpressionOrder:
         sample = _some(signs)
         agreement = _agreement(sample, sample)
         np.fill_diagonal(agreement, 0)
-        # A patient may be in the cohort twice, so not the largest.
-        usual = float(np.quantile(agreement.max(1), 0.99)) if len(sample) > 1 else 0.0
+        # Some patients may be in the cohort twice, so not the largest.
+        usual = float(np.quantile(agreement.max(1), 0.9)) if len(sample) > 1 else 0.0
         ids, names = ([texts[i] for i in used] for texts in (gene_ids, gene_names))
         limit = max(_AGREE, (1 + usual) / 2)
         return (
@@ -155,9 +155,9 @@ class SlideMeans:
         distance[owners[:, None] == owners] = np.inf
         nearest = distance.min(1)
         nearest = nearest[np.isfinite(nearest)]
-        # A slide may be in the cohort twice, so not the smallest.
-        usual = float(np.quantile(nearest, 0.01)) if len(nearest) else 0.0
-        limit = min(_APART, usual / 2)
+        # Some slides may be in the cohort twice, so not the smallest.
+        usual = float(np.quantile(nearest, 0.1)) if len(nearest) else 0.0
+        limit = min(_APART, usual / 4)
         if limit < 16 * _STEP:
             return None
         return cls(channels, means.shape[1], fitted.center, fitted.scale, scaled, limit)
