@@ -27,6 +27,10 @@ from gimp_fast.training.scaling import GeneScaler
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pydantic import BaseModel
+
+
+_LARGEST_SETTING = 100_000  # more genes, channels or units than any model has without weights
 
 
 class TrainedModel:
@@ -285,14 +289,32 @@ def _built(
         config = model_class(method).config_class.model_validate(facts["model"])
         if getattr(config, "num_classes", len(classes)) != len(classes):
             raise ValueError(f"{config.num_classes} classes for the names {', '.join(classes)}")
+        weights = under_prefix("model", tensors)
+        _check_sizes(method, config, weights)
         model = build(method, config, backend=backend)
-        model.load_state_dict(under_prefix("model", tensors))
-    except (ValueError, RuntimeError) as error:
+        model.load_state_dict(weights)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise GimpError(
             f"{source}: found a model of '{method}' that this version of gimp_fast cannot build: "
             f"{' '.join(str(error).split())[:500]}"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _check_sizes(method: str, config: BaseModel, weights: dict[str, Tensor]) -> None:
+    """RuntimeError for settings of a model of another size, which is not built."""
+    most = max(_LARGEST_SETTING, sum(map(Tensor.numel, weights.values())))
+    for key, value in config:
+        if isinstance(value, int) and value > most:
+            raise RuntimeError(f"{key}: {str(value)[:20]} for {most} weights at most")
+    with torch.device("meta"):
+        expected = build(method, config).state_dict()
+    for name, tensor in expected.items():
+        if name in weights and weights[name].shape != tensor.shape:
+            raise RuntimeError(
+                f"size mismatch for {name}: {tuple(weights[name].shape)}, and by its settings "
+                f"{tuple(tensor.shape)}"
+            )
 
 
 def _scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gimp_fast.errors import GimpError
 
-_Positive = Field(default=None, gt=0)
+# Control characters would reach the user's terminal.
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 class _Facts(BaseModel):
@@ -42,36 +43,36 @@ class _Metrics(_Facts):
 
 
 class _Expression(_Facts):
-    column: str | None = None
+    column: Text | None = None
 
 
 class _Cohort(_Facts):
-    name: str
-    classes: list[str] = Field(min_length=1)
-    gene_ids: list[str]
-    gene_names: list[str]
-    gene_sets: dict[str, list[int]] = {}
-    expression: _Expression = _Expression()
-    expression_transform: str | None = None
+    name: Text
+    classes: list[Text] = Field(min_length=1)
+    gene_ids: list[Text]
+    gene_names: list[Text]
+    gene_sets: dict[Text, list[int]] = {}
+    expression: _Expression
+    expression_transform: Text
     synthetic: bool = False
-    fingerprint: str | None = None
-    split: str | None = None
-    encoder: str | None = None
-    mpp: float | None = _Positive
-    patch_size: int | None = _Positive
-    patch_order: str | None = None
+    fingerprint: Text
+    split: Text
+    encoder: Text | None
+    mpp: float | None = Field(gt=0, lt=1e6)
+    patch_size: int | None = Field(gt=0, lt=1e6)
+    patch_order: Text
 
 
 class _Training(_Facts):
-    gimp_fast: str | None = None
-    precision: str = "fp32"
+    gimp_fast: Text | None = None
+    precision: Text = "fp32"
 
 
 class _Checkpoint(_Facts):
-    method: str
+    method: Text
     model: dict[str, Any]
     cohort: _Cohort
-    epoch: int | None = None
+    epoch: int | None = Field(default=None, ge=0, lt=1e9)
     metrics: _Metrics = _Metrics()
     training: _Training = _Training()
 

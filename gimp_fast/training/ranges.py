@@ -106,11 +106,15 @@ class TrainingRanges:
     def from_dict(cls, values: Any, where: object) -> TrainingRanges:
         """What :meth:`as_dict` gave; GimpError, which names ``where``, for anything else."""
         fields = {} if not isinstance(values, dict) else values
-        numbers = [x for x in fields.values() if isinstance(x, (int, float)) or x is None]
+        numbers = [x for x in fields.values() if x is None or _is_number(x)]
         known = set(fields) <= set(cls.__dataclass_fields__)
         if not isinstance(values, dict) or len(numbers) != len(fields) or not known:
             raise GimpError(f"{where}: found damaged ranges of the patients of training")
         return cls(**fields)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e18
 
 
 def _far_and_level(

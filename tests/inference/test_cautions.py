@@ -121,6 +121,14 @@ def test_small_bags(trained, cohort):
         assert messages == ([f"{size} patches; training: 16 or more"] if size < 16 else [])
 
 
+def test_patients_of_training_are_not_unusual(any_run, cohort):
+    """A caution that fires for those whom the model knows says nothing about the others."""
+    trained = gimp_fast.load(any_run)
+    train = cohort.split("split_0")["train"]
+    found = predict_cohort([trained], cohort, train)
+    assert set(found.table["warnings"]) == {"training-patient"}
+
+
 def test_a_label_that_the_model_does_not_know(trained, cohort, case):
     cohort.classes = tuple(f"NEW-{name}" for name in cohort.classes)
     assert codes(trained, cohort, case) == {"class-unknown"}
