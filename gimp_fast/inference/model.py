@@ -15,22 +15,17 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
+from gimp_fast.inference.build import built_model, fitted_scaler
 from gimp_fast.inference.options import PRECISIONS
-from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class
+from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
-from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.runs.facts import check_facts
 from gimp_fast.training.ranges import TrainingRanges
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.scaling import GeneScaler
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pydantic import BaseModel
-
-
-_LARGEST_SETTING = 100_000  # more genes, channels or units than any model has without weights
 
 
 class TrainedModel:
@@ -77,9 +72,11 @@ class TrainedModel:
         self.classes = tuple(cohort["classes"])
         self.gene_ids, self.gene_names = tuple(cohort["gene_ids"]), tuple(cohort["gene_names"])
         self.precision = precision or facts.get("training", {}).get("precision", "fp32")
-        self.model = _built(facts, tensors, backend, source).to(self.device)
+        self.model = built_model(facts, tensors, backend, source).to(self.device)
         # Without columns: genes of new patients are aligned before they are scaled.
-        self.scaler = _scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
+        self.scaler = (
+            fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
+        )
         self.known_patients = None
         if "known_patients" in facts:
             self.known_patients = KnownPatients.from_dict(facts["known_patients"], source)
@@ -274,59 +271,6 @@ class TrainedModel:
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
-
-
-def _built(
-    facts: dict[str, Any], tensors: dict[str, Tensor], backend: str, source: Path
-) -> PatientModel:
-    method, classes = facts["method"], facts["cohort"]["classes"]
-    if method not in available():
-        raise GimpError(
-            f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
-            f"{', '.join(available())}"
-        )
-    try:
-        config = model_class(method).config_class.model_validate(facts["model"])
-        if getattr(config, "num_classes", len(classes)) != len(classes):
-            raise ValueError(f"{config.num_classes} classes for the names {', '.join(classes)}")
-        weights = under_prefix("model", tensors)
-        _check_sizes(method, config, weights)
-        model = build(method, config, backend=backend)
-        model.load_state_dict(weights)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise GimpError(
-            f"{source}: found a model of '{method}' that this version of gimp_fast cannot build: "
-            f"{' '.join(str(error).split())[:500]}"
-        ) from error
-    return model.eval().requires_grad_(False)
-
-
-def _check_sizes(method: str, config: BaseModel, weights: dict[str, Tensor]) -> None:
-    """RuntimeError for settings of a model of another size, which is not built."""
-    most = max(_LARGEST_SETTING, sum(map(Tensor.numel, weights.values())))
-    for key, value in config:
-        if isinstance(value, int) and value > most:
-            raise RuntimeError(f"{key}: {str(value)[:20]} for {most} weights at most")
-    with torch.device("meta"):
-        expected = build(method, config).state_dict()
-    for name, tensor in expected.items():
-        if name in weights and weights[name].shape != tensor.shape:
-            raise RuntimeError(
-                f"size mismatch for {name}: {tuple(weights[name].shape)}, and by its settings "
-                f"{tuple(tensor.shape)}"
-            )
-
-
-def _scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:
-    """The gene scaling; GimpError unless there are a mean and a deviation for each gene."""
-    found = [tensors.get(f"scaler.{name}") for name in ("mean", "std")]
-    fits = all(t is not None and t.shape == (genes,) and t.is_floating_point() for t in found)
-    if not fits or not all(bool(t.isfinite().all()) for t in found) or bool((found[1] <= 0).any()):
-        raise GimpError(
-            f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
-            f"expected scaler.mean and scaler.std of {genes} genes"
-        )
-    return GeneScaler(*(t.float().numpy() for t in found))
 
 
 def _bag(place: int, bag: np.ndarray | Tensor | None, feature_dim: int) -> Tensor | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -117,6 +119,22 @@ def test_bad_requests_exit_with_two_and_one_message(
     assert message in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_imported_that_predicting_does_not_need(folder, tmp_path):
+    unneeded = ("sklearn", "scipy", "matplotlib", "sympy", "triton", "torch._dynamo")
+    argv = ["--run", folder / "run", "--data", folder / "cohort", "--out", tmp_path / "p.csv"]
+    argv = [*map(str, argv)]
+    code = f"""
+import sys
+from gimp_fast.predict import main
+assert main({argv!r}) == 0
+print("loaded:", [name for name in {unneeded!r} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["loaded: []"], done.stderr
 
 
 def test_a_run_is_required(capsys):
