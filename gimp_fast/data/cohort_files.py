@@ -21,7 +21,7 @@ import numpy as np
 import xxhash
 
 from gimp_fast.data.names import PATCH_ORDERS
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError
 from gimp_fast.files.json_file import read_json
 from gimp_fast.files.table import open_table
 

@@ -258,7 +258,9 @@ class TrainedModel:
             columns: those of :meth:`columns_in`.
         """
         scaler = self.scaler if columns is None else replace(self.scaler, columns=columns)
-        return PatientReader(cohort, self.modalities, scaler, cache_gb=0.0, labelled=False)
+        return PatientReader(
+            cohort, self.modalities, scaler, 0.0, labelled=False, feature_dim=self.feature_dim
+        )
 
     def __repr__(self) -> str:
         trained, reads = self.trained_on, []
