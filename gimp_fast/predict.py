@@ -138,15 +138,20 @@ def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -
     by_class = ", ".join(f"{counts.get(name, 0)} {name}" for name in predictions.classes)
     kind = "SYNTHETIC cohort" if cohort.synthetic else "cohort"
     lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}': {by_class}"]
-    if "new" in metrics:
-        lines.append(f"labels known: {metrics_text(metrics['new'])}")
     if "seen" in metrics:
+        count = metrics["seen"]["n"]
         lines.append(
-            "patients of training and validation (no evidence of performance): "
-            f"{metrics_text(metrics['seen'])}"
+            f"CAUTION: the model was trained or chosen on {count} of these patients; their results "
+            f"are no evidence of performance: {metrics_text(metrics['seen'])}"
         )
+    if "new" in metrics:
+        which = ", without them" if "seen" in metrics else ""
+        lines.append(f"labels known{which}: {metrics_text(metrics['new'])}")
+    elif "seen" in metrics:
+        lines.append("labels known, without them: of no patient")
     warnings = table_text(predictions.cautions)
-    return [*lines, f"warnings (code, patients):\n{warnings}" if warnings else "no warnings"]
+    lines.append(f"warnings (code, patients):\n{warnings}" if warnings else "no warnings")
+    return [*lines, *(f"not checked: {note}" for note in predictions.unchecked)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A cohort folder holds ``cohort.json``, ``patients.csv``, ``slides.csv``, ``genes.csv``,
 ``expression.npy``, ``splits/<name>.csv``, ``dropped.csv`` and ``dropped_genes.csv``. Slide features
 stay in their own files, or are packed into ``store.safetensors``; ``patch_order.npy`` holds the
-order of their rows if it is neither that of the files nor that of the store.
+order of their rows if it is neither that of the files nor that of the store. ``slide_means.npy``
+holds the mean features of each slide, by which a slide is recognised.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import numpy as np
 import xxhash
 
 from gimp_fast.data.names import PATCH_ORDERS
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError
+from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import unguarded
 from gimp_fast.files.table import open_table
 
 FORMAT_VERSION = 2
 MANIFEST, EXPRESSION = "cohort.json", "expression.npy"
 STORE, ORDER = "store.safetensors", "patch_order.npy"
+SLIDE_MEANS = "slide_means.npy"
 TABLES = {
     "patients.csv": ("case_id", "label", "has_rna", "num_slides", "num_patches"),
     "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
@@ -83,14 +86,12 @@ def read_manifest(folder: Path) -> dict:
     """The content of ``cohort.json``; GimpError if there is none of this format version."""
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
     except FileNotFoundError as error:
         raise GimpError(
             f"{folder}: not a cohort folder (no {MANIFEST}); "
             "make one with `python -m gimp_fast.prepare`"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise GimpError(f"{file}: cannot be read ({one_line(error)})") from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise GimpError(
@@ -185,3 +186,23 @@ def load_array(file: Path) -> np.ndarray:
         return np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
     except _NPY_ERRORS as error:
         raise GimpError(f"{file}: cannot be read ({error})") from error
+
+
+def slide_means(folder: Path) -> np.ndarray | None:
+    """Mean features of each slide, (slides, C) float32, in the order of ``slides.csv``.
+
+    None if an earlier version prepared the cohort.
+
+    Raises:
+        GimpError: they were changed since.
+    """
+    expected = read_manifest(folder).get("slide_means_checksum")
+    if expected is None:
+        return None
+    means = load_array(folder / SLIDE_MEANS)
+    if means.ndim != 2 or means.dtype != np.float32 or checksum(means) != expected:
+        raise GimpError(
+            f"{folder / SLIDE_MEANS}: does not match its checksum in {MANIFEST}; it was changed "
+            "since `prepare`. Run it again."
+        )
+    return means

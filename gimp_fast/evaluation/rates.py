@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from gimp_fast.evaluation import score_intervals
 from gimp_fast.evaluation.intervals import Estimate, estimate
@@ -232,6 +231,9 @@ def roc(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """False and true positive rates, (points,), and the area; None if all or none are positive."""
     if truth.all() or not truth.any():
         return None
+    # Imported here: it takes seconds, and brings scipy, for curves that reports alone draw.
+    from sklearn.metrics import roc_auc_score, roc_curve
+
     false_positive, true_positive, _ = roc_curve(truth, scores)
     return false_positive, true_positive, float(roc_auc_score(truth, scores))
 

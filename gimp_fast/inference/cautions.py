@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.known_patients import TRAINED_PARTS
 from gimp_fast.inference.model import TrainedModel
+from gimp_fast.training.ranges import FAR, expression_statistics
 
-SMALL_BAG = 16
 MPP_TOLERANCE = 0.10
-FAR = 6.0  # standard deviations of the training patients
 FAR_SHARE = 0.05  # a few rare genes are always far off; another unit or batch moves many
+_LEVEL = 3.0  # times that of training, or one in so many: another scale, or another depth
 _CHUNK = 128  # patients whose expression is read together
 
 CODES = {
@@ -30,7 +31,7 @@ CODES = {
     "expression-range": "many genes beyond 6 standard deviations of the training patients",
     "no-slide": "no slide; a learned token replaces it",
     "no-rna": "no RNA; a learned token replaces it",
-    "small-bag": "fewer than 16 patches",
+    "small-bag": "fewer patches than 99 % of the training patients",
     "training-patient": "the model was trained or chosen on this patient",
     "class-unknown": "a label that the model does not know",
     "not-predicted": "the patient has nothing that the model reads",
@@ -58,14 +59,14 @@ def cautions_of(
     """
     of_slides = list(slide_cautions(trained, cohort))
     of_genes = [] if columns is None else list(gene_cautions(trained, cohort, columns))
-    seen, found = _seen(trained, cohort), {}
+    seen, found = _seen(trained, cohort, case_ids), {}
     for case in case_ids:
         slides = trained.uses_slides and cohort.has_slides(case)
         genes = trained.uses_genes and cohort.has_expression(case)
         found[case] = _of_patient(trained, cohort, case, slides, genes)
         found[case] += [*(of_slides if slides else ()), *(of_genes if genes else ())]
         if case in seen:
-            found[case].append(Caution("training-patient", f"in the {seen[case]} part"))
+            found[case].append(Caution("training-patient", seen[case]))
     with_rna = [] if columns is None else list(filter(cohort.has_expression, case_ids))
     for start in range(0, len(with_rna), _CHUNK):
         cases = with_rna[start : start + _CHUNK]
@@ -89,8 +90,10 @@ def _of_patient(
         found.append(Caution("no-slide", "slides are missing"))
     if trained.uses_genes and not genes:
         found.append(Caution("no-rna", "RNA is missing"))
-    if slides and (count := cohort.bag(case).num_patches) < SMALL_BAG:
-        found.append(Caution("small-bag", f"{count} patches"))
+    fewest = trained.ranges.fewest_patches
+    if slides and fewest and (count := cohort.bag(case).num_patches) < fewest:
+        text = f"{count} {'patch' if count == 1 else 'patches'}; training: {fewest} or more"
+        found.append(Caution("small-bag", text))
     label = cohort.classes[cohort.label(case)] if cohort.has_label(case) else None
     if label is not None and label not in trained.classes:
         classes = ", ".join(trained.classes)
@@ -133,41 +136,59 @@ def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[
     """For each patient, how the expression leaves the range of the training patients.
 
     The sum of values on another scale is far from that of training, and near it after a logarithm
-    or a power of two.
+    or a power of two. What one training patient in a hundred exceeds is no reason to doubt.
 
     Args:
         trained: the model; without a fitted scaling there is nothing to compare with.
         values: (n, G) in the order of the model's genes, not scaled; NaN where not measured.
     """
-    mean, std = trained.scaler.mean, trained.scaler.std
     found: list[list[Caution]] = [[] for _ in values]
-    if not mean.any():
+    if not trained.scaler.mean.any():
         return found
-    measured = ~np.isnan(values)
-    positive = np.clip(np.where(measured, values, 0.0), 0, None).astype(np.float64)
-    raised = np.exp2(np.minimum(positive, 64)) - 1
-    usual = np.where(measured, mean, 0.0).sum(1)  # of the genes that each patient has
-    with np.errstate(invalid="ignore", divide="ignore"):
-        far = (np.abs((values - mean) / std) > FAR).sum(1) / np.maximum(measured.sum(1), 1)
-        level, logged, power = (x.sum(1) / usual for x in (positive, np.log2(positive + 1), raised))
-    is_linear = (usual > 0) & (level > 3) & (logged > 0.5) & (logged < 2)
-    is_log = (usual > 0) & (level < 1 / 3) & (power > 0.2) & (power < 5)
+    ranges = trained.ranges
+    far, level, logged, raised = expression_statistics(trained.scaler, values)
+    most_far = max(FAR_SHARE, ranges.most_far_genes or 0.0)
+    highest = max(_LEVEL, ranges.highest_level or 0.0)
+    lowest = 1 / _LEVEL if ranges.lowest_level is None else min(1 / _LEVEL, ranges.lowest_level)
+    is_linear = (level > highest) & (logged > 0.5) & (logged < 2)
+    is_log = (level < lowest) & (raised > 0.2) & (raised < 5)
     for row in np.flatnonzero(is_linear | is_log):
         looks = "linear" if is_linear[row] else "like log2"
         text = f"looks {looks}: {level[row]:.2g} times the level of training"
         found[row].append(Caution("expression-scale", text))
-    for row in np.flatnonzero(far > FAR_SHARE):
+    for row in np.flatnonzero(far > most_far):
         text = f"{far[row]:.0%} of the genes beyond {FAR:g} standard deviations"
         found[row].append(Caution("expression-range", text))
     return found
 
 
-def _seen(trained: TrainedModel, cohort: Cohort) -> Mapping[str, str]:
-    """case_id -> part, for patients of training and validation, if this is the same cohort."""
+def _seen(trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str]) -> dict[str, str]:
+    """case_id -> how it is known that the model was trained or chosen on the patient."""
+    if trained.known_patients is not None:
+        found = trained.known_patients.find(cohort, case_ids)
+        return {case: str(sighting) for case, sighting in found.items()}
     if trained.trained_on.get("fingerprint") != cohort.fingerprint:
         return {}
     split = cohort.split(trained.trained_on["split"])
-    return {case: part for part in ("train", "val") for case in split[part]}
+    return {case: f"in the {part} part" for part in TRAINED_PARTS for case in split[part]}
+
+
+def unchecked(trained: TrainedModel, cohort: Cohort) -> list[str]:
+    """Sentences on what cannot be checked for this model and cohort; usually none."""
+    notes, source = [], trained.source
+    is_same = trained.trained_on.get("fingerprint") == cohort.fingerprint
+    if trained.known_patients is None and not is_same:
+        notes.append(
+            f"{source}: was trained by an earlier version, which kept nothing by which its "
+            "patients can be recognised: training-patient cannot be checked. If some of them are "
+            "among these, results are better than on new patients"
+        )
+    elif trained.known_patients is not None and not is_same:
+        for note in trained.known_patients.cannot_compare(cohort):
+            notes.append(f"{source}: patients of training cannot be recognised {note}")
+    if trained.uses_slides and trained.ranges.fewest_patches is None:
+        notes.append(f"{source}: the run kept no sizes of its slides: small-bag cannot be checked")
+    return notes
 
 
 def merged(all_found: Sequence[dict[str, list[Caution]]]) -> dict[str, tuple[Caution, ...]]:

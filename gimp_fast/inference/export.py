@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast import __version__
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, one_line
 from gimp_fast.files.atomic import new_folder, write_text
 from gimp_fast.files.safe_text import markdown
 from gimp_fast.files.table import write_table
@@ -28,7 +28,7 @@ from gimp_fast.runs.score_texts import (
 from gimp_fast.runs.scores import ByModality, Fusion
 
 EXPORT_VERSION = 1
-_KEPT = ("method", "model", "cohort", "epoch", "metrics", "training")
+_KEPT = ("method", "model", "cohort", "epoch", "metrics", "training", "known_patients", "ranges")
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
 _UNKNOWN = "not recorded"
 
@@ -135,16 +135,26 @@ def _check_files(folder: Path) -> None:
     """GimpError unless the files are those of ``checksums.txt``, in the format of sha256sum."""
     listing = folder / CHECKSUMS
     try:
+        if not listing.is_file():  # a pipe would be waited for
+            raise ValueError("no regular file")
         lines = listing.read_text(encoding="utf-8").splitlines()
         pairs = [line.split("  ", 1) for line in lines]
         expected = {name: digest for digest, name in pairs}
     except (OSError, ValueError) as error:
-        raise GimpError(f"{listing}: cannot be read as checksums ({error})") from error
+        raise GimpError(f"{listing}: cannot be read as checksums ({one_line(error)})") from error
+    others = [name for name in expected if name not in EXPORT_FILES]
+    if others:
+        raise GimpError(
+            f"{listing}: found a checksum of {others[0][:80]!a}; expected those of "
+            f"{', '.join(EXPORT_FILES[:3])}"
+        )
     if WEIGHTS not in expected:
         raise GimpError(f"{listing}: found no checksum of {WEIGHTS}; the file was changed or cut")
     for name, digest in expected.items():
-        file = folder / Path(name).name
+        file = folder / name
         try:
+            if not file.is_file():
+                raise FileNotFoundError("missing, or no regular file")
             found = _sha256(file)
         except OSError as error:
             raise GimpError(f"{file}: cannot be read ({error})") from error
@@ -187,9 +197,10 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
 
 
 def _config(trained: TrainedModel, facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts without the gene list, which is in ``genes.csv``."""
+    """The facts without digests, and without the gene list, which is in ``genes.csv``."""
     cohort = _without(facts["cohort"], "gene_ids", "gene_names")
     named = {"modalities": trained.modalities, "classes": list(trained.classes)}
+    facts = _without(facts, "known_patients")  # digests, which nobody can read
     return facts | named | {"cohort": cohort, "num_genes": len(trained.gene_ids)}
 
 
@@ -266,9 +277,9 @@ def _card_results(metrics: dict[str, Any]) -> str:
     lines = [
         f"- {part}{note}: {metrics_text(metrics[part])}"
         for part, note in notes.items()
-        if part in metrics
+        if (metrics.get(part) or {}).get("accuracy")
     ]
-    if "test" not in metrics:
+    if not (metrics.get("test") or {}).get("accuracy"):
         lines.append(f"- {_UNKNOWN}")
     if recorded := metrics.get("by_modality"):
         scores = ByModality.model_validate(recorded)

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
+from gimp_fast.inference.build import built_model, fitted_scaler
 from gimp_fast.inference.options import PRECISIONS
-from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class
+from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
-from gimp_fast.runs.checkpoint import under_prefix
+from gimp_fast.runs.facts import check_facts
+from gimp_fast.training.ranges import TrainingRanges
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.scaling import GeneScaler
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,9 @@ class TrainedModel:
         classes: names of the columns of the probabilities.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
+        known_patients: by which patients of training are recognised; None for a model that an
+            earlier version trained.
+        ranges: limits that few training patients exceed.
         precision: autocast type of its forward pass.
 
     Raises:
@@ -62,23 +67,20 @@ class TrainedModel:
         backend: str = "auto",
     ):
         self.source, self.facts, self.device = source, facts, choose_device(device)
-        self.scaler: GeneScaler | None = None
-        try:
-            cohort = facts["cohort"]
-            self.classes = tuple(map(str, cohort["classes"]))
-            self.gene_ids = tuple(map(str, cohort["gene_ids"]))
-            self.gene_names = tuple(map(str, cohort["gene_names"]))
-            self.precision = precision or facts.get("training", {}).get("precision", "fp32")
-            self.model = _built(facts, tensors, backend, source).to(self.device)
-            if self.uses_genes:
-                # Without columns: genes of new patients are aligned before they are scaled.
-                mean, std = tensors["scaler.mean"], tensors["scaler.std"]
-                self.scaler = GeneScaler(mean.numpy(), std.numpy())
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GimpError(
-                f"{source}: found a checkpoint of another version of gimp_fast "
-                f"({type(error).__name__}: {error}); expected classes, genes, model and weights"
-            ) from error
+        check_facts(facts, source)
+        cohort = facts["cohort"]
+        self.classes = tuple(cohort["classes"])
+        self.gene_ids, self.gene_names = tuple(cohort["gene_ids"]), tuple(cohort["gene_names"])
+        self.precision = precision or facts.get("training", {}).get("precision", "fp32")
+        self.model = built_model(facts, tensors, backend, source).to(self.device)
+        # Without columns: genes of new patients are aligned before they are scaled.
+        self.scaler = (
+            fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
+        )
+        self.known_patients = None
+        if "known_patients" in facts:
+            self.known_patients = KnownPatients.from_dict(facts["known_patients"], source)
+        self.ranges = TrainingRanges.from_dict(facts.get("ranges", {}), source)
         if self.precision not in PRECISIONS:
             raise GimpError(
                 f"precision: found '{self.precision}'; expected one of {', '.join(PRECISIONS)}"
@@ -256,7 +258,9 @@ class TrainedModel:
             columns: those of :meth:`columns_in`.
         """
         scaler = self.scaler if columns is None else replace(self.scaler, columns=columns)
-        return PatientReader(cohort, self.modalities, scaler, cache_gb=0.0, labelled=False)
+        return PatientReader(
+            cohort, self.modalities, scaler, 0.0, labelled=False, feature_dim=self.feature_dim
+        )
 
     def __repr__(self) -> str:
         trained, reads = self.trained_on, []
@@ -272,27 +276,6 @@ class TrainedModel:
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
-
-
-def _built(
-    facts: dict[str, Any], tensors: dict[str, Tensor], backend: str, source: Path
-) -> PatientModel:
-    method = facts["method"]
-    if method not in available():
-        raise GimpError(
-            f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
-            f"{', '.join(available())}"
-        )
-    try:
-        config = model_class(method).config_class.model_validate(facts["model"])
-        model = build(method, config, backend=backend)
-        model.load_state_dict(under_prefix("model", tensors))
-    except (ValueError, RuntimeError) as error:
-        raise GimpError(
-            f"{source}: found a model of '{method}' that this version of gimp_fast cannot build: "
-            f"{' '.join(str(error).split())[:500]}"
-        ) from error
-    return model.eval().requires_grad_(False)
 
 
 def _bag(place: int, bag: np.ndarray | Tensor | None, feature_dim: int) -> Tensor | None:

@@ -17,7 +17,15 @@ from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.files.atomic import write_json, write_text
 from gimp_fast.files.progress import Progress
 from gimp_fast.files.safe_text import guarded_table
-from gimp_fast.inference.cautions import CODES, Caution, cautions_of, codes_of, counts, merged
+from gimp_fast.inference.cautions import (
+    CODES,
+    Caution,
+    cautions_of,
+    codes_of,
+    counts,
+    merged,
+    unchecked,
+)
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
@@ -36,11 +44,13 @@ class Predictions:
         table: case_id, slide_ids, prediction, prob_<class> …, label, warnings of each patient.
         cautions: case_id -> why to doubt the prediction.
         classes: of the probabilities.
+        unchecked: sentences on what could not be checked; usually none.
     """
 
     table: pd.DataFrame
     cautions: dict[str, tuple[Caution, ...]]
     classes: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
 
     def probabilities(self) -> np.ndarray:
         """(patients, classes) float32; NaN where a patient could not be predicted."""
@@ -72,6 +82,7 @@ class Predictions:
             "patients": len(self.table),
             "counts": patients_of_code,
             "codes": {code: CODES[code] for code in patients_of_code},
+            "unchecked": list(self.unchecked),
             "warnings": {
                 case: [asdict(caution) for caution in cautions]
                 for case, cautions in self.cautions.items()
@@ -127,7 +138,9 @@ def predict_cohort(
     mean = by_model[0]
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
-    return Predictions(_table(cohort, cases, usable, mean, classes, cautions), cautions, classes)
+    table = _table(cohort, cases, usable, mean, classes, cautions)
+    notes = [note for trained in models for note in unchecked(trained, cohort)]
+    return Predictions(table, cautions, classes, tuple(dict.fromkeys(notes)))
 
 
 def _probabilities(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import atomic_file, link_over
+from gimp_fast.files.json_file import need_object, parse_json
 from gimp_fast.runs.layout import CHECKSUM_KEY, STATE_KEY, recent_file
 
 
@@ -46,7 +47,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise GimpError(f"{path}: found a safetensors file; expected a gimp_fast checkpoint")
     if metadata.get(CHECKSUM_KEY) != _checksum(tensors, metadata[STATE_KEY]):
         raise GimpError(f"{path}: damaged: it does not match its checksum")
-    return tensors, json.loads(metadata[STATE_KEY])
+    return tensors, need_object(parse_json(metadata[STATE_KEY], path), path)
 
 
 def _checksum(tensors: dict[str, Tensor], text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from gimp_fast.data.cohort_files import MANIFEST
@@ -13,6 +12,7 @@ from gimp_fast.data.prepare.gene_reference import (
     read_cohort_genes,
 )
 from gimp_fast.errors import GimpError
+from gimp_fast.files.json_file import parse_json
 from gimp_fast.runs import layout
 
 _STAGES = ("finetune", "last")
@@ -28,7 +28,7 @@ def read_gene_reference(path: str | Path) -> GeneReference:
     if (path / MANIFEST).is_file():
         return read_cohort_genes(path)
     try:
-        facts = json.loads(_state_of(path))["cohort"]
+        facts = parse_json(_state_of(path), path)["cohort"]
     except (GimpError, KeyError, TypeError, ValueError) as error:
         raise no_gene_list(path, error) from error
     return make_gene_reference(path, facts)

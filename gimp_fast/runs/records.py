@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from gimp_fast.errors import GimpError
+from gimp_fast.files.json_file import parse_json, read_json_object
 from gimp_fast.runs import layout
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
@@ -127,7 +127,7 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """``environment.json``: versions and hardware."""
-        return self._read(layout.ENVIRONMENT, _object)
+        return self._read(layout.ENVIRONMENT, read_json_object)
 
     @cached_property
     def epochs(self) -> dict[str, list[Epoch]]:
@@ -136,11 +136,11 @@ class Run:
 
     @cached_property
     def metrics(self) -> Metrics:
-        return self._read(layout.METRICS, lambda file: _validate(Metrics, _object(file)))
+        return self._read(layout.METRICS, lambda file: _validate(Metrics, read_json_object(file)))
 
     @cached_property
     def record(self) -> RunRecord:
-        return self._read(layout.RECORD, lambda file: _validate(RunRecord, _object(file)))
+        return self._read(layout.RECORD, lambda file: _validate(RunRecord, read_json_object(file)))
 
     @cached_property
     def predictions(self) -> CasePredictions:
@@ -184,8 +184,8 @@ def is_run(path: Path) -> bool:
 def read_object_or_empty(file: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one if the file is missing or damaged."""
     try:
-        return _object(file)
-    except (OSError, ValueError):
+        return read_json_object(file)
+    except (OSError, GimpError):
         return {}
 
 
@@ -197,13 +197,6 @@ def _validate(model: type[Model], data: Any, where: str = "") -> Model:
         key = ".".join(map(str, first["loc"])) or "the whole value"
         found = repr(first["input"])
         raise ValueError(f"{where}{key}: {first['msg']}, found {found[:80]}") from None
-
-
-def _object(file: Path) -> dict[str, Any]:
-    data = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise ValueError(f"found a {type(data).__name__}; expected an object")
-    return data
 
 
 def _config_text(file: Path) -> str:
@@ -218,10 +211,7 @@ def _epochs(file: Path) -> dict[str, list[Epoch]]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
+        data = parse_json(line, f"{file} line {number}")
         epoch = _validate(Epoch, data, where=f"line {number}: ")
         # An epoch that was run again after an interruption replaces its first record.
         stages.setdefault(epoch.stage, {})[epoch.epoch] = epoch

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from gimp_fast.files.json_file import parse_json
+
 
 class Record(BaseModel):
     """Keys that this version does not know are kept, so that a record is written as it was read."""
@@ -15,7 +17,7 @@ class Record(BaseModel):
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON holds it: only what was given, in the order of the fields."""
-        return json.loads(self.to_json())
+        return parse_json(self.to_json(), "the record")
 
     def to_json(self, indent: int | None = None) -> str:
         return json.dumps(self.model_dump(exclude_unset=True), indent=indent)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import GimpError, is_out_of_memory, one_line
 from gimp_fast.files.locks import claim
@@ -23,6 +22,7 @@ from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
+from gimp_fast.training.patients import check_classes, facts_of_patients
 from gimp_fast.training.sampling import PatientReader
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage import StageContext
@@ -104,6 +104,8 @@ def _train(
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
     for text in cohort.cautions_of(context.split):
         log(f"caution: {text}")
+    if ranks.writes:
+        provenance |= facts_of_patients(context, cohort, log)
     # Only now: a run that cannot start must not claim the folder.
     ranks.sum([0.0])  # wait until all ranks have checked it
     with claim(out, advice="choose another --out") if ranks.writes else nullcontext():
@@ -145,7 +147,7 @@ def _prepare(
             f"{cohort.path}: split '{split_name}' has patients with the modality "
             f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
         )
-    _check_classes(config, cohort, split_name, split)
+    check_classes(config, cohort, split_name, split)
     torch.manual_seed(config.seed)
     model_config = model_config_of(config, cohort)
     try:
@@ -172,27 +174,6 @@ def _prepare(
         },
     }
     return context, provenance
-
-
-def _check_classes(
-    config: TrainConfig, cohort: Cohort, split_name: str, split: dict[str, list[str]]
-) -> None:
-    """GimpError for a split of patients who can be read whose classes cannot be trained on."""
-    counts, where = cohort.class_counts(split), f"{cohort.path}: split '{split_name}'"
-    if config.modalities != "both":
-        where += f", patients with the modality '{config.modalities}'"
-    if lack := not_learnable(counts):
-        raise GimpError(
-            f"{where}: {lack}; expected two classes or more, and all of them among the training "
-            "patients, because no model can learn a class that it never sees. Choose another "
-            "split, or leave the class out of the labels"
-        )
-    if config.finetune.select == "auc" and not all(counts["val"].values()):
-        raise GimpError(
-            f"{where}: found a validation part without one of the classes, so that its AUC is "
-            "undefined; expected every class with finetune.select=auc. Choose another split, or "
-            "finetune.select=accuracy or loss"
-        )
 
 
 def _fit_scaler(

@@ -89,6 +89,8 @@ class PatientReader:
         scaler: fitted on the training patients; None for a slide-only run.
         cache_gb: features of the whole cohort stay in memory if they take less, as float32.
         labelled: False for patients to predict, whose classes are not read.
+        feature_dim: channels that the model reads; None for those of the cohort, which has none
+            without slides.
     """
 
     def __init__(
@@ -98,8 +100,10 @@ class PatientReader:
         scaler: GeneScaler | None,
         cache_gb: float,
         labelled: bool = True,
+        feature_dim: int | None = None,
     ):
         self.cohort, self.labelled = cohort, labelled
+        self.feature_dim = cohort.feature_dim if feature_dim is None else feature_dim
         self.uses_slides = modalities != "rna"
         self.uses_genes = modalities != "slide"
         self.scaler = scaler
@@ -155,7 +159,7 @@ class PatientReader:
         bags = None
         if self.uses_slides:
             bags = [self.patches(c) if has_slide[n] else None for n, c in enumerate(case_ids)]
-        return PatientInputs.packed(bags, genes, has_genes, feature_dim=self.cohort.feature_dim)
+        return PatientInputs.packed(bags, genes, has_genes, feature_dim=self.feature_dim)
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator

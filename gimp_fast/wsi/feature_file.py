@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 
 from gimp_fast import __version__
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, GimpError, one_line
 from gimp_fast.files.atomic import atomic_file
 from gimp_fast.files.hdf5 import check_stored, hdf5_errors, member
 from gimp_fast.files.isolated import run_isolated
+from gimp_fast.files.json_file import need_object, parse_json
 from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
 
@@ -147,7 +148,11 @@ def settings_of(path: Path) -> tuple[dict[str, object], float, str] | None:
     expected = "a complete HDF5 file; --overwrite makes it again"
     with hdf5_errors(path, expected), h5py.File(path, "r") as file:
         text = file.attrs.get(SETTINGS)
-        if text is None:
-            return None
-        settings = dict(json.loads(text))
-        return settings, float(file.attrs["level0_mpp"]), str(file.attrs["mpp_source"])
+        mpp, source = file.attrs.get("level0_mpp"), file.attrs.get("mpp_source")
+    if text is None:
+        return None
+    try:
+        settings = need_object(parse_json(str(text), f"{path}[{SETTINGS}]"), path)
+        return settings, float(mpp), str(source)
+    except (GimpError, TypeError, ValueError) as error:
+        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gimp_fast.data.slides.pt import UNPICKLING_ERRORS
+from gimp_fast.data.slides.pt import UNPICKLING_ERRORS, load_fault
 from gimp_fast.errors import FaultError, GimpError, one_line
 
 NAME = "resnet50_trunc"  # CLAM's name for it
@@ -100,8 +100,7 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (*UNPICKLING_ERRORS, SafetensorError) as error:
-        expected = "a state dict, .safetensors or .pth"
-        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
+        raise load_fault(path, error, "a state dict, .safetensors or .pth") from error
     if not isinstance(state, Mapping):
         raise FaultError.of("weights", path, f"a {type(state).__name__}", "a state dict")
     return state

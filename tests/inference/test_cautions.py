@@ -12,6 +12,7 @@ import gimp_fast
 from gimp_fast.inference import cautions as warnings
 from gimp_fast.inference.cautions import Caution, expression_cautions
 from gimp_fast.inference.predictions import predict_cohort
+from gimp_fast.training.ranges import TrainingRanges
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,15 +85,48 @@ def test_patients_of_training(trained, cohort, case):
     parts = cohort.split("split_0")
     assert "training-patient" in codes(trained, cohort, parts["train"][0])
     assert "training-patient" in codes(trained, cohort, parts["val"][0])
+    cohort.fingerprint = "another"  # as the same patients have in a cohort of their own
+    assert "training-patient" in codes(trained, cohort, parts["train"][0])
+    assert "training-patient" not in codes(trained, cohort, parts["test"][0])
+    found = predict_cohort([trained], cohort, [parts["train"][0], parts["val"][0]])
+    messages = [of_case[-1].message for of_case in found.cautions.values()]
+    same = "patients: same id and expression and features"
+    assert messages == [f"of the training {same}", f"of the validation {same}"]
+
+
+def test_a_run_of_an_earlier_version_cannot_tell(trained, cohort):
+    """Its patients are known by the cohort alone; of another cohort, it is said once."""
+    trained.known_patients, trained.ranges = None, TrainingRanges()
+    case = cohort.split("split_0")["train"][0]
+    assert codes(trained, cohort, case) == {"training-patient"}
+    (note,) = predict_cohort([trained], cohort, [case]).unchecked
+    assert "small-bag cannot be checked" in note
     cohort.fingerprint = "another"
-    assert "training-patient" not in codes(trained, cohort, parts["train"][0])
+    found = predict_cohort([trained, trained], cohort, cohort.case_ids)
+    assert set(found.table["warnings"]) == {""}
+    note, _ = found.unchecked
+    assert "training-patient cannot be checked" in note
+    assert str(trained.source) in note
 
 
 def test_small_bags(trained, cohort):
     sizes = {case: cohort.bag(case).num_patches for case in cohort.case_ids}
+    train = [sizes[case] for case in cohort.split("split_0")["train"]]
+    assert trained.ranges.fewest_patches == min(train)
+    trained.ranges = TrainingRanges(fewest_patches=16)
     assert min(sizes.values()) < 16 < max(sizes.values())
+    found = predict_cohort([trained], cohort, cohort.case_ids)
     for case, size in sizes.items():
-        assert ("small-bag" in codes(trained, cohort, case)) == (size < 16)
+        messages = [c.message for c in found.cautions[case] if c.code == "small-bag"]
+        assert messages == ([f"{size} patches; training: 16 or more"] if size < 16 else [])
+
+
+def test_patients_of_training_are_not_unusual(any_run, cohort):
+    """A caution that fires for those whom the model knows says nothing about the others."""
+    trained = gimp_fast.load(any_run)
+    train = cohort.split("split_0")["train"]
+    found = predict_cohort([trained], cohort, train)
+    assert set(found.table["warnings"]) == {"training-patient"}
 
 
 def test_a_label_that_the_model_does_not_know(trained, cohort, case):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -41,8 +43,10 @@ def test_from_a_run_to_predictions(folder, tmp_path, capsys):
     assert "SYNTHETIC: trained on generated patients" in said
     assert "40 patients of the SYNTHETIC cohort 'synthetic'" in said
     metrics = json.loads((folder / "run" / "metrics.json").read_text())["test"]["accuracy"]
-    assert f"labels known: accuracy {metrics['value']:.3f} ({metrics['k']}/8, 95 % CI" in said
-    assert "no evidence of performance): accuracy" in said
+    assert "CAUTION: the model was trained or chosen on 32 of these patients" in said
+    accuracy = f"accuracy {metrics['value']:.3f} ({metrics['k']}/8, 95 % CI"
+    assert f"labels known, without them: {accuracy}" in said
+    assert "not checked" not in said
     assert "training-patient  32/40" in said
     assert len(pd.read_csv(out)) == 40
     summary = json.loads((tmp_path / "predictions.warnings.json").read_text(encoding="utf-8"))
@@ -115,6 +119,22 @@ def test_bad_requests_exit_with_two_and_one_message(
     assert message in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_imported_that_predicting_does_not_need(folder, tmp_path):
+    unneeded = ("sklearn", "scipy", "matplotlib", "sympy", "triton", "torch._dynamo")
+    argv = ["--run", folder / "run", "--data", folder / "cohort", "--out", tmp_path / "p.csv"]
+    argv = [*map(str, argv)]
+    code = f"""
+import sys
+from gimp_fast.predict import main
+assert main({argv!r}) == 0
+print("loaded:", [name for name in {unneeded!r} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["loaded: []"], done.stderr
 
 
 def test_a_run_is_required(capsys):

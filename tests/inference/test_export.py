@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 
@@ -140,6 +141,26 @@ def test_a_lost_file_is_named(exported, name):
 def test_damaged_checksums(exported, text):
     (exported / "checksums.txt").write_text(text)
     with pytest.raises(GimpError, match=r"checksums\.txt"):
+        gimp_fast.load(exported)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "../model.safetensors", "/etc/passwd", ".", "", "x" * 999]
+)
+def test_checksums_name_files_of_an_export_alone(exported, name):
+    with (exported / "checksums.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{'0' * 64}  {name}\n")
+    with pytest.raises(
+        GimpError, match=r"checksums\.txt: found a checksum of .*; expected those of"
+    ):
+        gimp_fast.load(exported)
+
+
+@pytest.mark.parametrize("name", ["checksums.txt", "genes.csv"])
+def test_a_pipe_is_not_waited_for(exported, name):
+    (exported / name).unlink()
+    os.mkfifo(exported / name)
+    with pytest.raises(GimpError, match=f"{name}: cannot be read"):
         gimp_fast.load(exported)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -13,6 +14,8 @@ import torch
 import gimp_fast
 from gimp_fast import models
 from gimp_fast.errors import GimpError
+from gimp_fast.inference.export import export_model
+from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.inference.predictions import predict_cohort
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -161,6 +164,75 @@ def test_checkpoints_of_another_version(gimp_run, tmp_path, name):
     with pytest.raises(GimpError, match=message) as caught:
         gimp_fast.load(run)
     assert str(run) in str(caught.value)
+
+
+GONE = "remove it"
+ODD = [
+    GONE,
+    None,
+    1,
+    10**9,
+    -1,
+    1.5,
+    True,
+    "x",
+    "",
+    [],
+    {},
+    [1],
+    [[]],
+    ["a", "a"],
+    {"a": 1},
+    10**400,
+    "\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda odd: ascii(odd)[:20])
+def test_odd_facts_are_one_error_or_harmless(gimp_run, cohort, tmp_path, value):
+    """Any value as any fact, of a model or of its export: never another exception."""
+    tensors, _ = load_checkpoint(gimp_run / "checkpoints" / "finetune.safetensors")
+    whole = gimp_fast.load(gimp_run).facts
+    places = [(key,) for key in whole]
+    inner = ("cohort", "metrics", "training", "known_patients", "ranges", "model")
+    places += [(key, name) for key in inner for name in whole[key]]
+    places += [("cohort", "expression", "column"), ("metrics", "cohort", "n")]
+    places += [("metrics", "test", "accuracy"), ("metrics", "test", "auc")]
+    for number, place in enumerate(places):
+        changed = copy.deepcopy(whole)
+        inside = changed
+        for key in place[:-1]:
+            inside = inside[key]
+        inside[place[-1]] = value
+        if value is GONE:
+            del inside[place[-1]]
+        message = str(tmp_path)
+        try:
+            trained = TrainedModel(tensors, changed, tmp_path)
+            assert repr(trained)
+            predict_cohort([trained], cohort, cohort.case_ids[:1])
+            export_model(trained, tmp_path / str(number))
+        except GimpError as error:
+            message = str(error)
+        assert str(tmp_path) in message or str(cohort.path) in message or "precision" in message
+        assert "\x1b" not in message
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"scaler.mean": torch.zeros(59)},
+        {"scaler.std": torch.zeros(60)},
+        {"scaler.mean": torch.full((60,), torch.nan)},
+        {"scaler.std": torch.ones(60, dtype=torch.int64)},
+        {"scaler.mean": torch.zeros(1, 60)},
+    ],
+    ids=["59", "zero", "nan", "int", "matrix"],
+)
+def test_a_scaling_that_does_not_fit(gimp_run, scaling):
+    tensors, facts = load_checkpoint(gimp_run / "checkpoints" / "finetune.safetensors")
+    with pytest.raises(GimpError, match=r"expected scaler\.mean and scaler\.std of 60 genes"):
+        TrainedModel(tensors | scaling, facts, gimp_run)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,9 @@ def test_patients_of_whom_the_model_reads_nothing(new_patients, run_of, tmp_path
     assert np.isnan(found.probabilities()[nothing]).all()
     assert np.isfinite(found.probabilities()[~nothing]).all()
     assert set(found.table["prediction"][nothing]) == {""}
-    assert set(found.table["warnings"][nothing]) == {"not-predicted"}
+    assert set(found.table["warnings"][nothing]) <= {
+        "not-predicted", "training-patient;not-predicted"
+    }  # fmt: skip
 
 
 def test_features_of_another_width(new_patients, gimp_run, tmp_path):

@@ -103,7 +103,7 @@ def test_a_run_is_finished_and_recorded_by_its_files(make_run):
 def test_a_wrong_record_is_named_with_its_key(make_run, content, message):
     run = make_run()
     (run / "run.json").write_text(content, encoding="utf-8")
-    with pytest.raises(GimpError, match=rf"run\.json: cannot be read: {message}"):
+    with pytest.raises(GimpError, match=rf"run\.json: .*{message}"):
         _ = open_run(run).record
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from gimp_fast.data.class_checks import cohort_cautions
 from gimp_fast.data.cohort_files import Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
@@ -210,6 +212,7 @@ def _contents(
         missing_genes=rna.missing_genes,
         patients=_patient_rows(rows, slide_rows, rna.samples),
         slides=slide_rows,
+        slide_means=_slide_means(slide_rows, scans),
         genes=rna.expression.genes,
         dropped=dropped,
         dropped_genes=rna.expression.dropped_genes,
@@ -223,6 +226,12 @@ def _contents(
         ),
         expression=rna.expression.values,
     )
+
+
+def _slide_means(rows: Rows, scans: Mapping[str, SlideScan]) -> np.ndarray:
+    """(slides, C) float32."""
+    means = [np.frombuffer(scans[row["slide_id"]].mean, np.float32) for row in rows]
+    return np.stack(means) if means else np.empty((0, 0), np.float32)
 
 
 def _patient_rows(rows: Sequence[LabelRow], slides: Rows, samples: Collection[str]) -> Rows:

@@ -18,6 +18,7 @@ from gimp_fast.data.cohort_files import (
     MANIFEST,
     ORDER,
     PATCH_FACTS,
+    SLIDE_MEANS,
     SPLIT_COLUMNS,
     STORE,
     TABLES,
@@ -46,6 +47,7 @@ class CohortContents:
         splits: split name -> rows of case_id, split.
         cautions: sentences on what the cohort as a whole can mislead to.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
+        slide_means: (slides, C) float32, mean features, in the order of ``slides``.
     """
 
     name: str
@@ -69,6 +71,7 @@ class CohortContents:
     split_notes: dict[str, str] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
     expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    slide_means: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def class_counts(self, split: str) -> Counts:
         """Part -> class -> how many patients of a split."""
@@ -111,6 +114,8 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         with open_new(folder / EXPRESSION, "wb") as file:
             np.save(file, values)
         manifest = _manifest(contents, checksum(values))
+        np.save(folder / SLIDE_MEANS, contents.slide_means)
+        manifest["slide_means_checksum"] = checksum(contents.slide_means)
         manifest |= _write_features(folder, contents, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
         tables = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import re
 import struct
 import warnings
 import zipfile
@@ -22,13 +21,11 @@ from gimp_fast.data.slides.base import (
     table_shape,
 )
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
+from gimp_fast.files.pickles import code_in_pickle, pickle_protocol
 
-# Parts of the restricted unpickler's message for a pickle that names other code.
-_UNSAFE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "Trying to ")
-# It refuses every pickle of protocol 4 or 5 by these opcodes, before it sees what the pickle names.
-_NEW_PROTOCOL = re.compile(r"Unsupported operand (14\d|15[01])\b")
 # What the restricted unpickler raises on arbitrary bytes.
 UNPICKLING_ERRORS = (*DAMAGE_ERRORS, pickle.UnpicklingError, struct.error)
+_NEWEST_PROTOCOL = 3  # that the restricted unpickler reads; torch.save writes 2
 
 
 class PtSlide(SlideFile):
@@ -164,20 +161,23 @@ def _load(path: Path, zipped: bool) -> object:
             # Files written before torch 1.6 are no zip archives and cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UNPICKLING_ERRORS as error:
-        # The rest of torch's message advises to switch its safety off.
-        message = str(error).split("WeightsUnpickler error: ")[-1]
-        if any(sign in message for sign in _UNSAFE_SIGNS):
-            found = "a pickle that asks to run code; it was not run"
-            expected = "a plain tensor (torch.save)"
-            raise FaultError.of("unsafe-pickle", path, found, expected) from error
-        if _NEW_PROTOCOL.search(message):
-            found = "a pickle of protocol 4 or 5, which may ask to run code; it was not run"
-            expected = "a plain tensor (torch.save with its own pickle_protocol, 2)"
-            raise FaultError.of("unsafe-pickle", path, found, expected) from error
-        refused = message != str(error)
-        text = one_line(pickle.UnpicklingError(message) if refused else error)
-        kind = "truncated-file" if "central directory" in text else "unreadable-file"
-        raise FaultError.of(kind, path, text, "a tensor written by torch.save") from error
+        raise load_fault(path, error, "a plain tensor (torch.save)") from error
+
+
+def load_fault(path: Path, error: Exception, expected: str) -> FaultError:
+    """The fault of a file that torch.load refused, with or without the code that it asks for."""
+    text = one_line(error)
+    if (detail := "WeightsUnpickler error: ") in str(error):  # after advice that is not for users
+        text = " ".join(str(error).split(detail, 1)[1].split())[:200]
+    if name := code_in_pickle(path):
+        found = f"a pickle that asks to run code ({name[:80]!a}); it was not run"
+        return FaultError.of("unsafe-pickle", path, found, expected)
+    if (protocol := pickle_protocol(path)) > _NEWEST_PROTOCOL:
+        found = f"a pickle of protocol {protocol}, which torch cannot read safely; it was not run"
+        expected += ", saved again with torch's default protocol"
+        return FaultError.of("unsafe-pickle", path, found, expected)
+    kind = "truncated-file" if "central directory" in text else "unreadable-file"
+    return FaultError.of(kind, path, text, expected)
 
 
 def _pick_tensors(path: Path, loaded: object) -> tuple:

@@ -27,6 +27,7 @@ class SlideScan:
     largest: float = 0.0  # absolute value
     largest_row: int = 0
     file_state: str = ""  # before it was read, see ``file_state``
+    mean: bytes = b""  # (C,) float32, of the rows
 
 
 def scan_slide(path: Path) -> SlideScan:
@@ -65,9 +66,12 @@ def _scan_rows(slide: SlideFile) -> SlideScan:
     info, digest = slide.info, xxhash.xxh3_64()
     step = max(1, SCAN_BYTES // (4 * info.feature_dim))
     bad, first, largest, largest_row, unwritten = 0, -1, 0.0, 0, 0
+    total = np.zeros(info.feature_dim)
     for start in range(0, info.num_patches, step):
         rows = np.ascontiguousarray(slide.read(start, min(start + step, info.num_patches)))
         digest.update(rows)
+        with np.errstate(over="ignore", invalid="ignore"):  # features that are not finite
+            total += rows.sum(0)
         # NaN and infinity both show in the largest absolute value of a row.
         reach = np.maximum(rows.max(1), -rows.min(1))
         faulty = np.flatnonzero(~np.isfinite(reach))
@@ -93,7 +97,9 @@ def _scan_rows(slide: SlideFile) -> SlideScan:
         if not np.isfinite(coords).all():
             where = f"{info.path}[coords]"
             faults = (Fault("coords-not-finite", where, "NaN or infinity", "finite coordinates"),)
-    return SlideScan(info, faults, digest.hexdigest(), coords_checksum, largest, largest_row)
+    mean = (total / info.num_patches).astype(np.float32).tobytes()
+    checksums = (digest.hexdigest(), coords_checksum)
+    return SlideScan(info, faults, *checksums, largest, largest_row, mean=mean)
 
 
 def checksum_of_coords(coords: np.ndarray) -> str:

@@ -12,7 +12,6 @@ cache.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ import xxhash
 
 from gimp_fast.data.names import STORE_DTYPES
 from gimp_fast.data.slides.base import check_range
-from gimp_fast.errors import DAMAGE_ERRORS, FaultError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, FaultError, GimpError, one_line
+from gimp_fast.files.json_file import need_object, parse_json
 
 FORMAT, VERSION = "gimp_fast feature store", "1"
 COORD_DTYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
@@ -66,7 +66,9 @@ class FeatureStore:
             raise self._fault("unreadable-file", str(error), "a feature store") from error
         try:
             self._open_index()
-        except DAMAGE_ERRORS as error:
+        except FaultError:
+            raise
+        except (GimpError, *DAMAGE_ERRORS) as error:
             expected = "a feature store of gimp_fast"
             raise self._fault("unreadable-file", one_line(error), expected) from error
 
@@ -178,7 +180,7 @@ class FeatureStore:
             raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = np.zeros(length, np.uint8)
         self._fill(header, 8)
-        entries = json.loads(header.tobytes())
+        entries = need_object(parse_json(header.tobytes(), "the header"), "the header")
         facts = entries.pop("__metadata__")
         if (facts["format"], facts["version"]) != (FORMAT, VERSION):
             raise ValueError(f"format '{facts['format']}', version {facts['version']}")

@@ -12,7 +12,6 @@ Parts may have any name in ``PART_NAMES``, in upper or lower case.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -24,7 +23,8 @@ import numpy as np
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS
 from gimp_fast.data.tables.labels import strip_extension
 from gimp_fast.data.tables.new_splits import check_split
-from gimp_fast.errors import FaultError, Faults
+from gimp_fast.errors import FaultError, Faults, GimpError
+from gimp_fast.files.json_file import parse_json
 from gimp_fast.files.paths import visible
 from gimp_fast.files.table import MISSING, Table, open_table, read_text
 
@@ -183,10 +183,10 @@ def _part_columns(table: Table) -> dict[str, str]:
 def _read_json(path: Path) -> list[_Written]:
     text = read_text(path, "a json file")
     try:
-        content = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        found = " ".join(str(error).split())
-        raise FaultError.of("unreadable-file", str(path), found, STAMP_LAYOUT) from error
+        content = parse_json(text, path, pairs=_without_repeats)
+    except GimpError as error:
+        found = str(error).removeprefix(f"{path}: ")
+        raise FaultError.of("unreadable-file", path, found, STAMP_LAYOUT) from error
     splits = content.get("splits") if isinstance(content, dict) else None
     if not isinstance(splits, list) or not splits:
         raise FaultError.of("split-layout", str(path), "no list 'splits'", STAMP_LAYOUT)

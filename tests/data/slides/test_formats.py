@@ -241,12 +241,36 @@ def test_a_pickle_bomb_does_not_go_off(tmp_path, dump):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_bare_pickle_of_any_protocol_is_refused(tmp_path, protocol):
+@pytest.mark.parametrize("inside", ["alone", "in a list", "archive", "before-1.6"])
+def test_a_bomb_of_any_protocol_is_called_unsafe(tmp_path, protocol, inside):
     effect, file = tmp_path / "effect", tmp_path / "s.pt"
-    file.write_bytes(pickle.dumps(Bomb(effect), protocol=protocol))
-    with pytest.raises(FaultError):
-        open_slide(file)
+    if inside in ("archive", "before-1.6"):
+        zipped = inside == "archive"
+        content = {"features": torch.zeros(3, 4), "x": Bomb(effect)}
+        torch.save(content, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    else:
+        bomb = Bomb(effect) if inside == "alone" else [1, {"x": Bomb(effect)}]
+        file.write_bytes(pickle.dumps(bomb, protocol=protocol))
+    ((kind, message),) = faults_of(lambda: open_slide(file))
+    assert kind == "unsafe-pickle"
+    assert "touch" in message or "getattr" in message
     assert not effect.exists()
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_tensors_of_a_newer_protocol_are_refused_by_their_cause(tmp_path, protocol):
+    torch.save(torch.zeros(3, 4), tmp_path / "s.pt", pickle_protocol=protocol)
+    ((kind, message),) = faults_of(lambda: open_slide(tmp_path / "s.pt"))
+    assert kind == "unsafe-pickle"
+    assert f"found a pickle of protocol {protocol}" in message
+    assert "saved again with torch's default protocol" in message
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_without_code_or_tensors(tmp_path, protocol):
+    (tmp_path / "s.pt").write_bytes(pickle.dumps({"features": [1.0]}, protocol=protocol))
+    expected = "unreadable-file" if protocol <= 3 else "unsafe-pickle"
+    assert kinds_of(lambda: open_slide(tmp_path / "s.pt")) == [expected]
 
 
 def test_coordinate_files_of_real_slides_are_no_features(real_data):

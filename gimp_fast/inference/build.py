@@ -1,0 +1,64 @@
+"""Builds the network and the gene scaling that a checkpoint holds, or says what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from gimp_fast.errors import GimpError
+from gimp_fast.models import PatientModel, available, build, model_class
+from gimp_fast.runs.checkpoint import under_prefix
+from gimp_fast.training.scaling import GeneScaler
+
+_LARGEST_SETTING = 10_000  # below it, the weights decide whether a setting fits
+
+
+def built_model(
+    facts: dict[str, Any], tensors: dict[str, Tensor], backend: str, source: Path
+) -> PatientModel:
+    """The model in evaluation mode; GimpError if this version cannot build it."""
+    method, classes = facts["method"], facts["cohort"]["classes"]
+    if method not in available():
+        raise GimpError(
+            f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
+            f"{', '.join(available())}"
+        )
+    try:
+        config = model_class(method).config_class.model_validate(facts["model"])
+        if getattr(config, "num_classes", len(classes)) != len(classes):
+            raise ValueError(f"{config.num_classes} classes for the names {', '.join(classes)}")
+        weights = under_prefix("model", tensors)
+        _check_sizes(config, weights, len(facts["cohort"]["gene_ids"]))
+        model = build(method, config, backend=backend)
+        model.load_state_dict(weights)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise GimpError(
+            f"{source}: found a model of '{method}' that this version of gimp_fast cannot build: "
+            f"{' '.join(str(error).split())[:500]}"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _check_sizes(config: BaseModel, weights: dict[str, Tensor], genes: int) -> None:
+    """RuntimeError for a setting that would build a model far larger than its weights."""
+    widest = max((max(tensor.shape, default=1) for tensor in weights.values()), default=1)
+    for key, value in config:
+        most = max(_LARGEST_SETTING, genes if key == "num_genes" else widest)
+        if isinstance(value, int) and value > most:
+            found = str(value)[:20]
+            raise RuntimeError(f"size mismatch: {key} is {found}, and no weight is so wide")
+
+
+def fitted_scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:
+    """The gene scaling; GimpError unless there are a mean and a deviation for each gene."""
+    found = [tensors.get(f"scaler.{name}") for name in ("mean", "std")]
+    fits = all(t is not None and t.shape == (genes,) and t.is_floating_point() for t in found)
+    if not fits or not all(bool(t.isfinite().all()) for t in found) or bool((found[1] <= 0).any()):
+        raise GimpError(
+            f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
+            f"expected scaler.mean and scaler.std of {genes} genes"
+        )
+    return GeneScaler(*(t.float().numpy() for t in found))
