@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from gimp_fast.evaluation.intervals import Estimate, estimate
 from gimp_fast.evaluation.rates import Predictions, auc
@@ -137,7 +136,11 @@ def _hits_by_fold(predictions: Predictions, patients: int, folds: int) -> np.nda
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided exact p of the discordant pairs, a fair coin each if the models are equal."""
     discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    if not discordant:
+        return 1.0
+    from scipy.stats import binomtest  # a second, which commands that compare nothing save
+
+    return float(binomtest(only_first, discordant, 0.5).pvalue)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -8,13 +8,12 @@ depend on the number of patients.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 Ends = tuple[float, float]
-_Z = float(norm.ppf(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 _BELOW_ONE = 1 - 1e-12
 
 
@@ -88,6 +87,8 @@ def _lower_end(area: float, positives: int, negatives: int) -> float:
 
     if area <= 0:
         return 0.0
+    from scipy.optimize import brentq  # half a second, seldom needed
+
     return float(brentq(excess, 0.0, min(area, _BELOW_ONE)))
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gimp_fast.errors import GimpError
+from gimp_fast.runs.scores import ByModality, Fusion
 
 # Control characters would reach the user's terminal.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -40,6 +41,9 @@ class _Metrics(_Facts):
     cohort: _Counts = _Counts()
     val: _Part | None = None
     test: _Part | None = None
+    fusion: Fusion | None = None
+    by_modality: ByModality | None = None
+    cautions: list[Text] = []
 
 
 class _Expression(_Facts):

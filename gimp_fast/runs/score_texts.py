@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gimp_fast.runs.scores import ByModality, Fusion, PairedDifference
+from gimp_fast.runs.scores import ByModality, Fusion, PairedDifference, SplitMetrics
 
 READS = {"both": "slides and RNA", "slide": "slides", "rna": "RNA"}
 ALONE = {"rna": "RNA alone", "slide": "slides alone"}
@@ -14,14 +14,20 @@ NO_AUC = "AUC undefined, because a class has no patient here"
 
 def metrics_text(part: dict[str, Any]) -> str:
     """Accuracy with its counts, and AUC, each with its interval, in one line."""
-    accuracy, auc = part["accuracy"], part["auc"]
-    text = (
-        f"accuracy {accuracy['value']:.3f} ({accuracy['k']}/{accuracy['n']}, "
-        f"95 % CI {accuracy['low']:.3f} to {accuracy['high']:.3f})"
-    )
+    metrics = SplitMetrics.model_validate({"n": 0} | part)
+    accuracy, auc = metrics.accuracy, metrics.auc
+    if accuracy is None:
+        return "no accuracy was recorded"
+    counts = f"{accuracy.k}/{accuracy.n}"
+    if accuracy.low is not None and accuracy.high is not None:
+        counts += f", 95 % CI {accuracy.low:.3f} to {accuracy.high:.3f}"
+    text = f"accuracy {accuracy.value:.3f} ({counts})"
     if auc is None:
         return f"{text}, {NO_AUC}"
-    return f"{text}, AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    text += f", AUC {auc.value:.3f}"
+    if auc.low is not None and auc.high is not None:
+        text += f" ({auc.low:.3f} to {auc.high:.3f})"
+    return text
 
 
 def fusion_text(fusion: Fusion) -> str:

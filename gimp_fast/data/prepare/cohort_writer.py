@@ -114,7 +114,8 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         with open_new(folder / EXPRESSION, "wb") as file:
             np.save(file, values)
         manifest = _manifest(contents, checksum(values))
-        np.save(folder / SLIDE_MEANS, contents.slide_means)
+        with open_new(folder / SLIDE_MEANS, "wb") as file:
+            np.save(file, contents.slide_means)
         manifest["slide_means_checksum"] = checksum(contents.slide_means)
         manifest |= _write_features(folder, contents, progress)
         slides = [{**row, "path": _stored_path(row["path"], out)} for row in contents.slides]
