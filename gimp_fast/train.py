@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -126,18 +127,19 @@ def main(argv: Sequence[str]) -> int | None:
 
 def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.runs import layout
-    from gimp_fast.training.claim import saved_config
-    from gimp_fast.training.config import load_config
+    from gimp_fast.training.claim import resumed_config
+    from gimp_fast.training.config import asked_values, load_config
 
+    # Their texts are values as they are: a split may be called 0 or no.
     names = ("method", "split", "modalities", "seed")
-    shortcuts = {name: getattr(args, name) for name in names}
-    overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    asked = args.preset or args.config or args.set or overrides
-    if args.resume and not asked and (out / layout.CONFIG).exists():
-        config = saved_config(out)
+    fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.resume and (out / layout.CONFIG).exists():
+        asked = asked_values(args.preset, args.config, args.set, fields)
+        config, ignored = resumed_config(out, asked)
+        print("\n".join(ignored), end="\n" if ignored else "", file=sys.stderr)
     else:
         preset = args.preset or ("demo" if args.data is None else "paper")
-        config = load_config(preset, args.config, [*args.set, *overrides])
+        config = load_config(preset, args.config, args.set, fields)
     if args.data is not None:
         config = config.model_copy(update={"data": str(args.data.resolve())})
     return config

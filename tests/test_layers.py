@@ -29,7 +29,7 @@ LEVELS = {
 }  # fmt: skip
 SAME_ROOM = {"losses": "nn", "_C": "native"}
 # Every room may import them; they import each other and nothing else of the package.
-LEAVES = {"errors", "options", "files", "evaluation", "pages", "__version__"}
+LEAVES = {"errors", "options", "files", "evaluation", "pages", "validation", "__version__"}
 COMMAND_LEVEL = 8
 # The report shows what a run's files say; a model in reach would tempt it to compute.
 FORBIDDEN = {("report", "models")}

@@ -21,10 +21,11 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.files.yaml_file import read_yaml_mapping
 from gimp_fast.models import available, model_class
 from gimp_fast.runs.records import Run
 from gimp_fast.training import TrainConfig, load_config
-from gimp_fast.training.config import SAME_IN_TABLES, read_yaml
+from gimp_fast.training.config import SAME_IN_TABLES
 from gimp_fast.training.stages import stages_of
 
 OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
@@ -70,7 +71,7 @@ class Shared:
     @classmethod
     def of(cls, preset: str, path: Path | None, overrides: Sequence[str]) -> Shared:
         """From the command's options; GimpError for settings that a table decides itself."""
-        from_file = [] if path is None else list(_flat(read_yaml(path)))
+        from_file = [] if path is None else list(_flat(read_yaml_mapping(path)))
         for text in (*from_file, *overrides):
             if _key(text) in OF_THE_TABLE:
                 raise GimpError(f"--set {text}: the table decides the {_key(text)} of each run")

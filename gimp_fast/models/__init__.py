@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gimp_fast.errors import one_of
 from gimp_fast.models.abmil import ABMIL
 from gimp_fast.models.base import (
     Modalities,
@@ -118,7 +119,7 @@ def model_class(name: str) -> type[PatientModel]:
         ValueError: unknown name.
     """
     if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_MODELS)}")
+        raise ValueError(f"unknown model {name!r}; expected {one_of(name, _MODELS)}")
     return _MODELS[name]
 
 
@@ -131,7 +132,8 @@ def build(name: str, config: Sizes | Mapping[str, Any], backend: str = "auto") -
         backend: for its operators, see :func:`gimp_fast.ops.available_backends`.
 
     Raises:
-        ValueError: unknown name, or a configuration that is not valid.
+        ValueError: unknown name.
+        FieldsError: fields that the model does not have, or values that do not fit them.
     """
     cls = model_class(name)
     return cls(cls.config_class.model_validate(config), backend=backend)

@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence, aligned
 from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
 from gimp_fast.targets import classification
+from gimp_fast.validation import Settings
 
 Modalities = Literal["both", "slide", "rna"]
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Architecture, as far as a user chooses it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Sizes(BaseModel):
+class Sizes(Settings):
     """Architecture, as far as the cohort decides it.
 
     Attributes:
@@ -34,8 +33,6 @@ class Sizes(BaseModel):
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
             lets the model form the groups.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_classes: int = Field(ge=2)
     feature_dim: int = Field(1024, ge=1)
