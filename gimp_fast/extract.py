@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gimp_fast import wsi
-from gimp_fast.cli import EXIT_BAD_INPUT, command
+from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
 from gimp_fast.wsi import options as wsi_options
@@ -23,8 +23,8 @@ from gimp_fast.wsi.slide_files import find_slides, share
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.extract",
+    parser = Parser(
+        "extract",
         description="Find tissue, cut patches of one physical resolution, encode them with an "
         "ImageNet ResNet50 up to layer3 (1024 channels), and write one feature file per slide in "
         "CLAM's layout, which `prepare` reads. Finished slides are skipped; a slide that cannot "

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ SYNTHETIC_FOLDER = "synthetic"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.train",
+    parser = Parser(
+        "train",
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
         "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75; --resume continues.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
+        "--method, --split, --modalities and --seed are short for --set KEY=VALUE.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
     add = parser.add_argument
     add("--data", type=Path, metavar="COHORT", help="cohort folder; default: synthetic patients")
-    add("--out", type=Path, metavar="RUN", help="run folder; default: runs/<date>-<time>")
+    add("--out", type=Path, metavar="RUN", help="folder of the run; default: runs/<date>-<time>")
     add(
         "--preset",
         metavar="NAME",
@@ -60,11 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         metavar="NAME",
         help="model to train instead of gimp: a comparator such as abmil, clam_sb, transmil, snn, "
-        "mcat or mgca; short for --set method=NAME",
+        "mcat or mgca; default: gimp",
     )
-    add("--split", metavar="NAME", help="split of the cohort; short for --set split=NAME")
-    add("--modalities", choices=("both", "slide", "rna"), help="short for --set modalities=...")
-    add("--seed", type=int, help="short for --set seed=...")
+    add("--split", metavar="NAME", help="split of the cohort; default: its only one")
+    add("--modalities", choices=("both", "slide", "rna"), help="default: what the method reads")
+    add("--seed", type=int, help="of everything that is random; default: 0")
     add(
         "--stages",
         nargs="+",

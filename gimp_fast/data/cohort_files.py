@@ -85,8 +85,7 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise GimpError(
-            f"{folder}: not a cohort folder (no {MANIFEST}); "
-            "make one with `python -m gimp_fast.prepare`"
+            f"{folder}: not a cohort folder (no {MANIFEST}); make one with `gimp-fast prepare`"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise GimpError(f"{file}: cannot be read ({one_line(error)})") from error

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.experiments.paper import (
     DELTAS,
     EXPERIMENTS,
@@ -22,11 +22,10 @@ EXIT_SOME_FAILED = 1
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.experiments",
+    parser = Parser(
+        "experiments",
         description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
         "train every row on every split, and write tables, figures and a page.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The same command resumes after an interruption. Finished runs are not trained "
         "again;\ntables with the same --out share them.\n"
         "OUT/<table>/ holds report.html, table.md, table.csv, table.tex, results.json, figures/.\n"
@@ -41,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"what to reproduce, one or more of {', '.join(EXPERIMENTS)}",
     )
     add("--data", type=Path, required=True, metavar="COHORT", help="cohort folder")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of results and runs")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the results and runs")
     add(
         "--splits",
         nargs="+",

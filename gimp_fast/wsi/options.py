@@ -138,7 +138,7 @@ class EncoderOptions:
 class ExtractOptions:
     """What to make of each slide, and where to put it."""
 
-    out: Path = option(help="output folder", parse=Path)
+    out: Path = option(help="folder of the feature files", parse=Path, metavar="DIR")
     grid: GridOptions = GridOptions()
     tissue: TissueOptions = TissueOptions()
     overrides: Overrides = field(default_factory=Overrides)

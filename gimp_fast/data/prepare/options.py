@@ -83,7 +83,7 @@ class PrepareOptions:
     cases: Path | None = option(
         None, "for prediction: table of case_id, slide_id and, if known, label", metavar="FILE"
     )
-    out: Path | None = option(None, "cohort folder to write; new or empty", metavar="DIR")
+    out: Path | None = option(None, "folder of the cohort; new or empty", metavar="DIR")
     name: str | None = option(None, "name of the cohort (default: that of the folder)")
     allow_missing_modality: bool = option(
         False,
