@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from gimp_fast import __version__
+from gimp_fast import __version__, plugins
 from gimp_fast.errors import GimpError, StoppedError, did_you_mean, one_of
 
 COMMANDS = {
@@ -68,6 +68,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=program(command), formatter_class=_Help, **settings)
         self.register("type", int, _whole_number)
         self.register("type", float, _number)
+
+    def add_plugins(self) -> None:
+        """Add ``--plugin``, whose code is imported before any name is looked up."""
+        self.add_argument(
+            "--plugin", action="append", default=[], metavar="FILE_OR_MODULE", help=plugins.HELP
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        plugins.use_plugins(getattr(parsed, "plugin", ()))
+        return parsed
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(args)

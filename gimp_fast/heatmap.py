@@ -7,7 +7,6 @@ python -m gimp_fast.heatmap --run exported --data cohort --out maps --cases TCGA
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from gimp_fast.runs import layout
 SYNTHETIC = "synthetic/cohort"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         "heatmap",
         description="Write heatmaps of patients: pictures, tables and QuPath polygons of each "
@@ -62,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="whole-slide images, or .png and .jpg, to draw the maps on",
     )
     add("--device", default="auto", help="cpu, cuda …; default: a GPU if there is one")
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

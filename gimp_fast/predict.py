@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILES = (".csv", ".tsv", ".txt")  # endings that name a file of predictions, not its folder
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         "predict",
         description="Predict the classes of patients with a trained model, and warn of patients "
@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1000,
         help="resamples of the confidence intervals, where labels are known (default: 1000)",
     )
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SYNTHETIC_FOLDER = "synthetic"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         "train",
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="set pretrain.batch_size to the largest that fits into this memory, e.g. 24GB, 8GiB",
     )
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -21,7 +21,7 @@ from gimp_fast.experiments.paper import (
 EXIT_SOME_FAILED = 1
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(
         "experiments",
         description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--keep-checkpoints", action="store_true", help="keep the weights of every run")
     add("--dry-run", action="store_true", help="print rows and runs; train and write nothing")
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

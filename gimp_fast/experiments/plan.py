@@ -23,6 +23,7 @@ from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
 from gimp_fast.files.yaml_file import read_yaml_mapping
 from gimp_fast.models import available, model_class
+from gimp_fast.plugins import load_plugins
 from gimp_fast.runs.records import Run
 from gimp_fast.training import TrainConfig, load_config
 from gimp_fast.training.config import SAME_IN_TABLES
@@ -183,7 +184,10 @@ def _run(
             del values[stage]
         if row.modalities != BOTH:  # with one modality, none is ever hidden
             values["finetune"]["modality_dropout"] = 0.0
-    content = json.dumps([values, cohort.fingerprint, code_digest()], sort_keys=True)
+    facts = [values, cohort.fingerprint, code_digest()]
+    if plugins := load_plugins():  # without any, the digests of runs stay as they were
+        facts.append(dict(plugins))
+    content = json.dumps(facts, sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return PlannedRun(row.key, split, seed, settings, digest)
 

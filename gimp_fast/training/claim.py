@@ -13,12 +13,14 @@ import yaml
 
 from gimp_fast.errors import GimpError
 from gimp_fast.files.yaml_file import read_yaml_mapping
+from gimp_fast.plugins import load_plugins
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.config import (
     WITHOUT_EFFECT,
     TrainConfig,
+    check_target,
     differences,
     flat_settings,
     merge,
@@ -53,6 +55,7 @@ def resumed_config(run: Path, asked: Mapping[str, Any]) -> tuple[TrainConfig, li
         del values["model"], values["modalities"]
     merge(values, asked)
     wanted = validate_config(values, f"{run}: asked for")
+    check_target(wanted, f"{run}: asked for")
     free = {name: getattr(wanted, name) for name in WITHOUT_EFFECT if name in asked}
     named = flat_settings(dict(asked))
     other = {key: both for key, both in differences(saved, wanted).items() if key in named}
@@ -101,6 +104,7 @@ def claim_folder(
     facts = environment() | {
         "config_sha256": config_hash(config),
         "command": sys.argv,
+        "plugins": load_plugins(),
         "ranks": ranks.size,
     }
     folder.write_environment(facts)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from gimp_fast import targets
 from gimp_fast.data import Cohort
-from gimp_fast.errors import Fault, GimpError, one_of
+from gimp_fast.errors import Fault, FaultError, GimpError, one_of
 from gimp_fast.files.yaml_file import MOST_LEVELS, parse_yaml, read_yaml_mapping
 from gimp_fast.models import (
     GiMPSettings,
@@ -19,6 +20,7 @@ from gimp_fast.models import (
     PatientModel,
     Sizes,
     available,
+    expected_model,
     model_class,
 )
 from gimp_fast.training.scaling import GeneScaling
@@ -32,6 +34,7 @@ class TrainConfig(Settings):
     Attributes:
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
+        target: how the classes are learnt, a name of :func:`gimp_fast.targets.available`.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -62,6 +65,7 @@ class TrainConfig(Settings):
     """
 
     method: str = "gimp"
+    target: str = "classification"
     data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
@@ -103,7 +107,7 @@ class TrainConfig(Settings):
     @classmethod
     def _check_method(cls, method: str) -> str:
         if method not in available():
-            raise ValueError(one_of(method, available()))
+            raise ValueError(expected_model(method))
         return method
 
     @field_validator("modalities")
@@ -155,8 +159,17 @@ def load_config(
     Raises:
         GimpError: unknown preset, unreadable YAML, or invalid fields, all reported together.
     """
-    values = asked_values(preset, path, overrides, fields)
-    return validate_config(values, "configuration" if path is None else str(path))
+    origin = "configuration" if path is None else str(path)
+    config = validate_config(asked_values(preset, path, overrides, fields), origin)
+    check_target(config, origin)
+    return config
+
+
+def check_target(config: TrainConfig, origin: str = "configuration") -> None:
+    """FaultError for an unknown target; what only reads a configuration does not need it."""
+    if config.target not in targets.available():
+        expected = targets.expected_target(config.target)
+        raise FaultError.of("config", f"{origin}: target", repr(config.target), expected)
 
 
 def asked_values(
@@ -202,6 +215,8 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
         except FieldsError as error:
             del values["model"]
             faults += [_from(origin, fault, "model.") for fault in error.faults]
+    elif isinstance(method, str) and method not in available():
+        values.pop("model", None)  # its fields are known to nobody
     try:
         config = TrainConfig.model_validate(values)
     except FieldsError as error:

@@ -13,10 +13,11 @@ from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
-from gimp_fast.errors import Faults, Read
+from gimp_fast.errors import Faults, Read, did_you_mean
 from gimp_fast.files.parallel import parallel_map
 
 _MPP_TOLERANCE = 0.05
+_SUGGESTED = 5  # slides without a file for which the nearest name is looked up
 # Fault -> what all slides must have in common, if they record it.
 _AGREE = {
     "feature-width": ("feature_dim", "{} channels"),
@@ -104,8 +105,9 @@ def _match(
             wanted[row.slide_id] = files[row.slide_id]
         elif row.slide_id and options.slides:
             found = f"no feature file of slide '{row.slide_id}'"
+            near = did_you_mean(row.slide_id, files) if len(faults.items) < _SUGGESTED else ""
             folders = ", ".join(map(str, options.slides))
-            faults.add("missing-slide-file", row.where, found, f"a .h5 or .pt in {folders}")
+            faults.add("missing-slide-file", row.where, found, f"a .h5 or .pt in {folders}{near}")
         elif row.slide_id:
             reason = "no --slides were given"
             dropped.append(dropped_row("slide", row.slide_id, row.case_id, reason, row.where))
