@@ -16,6 +16,7 @@ from pydantic_core.core_schema import ErrorType
 
 from gimp_fast.errors import Fault, FaultError, did_you_mean, nearest, one_of
 
+UNKNOWN = "an unknown field"
 _LONGEST_VALUE = 80
 _NAMES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "text",
@@ -117,11 +118,10 @@ def _words(model: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "missing":
         return "nothing", expected_by(owner, name) if owner else "a value"
     if kind == "extra_forbidden":
-        fields = owner.model_fields if owner else {}
-        expected = one_of(loc[-1], fields)
-        if not nearest(loc[-1], fields):
-            expected += _in_another_section(model, str(loc[-1]))
-        return "an unknown field", expected
+        fields, section = owner.model_fields if owner else {}, ".".join(_path(model, loc)[:-1])
+        listed, _, near = one_of(loc[-1], fields).partition("; did you mean '")
+        dotted = f"; did you mean '{section}.{near}" if section else f"; did you mean '{near}"
+        return UNKNOWN, listed + (dotted if near else _in_another_section(model, str(loc[-1])))
     if kind in _OF_VALIDATORS:
         return found, str(error["ctx"]["error"])
     # pydantic words a few errors of its own like those of a validator's author.

@@ -75,7 +75,7 @@ FAULTS = {
     "mapping": ({"notes": 3}, "notes: found 3; expected a mapping"),
     "mapping-value": ({"notes": {"a": "b"}}, "notes.a: found 'b'; expected a mapping"),
     "section": ({"inner": 3}, "inner: found 3; expected a mapping of fields"),
-    "field": ({"inner": {"rat": 1}}, r"inner\.rat: found an unknown field; .*mean 'rate'"),
+    "field": ({"inner": {"rat": 1}}, r"inner\.rat: found an unknown field; .*mean 'inner.rate'"),
     "elsewhere": ({"ratee": 1}, "did you mean 'inner.rate'"),
     "texts": ({"inner": {"names": [1]}}, r"inner\.names\.0: found 1; expected a list of texts"),
     "multiple": ({"even": 3}, "even: found 3; expected a whole number that 2 divides"),

@@ -25,7 +25,7 @@ from gimp_fast.models import (
 )
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
-from gimp_fast.validation import FieldsError, Settings, shown
+from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
 
 
 class TrainConfig(Settings):
@@ -228,8 +228,10 @@ def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
 
 def _from(origin: str, fault: Fault, section: str = "") -> Fault:
     """A fault of a configuration, named after where its values come from."""
-    place = section + fault.where.partition(": ")[2]
-    return Fault(fault.kind, f"{origin}: {place}".rstrip(": ."), fault.found, fault.expected)
+    place, expected = section + fault.where.partition(": ")[2], fault.expected
+    if fault.found == UNKNOWN:  # the field to write instead is of the section too
+        expected = expected.replace("did you mean '", f"did you mean '{section}")
+    return Fault(fault.kind, f"{origin}: {place}".rstrip(": ."), fault.found, expected)
 
 
 # Settings that change how a run is carried out, but not its result: a run may resume with others.

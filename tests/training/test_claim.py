@@ -90,7 +90,7 @@ def test_a_comparator_resumes_with_its_own_architecture(saved):
 
 def test_what_is_asked_must_be_valid(saved):
     run, _ = saved()
-    with pytest.raises(GimpError, match=r"asked for: finetune\.lrr: .*did you mean 'lr'"):
+    with pytest.raises(GimpError, match=r"asked for: finetune\.lrr: .*did you mean 'finetune.lr'"):
         resumed_config(run, asked_values(overrides=["finetune.lrr=1"]))
 
 
