@@ -18,7 +18,7 @@ from typing import Any
 
 import gimp_fast.kernels
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, did_you_mean
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
 from gimp_fast.files.yaml_file import read_yaml_mapping
@@ -156,7 +156,10 @@ def make_plan(
     """The runs of all tables; GimpError for settings that do not validate."""
     for text in shared.overrides:
         if not any(_concerns(text, method) for method in available()):
-            raise GimpError(f"--set {text}: no method has such a setting")
+            fields = {f"model.{name}" for method in available()
+                      for name in model_class(method).settings_class.model_fields}  # fmt: skip
+            near = did_you_mean(_key(text), sorted(fields))
+            raise GimpError(f"--set {text}: no method has such a setting{near}")
     of_row, skipped, by_digest = {}, {}, {}
     asked = ((table.name, row) for table in experiments for row in table.rows if row.key in rows)
     for table, row in asked:

@@ -15,7 +15,14 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PRECISIONS
-from gimp_fast.models import PatientInputs, PatientModel, available, build, model_class
+from gimp_fast.models import (
+    PatientInputs,
+    PatientModel,
+    available,
+    build,
+    expected_model,
+    model_class,
+)
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import under_prefix
@@ -277,8 +284,7 @@ def _built(
     method = facts["method"]
     if method not in available():
         raise GimpError(
-            f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
-            f"{', '.join(available())}"
+            f"{source}: found a model of the method '{method}'; expected {expected_model(method)}"
         )
     try:
         config = model_class(method).config_class.model_validate(facts["model"])

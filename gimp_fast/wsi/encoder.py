@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line, one_of
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError, nearest, one_line, one_of
 from gimp_fast.plugins import Registry, function_at
 from gimp_fast.wsi import resnet50
 from gimp_fast.wsi.options import PRECISIONS, RESNET50, EncoderOptions
@@ -108,8 +108,9 @@ def _load_own(options: EncoderOptions, device: str, patch_size: int) -> Encoder:
     elif asked in (names := available_encoders()):
         kind, name = _ENCODERS.get(asked), asked
     else:
-        own = "your own needs --plugin, or is named as file.py:function"
-        raise GimpError(f"--encoder: found '{asked}'; expected {one_of(asked, names)}; {own}")
+        own = "; your own encoder needs --plugin, or is named as file.py:function"
+        expected = one_of(asked, names) + ("" if nearest(asked, names) else own)
+        raise GimpError(f"--encoder: found '{asked}'; expected {expected}")
     try:
         network = kind.make(options.weights)
         if not isinstance(network, nn.Module):
