@@ -3,24 +3,75 @@
 Importing the package is cheap: torch, triton and the native library load when they are first used.
 """
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from gimp_fast.later import later
+
+if TYPE_CHECKING:
+    from gimp_fast import (
+        data,
+        errors,
+        evaluation,
+        heatmaps,
+        inference,
+        losses,
+        models,
+        nn,
+        ops,
+        report,
+        runs,
+        targets,
+        training,
+        wsi,
+    )
+    from gimp_fast.data import Cohort, open_cohort
+    from gimp_fast.errors import GimpError
+    from gimp_fast.inference import TrainedModel, load
+    from gimp_fast.training import TrainConfig, load_config
+    from gimp_fast.verbs import check_cohort, prepare_cohort, train_model
 
 __version__ = "0.1.0"
-# Public name -> where it is; imported when it is first used.
-_LATER = {
-    "open_cohort": "gimp_fast.data",
-    "prepare_cohort": "gimp_fast.verbs",
-    "train_model": "gimp_fast.verbs",
-    "load": "gimp_fast.inference",
-    "TrainedModel": "gimp_fast.inference",
+__all__ = [
+    "Cohort",
+    "GimpError",
+    "TrainConfig",
+    "TrainedModel",
+    "__version__",
+    "check_cohort",
+    "data",
+    "errors",
+    "evaluation",
+    "heatmaps",
+    "inference",
+    "load",
+    "load_config",
+    "losses",
+    "models",
+    "nn",
+    "open_cohort",
+    "ops",
+    "prepare_cohort",
+    "report",
+    "runs",
+    "targets",
+    "train_model",
+    "training",
+    "wsi",
+]
+# Where the names are that are no packages or modules below this one.
+_HOMES = {
+    "Cohort": "data",
+    "GimpError": "errors",
+    "TrainConfig": "training",
+    "TrainedModel": "inference",
+    "check_cohort": "verbs",
+    "load": "inference",
+    "load_config": "training",
+    "open_cohort": "data",
+    "prepare_cohort": "verbs",
+    "train_model": "verbs",
 }
 
-__all__ = ["__version__", *_LATER]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name, which may load torch."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LATER[name]), name)
+__getattr__, __dir__ = later(
+    __name__, {name: f"{__name__}.{_HOMES.get(name, name)}" for name in __all__}
+)

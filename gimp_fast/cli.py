@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import importlib
@@ -9,9 +10,18 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from gimp_fast import __version__
-from gimp_fast.errors import FaultError, GimpError, StoppedError, is_out_of_memory, one_line
+from gimp_fast import __version__, plugins
+from gimp_fast.errors import (
+    FaultError,
+    GimpError,
+    StoppedError,
+    did_you_mean,
+    is_out_of_memory,
+    one_line,
+    one_of,
+)
 from gimp_fast.files.safe_text import visible
 
 COMMANDS = {
@@ -93,6 +103,99 @@ def _print_any_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class Parser(argparse.ArgumentParser):
+    """The parser of a command: named as it was called, with defaults in its help.
+
+    What is wrong is told in one line, with the nearest name that was perhaps meant.
+    """
+
+    def __init__(self, command: str, **settings: Any):
+        super().__init__(prog=program(command), formatter_class=_Help, **settings)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
+
+    def add_plugins(self) -> None:
+        """Add ``--plugin``, whose code is imported before any name is looked up."""
+        self.add_argument(
+            "--plugin", action="append", default=[], metavar="FILE_OR_MODULE", help=plugins.HELP
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        plugins.use_plugins(getattr(parsed, "plugin", ()))
+        return parsed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
+        self._check_flags(args)
+        return super().parse_known_args(args, namespace)
+
+    def _check_flags(self, args: Sequence[str]) -> None:
+        """Else a misspelt flag that is required would be told as missing."""
+        flags = self._option_string_actions
+        for text in args:
+            if text == "--":
+                return
+            flag = text.partition("=")[0]
+            known = any(name.startswith(flag) for name in flags)  # argparse completes them
+            if flag.startswith("--") and not known and " " not in flag:
+                self.error(f"unknown option {flag[:80]}{did_you_mean(flag, flags)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            expected = one_of(value, action.choices)
+            raise argparse.ArgumentError(action, f"found '{value}'; expected {expected}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"error: {message}\n`{self.prog} --help` lists the options\n")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found '{text[:80]}'; expected a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found '{text[:80]}'; expected a number") from None
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends with the default of an option, unless its text says it."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # Lines are kept where a command breaks them itself; a long one is wrapped.
+        wrapped = (super(argparse.RawDescriptionHelpFormatter, self)._fill_text(line, width, indent)
+                   for line in text.splitlines())  # fmt: skip
+        return "\n".join(wrapped)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if isinstance(action, argparse.BooleanOptionalAction):
+            # Some versions of Python add the default themselves, as True or False.
+            text = text.removesuffix(" (default: %(default)s)")
+            return f"{text} (default: {'on' if default else 'off'})"
+        has_default = default not in (None, False, argparse.SUPPRESS) and default != ()
+        if not has_default or default == [] or "default" in text:
+            return text
+        several = isinstance(default, (list, tuple))
+        shown = " ".join(map(str, default)) if several else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})".lstrip()
+
+
+def program(command: str) -> str:
+    """How the command was called, for its help: ``gimp-fast train``."""
+    name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    called = name.removesuffix(".__main__")
+    if called in ("gimp_fast", "gimp_fast.cli"):
+        return f"python -m {called} {command}"
+    return f"python -m {called}" if called == f"gimp_fast.{command}" else f"gimp-fast {command}"
+
+
 def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
@@ -113,8 +216,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"gimp_fast {__version__}")
         return 0
-    unknown = "" if name is None else f"error: unknown command '{name}'\n\n"
-    print(unknown + usage(), end="", file=sys.stderr)
+    if name is None:
+        print(usage(), end="", file=sys.stderr)
+    else:
+        expected = one_of(name, COMMANDS)
+        print(f"error: unknown command '{name}'; expected {expected}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast import __version__
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.runs.environment import versions
 
 PACKAGES = ("torch", "triton", "numpy", "pandas", "h5py", "scikit-learn", "safetensors", "pydantic")
@@ -20,7 +20,7 @@ OPERATORS = ("masked_l1", "nystrom_attention")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gimp-fast doctor", description=__doc__)
+    parser = Parser("doctor", description="Show what was built, and what can run here or why not.")
     parser.add_argument("--json", action="store_true", help="print machine-readable facts instead")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser

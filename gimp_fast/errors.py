@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import os
 import re
@@ -214,6 +215,45 @@ def cause_of(error: BaseException) -> str:
     if number is None and re.search(r"\d+ requested and \d+ written", str(error)):
         number = errno.ENOSPC
     return os.strerror(number) if number else one_line(error)
+
+
+# Spelling is compared on this many characters: the time grows with the square of their number.
+_LONGEST_NAME = 100
+_MOST_LISTED = 30  # of the choices in a message; hundreds of them would hide what is wrong
+
+
+def nearest(name: object, choices: Iterable[object], most: int = 1) -> list[str]:
+    """The choices that a misspelt name may have meant, the nearest first; often none.
+
+    Case, dashes and underscores do not count. One call compares with every choice, which takes
+    about 0.1 s for 10,000 of them: ask for the first few wrong names of a long list only.
+    """
+    by_key: dict[str, str] = {}
+    for choice in choices:
+        by_key.setdefault(_spelling(choice), str(choice))
+    found = difflib.get_close_matches(_spelling(name), by_key, n=most, cutoff=0.6)
+    return [by_key[key] for key in found]
+
+
+def _spelling(name: object) -> str:
+    return str(name)[:_LONGEST_NAME].lower().replace("_", "-").strip("- ")
+
+
+def did_you_mean(name: object, choices: Iterable[object]) -> str:
+    """``"; did you mean 'small'?"``, to end a message with; empty if no choice is near."""
+    found = nearest(name, choices)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def one_of(name: object, choices: Iterable[object]) -> str:
+    """What was expected instead of a name: ``"one of a, b, c; did you mean 'b'?"``."""
+    names = list(map(str, choices))
+    if not names:
+        return "nothing: there are no names to choose from"
+    listed = ", ".join(names[:_MOST_LISTED])
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    start = "one of " if len(names) > 1 else ""
+    return f"{start}{listed}{more}{did_you_mean(name, names)}"
 
 
 def one_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gimp_fast import wsi
-from gimp_fast.cli import EXIT_BAD_INPUT, command
+from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
 from gimp_fast.wsi import options as wsi_options
@@ -22,13 +22,14 @@ from gimp_fast.wsi.resolution import read_overrides
 from gimp_fast.wsi.slide_files import find_slides, share
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.extract",
-        description="Find tissue, cut patches of one physical resolution, encode them with an "
-        "ImageNet ResNet50 up to layer3 (1024 channels), and write one feature file per slide in "
-        "CLAM's layout, which `prepare` reads. Finished slides are skipped; a slide that cannot "
-        "be used does not stop the others and is listed at the end (exit code 2).",
+def build_parser() -> Parser:
+    parser = Parser(
+        "extract",
+        description="Find tissue, cut patches of one physical resolution, encode them, and write "
+        "one feature file per slide in CLAM's layout, which `prepare` reads. The encoder is an "
+        "ImageNet ResNet50 up to layer3 (1024 channels) unless another is named. Finished slides "
+        "are skipped; a slide that cannot be used does not stop the others and is listed at the "
+        "end (exit code 2).",
         epilog="Needs gimp-fast[wsi]: OpenSlide for the formats of scanners, tifffile for TIFFs "
         "that OpenSlide does not read. OUT gets h5_files/ (or patches/), overlays/, slides.csv "
         "and failures.csv.",
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shard", metavar="I/N", help="process part I of N of the slides; I counts from 1")
     add("--resume", action="store_true", help="skip finished slides: the default")
     add("--patches-only", action="store_true", help="write only coordinates, like CLAM's patches/")
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     add_options(parser, ExtractOptions)
     patches = parser.add_argument_group("patches")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int | None:
     encoder = None
     if not arguments.patches_only:
         print("loading the encoder", flush=True)
-        encoder = wsi.load_encoder(encoder_options)
+        encoder = wsi.load_encoder(encoder_options, options.grid.patch_size)
     # Shards share a folder, and have tables of their own.
     part = "" if arguments.shard is None else "-" + arguments.shard.replace("/", "of")
     with claim(options.out, f".lock{part}", "choose another --out or --shard"):

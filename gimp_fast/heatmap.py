@@ -7,14 +7,13 @@ python -m gimp_fast.heatmap --run exported --data cohort --out maps --cases TCGA
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gimp_fast.cli import EXIT_BAD_INPUT, command
+from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import SHOWN, GimpError, counted
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.inference.options import PARTS
@@ -24,12 +23,11 @@ from gimp_fast.runs import layout
 SYNTHETIC = "synthetic/cohort"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.heatmap",
+def build_parser() -> Parser:
+    parser = Parser(
+        "heatmap",
         description="Write heatmaps of patients: pictures, tables and QuPath polygons of each "
         "slide, and tables and bars of genes.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Running the same command again skips finished slides. RUN/report.html links the "
         "maps in RUN/heatmaps.\nAttention shows what a model reads, not why, and not what causes "
         "a disease: see docs/heatmaps.md.",
@@ -43,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="finished run, or a model that `gimp-fast predict --export` wrote",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder; default: that of the run")
-    out = f"default: RUN/{layout.HEATMAPS}; required for an exported model"
+    out = f"folder of the maps; default: RUN/{layout.HEATMAPS}; required for an exported model"
     add("--out", type=Path, metavar="DIR", help=out)
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--cases", nargs="+", metavar="CASE", help="these patients")
@@ -64,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="whole-slide images, or .png and .jpg, to draw the maps on",
     )
     add("--device", default="auto", help="cpu, cuda …; default: a GPU if there is one")
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

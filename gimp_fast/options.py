@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, one_of
 
 Options = TypeVar("Options")
 _KEY = "option"
+_KINDS = {int: "a whole number", float: "a number", Path: "a path"}
 
 
 def option(
@@ -113,7 +114,7 @@ def make_options(options: type[Options], **values: Any) -> Options:
     for its value.
 
     Raises:
-        GimpError: a value that is not one of the choices.
+        GimpError: a value that is of another kind, or not one of the choices; an unknown field.
     """
     for name, (default, facts) in _options_of(options).items():
         value = values.get(name)
@@ -124,13 +125,23 @@ def make_options(options: type[Options], **values: Any) -> Options:
             values[name] = tuple(_read_one(name, item, facts) for item in items)
         else:
             values[name] = _read_one(name, value, facts)
+    names = [field.name for field in dataclasses.fields(options)]
+    for name in values:
+        if name not in names:
+            kind = options.__name__
+            raise GimpError(f"{kind}: found '{name}'; expected {one_of(name, names)}")
     return options(**values)
 
 
 def _read_one(name: str, value: Any, facts: Mapping[str, Any]) -> Any:
     parse, choices = facts["type"], facts["choices"]
     if parse is not None and isinstance(value, (str, os.PathLike)):
-        value = parse(value)
+        try:
+            value = parse(value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            text = str(error) if isinstance(error, argparse.ArgumentTypeError) else ""
+            wanted = text or f"found '{value}'; expected {_KINDS.get(parse, 'another value')}"
+            raise GimpError(f"{name}: {wanted}") from error
     if choices is None:
         return value
     # A mapping accepts its keys, as on the command line, and its values, as in the dataclass.
@@ -139,4 +150,4 @@ def _read_one(name: str, value: Any, facts: Mapping[str, Any]) -> Any:
         return accepted[value]
     if value in accepted.values():
         return value
-    raise GimpError(f"{name}: found '{value}'; expected one of {', '.join(accepted)}")
+    raise GimpError(f"{name}: found '{value}'; expected {one_of(value, accepted)}")

@@ -1,8 +1,8 @@
 """``python -m gimp_fast.predict``: predicts new patients with a trained model, or exports it.
 
-python -m gimp_fast.predict --run runs/first --data new_patients --out predictions.csv
-python -m gimp_fast.predict --run runs/first --data cohort --part test --out test.csv
-python -m gimp_fast.predict --run runs/fold_0 --run runs/fold_1 --data new_patients --out mean.csv
+python -m gimp_fast.predict --run runs/first --data new_patients --out predicted
+python -m gimp_fast.predict --run runs/first --data cohort --part test --out test
+python -m gimp_fast.predict --run runs/fold_0 --run runs/fold_1 --data new_patients --out mean
 python -m gimp_fast.predict --run runs/first --export model
 """
 
@@ -13,20 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.options import PARTS, PRECISIONS, PredictOptions
 from gimp_fast.options import add_options, read_options
+from gimp_fast.runs import layout
 
 if TYPE_CHECKING:
     from gimp_fast.data import Cohort
     from gimp_fast.inference import TrainedModel
     from gimp_fast.inference.predictions import Predictions
 
+_FILES = (".csv", ".tsv", ".txt")  # endings that name a file of predictions, not its folder
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.predict",
+
+def build_parser() -> Parser:
+    parser = Parser(
+        "predict",
         description="Predict the classes of patients with a trained model, and warn of patients "
         "whose data differ from those of training; or export the model as a folder of its own.",
         epilog="New patients become a cohort with `gimp-fast prepare --slides … --rna … --genes-of "
@@ -44,7 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="finished run, or an exported model; with several, probabilities are averaged",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder that `prepare` wrote")
-    add("--out", type=Path, metavar="CSV", help="file for the predictions; with --data")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of the predictions, {layout.PREDICTIONS} and its warnings; a name that ends "
+        "with .csv is the file itself",
+    )
     add("--export", type=Path, metavar="DIR", help="write the model to this folder; new or empty")
     add("--overwrite", action="store_true", help="replace an existing export")
     group = parser.add_argument_group("patients (default: all)").add_argument
@@ -68,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1000,
         help="resamples of the confidence intervals, where labels are known (default: 1000)",
     )
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -101,7 +111,9 @@ def _check_request(args: argparse.Namespace) -> None:
     if args.data is None and args.export is None:
         raise GimpError("give --data and --out to predict, or --export to export")
     if (args.data is None) != (args.out is None):
-        raise GimpError("--data and --out belong together: the cohort, and the predictions file")
+        raise GimpError(
+            "--data and --out belong together: the cohort, and the folder of predictions"
+        )
     if args.bootstrap < 1:
         raise GimpError(f"--bootstrap: found {args.bootstrap}; expected 1 or more")
     if args.export and len(args.run) > 1:
@@ -124,9 +136,11 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
         "synthetic": cohort.synthetic or any(model.synthetic for model in models),
         "metrics": metrics,
     }
-    warnings_file = predictions.write(args.out, facts)
+    is_file = args.out.suffix.lower() in _FILES and not args.out.is_dir()
+    file = args.out if is_file else args.out / layout.PREDICTIONS
+    warnings_file = predictions.write(file, facts)
     print("\n".join(summary(predictions, cohort, metrics)))
-    print(f"predictions written to {args.out}, warnings to {warnings_file}")
+    print(f"predictions written to {file}, warnings to {warnings_file}")
 
 
 def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:

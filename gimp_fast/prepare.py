@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import write_json
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.prepare",
+    parser = Parser(
+        "prepare",
         description="Check slides, RNA and labels, and join them into a cohort folder. All faults "
         "are reported together, and nothing is written if there is one.",
         epilog="Slides: CLAM, TRIDENT and STAMP .h5 or Zarr, tensor .pt. RNA: a GDC download "

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.errors import GimpError
 
 if TYPE_CHECKING:
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 SYNTHETIC_FOLDER = "synthetic"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.train",
+def build_parser() -> Parser:
+    parser = Parser(
+        "train",
         description="Train GiMP, or a comparator, on a cohort that `prepare` wrote, and evaluate "
         "it on the test patients. Without --data it trains on an embedded synthetic cohort.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75, Ctrl-C with 130;\n"
         "--resume continues. A second Ctrl-C ends at once.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
+        "--method, --split, --modalities and --seed are short for --set KEY=VALUE.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
     add = parser.add_argument
     add("--data", type=Path, metavar="COHORT", help="cohort folder; default: synthetic patients")
-    add("--out", type=Path, metavar="RUN", help="run folder; default: runs/<date>-<time>")
+    add("--out", type=Path, metavar="RUN", help="folder of the run; default: runs/<date>-<time>")
     add(
         "--preset",
         metavar="NAME",
@@ -62,11 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         metavar="NAME",
         help="model to train instead of gimp: a comparator such as abmil, clam_sb, transmil, snn, "
-        "mcat or mgca; short for --set method=NAME",
+        "mcat or mgca; default: gimp",
     )
-    add("--split", metavar="NAME", help="split of the cohort; short for --set split=NAME")
-    add("--modalities", choices=("both", "slide", "rna"), help="short for --set modalities=...")
-    add("--seed", type=int, help="short for --set seed=...")
+    add("--split", metavar="NAME", help="split of the cohort; default: its only one")
+    add("--modalities", choices=("both", "slide", "rna"), help="default: what the method reads")
+    add("--seed", type=int, help="of everything that is random; default: 0")
     add(
         "--stages",
         nargs="+",
@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SIZE",
         help="set pretrain.batch_size to the largest that fits into this memory, e.g. 24GB, 8GiB",
     )
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -131,18 +132,19 @@ def main(argv: Sequence[str]) -> int | None:
 
 def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.runs import layout
-    from gimp_fast.training.claim import saved_config
-    from gimp_fast.training.config import load_config
+    from gimp_fast.training.claim import resumed_config
+    from gimp_fast.training.config import asked_values, load_config
 
+    # Their texts are values as they are: a split may be called 0 or no.
     names = ("method", "split", "modalities", "seed")
-    shortcuts = {name: getattr(args, name) for name in names}
-    overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    asked = args.preset or args.config or args.set or overrides
-    if args.resume and not asked and (out / layout.CONFIG).exists():
-        config = saved_config(out)
+    fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.resume and (out / layout.CONFIG).exists():
+        asked = asked_values(args.preset, args.config, args.set, fields)
+        config, ignored = resumed_config(out, asked)
+        print("\n".join(ignored), end="\n" if ignored else "", file=sys.stderr)
     else:
         preset = args.preset or ("demo" if args.data is None else "paper")
-        config = load_config(preset, args.config, [*args.set, *overrides])
+        config = load_config(preset, args.config, args.set, fields)
     if args.data is not None:
         config = config.model_copy(update={"data": str(args.data.resolve())})
     return config

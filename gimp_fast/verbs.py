@@ -10,8 +10,9 @@ from gimp_fast.data.cohort import Cohort, open_cohort
 from gimp_fast.data.prepare.assemble import Checked, check
 from gimp_fast.data.prepare.cohort_writer import write_cohort
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, one_of
 from gimp_fast.options import make_options
+from gimp_fast.runs import layout
 from gimp_fast.runs.gene_list import read_gene_reference
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def train_model(
     out: str | Path,
     config: TrainConfig | None = None,
     *,
-    preset: str = "paper",
+    preset: str | None = None,
     resume: bool = False,
     stages: Sequence[str] | None = None,
     report: bool = True,
@@ -70,8 +71,10 @@ def train_model(
         cohort: cohort folder, or an open cohort.
         out: run folder; must not hold a run, unless that run is to be resumed.
         config: the configuration; None makes one of ``preset`` and ``fields``.
-        preset: a name of :func:`gimp_fast.training.presets`.
-        resume: continue after the last checkpoint of the run in ``out``; start if there is none.
+        preset: a name of :func:`gimp_fast.training.presets`; None is ``"paper"``.
+        resume: continue after the last checkpoint of the run in ``out``, with its saved
+            configuration; ``log`` is told which settings were asked otherwise. Start if there is no
+            run.
         stages: names of the stages to run; None runs all.
         report: write ``report.html`` once the model is evaluated.
         log: called with one line of text for each event.
@@ -88,12 +91,18 @@ def train_model(
     """
     from gimp_fast.report import write_report
     from gimp_fast.training import load_config, train
+    from gimp_fast.training.claim import resumed_config
+    from gimp_fast.training.config import asked_values
     from gimp_fast.training.distributed import is_first_rank
 
-    if config is None:
-        config = load_config(preset, fields=fields)
-    elif fields:
+    if config is not None and fields:
         raise GimpError(f"train_model: found a config and {', '.join(fields)}; expected either")
+    if config is None and resume and (Path(out) / layout.CONFIG).exists():
+        config, ignored = resumed_config(Path(out), asked_values(preset, fields=fields))
+        for line in ignored:
+            log(line)
+    elif config is None:
+        config = load_config(preset or "paper", fields=fields)
     metrics = train(config, cohort, Path(out), resume=resume, stages=stages, log=log)
     evaluated = stages is None or "finetune" in stages
     if report and evaluated and is_first_rank():
@@ -110,8 +119,8 @@ def _options(options: PrepareOptions | None, fields: dict[str, Any]) -> PrepareO
         fields, rna = fields | {"paths": rna}, options.rna
     unknown = [name for name in fields if name not in vars(options) | vars(rna)]
     if unknown:
-        expected = ", ".join(sorted((vars(options) | vars(rna)).keys() - {"paths"}))
-        raise GimpError(f"prepare_cohort: found {', '.join(unknown)}; expected some of {expected}")
+        expected = one_of(unknown[0], sorted((vars(options) | vars(rna)).keys() - {"paths"}))
+        raise GimpError(f"prepare_cohort: found {', '.join(unknown)}; expected {expected}")
     of_rna = {name: value for name, value in fields.items() if name in vars(rna)}
     others = {name: value for name, value in fields.items() if name not in vars(rna)}
     rna = make_options(RnaOptions, **vars(rna) | of_rna)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTION = {
     "PIL": "pillow",
     "openslide": "openslide-python",
+    "pydantic_core": "pydantic",  # which pins it
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

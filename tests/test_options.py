@@ -72,3 +72,28 @@ def test_help_has_groups_and_texts():
 def test_options_of_prepare_have_different_names():
     names = [field.name for options in (PrepareOptions, RnaOptions) for field in fields(options)]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"days": "two"}, "days: found 'two'; expected a whole number"),
+        ({"share": "half"}, "share: found 'half'"),
+        ({"speed": "fsat"}, r"speed: found 'fsat'; .*one of slow, fast; did you mean 'fast'"),
+        ({"sped": "fast"}, r"Trip: found 'sped'; .*did you mean 'speed'"),
+    ],
+)
+def test_values_that_do_not_fit_are_errors_of_the_input(fields, message):
+    with pytest.raises(GimpError, match=message):
+        make_options(Trip, to="sea", **fields)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [("6", "did you mean '06' (metastasis)?"), ("metastases", "did you mean '06' (metastasis)?"),
+     ("primary", "expected a code of two digits"), ("x", "expected a code of two digits")],
+)  # fmt: skip
+def test_sample_types_are_codes_of_two_digits(code, hint):
+    assert make_options(RnaOptions, sample_types=["01", "06"]).sample_types == ("01", "06")
+    with pytest.raises(GimpError, match=re.escape(hint)):
+        make_options(RnaOptions, sample_types=code)

@@ -102,8 +102,9 @@ def test_wheel_holds_the_operators_and_the_package_data(wheel_names):
     data = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "gimp_fast").rglob("*")
-        if path.suffix in {".j2", ".html", ".yaml"}
+        if path.suffix in {".j2", ".html", ".yaml"} or path.name == "py.typed"
     ]
+    assert "gimp_fast/py.typed" in data
     assert set(data) <= set(wheel_names)
 
 
@@ -116,7 +117,7 @@ def test_wheel_installs_nothing_else_at_the_top(wheel_names):
 def test_source_archive_holds_what_a_build_needs(built):
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    needed = {*SOURCES}
+    needed = {*SOURCES, "gimp_fast/py.typed"}
     for folder in ("csrc", "kernels"):
         needed |= {
             path.relative_to(ROOT).as_posix()

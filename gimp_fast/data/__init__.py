@@ -1,7 +1,8 @@
 """Slides, genes and labels on disk, joined into cohorts."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gimp_fast.later import later
 
 if TYPE_CHECKING:
     from gimp_fast.data.bag import Bag
@@ -9,9 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Bag", "Cohort", "open_cohort"]
 
-
-def __getattr__(name: str) -> Any:
-    """A name, loaded when first used: the options of commands import no numpy or pandas."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("gimp_fast.data.cohort"), name)
+# Loaded when first used: the options of commands import no numpy or pandas.
+__getattr__, __dir__ = later(
+    __name__,
+    {
+        "Bag": "gimp_fast.data.bag",
+        "Cohort": "gimp_fast.data.cohort",
+        "open_cohort": "gimp_fast.data.cohort",
+    },
+)

@@ -22,7 +22,7 @@ from gimp_fast.data.cohort_files import (
 )
 from gimp_fast.data.cohort_slides import open_store, slides_by_case
 from gimp_fast.data.names import PARTS
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError, one_line
+from gimp_fast.errors import DAMAGE_ERRORS, GimpError, did_you_mean, one_line
 from gimp_fast.files.paths import visible
 
 
@@ -92,6 +92,7 @@ class Cohort:
         if name not in self._splits:
             raise GimpError(
                 f"{self.path}: no split '{name}'; the cohort has {', '.join(self._splits)}"
+                f"{did_you_mean(name, self._splits)}"
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
 

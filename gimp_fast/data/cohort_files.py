@@ -89,8 +89,7 @@ def read_manifest(folder: Path) -> dict:
         manifest = read_json(file)
     except FileNotFoundError as error:
         raise GimpError(
-            f"{folder}: not a cohort folder (no {MANIFEST}); "
-            "make one with `python -m gimp_fast.prepare`"
+            f"{folder}: not a cohort folder (no {MANIFEST}); make one with `gimp-fast prepare`"
         ) from error
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:

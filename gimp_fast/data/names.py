@@ -31,6 +31,16 @@ RNA_COLUMNS = {
 GENES_IN_ROWS, SAMPLES_IN_ROWS = "genes-in-rows", "samples-in-rows"
 ORIENTATIONS = ("auto", GENES_IN_ROWS, SAMPLES_IN_ROWS)
 PRIMARY = ("01",)  # TCGA's code of a primary tumour
+# TCGA's codes of sample types; the words are for those who look for a code.
+SAMPLE_TYPES = {
+    "01": "primary tumour", "02": "recurrent tumour", "03": "primary leukaemia",
+    "04": "recurrent leukaemia", "05": "additional primary", "06": "metastasis",
+    "07": "additional metastasis", "08": "tumour cells", "09": "primary leukaemia of marrow",
+    "10": "normal blood", "11": "normal tissue", "12": "buccal cells", "13": "EBV normal",
+    "14": "normal marrow", "15": "type 15", "16": "type 16", "20": "control",
+    "40": "recurrent leukaemia of blood", "50": "cell line", "60": "xenograft",
+    "61": "cell line of a xenograft", "99": "type 99",
+}  # fmt: skip
 
 # Groups: patient, tissue source site, and in SAMPLE_BARCODE the code of the sample type.
 _PATIENT = r"([A-Z0-9]{4}-([A-Z0-9]{2})-[A-Z0-9]{4})"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gimp_fast.cli import command
+from gimp_fast.cli import Parser, command
 from gimp_fast.experiments.paper import (
     DELTAS,
     EXPERIMENTS,
@@ -21,12 +21,11 @@ from gimp_fast.experiments.paper import (
 EXIT_SOME_FAILED = 1
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gimp_fast.experiments",
+def build_parser() -> Parser:
+    parser = Parser(
+        "experiments",
         description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
         "train every row on every split, and write tables, figures and a page.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="The same command resumes after an interruption. Finished runs are not trained "
         "again;\ntables with the same --out share them.\n"
         "OUT/<table>/ holds report.html, table.md, table.csv, table.tex, results.json, figures/.\n"
@@ -41,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"what to reproduce, one or more of {', '.join(EXPERIMENTS)}",
     )
     add("--data", type=Path, required=True, metavar="COHORT", help="cohort folder")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of results and runs")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the results and runs")
     add(
         "--splits",
         nargs="+",
@@ -91,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--keep-checkpoints", action="store_true", help="keep the weights of every run")
     add("--dry-run", action="store_true", help="print rows and runs; train and write nothing")
+    parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

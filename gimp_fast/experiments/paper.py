@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, did_you_mean
 
 LOGISTIC_REGRESSION = "logistic_regression"
 PAPER = "the paper's own TCGA lung cohort: 946 patients, 190 of them for testing"
@@ -238,7 +238,8 @@ def chosen_rows(experiments: Iterable[Experiment], only: Sequence[str]) -> froze
         chosen |= found
         unknown += [] if found else [name]
     if unknown:
-        raise GimpError(f"--only: found {', '.join(unknown)}; the rows are {', '.join(rows)}")
+        near = did_you_mean(unknown[0], [*rows, *(row.method for row in rows.values())])
+        raise GimpError(f"--only: found {', '.join(unknown)}; the rows are {', '.join(rows)}{near}")
     return frozenset(chosen or rows)
 
 
@@ -250,7 +251,8 @@ def chosen_splits(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise GimpError(f"--splits: found '{pattern}'; the cohort has {', '.join(names)}")
+            near = did_you_mean(pattern, names)
+            raise GimpError(f"--splits: found '{pattern}'; the cohort has {', '.join(names)}{near}")
     return [n for n in names if not patterns or any(fnmatchcase(n, p) for p in patterns)]
 
 

@@ -18,13 +18,15 @@ from typing import Any
 
 import gimp_fast.kernels
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, did_you_mean
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.files.yaml_file import read_yaml_mapping
 from gimp_fast.models import available, model_class
+from gimp_fast.plugins import load_plugins
 from gimp_fast.runs.records import Run
 from gimp_fast.training import TrainConfig, load_config
-from gimp_fast.training.config import SAME_IN_TABLES, read_yaml
+from gimp_fast.training.config import SAME_IN_TABLES
 from gimp_fast.training.stages import stages_of
 
 OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
@@ -70,7 +72,7 @@ class Shared:
     @classmethod
     def of(cls, preset: str, path: Path | None, overrides: Sequence[str]) -> Shared:
         """From the command's options; GimpError for settings that a table decides itself."""
-        from_file = [] if path is None else list(_flat(read_yaml(path)))
+        from_file = [] if path is None else list(_flat(read_yaml_mapping(path)))
         for text in (*from_file, *overrides):
             if _key(text) in OF_THE_TABLE:
                 raise GimpError(f"--set {text}: the table decides the {_key(text)} of each run")
@@ -154,7 +156,10 @@ def make_plan(
     """The runs of all tables; GimpError for settings that do not validate."""
     for text in shared.overrides:
         if not any(_concerns(text, method) for method in available()):
-            raise GimpError(f"--set {text}: no method has such a setting")
+            fields = {f"model.{name}" for method in available()
+                      for name in model_class(method).settings_class.model_fields}  # fmt: skip
+            near = did_you_mean(_key(text), sorted(fields))
+            raise GimpError(f"--set {text}: no method has such a setting{near}")
     of_row, skipped, by_digest = {}, {}, {}
     asked = ((table.name, row) for table in experiments for row in table.rows if row.key in rows)
     for table, row in asked:
@@ -182,7 +187,10 @@ def _run(
             del values[stage]
         if row.modalities != BOTH:  # with one modality, none is ever hidden
             values["finetune"]["modality_dropout"] = 0.0
-    content = json.dumps([values, cohort.fingerprint, code_digest()], sort_keys=True)
+    facts = [values, cohort.fingerprint, code_digest()]
+    if plugins := load_plugins():  # without any, the digests of runs stay as they were
+        facts.append(dict(plugins))
+    content = json.dumps(facts, sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()
     return PlannedRun(row.key, split, seed, settings, digest)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.errors import FaultError, one_line
+from gimp_fast.errors import FaultError, did_you_mean, one_line
 from gimp_fast.files.atomic import write_text
 from gimp_fast.files.safe_text import guarded
 
@@ -114,7 +114,8 @@ class Table:
         missing = [name for name in columns if name not in self.header]
         if missing:
             found = f"no column {', '.join(missing)} among {self.describe_header()}"
-            raise FaultError.of("missing-column", self.path, found, ", ".join(columns))
+            expected = ", ".join(columns) + did_you_mean(missing[0], self.header)
+            raise FaultError.of("missing-column", self.path, found, expected)
         for name in columns:
             if self.header.count(name) > 1:
                 found = f"{self.header.count(name)} columns '{name}'"
@@ -126,7 +127,9 @@ class Table:
             if name in self.header:
                 return name
         found = f"no column {' or '.join(columns)} among {self.describe_header()}"
-        raise FaultError.of("missing-column", self.path, found, " or ".join(columns))
+        # Of several names, the one that is most like a column that is there.
+        near = next(filter(None, (did_you_mean(name, self.header) for name in columns)), "")
+        raise FaultError.of("missing-column", self.path, found, " or ".join(columns) + near)
 
     def describe_header(self) -> str:
         """The named columns; the first of them if there are many."""

@@ -1,18 +1,26 @@
 """Trained models on new patients: loaded from runs and exports, run, exported."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gimp_fast.later import later
 
 if TYPE_CHECKING:
+    from gimp_fast.inference.export import export_model
     from gimp_fast.inference.loading import load
     from gimp_fast.inference.model import TrainedModel
+    from gimp_fast.inference.options import PredictOptions
+    from gimp_fast.inference.predictions import predict_cohort
 
-__all__ = ["TrainedModel", "load"]
-_FILES = {"TrainedModel": "gimp_fast.inference.model", "load": "gimp_fast.inference.loading"}
+__all__ = ["PredictOptions", "TrainedModel", "export_model", "load", "predict_cohort"]
 
-
-def __getattr__(name: str) -> Any:
-    """Loaded when first used, so that the options of commands import without torch."""
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_FILES[name]), name)
+# Loaded when first used, so that the options of commands import without torch.
+__getattr__, __dir__ = later(
+    __name__,
+    {
+        "PredictOptions": "gimp_fast.inference.options",
+        "TrainedModel": "gimp_fast.inference.model",
+        "export_model": "gimp_fast.inference.export",
+        "load": "gimp_fast.inference.loading",
+        "predict_cohort": "gimp_fast.inference.predictions",
+    },
+)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from gimp_fast.errors import GimpError
-from gimp_fast.models import PatientModel, available, build, model_class
+from gimp_fast.models import PatientModel, available, build, expected_model, model_class
 from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.scaling import GeneScaler
 
@@ -23,8 +23,7 @@ def built_model(
     method, classes = facts["method"], facts["cohort"]["classes"]
     if method not in available():
         raise GimpError(
-            f"{source}: found a model of the method '{method}'; this version of gimp_fast has "
-            f"{', '.join(available())}"
+            f"{source}: found a model of the method '{method}'; expected {expected_model(method)}"
         )
     try:
         config = model_class(method).config_class.model_validate(facts["model"])

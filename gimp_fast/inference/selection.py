@@ -9,7 +9,7 @@ from pathlib import Path
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.data.names import PATIENT_COLUMNS
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, did_you_mean, one_of
 from gimp_fast.files.table import open_table
 from gimp_fast.inference.model import TrainedModel
 
@@ -41,7 +41,7 @@ def chosen_cases(
     if not (split or part):
         return list(cohort.case_ids)
     if part not in (None, *PARTS):
-        raise GimpError(f"part: found '{part}'; expected one of {', '.join(PARTS)}")
+        raise GimpError(f"part: found '{part}'; expected {one_of(part, PARTS)}")
     parts = cohort.split(cohort.only_split(split))
     return [case for name in PARTS if part in (None, name) for case in parts[name]]
 
@@ -106,6 +106,7 @@ def _check_known(cohort: Cohort, asked: Sequence[str], names: Collection[str], w
         raise GimpError(
             f"{cohort.path}: found no {what} {', '.join(unknown[:_SHOWN])}{more} ({len(unknown)} "
             f"of {len(asked)} asked for); expected names such as {', '.join(list(names)[:3])}"
+            f"{did_you_mean(unknown[0], names)}"
         )
 
 

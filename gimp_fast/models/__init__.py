@@ -26,23 +26,27 @@ from gimp_fast.models.mgca import MGCA
 from gimp_fast.models.refers import REFERS
 from gimp_fast.models.snn import SNN
 from gimp_fast.models.transmil import TransMIL
+from gimp_fast.plugins import Registry
 
-_MODELS: dict[str, type[PatientModel]] = {
-    "mean_pool": MeanPool,
-    "abmil": ABMIL,
-    "dsmil": DSMIL,
-    "clam_sb": CLAMSB,
-    "clam_mb": CLAMMB,
-    "transmil": TransMIL,
-    "snn": SNN,
-    "porpoise": PORPOISE,
-    "pathomic_fusion": PathomicFusion,
-    "mcat": MCAT,
-    "mgca": MGCA,
-    "biovil": BioViL,
-    "refers": REFERS,
-    "gimp": GiMP,
-}
+_MODELS: Registry[type[PatientModel]] = Registry(
+    "model",
+    {
+        "mean_pool": MeanPool,
+        "abmil": ABMIL,
+        "dsmil": DSMIL,
+        "clam_sb": CLAMSB,
+        "clam_mb": CLAMMB,
+        "transmil": TransMIL,
+        "snn": SNN,
+        "porpoise": PORPOISE,
+        "pathomic_fusion": PathomicFusion,
+        "mcat": MCAT,
+        "mgca": MGCA,
+        "biovil": BioViL,
+        "refers": REFERS,
+        "gimp": GiMP,
+    },
+)
 
 __all__ = [
     "GeneClassifier",
@@ -59,6 +63,7 @@ __all__ = [
     "Sizes",
     "available",
     "build",
+    "expected_model",
     "model_class",
     "register",
 ]
@@ -72,7 +77,8 @@ def available() -> tuple[str, ...]:
 def register(name: str, model_class: type[PatientModel]) -> None:
     """Add a model under a name, for :func:`build` and for training with ``method=<name>``.
 
-    Call it in every process, before the name is used::
+    Call it before the name is used. A file of your own does so in every process if the commands
+    get it as ``--plugin file.py``, see docs/extending.md::
 
         class LinearSettings(ModelSettings):
             dropout: float = 0.0
@@ -99,8 +105,6 @@ def register(name: str, model_class: type[PatientModel]) -> None:
         TypeError: not a :class:`PatientModel` with ``title``, ``settings_class``, ``config_class``
             and ``reads``.
     """
-    if name in _MODELS:
-        raise ValueError(f"model {name!r} is taken by {_MODELS[name].__name__}; choose another")
     if not (isinstance(model_class, type) and issubclass(model_class, PatientModel)):
         raise TypeError(
             f"model {name!r}: found {model_class!r}; expected a subclass of PatientModel"
@@ -108,7 +112,7 @@ def register(name: str, model_class: type[PatientModel]) -> None:
     facts = ("title", "settings_class", "config_class", "reads")
     if missing := [fact for fact in facts if not hasattr(model_class, fact)]:
         raise TypeError(f"model {name!r}: {model_class.__name__} lacks {', '.join(missing)}")
-    _MODELS[name] = model_class
+    _MODELS.add(name, model_class)
 
 
 def model_class(name: str) -> type[PatientModel]:
@@ -117,9 +121,12 @@ def model_class(name: str) -> type[PatientModel]:
     Raises:
         ValueError: unknown name.
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}; expected one of {', '.join(_MODELS)}")
-    return _MODELS[name]
+    return _MODELS.get(name)
+
+
+def expected_model(name: object) -> str:
+    """What was expected instead of a name that no model has."""
+    return _MODELS.expected(name)
 
 
 def build(name: str, config: Sizes | Mapping[str, Any], backend: str = "auto") -> PatientModel:
@@ -131,7 +138,12 @@ def build(name: str, config: Sizes | Mapping[str, Any], backend: str = "auto") -
         backend: for its operators, see :func:`gimp_fast.ops.available_backends`.
 
     Raises:
-        ValueError: unknown name, or a configuration that is not valid.
+        ValueError: unknown name.
+        FieldsError: fields that the model does not have, or values that do not fit them.
     """
     cls = model_class(name)
     return cls(cls.config_class.model_validate(config), backend=backend)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

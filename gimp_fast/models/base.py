@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence, aligned
 from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
-from gimp_fast.targets import classification
+from gimp_fast.targets import Classification
+from gimp_fast.validation import Settings
 
 Modalities = Literal["both", "slide", "rna"]
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Architecture, as far as a user chooses it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-class Sizes(BaseModel):
+class Sizes(Settings):
     """Architecture, as far as the cohort decides it.
 
     Attributes:
@@ -34,8 +33,6 @@ class Sizes(BaseModel):
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
             lets the model form the groups.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_classes: int = Field(ge=2)
     feature_dim: int = Field(1024, ge=1)
@@ -107,6 +104,7 @@ class PatientModel(nn.Module, ABC):
     reads: ClassVar[tuple[Modalities, ...]]
     pretraining: ClassVar[Literal["gimp", "alignment"] | None] = None
     supervised_genes: ClassVar[bool] = False
+    target = Classification()  # what the classes are learnt by; training sets that of the run
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -128,9 +126,9 @@ class PatientModel(nn.Module, ABC):
         return self.head(representation.vectors)
 
     def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Logits and losses for labels (B,), by default cross-entropy."""
+        """Logits and losses for labels (B,), by default those of the target."""
         logits = self.forward(inputs).float()
-        return Outcome(logits, classification.loss(logits, labels))
+        return Outcome(logits, self.target.loss(logits, labels))
 
     def represent(self, inputs: PatientInputs) -> Representation:
         """The vectors of the patients, and the modalities that they come from.
@@ -150,7 +148,7 @@ class PatientModel(nn.Module, ABC):
         return torch.cat([self.logits(part) for part in parts])
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Logits and losses for labels (B,): cross-entropy, and terms that the model adds."""
+        """Logits and losses for labels (B,): of the target, and terms that the model adds."""
         self.check(inputs)
         if not self._one_by_one(inputs):
             return self.losses(labels, inputs)

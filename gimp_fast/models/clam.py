@@ -78,7 +78,7 @@ class CLAMSB(PatientModel):
         """Logits, and weighted cross-entropy of the bags and of their extreme instances."""
         rows, attention, pooled = self._pool(inputs)
         logits = self.logits(Representation.of(pooled, inputs)).float()
-        bag_loss = classification.loss(logits, labels)
+        bag_loss = self.target.loss(logits, labels)
         instance_loss = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
         weight = self.config.bag_weight
         return Outcome(logits, weight * bag_loss + (1 - weight) * instance_loss)

@@ -11,7 +11,6 @@ from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 from gimp_fast.ops.packing import Bags
-from gimp_fast.targets import classification
 
 
 class DSMILSettings(ModelSettings):
@@ -93,8 +92,8 @@ class DSMIL(PatientModel):
         """Logits, and the weighted cross-entropy of both streams."""
         largest, bag = (logits.float() for logits in self._logits(self.vectors(inputs)))
         weight = self.config.bag_weight
-        bag_loss = classification.loss(bag, labels)
-        instance_loss = classification.loss(largest, labels)
+        bag_loss = self.target.loss(bag, labels)
+        instance_loss = self.target.loss(largest, labels)
         return Outcome((largest + bag) / 2, weight * bag_loss + (1 - weight) * instance_loss)
 
     def attention(self, inputs: PatientInputs) -> Tensor:

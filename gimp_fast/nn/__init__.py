@@ -18,3 +18,7 @@ __all__ = [
     "fragment_columns",
     "layer_inputs",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,3 +13,7 @@ __all__ = [
     "nystrom_attention",
     "nystrom_attention_row",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from gimp_fast import native
-from gimp_fast.errors import GimpError, one_line
+from gimp_fast.errors import GimpError, one_line, one_of
 from gimp_fast.native import AVAILABLE
 
 BACKENDS = ("reference", "torch", "native", "cuda", "triton")
@@ -53,7 +53,7 @@ def resolve_backend(
         name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
         origin = f"{ENVIRONMENT_VARIABLE}={name}"
     if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"{op}: {origin} is unknown; expected one of {('auto', *BACKENDS)}")
+        raise ValueError(f"{op}: {origin} is unknown; expected {one_of(name, ('auto', *BACKENDS))}")
 
     reasons = {}
     for candidate in supported if name == "auto" else (name,):

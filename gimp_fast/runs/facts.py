@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.scores import ByModality, Fusion
+from gimp_fast.validation import field_faults
 
 # Control characters would reach the user's terminal.
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -86,12 +87,10 @@ def check_facts(facts: dict[str, Any], source: Path) -> None:
     try:
         checked = _Checkpoint.model_validate(facts)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        found = "nothing" if first["type"] == "missing" else ascii(first["input"])[:80]
+        first = field_faults(error, _Checkpoint, "")[0]
         raise GimpError(
             f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
-            f"found {found} as '{key}' ({first['msg'].lower()})"
+            f"{first.where.removeprefix(': ')}: found {first.found}; expected {first.expected}"
         ) from error
     cohort = checked.cohort
     for name in ("classes", "gene_ids"):

@@ -11,18 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError
 
 from gimp_fast.errors import GimpError
 from gimp_fast.files.json_file import parse_json, read_json_object
+from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
 from gimp_fast.runs import layout
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
+from gimp_fast.validation import field_faults
 
 _UNREADABLE = (
     # ValueError covers undecodable text, JSON and npy headers.
-    OSError, EOFError, ValueError, yaml.YAMLError, csv.Error, zipfile.BadZipFile, zlib.error,
+    OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 Model = TypeVar("Model", bound="Record")
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.config_text)
+        return parse_yaml(self.config_text, str(self.path / layout.CONFIG))
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -193,17 +194,17 @@ def _validate(model: type[Model], data: Any, where: str = "") -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole value"
-        found = repr(first["input"])
-        raise ValueError(f"{where}{key}: {first['msg']}, found {found[:80]}") from None
+        first = field_faults(error, model, "the whole value")[0]
+        key = first.where.removeprefix("the whole value: ")
+        raise ValueError(f"{where}{key}: found {first.found}; expected {first.expected}") from None
 
 
 def _config_text(file: Path) -> str:
-    text = file.read_text(encoding="utf-8")
-    if not isinstance(yaml.safe_load(text), dict):
-        raise ValueError("found no mapping; expected the run's resolved settings")
-    return text
+    if not file.exists():
+        raise FileNotFoundError(file)
+    if not read_yaml_mapping(file):
+        raise ValueError("found no settings; expected those of the run")
+    return file.read_text(encoding="utf-8")
 
 
 def _epochs(file: Path) -> dict[str, list[Epoch]]:

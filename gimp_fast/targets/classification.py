@@ -47,3 +47,19 @@ def rank(scores: Scores, select: str) -> tuple[float, ...]:
     if select == "loss":
         return (-scores["loss"],)
     return (scores.get(select, 0.0), -scores["loss"])
+
+
+class Classification:
+    """Training by cross-entropy; the base of targets that are learnt in another way."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each patient, (B,), from logits (B, K) and classes (B,)."""
+        return loss(logits, labels)
+
+    def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+        """Numbers by name of the validation patients, at least ``"loss"``; see :func:`scores`."""
+        return scores(probabilities, labels)
+
+    def rank(self, scores: Scores, select: str) -> tuple[float, ...]:
+        """The rank of an epoch, the largest is the best; ``select`` is ``finetune.select``."""
+        return rank(scores, select)

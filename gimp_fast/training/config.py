@@ -7,18 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from gimp_fast import targets
 from gimp_fast.data import Cohort
-from gimp_fast.errors import Fault, FaultError, GimpError
+from gimp_fast.errors import Fault, FaultError, GimpError, one_of
+from gimp_fast.files.yaml_file import MOST_LEVELS, parse_yaml, read_yaml_mapping
 from gimp_fast.models import (
     GiMPSettings,
     Modalities,
@@ -26,23 +20,21 @@ from gimp_fast.models import (
     PatientModel,
     Sizes,
     available,
+    expected_model,
     model_class,
 )
 from gimp_fast.training.scaling import GeneScaling
-from gimp_fast.training.stage_settings import (
-    FinetuneSettings,
-    GenesSettings,
-    PretrainSettings,
-    Strict,
-)
+from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
+from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
 
 
-class TrainConfig(Strict):
+class TrainConfig(Settings):
     """A run of genes → pretrain → finetune → evaluate.
 
     Attributes:
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
+        target: how the classes are learnt, a name of :func:`gimp_fast.targets.available`.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -73,6 +65,7 @@ class TrainConfig(Strict):
     """
 
     method: str = "gimp"
+    target: str = "classification"
     data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
@@ -114,7 +107,7 @@ class TrainConfig(Strict):
     @classmethod
     def _check_method(cls, method: str) -> str:
         if method not in available():
-            raise ValueError(f"one of {', '.join(available())}")
+            raise ValueError(expected_model(method))
         return method
 
     @field_validator("modalities")
@@ -166,25 +159,44 @@ def load_config(
     Raises:
         GimpError: unknown preset, unreadable YAML, or invalid fields, all reported together.
     """
+    origin = "configuration" if path is None else str(path)
+    config = validate_config(asked_values(preset, path, overrides, fields), origin)
+    check_target(config, origin)
+    return config
+
+
+def check_target(config: TrainConfig, origin: str = "configuration") -> None:
+    """FaultError for an unknown target; what only reads a configuration does not need it."""
+    if config.target not in targets.available():
+        expected = targets.expected_target(config.target)
+        raise FaultError.of("config", f"{origin}: target", repr(config.target), expected)
+
+
+def asked_values(
+    preset: str | None = None,
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    fields: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What :func:`load_config` is asked for, by section and field, without any default."""
     values: dict[str, Any] = {}
-    origin, architecture = "configuration", {}
+    architecture: Any = {}
     if preset is not None:
         if preset not in presets():
-            raise GimpError(f"--preset: found '{preset}'; expected one of {', '.join(presets())}")
+            raise GimpError(f"--preset: found '{preset}'; expected {one_of(preset, presets())}")
         resource = resources.files("gimp_fast.training") / "presets" / f"{preset}.yaml"
-        values = yaml.safe_load(resource.read_text(encoding="utf-8")) or {}
+        values = parse_yaml(resource.read_bytes(), str(resource)) or {}
         architecture = values.pop("model", {})
     if path is not None:
-        _merge(values, read_yaml(path))
-        origin = str(path)
+        merge(values, read_yaml_mapping(path))
     for override in overrides:
-        _merge(values, _parse_override(override))
-    _merge(values, dict(fields or {}))
-    if _has_settings_of_gimp(values.get("method", "gimp")):
+        merge(values, _parse_override(override))
+    merge(values, dict(fields or {}))
+    if architecture and _has_settings_of_gimp(values.get("method", "gimp")):
         asked = values.get("model", {})
         values["model"] = architecture
-        _merge(values, {"model": asked})
-    return validate_config(values, origin)
+        merge(values, {"model": asked})
+    return values
 
 
 def _has_settings_of_gimp(method: Any) -> bool:
@@ -192,44 +204,34 @@ def _has_settings_of_gimp(method: Any) -> bool:
     return method in available() and issubclass(model_class(method).settings_class, GiMPSettings)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file; GimpError names the file if it is not one."""
-    try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GimpError(f"{path}: cannot be read as YAML: {error}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise GimpError(f"{path}: found {type(loaded).__name__}; expected a mapping of fields")
-    return loaded
-
-
 def validate_config(values: dict[str, Any], origin: str) -> TrainConfig:
-    """A valid :class:`TrainConfig`; FaultError lists everything that is wrong with the values."""
-    values, errors = dict(values), []
+    """A valid :class:`TrainConfig`; FieldsError lists everything that is wrong with the values."""
+    values, faults = dict(values), []
     method, architecture = values.get("method", "gimp"), values.get("model")
     if method in available() and isinstance(architecture, dict):
         # Validated here and not in TrainConfig, which would stop at its first fault.
         try:
             values["model"] = model_class(method).settings_class.model_validate(architecture)
-        except ValidationError as error:
+        except FieldsError as error:
             del values["model"]
-            errors += [{**fault, "loc": ("model", *fault["loc"])} for fault in error.errors()]
+            faults += [_from(origin, fault, "model.") for fault in error.faults]
+    elif isinstance(method, str) and method not in available():
+        values.pop("model", None)  # its fields are known to nobody
     try:
         config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        errors += error.errors()
-    if errors:
-        raise FaultError([_config_fault(origin, error) for error in errors], origin)
+    except FieldsError as error:
+        faults += [_from(origin, fault) for fault in error.faults]
+    if faults:
+        raise FieldsError(faults, origin)
     return config
 
 
-def _config_fault(origin: str, error: Any) -> Fault:
-    ours = error["type"] == "value_error"  # its text without pydantic's prefix
-    expected = str(error["ctx"]["error"]) if ours else error["msg"]
-    where = ".".join(map(str, error["loc"]))
-    return Fault("config", f"{origin}: {where}", repr(error["input"]), expected)
+def _from(origin: str, fault: Fault, section: str = "") -> Fault:
+    """A fault of a configuration, named after where its values come from."""
+    place, expected = section + fault.where.partition(": ")[2], fault.expected
+    if fault.found == UNKNOWN:  # the field to write instead is of the section too
+        expected = expected.replace("did you mean '", f"did you mean '{section}")
+    return Fault(fault.kind, f"{origin}: {place}".rstrip(": ."), fault.found, expected)
 
 
 # Settings that change how a run is carried out, but not its result: a run may resume with others.
@@ -249,46 +251,48 @@ WITHOUT_EFFECT = frozenset(
 SAME_IN_TABLES = WITHOUT_EFFECT | {"threads", "cache_gb", "bootstrap"}
 
 
-def first_difference(a: TrainConfig, b: TrainConfig) -> str | None:
-    """The first difference of two configurations, as ``"key: x, y"``; None if they are equal.
+def differences(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configurations differ: ``"finetune.lr"`` -> both values.
 
     The path of the cohort does not count, because checkpoints hold its fingerprint; nor do settings
     that no result depends on.
     """
-    flat_a, flat_b = (_flatten(x.model_dump(exclude=WITHOUT_EFFECT)) for x in (a, b))
-    for key, value in flat_a.items():
-        if flat_b.get(key) != value:
-            return f"{key}: {value!r}, {flat_b.get(key)!r}"
-    return None
+    flat_a, flat_b = (flat_settings(x.model_dump(exclude=WITHOUT_EFFECT)) for x in (a, b))
+    keys = dict.fromkeys([*flat_a, *flat_b])
+    values = {key: (flat_a.get(key), flat_b.get(key)) for key in keys}
+    return {key: both for key, both in values.items() if both[0] != both[1]}
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"finetune": {"lr": 1}}`` as ``{"finetune.lr": 1}``."""
     flat = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flat_settings(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat
 
 
-def _merge(into: dict[str, Any], values: dict[str, Any]) -> None:
+def merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Set values; those of a section one by one."""
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            merge(into[key], value)
         else:
             into[key] = value
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise GimpError(f"--set: found '{text}'; expected key=value, e.g. finetune.lr=3e-4")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise GimpError(f"--set {key}: the value {value!r} is not YAML: {error}") from error
-    for part in reversed(key.strip().split(".")):
+    key = key.strip()
+    if not separator or not key:
+        raise GimpError(f"--set: found {shown(text)}; expected key=value, e.g. finetune.lr=3e-4")
+    parts = key.split(".")
+    if len(parts) > MOST_LEVELS:
+        raise GimpError(f"--set {key[:40]}…: found {len(parts)} names; expected section.field")
+    parsed = parse_yaml(value, f"--set {key[:80]}")
+    for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
 

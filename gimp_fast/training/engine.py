@@ -11,7 +11,7 @@ import torch
 
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.names import PARTS
-from gimp_fast.errors import GimpError, is_out_of_memory, one_line
+from gimp_fast.errors import GimpError, is_out_of_memory, one_line, one_of
 from gimp_fast.files.locks import claim
 from gimp_fast.files.parallel import available_cores
 from gimp_fast.models import build
@@ -19,7 +19,7 @@ from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.claim import check_folder, claim_folder
-from gimp_fast.training.config import TrainConfig, model_config_of
+from gimp_fast.training.config import TrainConfig, check_target, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.patients import check_classes, facts_of_patients
@@ -88,10 +88,11 @@ def _train(
     stages: Sequence[str] | None,
     log: Log,
 ) -> dict[str, Any]:
+    check_target(config)
     names = [kind.name for kind in stages_of(config)]
     unknown = [name for name in stages or () if name not in names]
     if unknown:
-        raise GimpError(f"stages: found {', '.join(unknown)}; this run has {', '.join(names)}")
+        raise GimpError(f"stages: found {unknown[0]}; expected {one_of(unknown[0], names)}")
     wanted = names if stages is None else [name for name in names if name in stages]
     log = log if ranks.writes else lambda text: None
     device = choose_device(config.device)

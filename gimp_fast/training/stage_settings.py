@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from gimp_fast.validation import Settings
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageSettings(Strict):
+class StageSettings(Settings):
     """Settings that every stage has.
 
     Attributes:

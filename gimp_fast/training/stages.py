@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gimp_fast.data import Cohort
+from gimp_fast.errors import GimpError
 from gimp_fast.losses import triplet_loss
-from gimp_fast.targets import classification
+from gimp_fast.targets import classification, target
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Share
@@ -57,7 +59,8 @@ class GenesStage(Stage):
             genes = _with_noise(genes, self.settings.noise)
         with self.autocast():
             logits = self.classifier(genes).float()
-        return _shares(logits, classification.loss(logits, batch.labels), batch.labels, share)
+        loss = self.context.model.target.loss(logits, batch.labels)
+        return _shares(logits, loss, batch.labels, share)
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -66,7 +69,7 @@ class GenesStage(Stage):
         with self.autocast():
             logits = self.classifier(genes.to(self.context.device)).float()
         labels = self.context.reader.labels(self.val_cases).numpy()
-        return classification.scores(logits.softmax(-1).cpu().numpy(), labels)
+        return _scores(self.context.config, logits.softmax(-1).cpu().numpy(), labels)
 
 
 class PretrainStage(Stage):
@@ -193,7 +196,7 @@ class FinetuneStage(Stage):
         if model.fit_to_validation(representation, labels.to(device)):
             with torch.no_grad():
                 probabilities = model.classify(representation).float().softmax(-1).cpu().numpy()
-        return classification.scores(probabilities, labels.numpy())
+        return _scores(self.context.config, probabilities, labels.numpy())
 
     @property
     def _trains_genes(self) -> bool:
@@ -201,7 +204,7 @@ class FinetuneStage(Stage):
         return self.context.reader.uses_genes and not frozen
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
-        return classification.rank(scores, self.settings.select)
+        return self.context.model.target.rank(scores, self.settings.select)
 
 
 def _with_noise(genes: Tensor, sd: float) -> Tensor:
@@ -209,7 +212,19 @@ def _with_noise(genes: Tensor, sd: float) -> Tensor:
 
 
 def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
+    if loss.shape != labels.shape:
+        found = f"a loss of shape {tuple(loss.shape)} for {len(labels)} patients"
+        raise GimpError(f"loss of the model or target: found {found}; expected one for each")
     return {"loss": share.mean(loss), "accuracy": share.mean(classification.hits(logits, labels))}
+
+
+def _scores(config: TrainConfig, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+    """The target's scores of validation patients."""
+    scores = target(config.target).scores(probabilities, labels)
+    if "loss" not in scores:
+        found = ", ".join(scores) or "none"
+        raise GimpError(f"scores of the target '{config.target}': found {found}; expected a loss")
+    return scores
 
 
 _PRETRAINING: dict[str | None, type[Stage]] = {"gimp": PretrainStage, "alignment": AlignmentStage}

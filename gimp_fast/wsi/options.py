@@ -19,6 +19,7 @@ from gimp_fast.wsi.resolution import MPP_AT_1X, Overrides
 _AREA_UM2 = 4 * 128.0**2  # four patches of 256 pixels at 20x
 _AREA = f"(default: {_AREA_UM2 / 1e6:.2g})"
 _DEFAULT = "(default: %(default)s)"
+RESNET50 = "resnet50"  # the encoder of the paper
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -> torch's names
 
 
@@ -121,20 +122,27 @@ class TissueOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """Which weights the encoder has, and how it computes."""
+    """Which network encodes patches, with which weights, and how it computes."""
 
     weights: Path | None = option(
         None,
-        "ResNet50 weights of torchvision or timm, .safetensors or .pth (default: torchvision's "
-        "first ImageNet weights, from torch's cache or its server)",
+        "file of weights; for resnet50 those of torchvision or timm, .safetensors or .pth "
+        "(default: torchvision's first ImageNet weights, from torch's cache or its server)",
         parse=Path,
     )
     random_weights: bool = option(False, "for trials: the features will be meaningless")
     seed: int = option(0, f"of random weights {_DEFAULT}")
     device: str = option("auto", "cpu, cuda or cuda:1 (default: a GPU if there is one)")
     precision: str = option("fp32", "default: %(default)s", choices=tuple(PRECISIONS))
+    encoder: str = option(
+        RESNET50,
+        "name of an encoder, or module:function or file.py:function that makes one",
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
+        if self.random_weights and self.encoder != RESNET50:
+            raise GimpError("--random-weights are those of resnet50: leave out --encoder")
         if self.weights and self.random_weights:
             raise GimpError("give either --weights or --random-weights, not both")
 
@@ -143,7 +151,7 @@ class EncoderOptions:
 class ExtractOptions:
     """What to make of each slide, and where to put it."""
 
-    out: Path = option(help="output folder", parse=Path)
+    out: Path = option(help="folder of the feature files", parse=Path, metavar="DIR")
     grid: GridOptions = GridOptions()
     tissue: TissueOptions = TissueOptions()
     overrides: Overrides = field(default_factory=Overrides)

@@ -146,7 +146,10 @@ def changed(file, change) -> None:
 
 
 CHANGES = {
-    "another-method": (lambda t, s: s.update(method="oracle"), "the method 'oracle'; this version"),
+    "another-method": (
+        lambda t, s: s.update(method="oracle"),
+        "the method 'oracle'; expected one of",
+    ),
     "unknown-setting": (lambda t, s: s["model"].update(colour=1), "cannot build.*colour"),
     "another-size": (lambda t, s: s["model"].update(dim=32), "cannot build.*size mismatch"),
     "lost-weight": (lambda t, s: t.pop("model.head.0.weight"), "cannot build.*Missing key"),

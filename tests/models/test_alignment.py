@@ -12,7 +12,8 @@ from builders.alignment import (
     untrained_by_alignment,
     windows_and_genes,
 )
-from pydantic import ValidationError
+
+from gimp_fast.validation import FieldsError
 
 # Terms that contrast patients, and terms of each patient.
 TERMS = {
@@ -70,7 +71,7 @@ def test_bf16_steps_are_near_fp32_and_have_finite_gradients(name):
 
 
 def test_settings_that_cannot_be_aligned_are_refused():
-    with pytest.raises(ValidationError, match="slides are aligned with its gene fragments"):
+    with pytest.raises(FieldsError, match="slides are aligned with its gene fragments"):
         aligned_model("mgca", gene_encoder="snn")
     with pytest.raises(ValueError, match="modalities is 'slide'; expected 'both'"):
         aligned_model("mgca", modalities="slide")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from builders.models import CHANNELS, one_patient, patients
-from pydantic import ValidationError
 
 from gimp_fast import models
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models import GiMP, GiMPConfig
 from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.validation import FieldsError
 
 GENES, LENGTHS = 37, (1, 9, 30)
 SMALL = {"num_classes": 3, "feature_dim": CHANNELS, "num_genes": GENES, "dim": 16, "heads": 4,
@@ -213,5 +213,5 @@ def test_build_by_name():
     assert isinstance(models.build("gimp", SMALL), GiMP)
     with pytest.raises(ValueError, match="unknown model 'gimpy'"):
         models.build("gimpy", SMALL)
-    with pytest.raises(ValidationError, match="num_landmark"):
+    with pytest.raises(FieldsError, match="num_landmark"):
         models.build("gimp", SMALL | {"num_landmark": 8})

@@ -39,7 +39,7 @@ class Linear(PatientModel):
 @pytest.fixture
 def registry(monkeypatch):
     """A copy of the registry, so that other tests do not see what a test registers."""
-    monkeypatch.setattr(models, "_MODELS", dict(models._MODELS))
+    monkeypatch.setattr(models._MODELS, "things", dict(models._MODELS.things))
 
 
 def test_a_registered_model_builds(registry):

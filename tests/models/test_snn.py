@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from builders.models import losses_of_overfitting, seeded_model, snn_by_hand
-from pydantic import ValidationError
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
+from gimp_fast.validation import FieldsError
 
 SETTINGS = {"feature_dim": 12, "num_genes": 7, "num_classes": 3, "hidden": 6}
 
@@ -119,5 +119,5 @@ def test_gimp_with_an_snn_ignores_gene_sets():
 
 
 def test_gimp_has_no_other_gene_encoder():
-    with pytest.raises(ValidationError, match="group_msa"):
+    with pytest.raises(FieldsError, match="group_msa"):
         models.build("gimp", GIMP | {"num_genes": 7, "gene_encoder": "mlp"})

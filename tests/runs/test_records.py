@@ -96,8 +96,8 @@ def test_a_run_is_finished_and_recorded_by_its_files(make_run):
     ("content", "message"),
     [
         ("[1]", "found a list; expected an object"),
-        ('{"row": "gimp"}', "split: Field required"),
-        (json.dumps(RECORD | {"seed": "x"}), "seed: .*found 'x'"),
+        ('{"row": "gimp"}', "split: found nothing; expected text"),
+        (json.dumps(RECORD | {"seed": "x"}), "seed: found 'x'; expected a whole number"),
     ],
 )
 def test_a_wrong_record_is_named_with_its_key(make_run, content, message):

@@ -40,8 +40,9 @@ def test_from_a_cohort_to_a_report_and_again(cohort_folder, tmp_path, capsys):
     assert "SYNTHETIC" not in capsys.readouterr().out
     assert (run / "metrics.json").read_bytes() == before
 
-    assert main(["--out", str(run), "--resume", "--seed", "5"]) == 2
-    assert "another configuration" in capsys.readouterr().err
+    assert main(["--out", str(run), "--resume", "--seed", "5"]) == 0
+    assert "  seed  saved 0, asked 5\n" in capsys.readouterr().err
+    assert (run / "metrics.json").read_bytes() == before
 
 
 @pytest.mark.slow

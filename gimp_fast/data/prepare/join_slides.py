@@ -14,7 +14,7 @@ from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
-from gimp_fast.errors import SHOWN, Faults, Read
+from gimp_fast.errors import SHOWN, Faults, Read, did_you_mean
 from gimp_fast.files.parallel import parallel_map
 from gimp_fast.files.progress import progress
 
@@ -95,12 +95,15 @@ def match_slides(
     places = ", ".join(map(str, options.slides))
     if files and missing and not wanted:
         found = f"none of the {len(missing)} listed slides, such as '{missing[0].slide_id}'"
-        expected = f"some of the {len(files)} slides of these files, such as '{next(iter(files))}'"
+        near = did_you_mean(missing[0].slide_id, files)
+        example = f"such as '{next(iter(files))}'{near}"
+        expected = f"some of the {len(files)} slides of these files, {example}"
         faults.add("no-slides", places, found, expected)
     elif files:
-        for row in missing:
+        for number, row in enumerate(missing):
             found = f"no feature file of slide '{row.slide_id}'"
-            expected = f"one ({', '.join(SUFFIXES)}) in {places}"
+            near = did_you_mean(row.slide_id, files) if number < SHOWN else ""
+            expected = f"one ({', '.join(SUFFIXES)}) in {places}{near}"
             faults.add("missing-slide-file", row.where, found, expected)
     if labels:
         reason = "not labelled" if all(row.label for row in labels) else "not listed"

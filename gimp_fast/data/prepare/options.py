@@ -5,6 +5,7 @@ Imports nothing heavy, so that ``--help`` does not wait for numpy and pandas.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +14,25 @@ from gimp_fast.data.names import (
     PATCH_ORDERS,
     PRIMARY,
     RNA_COLUMNS,
+    SAMPLE_TYPES,
     STORE_DTYPES,
     TRANSFORMS,
 )
+from gimp_fast.errors import nearest
 from gimp_fast.options import option
 
 _TABLES, _SLIDES = "labels and splits", "slides"
+
+
+def _sample_type(text: str) -> str:
+    """A code of TCGA; ArgumentTypeError with the code that was perhaps meant."""
+    if len(text) == 2 and text.isdecimal():
+        return text
+    words = {word: code for code, name in SAMPLE_TYPES.items() for word in (name, code)}
+    near = nearest(text, words) or nearest(text.zfill(2), SAMPLE_TYPES)
+    code = text.zfill(2) if text.zfill(2) in SAMPLE_TYPES else words.get(near[0]) if near else None
+    hint = f"; did you mean '{code}' ({SAMPLE_TYPES[code]})?" if code else ""
+    raise argparse.ArgumentTypeError(f"found '{text}'; expected a code of two digits{hint}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class RnaOptions:
         PRIMARY,
         "TCGA's codes of the samples to use: 01 primary tumour (default), 06 metastasis, "
         "03 leukaemia",
+        parse=_sample_type,
         metavar="CODE",
     )
     orientation: str = option("auto", "of tables", choices=ORIENTATIONS)
@@ -83,7 +98,7 @@ class PrepareOptions:
     cases: Path | None = option(
         None, "for prediction: table of case_id, slide_id and, if known, label", metavar="FILE"
     )
-    out: Path | None = option(None, "cohort folder to write; new or empty", metavar="DIR")
+    out: Path | None = option(None, "folder of the cohort; new or empty", metavar="DIR")
     name: str | None = option(None, "name of the cohort (default: that of the folder)")
     allow_missing_modality: bool = option(
         False,

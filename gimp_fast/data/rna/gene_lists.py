@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gimp_fast.errors import FaultError
+from gimp_fast.errors import FaultError, did_you_mean
 from gimp_fast.files.table import MISSING, open_table, read_lines, read_rows
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+(_PAR_Y)?")
@@ -67,7 +67,9 @@ def _list_column(path: Path, delimiter: str) -> Iterator[str]:
     column = next((lower[name] for name in _LIST_COLUMNS if name in lower), None)
     if column is None:
         found = f"columns {table.describe_header()}"
-        raise FaultError.of("missing-column", path, found, f"one of {', '.join(_LIST_COLUMNS)}")
+        near = next(filter(None, (did_you_mean(name, lower) for name in _LIST_COLUMNS)), "")
+        expected = f"one of {', '.join(_LIST_COLUMNS)}{near}"
+        raise FaultError.of("missing-column", path, found, expected)
     for _, gene in table.rows(column):
         yield gene
 

@@ -21,7 +21,7 @@ import numpy as np
 from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, check_genes, gene_row
-from gimp_fast.errors import FaultError, Read, missing_library
+from gimp_fast.errors import FaultError, Read, did_you_mean, missing_library
 from gimp_fast.files.hdf5 import (
     FLOATS,
     INTEGERS,
@@ -178,7 +178,8 @@ def _matrix(
     if matrix is None:
         layers = ", ".join(member(file, "layers") or ())
         found = f"no '{name}'; layers: {layers or 'none'}"
-        raise FaultError.of("no-layer", file.filename, found, "a matrix of expression there")
+        near = did_you_mean(layer, file["layers"]) if layer and layers else ""
+        raise FaultError.of("no-layer", file.filename, found, f"a matrix of expression there{near}")
     where, kind = f"{file.filename}[{name}]", matrix.attrs.get("encoding-type")
     if isinstance(matrix, h5py.Dataset):
         found, parts = matrix.shape, (matrix,)
