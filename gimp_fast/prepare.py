@@ -154,6 +154,7 @@ def summary(contents: CohortContents) -> str:
     from collections import Counter
 
     from gimp_fast.data.cohort_files import reasons
+    from gimp_fast.data.prepare.join_rna import rna_lines
 
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]
     classes = Counter(row["label"] or "of unknown label" for row in contents.patients)
@@ -183,6 +184,7 @@ def summary(contents: CohortContents) -> str:
         lines.append(f"  split     {name}" + (f": {note}" if note else ""))
     left_out = reasons(contents.dropped, contents.dropped_genes)
     lines += [f"  left out  {count} {reason}" for reason, count in left_out.items()]
+    lines += rna_lines(contents.expression_info)
     return "\n".join(lines)
 
 

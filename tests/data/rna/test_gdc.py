@@ -242,7 +242,7 @@ BREAKS = {
         lambda f: f.write_text(f.read_text("utf-8").replace("NAME", "NA\rME"), "utf-8"),
         "row-length",
     ),
-    "utf-16": (lambda f: f.write_text(f.read_text("utf-8"), "utf-16"), "encoding"),
+    "utf-16": (lambda f: f.write_text(f.read_text("utf-8"), "utf-16-le"), "encoding"),
     "not-gene-ids": (
         lambda f: f.write_text(f.read_text("utf-8").replace("gene_id", "x"), "utf-8"),
         "missing-column",
