@@ -173,7 +173,7 @@ def open_table(
     rows = read_rows(path, delimiter, expected, whole=whole, start=start)
     _, _, header = next(rows, (1, "", []))
     names = [cell.strip() for cell in header]
-    if start > 1:  # a comment that turned out to be the header
+    if whole and names:  # what looks like a comment may be the header
         names[0] = names[0].removeprefix("#").strip()
     if whole and exact:
         _, _, first = next(rows, (1, "", []))
@@ -215,7 +215,7 @@ def find_delimiter(line: str, *, spaces: bool = False) -> str:
         line: the header.
         spaces: whether cells may be separated by single spaces, as R writes by default.
     """
-    plain = _IN_QUOTES.sub("", line)
+    plain = _IN_QUOTES.sub("name", line)
     found = max(_DELIMITERS, key=plain.count)
     if plain.count(found):
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gimp_fast.data.prepare.gene_reference import GeneReference
 from gimp_fast.data.prepare.options import RnaOptions
-from gimp_fast.data.rna.dates import DATES, describe_dates, describe_losses
+from gimp_fast.data.rna.dates import describe_dates, describe_losses
 from gimp_fast.data.rna.gene_lists import list_rows, read_gene_list, read_gene_sets
 from gimp_fast.data.rna.genes import (
     NOT_MEASURED,
@@ -15,6 +15,7 @@ from gimp_fast.data.rna.genes import (
     columns_of,
     filter_genes,
     keep_aligned,
+    lost_genes,
     measured_as,
 )
 from gimp_fast.data.rna.values import Expression
@@ -66,11 +67,11 @@ class Choice:
             titles, names = zip(*members, strict=True)
             cautions.append(describe_dates(rna.gene_sets, names, titles))
         lost = [
-            (row["source"], row["gene_id"])
+            (row["source"], row["gene_id"], row["reason"].removeprefix(NOT_MEASURED).strip(" ()"))
             for row in expression.dropped_genes[before:]
             if row["reason"].startswith(NOT_MEASURED)
         ]
-        cautions.append(self._losses(expression, lost))
+        cautions.append(describe_losses(rna.gene_sets or rna.genes or "the genes", lost))
         return _with_cautions(expression, cautions)
 
     def finish(
@@ -85,20 +86,15 @@ class Choice:
         if reference is None:
             return expression, columns_of(expression.genes, self.sets), ()
         ids, names = reference.gene_ids, reference.gene_names
+        absent = [symbol or id for id, symbol, found in self._reference() if found is None]
+        lost = [("the model", *of_gene) for of_gene in lost_genes(expression, absent)]
+        expression = _with_cautions(expression, [describe_losses(self.rna.genes_of, lost)])
         expression, missing = align_expression(expression, ids, names, self.measured)
-        absent = {*missing}
-        lost = [
-            ("the model", name)
-            for id, symbol in zip(ids, names or ids, strict=True)
-            for name in dict.fromkeys((id, symbol))
-            if id in absent
-        ]
-        expression = _with_cautions(expression, [self._losses(expression, lost)])
         return expression, reference.gene_sets, missing
 
-    def _losses(self, expression: Expression, lost: Iterable[tuple[str, str]]) -> str:
-        source = self.rna.genes_of or self.rna.gene_sets or self.rna.genes or "--gene-types"
-        return describe_losses(source, expression.provenance.get(DATES, {}), lost)
+    def _reference(self) -> Iterable[tuple[str, str, str | None]]:
+        ids, names = self.reference.gene_ids, self.reference.gene_names
+        return zip(ids, names or ("",) * len(ids), self.measured, strict=True)
 
 
 def _with_cautions(expression: Expression, texts: Iterable[str]) -> Expression:

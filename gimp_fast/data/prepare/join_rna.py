@@ -177,6 +177,6 @@ def rna_lines(facts: Mapping[str, Any]) -> list[str]:
         samples = "1 sample" if len(renamed) == 1 else f"{len(renamed)} samples"
         lines.append(f"  renamed   {samples} of the RNA table: '{old}' is {new}")
     if kept := facts.get("missing_values"):
-        found = f"{kept['values']} of {kept['genes']} genes"
-        lines.append(f"  missing   values kept: {found}; training uses the mean of its patients")
+        found = f"kept: {kept['values']}, genes with some: {kept['genes']}"
+        lines.append(f"  missing   values {found}; training uses the mean of its patients")
     return lines + [f"  caution   {text}" for text in facts.get("cautions", ())]

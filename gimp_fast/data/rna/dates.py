@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -147,27 +147,33 @@ def note_dates(expression: Expression, source: object) -> Expression:
     return replace(expression, provenance=facts)
 
 
-def dates_of(dates: dict[str, list[str]], symbol: str) -> list[str]:
-    """The dates in a table, as ``note_dates`` recorded them, that may be this gene."""
-    return [name for name, genes in dates.items() if {symbol, other_name(symbol)} & {*genes}]
+def why_lost(name: str, measured: Collection[str], dates: Mapping[str, Sequence[str]]) -> str:
+    """Where a gene that was asked for may be in the table; empty if nothing is known.
+
+    Args:
+        name: of the gene.
+        measured: ids and names of the table.
+        dates: as ``note_dates`` recorded them.
+    """
+    other = other_name(name)
+    if other and other in measured:
+        return f"the table has its other name, {other}"
+    became = [date for date, genes in dates.items() if {name, other} & {*genes}]
+    return f"it may have become the date '{became[0]}'" if became else ""
 
 
-def describe_losses(
-    source: object, dates: dict[str, list[str]], lost: Iterable[tuple[str, str]]
-) -> str:
-    """One caution about genes asked for that dates in the table stand for; empty if none does.
+def describe_losses(source: object, lost: Iterable[tuple[str, str, str]]) -> str:
+    """One caution about genes that the table has under another name; empty if there are none.
 
     Args:
         source: the gene list or the gene sets.
-        dates: as ``note_dates`` recorded them.
-        lost: (list or set, gene) that was not found.
+        lost: (list or set, gene, what ``why_lost`` says).
     """
     of_title: dict[str, list[str]] = {}
-    for title, gene in lost:
-        if names := dates_of(dates, gene):
-            of_title.setdefault(title, []).append(f"{gene} ('{names[0]}' in the table)")
-    if not of_title:
-        return ""
-    listed = [f"{title} loses {', '.join(genes)}" for title, genes in of_title.items()]
+    for title, gene, why in lost:
+        if why:
+            of_title.setdefault(title, []).append(f"{gene} ({why})")
+    listed = [f"{title} loses {', '.join(genes[:_SHOWN])}" + ", …" * (len(genes) > _SHOWN)
+              for title, genes in of_title.items()]  # fmt: skip
     more = f"; and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return f"{source}: genes that became dates are not found: {'; '.join(listed[:_SHOWN])}{more}"
+    return f"{source}: {'; '.join(listed[:_SHOWN])}{more}" if listed else ""

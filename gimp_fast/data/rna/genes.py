@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gimp_fast.data.rna.dates import DATES, dates_of, other_name
+from gimp_fast.data.rna.dates import DATES, why_lost
 from gimp_fast.data.rna.gene_lists import gene_key
 from gimp_fast.data.rna.values import Expression, GeneRows, drop_row, gene_row
 from gimp_fast.errors import FaultError, Faults
@@ -58,21 +58,18 @@ class _Finder:
         return found
 
 
-class _WhyLost:
-    """The reason why a gene that was asked for is not found."""
+def lost_genes(expression: Expression, names: Iterable[str]) -> list[tuple[str, str]]:
+    """(gene, where it may be in the table) of genes that were asked for and are not found."""
+    dates = expression.provenance.get(DATES, {})
+    measured = {row[column] for row in expression.genes for column in ("gene_id", "gene_name")}
+    return [(name, why_lost(name, measured, dates)) for name in names]
 
-    def __init__(self, expression: Expression):
-        self.dates = expression.provenance.get(DATES, {})
-        rows = expression.genes
-        self.names = {row[column] for row in rows for column in ("gene_id", "gene_name")}
 
-    def __call__(self, name: str) -> str:
-        other = other_name(name)
-        if other and other in self.names:
-            return f"{NOT_MEASURED} (under this name: {other} is the same gene)"
-        if dates := dates_of(self.dates, name):
-            return f"{NOT_MEASURED} (it may have become the date '{dates[0]}')"
-        return NOT_MEASURED
+def _lost_rows(expression: Expression, names: Iterable[str], source: str) -> GeneRows:
+    return [
+        drop_row(name, "", f"{NOT_MEASURED} ({why})" if why else NOT_MEASURED, source)
+        for name, why in lost_genes(expression, names)
+    ]
 
 
 def filter_genes(
@@ -105,8 +102,7 @@ def filter_genes(
         names = list(dict.fromkeys(gene_list))
         found = _Finder(expression.genes).find(names, "the gene list")
         note = {"filter": "gene_list", "genes": len(names)}
-        why = _WhyLost(expression)
-        lost = [drop_row(n, "", why(n), "the gene list") for n in names if n not in found]
+        lost = _lost_rows(expression, (n for n in names if n not in found), "the gene list")
         expression = _keep(expression, found.values(), "not in the gene list", note, lost)
     if gene_sets:
         expression, columns = _keep_sets(expression, gene_sets)
@@ -131,12 +127,13 @@ def _keep_sets(
 ) -> tuple[Expression, dict[str, tuple[int, ...]]]:
     names = list(dict.fromkeys(name for genes in gene_sets.values() for name in genes))
     found = _Finder(expression.genes).find(names, "the gene sets")
-    faults, lost, why = Faults(), [], _WhyLost(expression)
+    faults, lost = Faults(), []
     for title, genes in gene_sets.items():
         absent = [name for name in genes if name not in found]
-        lost += [drop_row(name, "", why(name), f"gene set {title}") for name in absent]
+        lost += _lost_rows(expression, absent, f"gene set {title}")
         if len(absent) == len(genes):
-            have = f"none of {len(genes)} genes, e.g. {', '.join(genes[:3])}"
+            first = [f"{n} ({why})" if why else n for n, why in lost_genes(expression, genes[:3])]
+            have = f"none of {len(genes)} genes, e.g. {', '.join(first)}"
             faults.add("empty-gene-set", title, have, "genes that are measured and kept")
     faults.stop("the gene sets")
     column_of = {place: column for column, place in enumerate(dict.fromkeys(found.values()))}

@@ -27,6 +27,7 @@ _MERGED = "repeats another row"
 _DROPPED = "duplicate gene dropped"
 _AVERAGED = "duplicate gene averaged"
 _FIRST_USED = "duplicate gene, first row used"
+_DIFFERS = "duplicate gene, other values than in its first row"
 _OF_DATE = " (a date, which may stand for several genes)"
 _NO_VALUE = "no value in any sample"
 _FIX_DUPLICATES = "each gene once; or --duplicate-genes first, mean or drop"
@@ -113,9 +114,10 @@ def merge_duplicates(
             reason = f"{_MERGED}: {here} is {kept}"
             if differs and (policy == "drop" or of_date):
                 reason = f"{_DROPPED}: {here}"
-            elif differs:
-                reason = _AVERAGED if policy == "mean" else _FIRST_USED
-                reason += f": {here}, with {kept}" if policy == "mean" else f": {kept}, not {here}"
+            elif differs and policy == "mean":
+                reason = f"{_AVERAGED}: {here}, with {kept}"
+            elif differs:  # for "error", if the gene is not among those that are kept
+                reason = f"{_FIRST_USED if policy == 'first' else _DIFFERS}: {kept}, not {here}"
             rows.append(_dropped(expression, n, reason, source))
     return replace(_without(expression, unused, rows), conflicts=conflicts)
 
@@ -161,10 +163,10 @@ def settle(
             empty.append(sample)
     if empty:
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
-        found = f"no value for any gene in sample {empty[0].barcode}{more}"
+        genes = "1 gene" if len(missing) == 1 else f"{len(missing)} genes"
+        found = f"no value for any of {genes} in sample {empty[0].barcode}{more}"
         expected = "values; or a table without such samples"
         faults.add("expression-not-finite", empty[0].path, found, expected)
-    if faults.items:
         return faults.read(expression)
     lost = np.flatnonzero(missing == len(samples)) if samples else np.empty(0, int)
     reasons = {n: _NO_VALUE for n in lost}

@@ -129,9 +129,10 @@ def describe_types(
     only = set().union(*others.values()) - have
     useful = sorted(code for code, cases in others.items() if cases & only)
     found = " or ".join(f"{code} ({_TISSUES[code]})" for code in useful)
-    choices = [*((code,) for code in useful), (*asked, *useful)]
-    gives = [
-        f"--sample-types {' '.join(codes)} for {len(set().union(*(of_type[c] for c in codes)))}"
-        for codes in choices
-    ]
+    gives, most = [], 0
+    for codes in (*((code,) for code in useful), (*asked, *useful)):
+        number = len(set().union(*(of_type[code] for code in codes)))
+        if len(codes) == 1 or number > most:
+            gives.append(f"--sample-types {' '.join(codes)} for {number}")
+        most = max(most, number)
     return only, found, f"{' or '.join(gives)} of {len(patients)} patients"

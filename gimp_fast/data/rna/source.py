@@ -51,10 +51,9 @@ class ExpressionSource:
         read = self.load(samples)
         if read.faults and not read.value.genes:
             return read
-        stored = drop_unnamed(read.value, self.path)
+        stored = note_dates(drop_unnamed(read.value, self.path), self.path)
         stored = merge_duplicates(stored, self.path, self.duplicate_genes)
-        faults = (*read.faults, *check_genes(self.path, stored.genes))
-        return Read(note_dates(stored, self.path), faults)
+        return Read(stored, (*read.faults, *check_genes(self.path, stored.genes)))
 
     def read(
         self,
