@@ -20,6 +20,7 @@ from gimp_fast.files.numbers import DecimalComma, parse_numbers
 from gimp_fast.files.text import read_lines
 
 _DELIMITERS = "\t;,"  # of two that a header has as many of, the first
+_NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
 _IN_QUOTES = re.compile('"[^"]*"')
 _SHOWN_COLUMNS = 30  # of a table that may have a column for each gene
 
@@ -136,10 +137,14 @@ class Table:
         rows = read_rows(self.path, self.delimiter, self.expected, whole=self.whole, start=start)
         next(rows, None)
         width = len(self.header)
+        first = True
         for number, where, cells in rows:
             if len(cells) > width or (self.exact and len(cells) < width):
                 expected = f"{width} as in the header"
+                if first and len(cells) == width + 1:
+                    expected += ", which R's write.table leaves a cell short: use col.names=NA"
                 raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
+            first = False
             yield number, where, cells
 
 
@@ -149,6 +154,7 @@ def open_table(
     *,
     exact: bool = False,
     whole: bool = False,
+    comments: bool = False,
     expected: str = "a csv",
     corners: Collection[str] = (),
 ) -> Table:
@@ -161,6 +167,7 @@ def open_table(
         path: the file.
         delimiter: None for tab, semicolon or comma, whichever the header has most of.
         exact, whole, expected: as in ``Table``.
+        comments: whether lines that begin with ``#`` may be above the header.
         corners: names of a first column, in lower case: a header that begins with one of them is
             not taken for R's, which has no name there.
 
@@ -168,7 +175,7 @@ def open_table(
         FaultError: missing, unreadable or not text.
     """
     path = Path(path)
-    start, line = _header_line(path, expected) if whole else _first_line(path, expected)
+    start, line = _header_line(path, expected) if whole or comments else _first_line(path, expected)
     delimiter = delimiter or find_delimiter(line, spaces=whole)
     rows = read_rows(path, delimiter, expected, whole=whole, start=start)
     _, _, header = next(rows, (1, "", []))
@@ -262,7 +269,7 @@ def read_rows(
             try:
                 cells = next(csv.reader(row, delimiter=delimiter, strict=True))
             except csv.Error as error:
-                expected = "quotes around whole cells"
+                expected = f"quotes around whole cells, and {_NAMED[delimiter]} between them"
                 raise FaultError.of("unreadable-file", where, one_line(error), expected) from error
         if whole or any(cell.strip() for cell in cells):
             yield number, where, cells

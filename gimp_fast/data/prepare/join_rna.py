@@ -75,10 +75,15 @@ def join_rna(
             workers=options.workers,
             duplicate_genes=rna.duplicate_genes,
         )
-        samples, dropped = _match(options, () if all_samples else labels, source, faults)
+        wanted = () if all_samples else labels
+        samples, dropped = _match(options, wanted, source, faults)
         joined = JoinedRna(samples, dropped=dropped)
         if samples:
             joined = _with_genes(joined, source, rna, genes)
+            other_type, found, use = _other_types(options, wanted, source)
+            if other_type:
+                cautions = [*joined.facts.get("cautions", []), f"{found}; use {use}"]
+                joined = replace(joined, facts=joined.facts | {"cautions": cautions})
     return faults.read(joined)
 
 
@@ -101,21 +106,18 @@ def _match(
     """case_id -> sample of the patients, in the order of case ids; and what is left out."""
     chosen, unused = choose_samples(source.samples)
     dropped = [_dropped(sample, reason) for sample, reason in unused]
+    other_type, found, expected = _other_types(options, labels, source)
+    with_rna = chosen.keys() & {row.case_id for row in labels} if labels else chosen.keys()
+    is_fault = labels and not options.allow_missing_modality
+    if other_type and (is_fault or not with_rna):
+        faults.add("sample-types", source.path, found, expected)
     if not labels:  # all samples are wanted, or the labels are at fault and the rest is checked
         return chosen, dropped
     first_row = {row.case_id: row for row in reversed(labels)}
     reason = "patient not labelled" if all(row.label for row in labels) else "patient not listed"
     dropped += [_dropped(chosen[case], reason) for case in sorted(chosen.keys() - first_row.keys())]
     places = ", ".join(map(str, options.rna.paths))
-    other_type, types, advice = describe_types(
-        source.samples, first_row.keys(), options.rna.sample_types
-    )
-    needed = not options.allow_missing_modality or not first_row.keys() & chosen.keys()
-    if other_type and needed:
-        who = f"{len(other_type)} patients" if len(other_type) > 1 else "1 patient"
-        found = f"{who}, such as '{min(other_type)}', with samples only of type {types}"
-        faults.add("sample-types", places, found, advice)
-    if not other_type and not first_row.keys() & chosen.keys():
+    if not other_type and not with_rna:
         found = f"none of {len(first_row)} labelled patients, such as '{next(iter(first_row))}'"
         example = f", such as '{next(iter(chosen))}'" if chosen else ""
         faults.add("no-samples", places, found, f"some of its {len(chosen)} patients{example}")
@@ -129,7 +131,18 @@ def _match(
                 found += f" but a sample of type {type_of[case]}"
             expected = f"a tumour sample in {places}; or --allow-missing-modality"
             faults.add("missing-rna", row.where, found, expected)
-    return {case: chosen[case] for case in sorted(first_row.keys() & chosen.keys())}, dropped
+    return {case: chosen[case] for case in sorted(with_rna)}, dropped
+
+
+def _other_types(
+    options: PrepareOptions, labels: Sequence[LabelRow], source: ExpressionSource
+) -> tuple[set[str], str, str]:
+    """Patients with samples only of types that were not asked for; what to say, and to ask for."""
+    patients = {row.case_id for row in labels} or {sample.case_id for sample in source.samples}
+    cases, types, advice = describe_types(source.samples, patients, options.rna.sample_types)
+    who = f"{len(cases)} patients" if len(cases) > 1 else "1 patient"
+    found = f"{who}, such as '{min(cases, default='')}', with samples only of type {types}"
+    return cases, found, advice
 
 
 def _dropped(sample: Sample, reason: str) -> dict[str, str]:

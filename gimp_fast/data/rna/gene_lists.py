@@ -75,7 +75,8 @@ def _is_name(name: str) -> bool:
 
 
 def _list_column(path: Path) -> Iterator[tuple[str, str]]:
-    table = open_table(path, exact=True, expected="a table with a column of genes")
+    expected = "a table with a column of genes"
+    table = open_table(path, exact=True, comments=True, expected=expected)
     lower = {name.lower(): name for name in reversed(table.header)}
     column = next((lower[name] for name in _LIST_COLUMNS if name in lower), None)
     if column is None:

@@ -17,6 +17,8 @@ from gimp_fast.data.rna.source import ExpressionSource
 from gimp_fast.data.rna.values import Expression, GeneRows, drop_row
 from gimp_fast.errors import FaultError, Faults, Read
 
+_OF_PATIENTS = ("renamed_samples", "cautions")  # facts that may name patients, kept once
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -157,7 +159,11 @@ def _facts(parts: list[_Part]) -> dict[str, object]:
         "cautions": [text for fact in facts for text in fact.get("cautions", [])],
         DATES: dates,
         "sources": [
-            {"kind": part.source.kind, "path": part.source.path, **part.expression.provenance}
+            {
+                "kind": part.source.kind,
+                "path": part.source.path,
+                **{k: v for k, v in part.expression.provenance.items() if k not in _OF_PATIENTS},
+            }
             for part in parts
         ],
     }

@@ -196,3 +196,31 @@ def test_a_table_of_metastases_only(inputs, capsys, labels):
     assert "30 patients, such as 'TCGA-AA-0000', with samples only of type 06" in text
     assert "expected --sample-types 06 for 30 of 30 patients" in text
     assert run(capsys, [*argv, "--sample-types", "06"])[0] == 0
+
+
+def test_a_cohort_of_rna_alone_with_metastases_only(inputs, capsys):
+    with_types(inputs, dict.fromkeys(range(30), ("06A",)))
+    argv = ["--no-labels", "--allow-missing-modality", "--rna", str(inputs.rna)]
+    argv += ["--out", str(inputs.out)]
+    code, text = run(capsys, argv)
+    assert code == 2
+    assert "expected --sample-types 06 for 30 of 30 patients [sample-types]" in text
+
+
+def test_patients_who_are_kept_without_rna_are_mentioned(inputs, capsys):
+    with_types(inputs, {2: ("06A",)})
+    code, text = run(capsys, inputs.argv("--allow-missing-modality"))
+    assert code == 0, text
+    assert "caution   1 patient, such as 'TCGA-CC-0002', with samples only of type 06" in text
+    assert "use --sample-types 06 for 1 or --sample-types 01 06 for 30 of 30 patients" in text
+
+
+def test_what_a_cohort_hands_to_models_names_no_patient(inputs, capsys):
+    text = inputs.rna.read_text("utf-8")
+    for case in CASES:
+        text = text.replace(f"{case}-01A", f"bam/{case}-01A.sorted.bam")
+    inputs.rna.write_text(text, "utf-8")
+    code, printed = run(capsys, inputs.argv())
+    assert code == 0, printed
+    assert f"renamed   30 samples of the RNA table: 'bam/{CASES[0]}-01A.sorted.bam' is" in printed
+    assert "TCGA-" not in json.dumps(open_cohort(inputs.out).expression_facts)
