@@ -21,6 +21,7 @@ from gimp_fast.files.text import read_lines
 
 _DELIMITERS = "\t;,"  # of two that a header has as many of, the first
 _NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
+_SEP = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # the first line for Excel, not part of the table
 _IN_QUOTES = re.compile('"[^"]*"')
 _SHOWN_COLUMNS = 30  # of a table that may have a column for each gene
 
@@ -196,13 +197,16 @@ def _is_headed_by_r(names: list[str], first: list[str], corners: Collection[str]
 
 
 def _first_line(path: Path, expected: str) -> tuple[int, str]:
-    return next(read_lines(path, expected), (1, ""))
+    lines = read_lines(path, expected)
+    return next((line for line in lines if not _SEP.fullmatch(line[1])), (1, ""))
 
 
 def _header_line(path: Path, expected: str) -> tuple[int, str]:
     """Row number and text of the header of a table of numbers, which may follow comments."""
     comment, skip = (1, ""), 0
     for number, line in read_lines(path, expected):
+        if _SEP.fullmatch(line):
+            continue
         if skip:
             skip -= 1
         elif line.startswith("#"):

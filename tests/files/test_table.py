@@ -109,6 +109,7 @@ NUMBERS = {
     "quoted-numbers": '"","s1","s2"\n"TP53","1","2.5"\n',
     "comment": '# Program:x; Command:"a" "-o" "b, c"\n\ts1\ts2\nTP53\t1\t2.5\n',
     "two-comments": "# made on 5 May\n#\n\ts1\ts2\nTP53\t1\t2.5\n",
+    "excel-sep": "sep=;\n;s1;s2\nTP53;1;2,5\n",
     "gct": "#1.2\n1\t2\n\ts1\ts2\nTP53\t1\t2.5\n",
 }
 
@@ -172,3 +173,19 @@ def test_a_last_line_without_its_end_says_how_to_go_on(tmp_path):
     assert kind == "truncated-file"
     assert "cut short" in message
     assert "`echo >> t.csv`" in message
+
+
+def test_the_line_that_tells_excel_the_separator(tmp_path):
+    table = open_table(write_text(tmp_path / "t.csv", "sep=;\na;b\n1;2\n"))
+    assert table.records() == [{"a": "1", "b": "2"}]
+
+
+def test_faults_say_which_separator_was_taken_and_how_r_writes(tmp_path):
+    file = write_text(tmp_path / "t.csv", '"a" "b"\n"x" "y"\n')
+    ((_, message),) = faults_of(lambda: open_table(file))
+    assert "commas between them" in message
+    file = write_text(tmp_path / "t.csv", '"a","b"\n"1","x","y"\n')
+    ((kind, message),) = faults_of(lambda: list(open_table(file).rows()))
+    assert kind == "row-length"
+    assert "found 3 cells; expected 2 as in the header" in message
+    assert "use col.names=NA" in message
