@@ -152,6 +152,7 @@ def summary(contents: CohortContents) -> str:
 
     from gimp_fast.data.class_checks import counts_text
     from gimp_fast.data.cohort_files import reasons
+    from gimp_fast.data.prepare.join_rna import rna_lines
 
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]
     classes = Counter(row["label"] or "of unknown label" for row in contents.patients)
@@ -182,6 +183,7 @@ def summary(contents: CohortContents) -> str:
         lines.append(f"            {counts_text(contents.class_counts(name))}")
     left_out = reasons(contents.dropped, contents.dropped_genes)
     lines += [f"  left out  {count} {reason}" for reason, count in left_out.items()]
+    lines += rna_lines(contents.expression_info)
     lines += [f"caution: {text}" for text in contents.all_cautions()]
     return "\n".join(lines)
 

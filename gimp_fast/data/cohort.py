@@ -62,7 +62,8 @@ class Cohort:
         self.expression_transform: str = facts["transform"]
         self.gene_sets = {name: tuple(columns) for name, columns in facts["gene_sets"].items()}
         self.missing_genes: tuple[str, ...] = tuple(facts["missing_genes"])
-        of_patients = ("samples", "checksum", "gene_sets", "missing_genes")
+        of_patients = ("samples", "renamed_samples", "cautions", "checksum")
+        of_patients += ("gene_sets", "missing_genes")
         self.expression_facts = {k: v for k, v in facts.items() if k not in of_patients}
         self.split_notes: dict[str, str] = dict(manifest["split_notes"])
         self.cautions: tuple[str, ...] = tuple(manifest.get("cautions", ()))

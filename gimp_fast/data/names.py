@@ -30,6 +30,10 @@ RNA_COLUMNS = {
 }
 GENES_IN_ROWS, SAMPLES_IN_ROWS = "genes-in-rows", "samples-in-rows"
 ORIENTATIONS = ("auto", GENES_IN_ROWS, SAMPLES_IN_ROWS)
+# What to do with a gene on rows with other values, and with one that some samples lack; the
+# default comes first.
+DUPLICATE_GENES = ("error", "first", "mean", "drop")
+MISSING_VALUES = ("error", "drop-gene", "keep")
 PRIMARY = ("01",)  # TCGA's code of a primary tumour
 # TCGA's codes of sample types; the words are for those who look for a code.
 SAMPLE_TYPES = {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.errors import DAMAGE_ERRORS, FaultError, missing_library, one_line
+from gimp_fast.files.kinds import PARQUET
 from gimp_fast.files.table import Block
 
 
@@ -23,6 +24,9 @@ class ParquetTable:
     def __init__(self, path: Path):
         self.path = path
         self._arrow = _pyarrow(path)
+        if path.is_file() and not _begins_as_parquet(path):
+            found, expected = "another kind of file under this name", "Parquet; text is named .csv"
+            raise FaultError.of("unreadable-file", path, found, expected)
         with self._reading():
             file = self._open()
             names, index = list(file.schema_arrow.names), _index_of(file.schema_arrow)
@@ -98,6 +102,19 @@ class ParquetTable:
             kind = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable-file"
             expected = "a complete Parquet file"
             raise FaultError.of(kind, self.path, one_line(error), expected) from error
+
+
+def is_parquet(path: Path) -> bool:
+    """True if a file is named as Parquet, or is Parquet under another name."""
+    return path.suffix.lower() in (".parquet", ".pq") or _begins_as_parquet(path)
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(PARQUET)) == PARQUET
+    except OSError:
+        return False  # a reader that opens it reports why
 
 
 def _pyarrow(path: Path) -> ModuleType:

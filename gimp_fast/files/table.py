@@ -7,10 +7,8 @@ one cell at a time with ``float``: they are rounded exactly, and text among them
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -20,19 +18,15 @@ import numpy as np
 
 from gimp_fast.errors import FaultError, did_you_mean, one_line
 from gimp_fast.files.atomic import write_text
+from gimp_fast.files.numbers import DecimalComma, parse_numbers
 from gimp_fast.files.safe_text import guarded
+from gimp_fast.files.text import read_lines
 
-# How R, pandas and spreadsheets write that there is no value.
-MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan"})
-# These can be the name of a class, but where a number should be they mean that there is none.
-MISSING_NUMBERS = MISSING | {"na", "null", "NULL", "None", "."}
-_DELIMITERS = ",;\t"
+_DELIMITERS = "\t;,"  # of two that a header has as many of, the first
+_NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces"}
+_SEP = re.compile(r'"?sep=.?"?', re.IGNORECASE)  # the first line for Excel, not part of the table
+_IN_QUOTES = re.compile('"[^"]*"')
 _SHOWN_COLUMNS = 30  # of a table that may have a column for each gene
-_LONGEST_LINE = 1 << 28  # characters; a longer line need not fit in memory
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
-# Bytes that are not UTF-8, as surrogateescape keeps them.
-_UNDECODED = re.compile("[\udc80-\udcff]")
-_PLAIN = "plain UTF-8 text"
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A delimited text file, also compressed (``.gz``), whose header has been read.
+    """A delimited text file, also compressed, whose header has been read.
 
     Cells are stripped; blank lines are skipped.
 
@@ -55,6 +49,7 @@ class Table:
         whole: the last line must end, and quotes may not span lines: a table of numbers, where a
             number cut short is another number.
         expected: what the file should be, for faults.
+        header_row: row number of the header; above it are only comments.
     """
 
     path: Path
@@ -63,6 +58,7 @@ class Table:
     exact: bool
     whole: bool
     expected: str
+    header_row: int = 1
 
     def rows(self, *columns: str) -> Iterator[tuple[str, ...]]:
         """(where, cell, …) of each row, for some columns or for all.
@@ -101,11 +97,17 @@ class Table:
         """
         names = [self.header[n] for n in number]
         kept, texts, values = [], [], []
+        point = DecimalComma() if self.delimiter == ";" else None
         for row, where, cells in islice(self._rows(), limit):
             if rows is None or row in rows:
                 kept.append(row)
                 texts.append([cells[n].strip() for n in text])
-                values.append(_numbers([cells[n] for n in number], names, where))
+                numbers = [cells[n] for n in number]
+                if point is not None:
+                    numbers = point.replaced(numbers, where)
+                values.append(parse_numbers(numbers, names, where))
+        if point is not None:
+            point.check(self.path)
         stacked = np.stack(values) if values else np.empty((0, len(number)), np.float32)
         return Block(kept, texts, stacked)
 
@@ -138,13 +140,18 @@ class Table:
         return ", ".join(names[:_SHOWN_COLUMNS] + more) or "none"
 
     def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
-        rows = read_rows(self.path, self.delimiter, self.expected, whole=self.whole)
+        start = self.header_row
+        rows = read_rows(self.path, self.delimiter, self.expected, whole=self.whole, start=start)
         next(rows, None)
         width = len(self.header)
+        first = True
         for number, where, cells in rows:
             if len(cells) > width or (self.exact and len(cells) < width):
                 expected = f"{width} as in the header"
+                if first and len(cells) == width + 1:
+                    expected += ", which R's write.table leaves a cell short: use col.names=NA"
                 raise FaultError.of("row-length", where, f"{len(cells)} cells", expected)
+            first = False
             yield number, where, cells
 
 
@@ -154,25 +161,82 @@ def open_table(
     *,
     exact: bool = False,
     whole: bool = False,
+    comments: bool = False,
     expected: str = "a csv",
+    corners: Collection[str] = (),
 ) -> Table:
     """A table whose header has been read.
 
+    A table of numbers (``whole``) may be as R and featureCounts write it: with comments above the
+    header, without a name above the row names, or with spaces between cells.
+
     Args:
         path: the file.
-        delimiter: None for comma, semicolon or tab, whichever the header has most of.
+        delimiter: None for tab, semicolon or comma, whichever the header has most of.
         exact, whole, expected: as in ``Table``.
+        comments: whether lines that begin with ``#`` may be above the header.
+        corners: names of a first column, in lower case: a header that begins with one of them is
+            not taken for R's, which has no name there.
 
     Raises:
-        FaultError: missing, unreadable or not UTF-8.
+        FaultError: missing, unreadable or not text.
     """
     path = Path(path)
-    if delimiter is None:
-        _, first = next(read_lines(path, expected), (1, ""))
-        delimiter = max(_DELIMITERS, key=first.count)
-    _, _, header = next(read_rows(path, delimiter, expected, whole=whole), (1, "", []))
-    names = tuple(cell.strip() for cell in header)
-    return Table(path, names, delimiter, exact, whole, expected)
+    start, line = _header_line(path, expected) if whole or comments else _first_line(path, expected)
+    delimiter = delimiter or find_delimiter(line, spaces=whole)
+    rows = read_rows(path, delimiter, expected, whole=whole, start=start)
+    _, _, header = next(rows, (1, "", []))
+    names = [cell.strip() for cell in header]
+    if whole and names:  # what looks like a comment may be the header
+        names[0] = names[0].removeprefix("#").strip()
+    if whole and exact:
+        _, _, first = next(rows, (1, "", []))
+        if len(first) == len(names) + 1 and _is_headed_by_r(names, first, corners):
+            names = ["", *names]
+    return Table(path, tuple(names), delimiter, exact, whole, expected, start)
+
+
+def _is_headed_by_r(names: list[str], first: list[str], corners: Collection[str]) -> bool:
+    """True if the header lacks the name above the row names, which R's write.table leaves out."""
+    numbered = first[0].strip() == "1" and not first[1].strip().isnumeric()
+    return bool(first[-1].strip()) and (names[0].lower() not in corners or numbered)
+
+
+def _first_line(path: Path, expected: str) -> tuple[int, str]:
+    lines = read_lines(path, expected)
+    return next((line for line in lines if not _SEP.fullmatch(line[1])), (1, ""))
+
+
+def _header_line(path: Path, expected: str) -> tuple[int, str]:
+    """Row number and text of the header of a table of numbers, which may follow comments."""
+    comment, skip = (1, ""), 0
+    for number, line in read_lines(path, expected):
+        if _SEP.fullmatch(line):
+            continue
+        if skip:
+            skip -= 1
+        elif line.startswith("#"):
+            comment = number, line
+            skip = int(line.strip() == "#1.2")  # GCT: then a line with the size of the table
+        else:
+            cells = [len(text.split(find_delimiter(line))) for text in (comment[1], line)]
+            is_header = cells[0] > 1 and cells[1] - cells[0] in (0, 1)
+            return comment if is_header else (number, line)
+    return comment
+
+
+def find_delimiter(line: str, *, spaces: bool = False) -> str:
+    """What separates the cells of a header: tab, semicolon or comma; a comma if it has none.
+
+    Args:
+        line: the header.
+        spaces: whether cells may be separated by single spaces, as R writes by default.
+    """
+    plain = _IN_QUOTES.sub("name", line)
+    found = max(_DELIMITERS, key=plain.count)
+    if plain.count(found):
+        return found
+    return " " if spaces and " " in plain.strip() else ","
 
 
 def write_table(
@@ -193,15 +257,24 @@ def write_table(
 
 
 def read_rows(
-    path: Path, delimiter: str, expected: str, *, whole: bool = False
+    path: Path, delimiter: str, expected: str, *, whole: bool = False, start: int = 1
 ) -> Iterator[tuple[int, str, list[str]]]:
     """(row number from 1, file and row, cells) of each row that is not blank; no header needed.
+
+    Args:
+        path: the file.
+        delimiter: between cells.
+        expected: what the file should be, for faults.
+        whole: as in ``Table``.
+        start: the first row to read; those above it are comments.
 
     Raises:
         FaultError: unreadable, cut short, not UTF-8, or quotes that do not match.
     """
     lines = read_lines(path, expected, whole=whole)
     for number, line in lines:
+        if number < start:
+            continue
         where = f"{path} row {number}"
         if '"' not in line:
             cells = line.split(delimiter)
@@ -213,110 +286,7 @@ def read_rows(
             try:
                 cells = next(csv.reader(row, delimiter=delimiter, strict=True))
             except csv.Error as error:
-                expected = "quotes around whole cells"
+                expected = f"quotes around whole cells, and {_NAMED[delimiter]} between them"
                 raise FaultError.of("unreadable-file", where, one_line(error), expected) from error
         if whole or any(cell.strip() for cell in cells):
             yield number, where, cells
-
-
-def read_lines(path: Path, expected: str, *, whole: bool = False) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of each line that is not blank.
-
-    Raises:
-        FaultError: unreadable, not UTF-8; or, if ``whole``, a last line that does not end.
-    """
-    try:
-        with io.TextIOWrapper(_open_bytes(path), "utf-8-sig", "surrogateescape") as text:
-            line = "\n"
-            for number, line in enumerate(iter(lambda: text.readline(_LONGEST_LINE), ""), 1):
-                _check_encoding(line, f"{path} row {number}")
-                if len(line) == _LONGEST_LINE:
-                    found = f"{len(line)} characters without line end"
-                    raise FaultError.of("unreadable-file", f"{path} row {number}", found, expected)
-                if line.strip(" \n"):
-                    yield number, line.removesuffix("\n")
-        # The checksum of a .gz says that nothing is missing.
-        if whole and not line.endswith("\n") and path.suffix.lower() != ".gz":
-            raise _cut_short(path)
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error, expected) from error
-
-
-def read_bytes(path: Path, expected: str) -> bytes:
-    """A whole text file whose last line ends: a number cut short is another number.
-
-    Raises:
-        FaultError: unreadable, not UTF-8, or cut short.
-    """
-    try:
-        with _open_bytes(path) as stream:
-            data = stream.read()
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error, expected) from error
-    if not data.isascii() or b"\0" in data:
-        _check_encoding(data.decode("utf-8-sig", "surrogateescape"), str(path))
-    if data and not data.endswith(b"\n"):
-        if path.suffix.lower() != ".gz":
-            raise _cut_short(path)
-        data += b"\n"
-    return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def read_text(path: Path, expected: str) -> str:
-    """Text of a UTF-8 file, with or without byte order mark; FaultError as ``read_lines``."""
-    return "\n".join(line for _, line in read_lines(path, expected))
-
-
-def number(cell: str, name: str, where: str) -> float:
-    """One number; NaN for a cell that says there is none; FaultError for anything else."""
-    if cell.strip() in MISSING_NUMBERS:
-        return float("nan")
-    try:
-        if "_" in cell or not cell.isascii():  # float also accepts 1_000 and Arabic digits
-            raise ValueError
-        return float(cell)
-    except ValueError as error:
-        found = f"'{cell[:60].strip()}' in column '{name}'"
-        expected = "a number, or an empty cell"
-        raise FaultError.of("unreadable-file", where, found, expected) from error
-
-
-def _numbers(cells: Sequence[str], names: Sequence[str], where: str) -> np.ndarray:
-    """Numbers (n,) float32 of one row; NaN where a cell says that there is none."""
-    joined = "".join(cells)
-    try:
-        if "_" in joined or not joined.isascii():
-            raise ValueError
-        values = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        values = np.array([number(*pair, where) for pair in zip(cells, names, strict=True)])
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, which later checks report
-        return values.astype(np.float32)
-
-
-def _open_bytes(path: Path):
-    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-
-
-def _check_encoding(text: str, where: str) -> None:
-    """FaultError if text that was decoded with surrogateescape was not UTF-8."""
-    if text.startswith("PK\x03\x04"):
-        raise FaultError.of("encoding", where, "a zip archive or Excel workbook", _PLAIN)
-    if "\0" in text:
-        found = "a NUL character, as in UTF-16 text or a damaged file"
-        raise FaultError.of("encoding", where, found, _PLAIN)
-    if not text.isascii() and (bad := _UNDECODED.search(text)):
-        found = f"another encoding (byte 0x{ord(bad[0]) - 0xDC00:02x} at position {bad.start()})"
-        raise FaultError.of("encoding", where, found, _PLAIN)
-
-
-def _cut_short(path: Path) -> FaultError:
-    found, expected = "a last line without its end", "a complete file, with a line end at the end"
-    return FaultError.of("truncated-file", path, found, expected)
-
-
-def _unreadable(path: Path, error: BaseException, expected: str) -> FaultError:
-    if isinstance(error, FileNotFoundError):
-        return FaultError.of("missing-file", path, "no such file", expected)
-    kind = "truncated-file" if isinstance(error, EOFError) else "unreadable-file"
-    return FaultError.of(kind, path, one_line(error), expected)

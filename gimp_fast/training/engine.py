@@ -24,7 +24,7 @@ from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.patients import check_classes, facts_of_patients
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.scaling import GeneScaler
+from gimp_fast.training.scaling import GeneScaler, check_gaps
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of
@@ -190,8 +190,10 @@ def _fit_scaler(
     fitted_on = [c for c in train_cases if cohort.has_expression(c)]
     if not fitted_on:
         raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
+    values = cohort.expression(fitted_on)
+    check_gaps(values, cohort.gene_ids, config.gene_scaling, f"{cohort.path}, {split_name}")
     return GeneScaler.fit(
-        cohort.expression(fitted_on),
+        values,
         scaling=config.gene_scaling,
         most_variable=config.most_variable_genes,
     )

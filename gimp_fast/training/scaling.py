@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from gimp_fast.errors import GimpError
 
 GeneScaling = Literal["z-score", "none"]
 
@@ -33,13 +36,16 @@ class GeneScaler:
     ) -> GeneScaler:
         """Fit on training patients.
 
+        Missing values (NaN) do not count; a gene without any value must not be among them.
+
         Args:
             expression: (patients, G).
             scaling: ``"none"`` leaves the values unchanged.
             most_variable: keep this many genes, those of the largest variance; None keeps all.
         """
-        mean = expression.mean(0, dtype=np.float64)
-        std = expression.std(0, dtype=np.float64)
+        gaps = np.isnan(expression).any()
+        mean = (np.nanmean if gaps else np.mean)(expression, 0, dtype=np.float64)
+        std = (np.nanstd if gaps else np.std)(expression, 0, dtype=np.float64)
         columns = None
         if most_variable is not None and most_variable < len(std):
             columns = np.sort(np.argsort(-std, kind="stable")[:most_variable])
@@ -56,3 +62,29 @@ class GeneScaler:
         """
         chosen = expression if self.columns is None else expression[:, self.columns]
         return np.nan_to_num((chosen - self.mean) / self.std, nan=0.0)
+
+
+def check_gaps(
+    expression: np.ndarray, gene_ids: Sequence[str], scaling: GeneScaling, where: str
+) -> None:
+    """GimpError if missing values cannot be replaced by the mean of the training patients.
+
+    Args:
+        expression: (patients, G) of the training patients, NaN where missing.
+        gene_ids: of the columns.
+        scaling: as in ``GeneScaler.fit``.
+        where: cohort and split, for the message.
+    """
+    missing = np.isnan(expression)
+    again = "prepare the cohort with --missing-values drop-gene"
+    empty = np.flatnonzero(missing.all(0))
+    if len(empty):
+        raise GimpError(
+            f"{where}: no training patient has a value of {gene_ids[empty[0]]} "
+            f"({len(empty)} of {len(gene_ids)} genes lack all); {again}"
+        )
+    if scaling == "none" and missing.any():
+        raise GimpError(
+            f"{where}: missing values (of {int(missing.any(0).sum())} of {len(gene_ids)} genes), "
+            f"which gene_scaling=none would read as 0; use gene_scaling=z-score, or {again}"
+        )

@@ -148,7 +148,7 @@ def changed(file, change) -> None:
 CHANGES = {
     "another-method": (
         lambda t, s: s.update(method="oracle"),
-        "the method 'oracle'; expected one of",
+        "method 'oracle'; expected one of",
     ),
     "unknown-setting": (lambda t, s: s["model"].update(colour=1), "cannot build.*colour"),
     "another-size": (lambda t, s: s["model"].update(dim=32), "cannot build.*size mismatch"),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
+from gimp_fast.data.prepare.choose_genes import Choice
 from gimp_fast.data.prepare.gene_reference import GeneReference
 from gimp_fast.data.prepare.options import PrepareOptions, RnaOptions
 from gimp_fast.data.rna.expression import open_expressions
-from gimp_fast.data.rna.gene_lists import read_gene_list, read_gene_sets
-from gimp_fast.data.rna.genes import align_expression, filter_genes
-from gimp_fast.data.rna.samples import Sample, choose_samples
-from gimp_fast.data.rna.source import Expression, ExpressionSource
+from gimp_fast.data.rna.samples import Sample, choose_samples, describe_types
+from gimp_fast.data.rna.source import ExpressionSource
+from gimp_fast.data.rna.values import Expression
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.errors import Faults, Read
+
+_SHOWN = 5  # names in one line
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,17 @@ def join_rna(
             sample_types=rna.sample_types,
             layer=rna.layer,
             workers=options.workers,
+            duplicate_genes=rna.duplicate_genes,
         )
-        samples, dropped = _match(options, () if all_samples else labels, source, faults)
+        wanted = () if all_samples else labels
+        samples, dropped = _match(options, wanted, source, faults)
         joined = JoinedRna(samples, dropped=dropped)
         if samples:
-            expression = source.read(samples.values(), rna.transform or (genes and genes.transform))
-            joined = _with_genes(joined, expression, rna, genes)
+            joined = _with_genes(joined, source, rna, genes)
+            other_type, found, use = _other_types(options, wanted, source)
+            if other_type:
+                cautions = [*joined.facts.get("cautions", []), f"{found}; use {use}"]
+                joined = replace(joined, facts=joined.facts | {"cautions": cautions})
     return faults.read(joined)
 
 
@@ -98,26 +106,43 @@ def _match(
     """case_id -> sample of the patients, in the order of case ids; and what is left out."""
     chosen, unused = choose_samples(source.samples)
     dropped = [_dropped(sample, reason) for sample, reason in unused]
+    other_type, found, expected = _other_types(options, labels, source)
+    with_rna = chosen.keys() & {row.case_id for row in labels} if labels else chosen.keys()
+    is_fault = labels and not options.allow_missing_modality
+    if other_type and (is_fault or not with_rna):
+        faults.add("sample-types", source.path, found, expected)
     if not labels:  # all samples are wanted, or the labels are at fault and the rest is checked
         return chosen, dropped
     first_row = {row.case_id: row for row in reversed(labels)}
     reason = "patient not labelled" if all(row.label for row in labels) else "patient not listed"
     dropped += [_dropped(chosen[case], reason) for case in sorted(chosen.keys() - first_row.keys())]
     places = ", ".join(map(str, options.rna.paths))
-    if not first_row.keys() & chosen.keys():
+    if not other_type and not with_rna:
         found = f"none of {len(first_row)} labelled patients, such as '{next(iter(first_row))}'"
         example = f", such as '{next(iter(chosen))}'" if chosen else ""
         faults.add("no-samples", places, found, f"some of its {len(chosen)} patients{example}")
         return {}, dropped
     type_of = {sample.case_id: sample.sample_type for sample, _ in unused}
     for case, row in sorted(first_row.items()):
-        if case not in chosen and row.slide_id and not options.allow_missing_modality:
+        without = case not in chosen and case not in other_type
+        if without and row.slide_id and not options.allow_missing_modality:
             found = f"slide '{row.slide_id}' of patient '{case}' without RNA"
             if case in type_of:
                 found += f" but a sample of type {type_of[case]}"
             expected = f"a tumour sample in {places}; or --allow-missing-modality"
             faults.add("missing-rna", row.where, found, expected)
-    return {case: chosen[case] for case in sorted(first_row.keys() & chosen.keys())}, dropped
+    return {case: chosen[case] for case in sorted(with_rna)}, dropped
+
+
+def _other_types(
+    options: PrepareOptions, labels: Sequence[LabelRow], source: ExpressionSource
+) -> tuple[set[str], str, str]:
+    """Patients with samples only of types that were not asked for; what to say, and to ask for."""
+    patients = {row.case_id for row in labels} or {sample.case_id for sample in source.samples}
+    cases, types, advice = describe_types(source.samples, patients, options.rna.sample_types)
+    who = f"{len(cases)} patients" if len(cases) > 1 else "1 patient"
+    found = f"{who}, such as '{min(cases, default='')}', with samples only of type {types}"
+    return cases, found, advice
 
 
 def _dropped(sample: Sample, reason: str) -> dict[str, str]:
@@ -125,22 +150,17 @@ def _dropped(sample: Sample, reason: str) -> dict[str, str]:
 
 
 def _with_genes(
-    joined: JoinedRna, expression: Expression, rna: RnaOptions, reference: GeneReference | None
+    joined: JoinedRna, source: ExpressionSource, rna: RnaOptions, reference: GeneReference | None
 ) -> JoinedRna:
     """The samples with their expression, its genes chosen by the options or aligned."""
-    sets: dict[str, tuple[int, ...]] = {}
-    missing: tuple[str, ...] = ()
-    if reference is not None:
-        names = reference.gene_names
-        expression, missing = align_expression(expression, reference.gene_ids, names)
-        sets = reference.gene_sets
-    elif rna.gene_types or rna.genes or rna.gene_sets:
-        expression, sets = filter_genes(
-            expression,
-            gene_types=rna.gene_types,
-            gene_list=rna.genes and read_gene_list(rna.genes),
-            gene_sets=rna.gene_sets and read_gene_sets(rna.gene_sets),
-        )
+    choice = Choice(rna, reference)
+    expression = source.read(
+        joined.samples.values(),
+        rna.transform or (reference and reference.transform),
+        choose=choice.choose,
+        missing_values=rna.missing_values,
+    )
+    expression, sets, missing = choice.finish(expression)
     facts = {
         **expression.provenance,
         "transform": expression.transform,
@@ -151,3 +171,25 @@ def _with_genes(
     return replace(
         joined, expression=expression, gene_sets=sets, missing_genes=missing, facts=facts
     )
+
+
+def rna_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Lines of a summary about what was unusual in the sources of expression.
+
+    Args:
+        facts: of ``JoinedRna``.
+    """
+    lines = []
+    if ignored := facts.get("ignored_columns"):
+        names = ", ".join(name or "(no name)" for name in ignored[:_SHOWN])
+        columns = "1 column" if len(ignored) == 1 else f"{len(ignored)} columns"
+        more = ", …" if len(ignored) > _SHOWN else ""
+        lines.append(f"  ignored   {columns} of the RNA table, without expression: {names}{more}")
+    if renamed := facts.get("renamed_samples"):
+        new, old = next(iter(renamed.items()))
+        samples = "1 sample" if len(renamed) == 1 else f"{len(renamed)} samples"
+        lines.append(f"  renamed   {samples} of the RNA table: '{old}' is {new}")
+    if kept := facts.get("missing_values"):
+        found = f"kept: {kept['values']}, genes with some: {kept['genes']}"
+        lines.append(f"  missing   values {found}; training uses the mean of its patients")
+    return lines + [f"  caution   {text}" for text in facts.get("cautions", ())]

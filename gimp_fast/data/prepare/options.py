@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gimp_fast.data.names import (
+    DUPLICATE_GENES,
+    MISSING_VALUES,
     ORIENTATIONS,
     PATCH_ORDERS,
     PRIMARY,
@@ -75,6 +77,18 @@ class RnaOptions:
         "signatures (.gmt, or a csv with one per column): keep their genes, and make each "
         "signature a group of the gene encoder",
         metavar="FILE",
+    )
+    duplicate_genes: str = option(
+        DUPLICATE_GENES[0],
+        "of a gene on several rows with other values: stop with an error (default), use the first "
+        "row, the mean of all rows as they are in the file, or drop the gene",
+        choices=DUPLICATE_GENES,
+    )
+    missing_values: str = option(
+        MISSING_VALUES[0],
+        "of a gene without a value in some samples: stop with an error (default), drop the gene, "
+        "or keep it: training then uses the mean of its training patients for a missing value",
+        choices=MISSING_VALUES,
     )
     genes_of: Path | None = option(
         None,

@@ -4,18 +4,25 @@
 the samples that are asked for, so that unused aliquots cost nothing.
 
 - a folder with ``gdc_sample_sheet*.tsv``: GDC's augmented STAR counts, or its older two columns
-- ``.tsv``, ``.txt``, ``.csv`` (each also ``.gz``), ``.parquet``: genes in rows (Xena, cBioPortal)
-  or samples in rows (MCAT, plain tables)
+- text tables with tabs, commas or semicolons (also compressed) and ``.parquet``: genes in rows
+  (Xena, cBioPortal, featureCounts) or samples in rows (MCAT, plain tables)
 - ``.h5ad``: AnnData
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gimp_fast.data.names import ORIENTATIONS, PRIMARY, RNA_COLUMNS, SAMPLES_IN_ROWS
+from gimp_fast.data.names import (
+    DUPLICATE_GENES,
+    ORIENTATIONS,
+    PRIMARY,
+    RNA_COLUMNS,
+    SAMPLES_IN_ROWS,
+)
 from gimp_fast.data.rna.gdc import open_gdc
 from gimp_fast.data.rna.join import join_sources
 from gimp_fast.data.rna.source import ExpressionSource
@@ -33,6 +40,7 @@ def open_expression(
     sample_types: Sequence[str] = PRIMARY,
     layer: str | None = None,
     workers: int | None = None,
+    duplicate_genes: str = DUPLICATE_GENES[0],
 ) -> ExpressionSource:
     """List the samples of a GDC download folder, a table, or an AnnData file.
 
@@ -47,6 +55,7 @@ def open_expression(
             cancer, ``06`` metastasis, … Samples of unknown type are kept.
         layer: of an AnnData file; by default its X.
         workers: processes that read GDC files; None for one per core.
+        duplicate_genes: what to do with a gene on several rows, see ``repairs.merge_duplicates``.
 
     Raises:
         FaultError: nothing readable there, or a faulty sheet or table.
@@ -61,18 +70,20 @@ def open_expression(
     if layer and not is_h5ad:
         raise FaultError.of("no-layer", path, f"layer '{layer}' asked for", "an .h5ad file")
     if path.is_dir():
-        return open_gdc(path, sample_sheet and Path(sample_sheet), column, types, workers)
-    if not path.is_file():
+        source = open_gdc(path, sample_sheet and Path(sample_sheet), column, types, workers)
+    elif not path.is_file():
         expected = "a folder of GDC files or a table"
         raise FaultError.of("missing-file", path, "no such file", expected)
-    if not is_h5ad:
-        return open_matrix(path, orientation, known_cases, types)
-    if orientation not in ("auto", SAMPLES_IN_ROWS):
+    elif not is_h5ad:
+        source = open_matrix(path, orientation, known_cases, types)
+    elif orientation not in ("auto", SAMPLES_IN_ROWS):
         expected = "samples in obs; transpose the file"
         raise FaultError.of("orientation", path, f"'{orientation}' asked for", expected)
-    from gimp_fast.data.rna.h5ad import open_h5ad
+    else:
+        from gimp_fast.data.rna.h5ad import open_h5ad
 
-    return open_h5ad(path, layer, types)
+        source = open_h5ad(path, layer, types)
+    return replace(source, duplicate_genes=duplicate_genes)
 
 
 def open_expressions(paths: Sequence[str | Path], *args: Any, **options: Any) -> ExpressionSource:

@@ -12,14 +12,8 @@ import numpy as np
 from gimp_fast.data.names import RNA_COLUMNS
 from gimp_fast.data.rna.gdc_files import STAR_SUFFIX, GdcFile, read_gdc_file, read_gene_rows
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import (
-    SUMMARY_REASON,
-    Expression,
-    ExpressionSource,
-    GeneRows,
-    check_genes,
-    drop_row,
-)
+from gimp_fast.data.rna.source import ExpressionSource
+from gimp_fast.data.rna.values import SUMMARY_REASON, Expression, GeneRows, drop_row
 from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.parallel import FEWEST, parallel_map
 from gimp_fast.files.paths import path_inside
@@ -41,7 +35,7 @@ def open_gdc(
     """List the expression files that the sample sheet names; see ``open_expression``."""
     sheet = sheet or _find_sheet(folder)
     # A portal may leave the last line open: a row that was cut has too few cells.
-    table = open_table(sheet, "\t", exact=True, expected="a GDC sample sheet")
+    table = open_table(sheet, exact=True, expected="a GDC sample sheet")
     columns = (*_SHEET_COLUMNS, *(name for name in _TYPE_COLUMNS if name in table.header))
     rows = [dict(zip(("where", *columns), row, strict=True)) for row in table.rows(*columns)]
     endings = [ending for ending in (STAR_SUFFIX, RNA_COLUMNS[column]) if ending]
@@ -112,7 +106,6 @@ def _load(
     first = next(n for n, file in enumerate(files) if file and file.digest == usual)
     facts, genes = {"gene_model": files[first].gene_model}, read_gene_rows(paths[first])
     dropped = [drop_row(name, "", SUMMARY_REASON, folder) for name in files[first].summary]
-    faults.items += check_genes(paths[first], genes)
     values = np.zeros((len(samples), len(genes)), np.float32)
     for n, (path, file) in enumerate(zip(paths, files, strict=True)):
         if file and file.digest == usual:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.rna.source import gene_row, is_summary
+from gimp_fast.data.rna.values import gene_row, is_summary
 from gimp_fast.errors import FaultError
-from gimp_fast.files.table import number, read_bytes
+from gimp_fast.files.numbers import number
+from gimp_fast.files.text import read_bytes
 
 STAR_SUFFIX = ".rna_seq.augmented_star_gene_counts.tsv"
 STAR_NAMES = ("gene_id", "gene_name", "gene_type")

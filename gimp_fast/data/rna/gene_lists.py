@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from gimp_fast.data.rna.dates import find_dates
 from gimp_fast.errors import FaultError, did_you_mean
-from gimp_fast.files.table import MISSING, open_table, read_lines, read_rows
+from gimp_fast.files.numbers import MISSING
+from gimp_fast.files.table import find_delimiter, open_table, read_rows
+from gimp_fast.files.text import read_lines
 
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+(_PAR_Y)?")
 _LIST_COLUMNS = ("gene_id", "gene", "symbol", "gene_name", "gene_symbol", "hugo_symbol")
@@ -27,42 +30,53 @@ def gene_key(gene_id: str) -> str:
 def read_gene_list(path: str | Path) -> list[str]:
     """Genes of a file, each once.
 
-    The file is text with one gene per line and ``#`` comments, or a ``.csv`` or ``.tsv`` with a
-    column gene_id, gene, symbol, gene_name, gene_symbol or Hugo_Symbol.
+    The file is text with one gene per line and ``#`` comments, or a table with a column gene_id,
+    gene, symbol, gene_name, gene_symbol or Hugo_Symbol, if its name ends in ``.csv`` or ``.tsv``
+    or its first line has several cells.
 
     Raises:
         FaultError: unreadable, no such column, no genes, or more than one name in a line.
     """
-    path = Path(path)
-    delimiter = _delimiter(path)
-    names = list(_list_column(path, delimiter) if delimiter else _list_lines(path))
-    genes = list(dict.fromkeys(name for name in names if name not in MISSING))
+    genes = list(dict.fromkeys(name for _, name in list_rows(Path(path))))
     if not genes:
         raise FaultError.of("no-genes", path, "no genes", "one gene or more")
     return genes
 
 
-def _delimiter(path: Path) -> str:
+def list_rows(path: Path) -> list[tuple[str, str]]:
+    """(row, gene) of a gene list, e.g. ``("row 3", "TP53")``; errors as ``read_gene_list``."""
+    rows = _list_column(path) if _is_table(path) else _list_lines(path)
+    return [(row, name) for row, name in rows if name not in MISSING]
+
+
+def _is_table(path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
-    return {".csv": ",", ".tsv": "\t"}.get(Path(name).suffix, "")
+    if name.endswith((".csv", ".tsv")):
+        return True
+    lines = (line for _, line in read_lines(path, "one gene per line"))
+    first = next((line for line in lines if not line.startswith("#")), "")
+    cells = [cell.strip(' "').lower() for cell in first.split(find_delimiter(first))]
+    return len(cells) > 1 and bool({*cells} & {*_LIST_COLUMNS})
 
 
-def _list_lines(path: Path) -> Iterator[str]:
+def _list_lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in read_lines(path, "one gene per line"):
-        name, where = line.split("#")[0].strip(), f"{path} row {number}"
-        if name and not _is_name(name):
+        name, where = line.split("#")[0].strip().strip('"'), f"{path} row {number}"
+        # Dates may have spaces, as "2. Sep"; they are reported together.
+        if name and not (_is_name(name) or find_dates([name])):
             raise FaultError.of(
                 "gene-list-file", where, f"'{name[:60]}'", "one gene per line, or a .csv"
             )
-        yield name
+        yield f"row {number}", name
 
 
 def _is_name(name: str) -> bool:
     return name.isprintable() and not any(c in name for c in " ,;\t\"'")
 
 
-def _list_column(path: Path, delimiter: str) -> Iterator[str]:
-    table = open_table(path, delimiter, exact=True, expected="a table with a column of genes")
+def _list_column(path: Path) -> Iterator[tuple[str, str]]:
+    expected = "a table with a column of genes"
+    table = open_table(path, exact=True, comments=True, expected=expected)
     lower = {name.lower(): name for name in reversed(table.header)}
     column = next((lower[name] for name in _LIST_COLUMNS if name in lower), None)
     if column is None:
@@ -70,8 +84,8 @@ def _list_column(path: Path, delimiter: str) -> Iterator[str]:
         near = next(filter(None, (did_you_mean(name, lower) for name in _LIST_COLUMNS)), "")
         expected = f"one of {', '.join(_LIST_COLUMNS)}{near}"
         raise FaultError.of("missing-column", path, found, expected)
-    for _, gene in table.rows(column):
-        yield gene
+    for where, gene in table.rows(column):
+        yield where.removeprefix(f"{path} "), gene
 
 
 def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
@@ -85,7 +99,8 @@ def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
         FaultError: unreadable, no signature, a signature without genes, or a name twice.
     """
     path = Path(path)
-    named = _gmt(path) if path.name.lower().endswith(".gmt") else _signature_columns(path)
+    is_gmt = path.name.lower().removesuffix(".gz").endswith(".gmt")
+    named = _gmt(path) if is_gmt else _signature_columns(path)
     sets: dict[str, tuple[str, ...]] = {}
     for where, name, genes in named:
         genes = tuple(dict.fromkeys(gene for gene in genes if gene not in MISSING))
@@ -112,7 +127,7 @@ def _gmt(path: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _signature_columns(path: Path) -> Iterator[tuple[str, str, list[str]]]:
-    table = open_table(path, _delimiter(path) or ",", expected="a csv of signatures")
+    table = open_table(path, expected="a csv of signatures")
     _, *columns = zip(("", *table.header), *table.rows(), strict=True)
     for number, (name, *genes) in enumerate(columns, start=1):
         is_index = number == 1 and name in ("", "Unnamed: 0") and all(g.isdigit() for g in genes)

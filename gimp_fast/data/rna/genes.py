@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from gimp_fast.data.rna.dates import DATES, why_lost
 from gimp_fast.data.rna.gene_lists import gene_key
-from gimp_fast.data.rna.source import Expression, GeneRows, drop_row, gene_row
+from gimp_fast.data.rna.values import Expression, GeneRows, drop_row, gene_row
 from gimp_fast.errors import FaultError, Faults
 
 _PAR_Y = "_PAR_Y"
-_NOT_MEASURED = "not measured"
+NOT_MEASURED = "not measured"
 
 
 class _Finder:
@@ -57,6 +58,20 @@ class _Finder:
         return found
 
 
+def lost_genes(expression: Expression, names: Iterable[str]) -> list[tuple[str, str]]:
+    """(gene, where it may be in the table) of genes that were asked for and are not found."""
+    dates = expression.provenance.get(DATES, {})
+    measured = {row[column] for row in expression.genes for column in ("gene_id", "gene_name")}
+    return [(name, why_lost(name, measured, dates)) for name in names]
+
+
+def _lost_rows(expression: Expression, names: Iterable[str], source: str) -> GeneRows:
+    return [
+        drop_row(name, "", f"{NOT_MEASURED} ({why})" if why else NOT_MEASURED, source)
+        for name, why in lost_genes(expression, names)
+    ]
+
+
 def filter_genes(
     expression: Expression,
     *,
@@ -87,7 +102,7 @@ def filter_genes(
         names = list(dict.fromkeys(gene_list))
         found = _Finder(expression.genes).find(names, "the gene list")
         note = {"filter": "gene_list", "genes": len(names)}
-        lost = [drop_row(n, "", _NOT_MEASURED, "the gene list") for n in names if n not in found]
+        lost = _lost_rows(expression, (n for n in names if n not in found), "the gene list")
         expression = _keep(expression, found.values(), "not in the gene list", note, lost)
     if gene_sets:
         expression, columns = _keep_sets(expression, gene_sets)
@@ -115,9 +130,10 @@ def _keep_sets(
     faults, lost = Faults(), []
     for title, genes in gene_sets.items():
         absent = [name for name in genes if name not in found]
-        lost += [drop_row(name, "", _NOT_MEASURED, f"gene set {title}") for name in absent]
+        lost += _lost_rows(expression, absent, f"gene set {title}")
         if len(absent) == len(genes):
-            have = f"none of {len(genes)} genes, e.g. {', '.join(genes[:3])}"
+            first = [f"{n} ({why})" if why else n for n, why in lost_genes(expression, genes[:3])]
+            have = f"none of {len(genes)} genes, e.g. {', '.join(first)}"
             faults.add("empty-gene-set", title, have, "genes that are measured and kept")
     faults.stop("the gene sets")
     column_of = {place: column for column, place in enumerate(dict.fromkeys(found.values()))}
@@ -154,8 +170,48 @@ def _source(expression: Expression) -> str:
     return ", ".join(expression.provenance.get("paths", [])) or "expression"
 
 
+def keep_aligned(expression: Expression, measured: Iterable[str | None]) -> Expression:
+    """The genes of these ids, without a record of the others."""
+    wanted = set(measured)
+    kept = [n for n, row in enumerate(expression.genes) if row["gene_id"] in wanted]
+    values = np.take(expression.values, kept, axis=1)
+    return replace(expression, values=values, genes=[expression.genes[n] for n in kept])
+
+
+def measured_as(
+    genes: GeneRows, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
+) -> list[str | None]:
+    """The measured id of each gene of a list, as ``find_genes`` finds it."""
+    columns = find_genes(genes, gene_ids, gene_names)
+    return [None if column is None else genes[column]["gene_id"] for column in columns]
+
+
+def columns_of(
+    genes: GeneRows, gene_sets: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[int, ...]]:
+    """Signature -> columns of its genes, by ids.
+
+    Raises:
+        FaultError: a signature that has lost all of its genes.
+    """
+    place_of, faults = {row["gene_id"]: n for n, row in enumerate(genes)}, Faults()
+    columns = {
+        title: tuple(place_of[id] for id in ids if id in place_of)
+        for title, ids in gene_sets.items()
+    }
+    for title, places in columns.items():
+        if not places:
+            found = f"none of {len(gene_sets[title])} genes with a value for every sample"
+            faults.add("empty-gene-set", title, found, "genes that are measured and kept")
+    faults.stop("the gene sets")
+    return columns
+
+
 def align_expression(
-    expression: Expression, gene_ids: Sequence[str], gene_names: Sequence[str] = ()
+    expression: Expression,
+    gene_ids: Sequence[str],
+    gene_names: Sequence[str] = (),
+    measured: Sequence[str | None] | None = None,
 ) -> tuple[Expression, tuple[str, ...]]:
     """Expression of new patients in the order of a model's gene list.
 
@@ -167,6 +223,7 @@ def align_expression(
         expression: values (n, G) of the new patients.
         gene_ids: G_ref ids, in order.
         gene_names: their names; ``""`` for unknown ones.
+        measured: the measured id of each, if ``measured_as`` has found them already.
 
     Returns:
         The expression, with values (n, G_ref), NaN where a gene is missing; and the ids of the list
@@ -177,7 +234,10 @@ def align_expression(
         ValueError: another number of names than ids.
     """
     gene_names = gene_names or ("",) * len(gene_ids)
-    columns = find_genes(expression.genes, gene_ids, gene_names)
+    if measured is None:
+        measured = measured_as(expression.genes, gene_ids, gene_names)
+    place_of = {row["gene_id"]: place for place, row in enumerate(expression.genes)}
+    columns = [place_of.get(id) for id in measured]
     missing = tuple(id for id, column in zip(gene_ids, columns, strict=True) if column is None)
     if 2 * len(missing) > len(gene_ids):
         here = ", ".join(row["gene_id"] for row in expression.genes[:3])

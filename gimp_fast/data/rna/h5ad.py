@@ -20,7 +20,8 @@ import numpy as np
 
 from gimp_fast.data.names import PATIENT_COLUMNS
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, check_genes, gene_row
+from gimp_fast.data.rna.source import ExpressionSource
+from gimp_fast.data.rna.values import Expression, GeneRows, gene_row
 from gimp_fast.errors import FaultError, Read, did_you_mean, missing_library
 from gimp_fast.files.hdf5 import (
     FLOATS,
@@ -72,8 +73,8 @@ def _load(
 ) -> Read[Expression]:
     rows = np.array([row_of[sample.barcode] for sample in samples], np.int64)
     values, genes = run_isolated(_read_rows, path, layer, len(row_of), rows)
-    expression = Expression(values, genes, provenance={"layer": layer})
-    return Read(expression, check_genes(f"{path}[var]", genes))
+    places = [f"var {n + 1}" for n in range(len(genes))]
+    return Read(Expression(values, genes, places=places, provenance={"layer": layer}))
 
 
 def _list_samples(path: Path, layer: str | None) -> tuple[list[str], list[str]]:

@@ -9,10 +9,15 @@ from functools import partial
 
 import numpy as np
 
+from gimp_fast.data.rna.dates import DATES
 from gimp_fast.data.rna.gene_lists import gene_key
+from gimp_fast.data.rna.repairs import merge_duplicates
 from gimp_fast.data.rna.samples import Sample
-from gimp_fast.data.rna.source import Expression, ExpressionSource, GeneRows, drop_row
+from gimp_fast.data.rna.source import ExpressionSource
+from gimp_fast.data.rna.values import Expression, GeneRows, drop_row
 from gimp_fast.errors import FaultError, Faults, Read
+
+_OF_PATIENTS = ("renamed_samples", "cautions")  # facts that may name patients, kept once
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ def join_sources(sources: Sequence[ExpressionSource]) -> ExpressionSource:
     paths = tuple(path for source in sources for path in source.paths)
     samples = tuple(sample for source in sources for sample in source.samples)
     load = partial(_load, sources)
-    return ExpressionSource("joined", paths, samples, load, first.unit, first.column)
+    return ExpressionSource(
+        "joined", paths, samples, load, first.unit, first.column, first.duplicate_genes
+    )
 
 
 def _where_files_lie(sources: Sequence[ExpressionSource]) -> list[ExpressionSource]:
@@ -73,21 +80,20 @@ def _load(sources: Sequence[ExpressionSource], samples: list[Sample]) -> Read[Ex
 
 
 def _read_parts(sources: Sequence[ExpressionSource], samples: list[Sample]) -> list[_Part]:
-    """What each source has of the samples; FaultError for two genes of one key."""
+    """What each source has of the samples."""
     source_of = {s: n for n, source in reversed([*enumerate(sources)]) for s in source.samples}
     parts, faults = [], Faults()
     for number, source in enumerate(sources):
         places = [place for place, sample in enumerate(samples) if source_of[sample] == number]
         if places:  # a source without wanted samples does not limit the genes of the others
-            expression = faults.take(source.load([samples[place] for place in places]))
-            parts.append(_Part(source, places, expression, {}))
-    faults.stop("expression")
-    for part in parts:
-        for place, row in enumerate(part.expression.genes):
-            key = gene_key(row["gene_id"])
-            if part.column_of.setdefault(key, place) != place:
-                found = f"genes {part.gene(key)['gene_id']} and {row['gene_id']}"
-                faults.add("duplicate-gene", part.source.path, found, "one version of a gene")
+            expression = faults.take(source.stored([samples[place] for place in places]))
+            # Sources name other versions of a gene; a source with two of them has it twice.
+            expression = merge_duplicates(
+                expression, source.path, source.duplicate_genes, key=gene_key
+            )
+            rows = enumerate(expression.genes)
+            column_of = {gene_key(row["gene_id"]): column for column, row in rows}
+            parts.append(_Part(source, places, expression, column_of))
     faults.stop("expression")
     return parts
 
@@ -105,7 +111,20 @@ def _join(parts: list[_Part], num_samples: int) -> Expression:
     genes = [_first_known([part.gene(key) for part in parts]) for key in common]
     dropped = [row for part in parts for row in part.expression.dropped_genes]
     dropped += _absent(parts, set(common))
-    return Expression(values, genes, dropped_genes=dropped, provenance=_facts(parts))
+    conflicts = _conflicts(parts, dict(zip(common, genes, strict=True)))
+    return Expression(
+        values, genes, dropped_genes=dropped, provenance=_facts(parts), conflicts=conflicts
+    )
+
+
+def _conflicts(parts: list[_Part], genes: dict[str, dict[str, str]]) -> dict[str, str]:
+    """What is wrong with genes of some source, under the id that the joined gene has."""
+    found: dict[str, str] = {}
+    for part in parts:
+        for id, what in part.expression.conflicts.items():
+            if gene := genes.get(gene_key(id)):
+                found.setdefault(gene["gene_id"], f"{what} in {part.source.path}")
+    return found
 
 
 def _first_known(rows: GeneRows) -> dict[str, str]:
@@ -131,11 +150,20 @@ def _facts(parts: list[_Part]) -> dict[str, object]:
     facts = [part.expression.provenance for part in parts]
     models = dict.fromkeys(filter(None, (fact.get("gene_model") for fact in facts)))
     ignored = dict.fromkeys(name for fact in facts for name in fact.get("ignored_columns", []))
+    renamed = {new: old for fact in facts for new, old in fact.get("renamed_samples", {}).items()}
+    dates = {name: genes for fact in facts for name, genes in fact.get(DATES, {}).items()}
     return {
         "gene_model": ", ".join(models) or None,
         "ignored_columns": list(ignored),
+        "renamed_samples": renamed,
+        "cautions": [text for fact in facts for text in fact.get("cautions", [])],
+        DATES: dates,
         "sources": [
-            {"kind": part.source.kind, "path": part.source.path, **part.expression.provenance}
+            {
+                "kind": part.source.kind,
+                "path": part.source.path,
+                **{k: v for k, v in part.expression.provenance.items() if k not in _OF_PATIENTS},
+            }
             for part in parts
         ],
     }

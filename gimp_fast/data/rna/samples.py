@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ _CODES = {
     "recurrent blood derived cancer - peripheral blood": "40",
     "cell lines": "50",
 }
+_TISSUES = {
+    **{"01": "primary tumour", "02": "recurrence", "03": "leukaemia, blood", "05": "new primary"},
+    **{"06": "metastasis", "07": "further metastasis", "09": "leukaemia, bone marrow"},
+}
 # Newer sample sheets have a tissue type and a tumour descriptor instead.
 _DESCRIPTORS = {"metastatic": "06", "recurrence": "02", "new primary": "05"}
 
@@ -35,8 +40,8 @@ _DESCRIPTORS = {"metastatic": "06", "recurrence": "02", "new primary": "05"}
 class Sample:
     """One measured sample, with its id in the source and the file it is in.
 
-    ``sample_type`` is TCGA's code or the source's words for it, and empty if unknown;
-    ``drop_reason`` is empty for a sample of the types asked for.
+    ``sample_type`` is TCGA's code or the source's words for it, and empty if unknown; ``code`` is
+    the code if there is one; ``drop_reason`` is empty for a sample of the types asked for.
     """
 
     case_id: str
@@ -44,6 +49,7 @@ class Sample:
     path: Path
     sample_type: str = ""
     drop_reason: str = ""
+    code: str = ""
 
 
 def make_sample(
@@ -76,7 +82,8 @@ def make_sample(
         reason += f"{', '.join(sample_types)})"
         if sample_types == PRIMARY:
             reason = f"not a primary tumour (sample type {shown})"
-    return Sample(patient_of_sample(case_id or barcode), barcode, path, shown, reason)
+    case = patient_of_sample(case_id or barcode)
+    return Sample(case, barcode, path, shown or "", reason, code or "")
 
 
 def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[tuple[Sample, str]]]:
@@ -96,3 +103,36 @@ def choose_samples(samples: Iterable[Sample]) -> tuple[dict[str, Sample], list[t
         else:
             chosen[sample.case_id] = sample
     return chosen, dropped
+
+
+def describe_types(
+    samples: Iterable[Sample], patients: Collection[str], asked: Sequence[str]
+) -> tuple[set[str], str, str]:
+    """Patients who have tumour samples only of types that were not asked for, and what to ask for.
+
+    Args:
+        samples: all of a source.
+        patients: of the cohort.
+        asked: TCGA's codes of the samples that are kept.
+
+    Returns:
+        Those patients; their types, in words; and the options that would include them, each with
+        the number of patients that it gives.
+    """
+    of_type: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        if sample.case_id in patients:
+            of_type[sample.code].add(sample.case_id)
+    # A sample of unknown type is always kept.
+    have = set().union(of_type[""], *(of_type[code] for code in asked))
+    others = {c: cases for c, cases in of_type.items() if c in _TISSUES and c not in asked}
+    only = set().union(*others.values()) - have
+    useful = sorted(code for code, cases in others.items() if cases & only)
+    found = " or ".join(f"{code} ({_TISSUES[code]})" for code in useful)
+    gives, most = [], 0
+    for codes in (*((code,) for code in useful), (*asked, *useful)):
+        number = len(set().union(*(of_type[code] for code in codes)))
+        if len(codes) == 1 or number > most:
+            gives.append(f"--sample-types {' '.join(codes)} for {number}")
+        most = max(most, number)
+    return only, found, f"{' or '.join(gives)} of {len(patients)} patients"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,78 +13,76 @@ import numpy as np
 from gimp_fast.data.names import (
     GENES_IN_ROWS,
     PATIENT_COLUMNS,
+    RNA_COLUMNS,
     SAMPLE_BARCODE,
     SAMPLES_IN_ROWS,
     patient_of_sample,
 )
 from gimp_fast.data.rna.cbioportal import GENE_COLUMNS, is_cbioportal, load_cbioportal
+from gimp_fast.data.rna.columns import (
+    CORNERS,
+    SAMPLE_COLUMNS,
+    SLIDE_COLUMNS,
+    UNNAMED,
+    about_genes,
+    gene_column,
+    gene_facts,
+    is_above_genes,
+    is_no_gene,
+    sample_name,
+)
+from gimp_fast.data.rna.gdc_files import STAR_NAMES
 from gimp_fast.data.rna.samples import Sample, make_sample
-from gimp_fast.data.rna.source import (
+from gimp_fast.data.rna.source import ExpressionSource
+from gimp_fast.data.rna.values import (
     SUMMARY_REASON,
     Expression,
-    ExpressionSource,
-    check_genes,
     drop_row,
     gene_row,
     is_summary,
 )
 from gimp_fast.errors import FaultError, Faults, Read
-from gimp_fast.files.parquet import ParquetTable
+from gimp_fast.files.parquet import ParquetTable, is_parquet
 from gimp_fast.files.table import Table, open_table
 
 AnyTable = Table | ParquetTable
-_SAMPLE_COLUMNS = ("barcode", "sample_id", "sample")
-_SLIDE_COLUMNS = ("slide_id", "slide")
-_ABOVE_GENES = {"ensembl_id", "gene_id", "gene", "gene_name", "hugo_symbol", "entrez_gene_id", "id"}
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}(?:\.\d+)?(?:_PAR_Y)?")
 _RNA_SUFFIX = "_rnaseq"
 _PEEK = 1000  # rows looked at to find the orientation
-# Columns beside the first that describe genes, in lower case; the first of a kind counts.
-_ABOUT_GENES = {
-    "gene_name": ("gene_name", "gene_symbol", "hugo_symbol", "symbol"),
-    "gene_type": ("gene_type", "gene_biotype", "biotype"),
-}
-# Columns of patient facts that tables have among the genes, in lower case only: genes have capital
-# letters. Any other column that is not a gene is reported as text among numbers.
-_CLINICAL = {
-    *("age", "gender", "sex", "race", "ethnicity", "is_female", "project", "project_id", "cohort"),
-    *("oncotree_code", "oncotree_site", "site", "stage", "grade", "sample_type", "tissue_type"),
-    *("survival", "survival_months", "survival_days", "censorship", "event", "status"),
-    *("os", "os_months", "os_status", "dss", "dfi", "pfi"),
-    *("label", "subtype", "fold", "split", "train"),
-}
-_UNNAMED = ("", "Unnamed: 0", "index")  # the index of a data frame, if it comes first
 
 
 def open_matrix(
     path: Path, orientation: str, known_cases: Collection[str], sample_types: tuple[str, ...]
 ) -> ExpressionSource:
     """List the samples of a table; see ``open_expression``."""
-    table = _open(path)
-    if find_orientation(table, orientation, known_cases) == SAMPLES_IN_ROWS:
-        return _open_rows(table, sample_types)
-    return _open_columns(table, sample_types)
+    table, known = _open(path), frozenset(known_cases)
+    if find_orientation(table, orientation, known) == SAMPLES_IN_ROWS:
+        return _open_rows(table, sample_types, known)
+    return _open_columns(table, sample_types, known)
 
 
 def _open(path: Path) -> AnyTable:
-    if path.suffix.lower() in (".parquet", ".pq"):
-        table, layout = ParquetTable(path), ""
+    if is_parquet(path):
+        table: AnyTable = ParquetTable(path)
     else:
-        commas = path.name.lower().removesuffix(".gz").endswith(".csv")
-        layout = f" ({'commas' if commas else 'tabs'} between them)"
-        delimiter = "," if commas else "\t"
-        table = open_table(path, delimiter, exact=True, whole=True, expected="a table")
-    header = " ".join(table.header)
-    if header.startswith("# gene-model"):
+        table = open_table(path, exact=True, whole=True, expected="a table", corners=CORNERS)
+    header = table.header
+    if set(STAR_NAMES) < set(header) and set(RNA_COLUMNS) & set(header):
         expected = "its folder, with gdc_sample_sheet.tsv: the file holds a single sample"
         raise FaultError.of("single-sample", path, "a GDC STAR file", expected)
-    if len(table.header) < 2:
-        expected = f"a column of ids, then one column per sample or gene{layout}"
-        raise FaultError.of("no-samples", path, f"header '{header[:60]}'", expected)
+    if len(header) < 2:
+        found = f"header '{' '.join(header)[:60]}'"
+        expected = "a column of ids, then one column per sample or gene (tabs, commas or "
+        expected += "semicolons between them)"
+        raise FaultError.of("no-samples", path, found, expected)
+    if _ENSEMBL.fullmatch(header[0]):
+        found = f"a gene in the first row: '{header[0]}'"
+        expected = "a header with the names of the samples above the values"
+        raise FaultError.of("no-samples", path, found, expected)
     return table
 
 
-def find_orientation(table: AnyTable, asked: str, known_cases: Collection[str]) -> str:
+def find_orientation(table: AnyTable, asked: str, known: Collection[str]) -> str:
     """What was asked for; for ``auto``, the first of these rules that decides.
 
     1. Columns whose names end in ``_rnaseq`` are genes.
@@ -99,18 +97,18 @@ def find_orientation(table: AnyTable, asked: str, known_cases: Collection[str]) 
     header = table.header
     if any(name.endswith(_RNA_SUFFIX) for name in header):
         return SAMPLES_IN_ROWS
-    place = _id_column(header, (*PATIENT_COLUMNS, *_SAMPLE_COLUMNS)) or 0
-    rows = [ids[0] for ids in table.read([place], limit=_PEEK).texts]
-    known = frozenset(known_cases)
-    votes: float = _known(rows, known) - _known(header[1:], known)
-    votes = votes or _looks_like_samples(rows) - _looks_like_samples(header[1:])
+    place = _id_column(header, (*PATIENT_COLUMNS, *SAMPLE_COLUMNS)) or gene_column(header)
+    rows = [sample_name(ids[0], known) for ids in table.read([place], limit=_PEEK).texts]
+    columns = [sample_name(name, known) for name in header[1:]]
+    votes: float = _known(rows, known) - _known(columns, known)
+    votes = votes or _looks_like_samples(rows) - _looks_like_samples(columns)
     if votes:
         return SAMPLES_IN_ROWS if votes > 0 else GENES_IN_ROWS
     first = header[0]
-    if first.lower() in _ABOVE_GENES:
+    if is_above_genes(first):
         return GENES_IN_ROWS
-    above_samples = {*PATIENT_COLUMNS, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS} - {"sample"}
-    if first in above_samples or (first in ("", "Unnamed: 0") and place):
+    above_samples = {*PATIENT_COLUMNS, *SAMPLE_COLUMNS, *SLIDE_COLUMNS} - {"sample"}
+    if first in above_samples or (first in UNNAMED[:2] and header[place] in above_samples):
         return SAMPLES_IN_ROWS
     return GENES_IN_ROWS
 
@@ -134,42 +132,51 @@ def _looks_like_samples(names: Sequence[str]) -> float:
     return barcodes - genes
 
 
-def _open_columns(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
+def _open_columns(
+    table: AnyTable, sample_types: tuple[str, ...], known: Collection[str]
+) -> ExpressionSource:
     header = table.header
-    if cbioportal := is_cbioportal(header):
-        columns = [n for n, name in enumerate(header) if name not in GENE_COLUMNS]
-    else:
-        about_genes = {name for names in _ABOUT_GENES.values() for name in names}
-        columns = [n for n in range(1, len(header)) if header[n].lower() not in about_genes]
-    names = [header[n] for n in columns]
-    repeated = [name for name, count in Counter(names).items() if count > 1 and name]
-    if repeated:
-        found = f"column '{repeated[0]}' more than once"
-        raise FaultError.of("duplicate-sample", table.path, found, "each sample once")
-    if "" in names:
-        found = f"column {columns[names.index('')] + 1} without a name"
+    cbioportal = is_cbioportal(header)
+    ids = 0 if cbioportal else gene_column(header)
+    facts = gene_facts(header, ids, known) | {ids}
+    columns = [n for n in range(len(header)) if n not in facts]
+    if unnamed := [n for n in columns if not header[n]]:
+        found = f"column {unnamed[0] + 1} without a name"
         expected = "the name of a sample above every column"
         raise FaultError.of("sample-without-id", table.path, found, expected)
-    if not names:
-        found = f"columns {', '.join(header)}"
+    column_of: dict[str, int] = {}
+    for n in columns:
+        name = sample_name(header[n], known)
+        if column_of.setdefault(name, n) != n:
+            again = f", as '{header[n]}'" if name != header[n] else ""
+            found = f"column '{name}' more than once{again}"
+            raise FaultError.of("duplicate-sample", table.path, found, "each sample once")
+    if not columns:
+        found = f"columns {', '.join(header)[:200]}"
         raise FaultError.of("no-samples", table.path, found, "one column per sample")
-    samples = tuple(make_sample(name, table.path, sample_types) for name in names)
-    if cbioportal:
-        load, unit = partial(load_cbioportal, table), "as in cBioPortal's file"
-        return ExpressionSource("cbioportal", (table.path,), samples, load, unit)
-    return ExpressionSource("matrix", (table.path,), samples, partial(_load_columns, table))
-
-
-def _load_columns(table: AnyTable, samples: list[Sample]) -> Read[Expression]:
-    wanted = [table.header.index(sample.barcode, 1) for sample in samples]
-    lower = [name.lower() for name in table.header]
-    about = {
-        column: lower.index(name, 1)
-        for column, names in _ABOUT_GENES.items()
-        for name in reversed(names)
-        if name in lower[1:]
+    samples = tuple(make_sample(name, table.path, sample_types) for name in column_of)
+    about = about_genes(header, ids)
+    used = {*GENE_COLUMNS} if cbioportal else {header[n] for n in about.values()}
+    noted = {
+        "ignored_columns": [header[n] for n in sorted(facts - {ids}) if header[n] not in used],
+        "renamed_samples": {n: header[c] for n, c in column_of.items() if n != header[c]},
     }
-    block = table.read([0, *about.values()], wanted)
+    if cbioportal:
+        load, unit = partial(load_cbioportal, table, column_of, noted), "as in cBioPortal's file"
+        return ExpressionSource("cbioportal", (table.path,), samples, load, unit)
+    load = partial(_load_columns, table, ids, about, column_of, noted)
+    return ExpressionSource("matrix", (table.path,), samples, load)
+
+
+def _load_columns(
+    table: AnyTable,
+    ids: int,
+    about: dict[str, int],
+    column_of: dict[str, int],
+    noted: dict[str, object],
+    samples: list[Sample],
+) -> Read[Expression]:
+    block = table.read([ids, *about.values()], [column_of[sample.barcode] for sample in samples])
     genes, kept, dropped = [], [], []
     for place, (gene_id, *more) in enumerate(block.texts):
         if is_summary(gene_id):
@@ -178,22 +185,26 @@ def _load_columns(table: AnyTable, samples: list[Sample]) -> Read[Expression]:
             genes.append(gene_row(gene_id, **dict(zip(about, more, strict=True))))
             kept.append(place)
     values = block.values[kept] if dropped else block.values
-    expression = Expression(np.ascontiguousarray(values.T), genes, dropped_genes=dropped)
-    return Read(expression, check_genes(table.path, genes))
+    places = [f"row {block.rows[place]}" for place in kept]
+    values = np.ascontiguousarray(values.T)
+    return Read(Expression(values, genes, places=places, dropped_genes=dropped, provenance=noted))
 
 
-def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSource:
+def _open_rows(
+    table: AnyTable, sample_types: tuple[str, ...], known: Collection[str]
+) -> ExpressionSource:
     header = table.header
     mcat = any(name.endswith(_RNA_SUFFIX) for name in header)
     case = _id_column(header, PATIENT_COLUMNS)
     # MCAT has one row per slide, but RNA belongs to the patient.
-    preferred = PATIENT_COLUMNS if mcat else (*_SAMPLE_COLUMNS, *PATIENT_COLUMNS)
-    sample = _id_column(header, (*preferred, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS)) or 0
+    preferred = PATIENT_COLUMNS if mcat else (*SAMPLE_COLUMNS, *PATIENT_COLUMNS)
+    sample = _id_column(header, (*preferred, *SAMPLE_COLUMNS, *SLIDE_COLUMNS)) or 0
     block = table.read([sample, sample if case is None else case])
     rows_of: dict[str, list[int]] = defaultdict(list)
     case_of: dict[str, str] = {}
-    for row, (id, owner) in zip(block.rows, block.texts, strict=True):
+    for row, texts in zip(block.rows, block.texts, strict=True):
         where = f"{table.path} row {row}"
+        id, owner = (sample_name(text, known) for text in texts)
         if not id or not owner:
             expected = "the id of a sample or patient"
             raise FaultError.of("sample-without-id", where, "an empty id", expected)
@@ -209,17 +220,12 @@ def _open_rows(table: AnyTable, sample_types: tuple[str, ...]) -> ExpressionSour
     if mcat:
         genes = [n for n, name in enumerate(header) if name.endswith(_RNA_SUFFIX)]
     else:
-        genes = [n for n, name in enumerate(header) if n != sample and not _no_gene(n, name)]
+        genes = [n for n, name in enumerate(header) if n != sample and not is_no_gene(n, name)]
     ignored = [name for n, name in enumerate(header) if n not in {sample, case, *genes}]
     load = partial(_load_rows, table, genes, ignored, rows_of)
     if mcat:
         return ExpressionSource("mcat", (table.path,), samples, load, "MCAT's z-scores")
     return ExpressionSource("table", (table.path,), samples, load)
-
-
-def _no_gene(place: int, name: str) -> bool:
-    ids = (*PATIENT_COLUMNS, *_SAMPLE_COLUMNS, *_SLIDE_COLUMNS)
-    return name in ids or name in _CLINICAL or (place == 0 and name in _UNNAMED)
 
 
 def _load_rows(
@@ -248,7 +254,11 @@ def _load_rows(
                 expected = "the same RNA in all rows of a sample"
                 faults.add("duplicate-sample", table.path, found, expected)
     genes = [gene_row(name.removesuffix(_RNA_SUFFIX)) for name in names]
-    faults.items += check_genes(table.path, genes)
+    places = [f"column {n + 1}" for n in columns]
+    if "" in names:  # a cell above a column of numbers, not a gene without a name among others
+        found = f"{places[names.index('')]} without a name"
+        faults.add("gene-without-id", table.path, found, "the name of a gene above every column")
     # Indexing by a list copies: the caller may change the values.
     values = block.values[[place_of[rows_of[sample.barcode][0]] for sample in samples]]
-    return faults.read(Expression(values, genes, provenance={"ignored_columns": ignored}))
+    facts = {"ignored_columns": ignored}
+    return faults.read(Expression(values, genes, places=places, provenance=facts))

@@ -7,6 +7,7 @@ they appear.
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import uuid
 from collections.abc import Iterator
@@ -175,8 +176,10 @@ def _write_stamp(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
 def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
     import torch
 
+    archive = io.BytesIO()  # given a path, torch.save would write the name of the file into it
+    torch.save(torch.from_numpy(np.ascontiguousarray(features)), archive)
     with atomic_file(file, flush=False) as partial:
-        torch.save(torch.from_numpy(np.ascontiguousarray(features)), partial)
+        partial.write_bytes(archive.getvalue())
 
 
 # Each takes a file, features (N, C) float32 and grid positions (N, 2) in patches.

@@ -19,8 +19,9 @@ from pathlib import Path
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
 from gimp_fast.errors import FaultError, Faults, Read
+from gimp_fast.files.numbers import MISSING
 from gimp_fast.files.paths import visible
-from gimp_fast.files.table import MISSING, Table, open_table
+from gimp_fast.files.table import Table, open_table
 
 LABEL_COLUMN = "label"
 SLIDE_COLUMNS = ("slide_id", "FILENAME")

@@ -9,7 +9,8 @@ import numpy as np
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.errors import FaultError, Faults
-from gimp_fast.files.table import MISSING, open_table
+from gimp_fast.files.numbers import MISSING
+from gimp_fast.files.table import open_table
 
 SITE_FOLDS = 5  # one is the test part and one the validation part of a single split
 

@@ -25,8 +25,10 @@ from gimp_fast.data.tables.labels import strip_extension
 from gimp_fast.data.tables.new_splits import check_split
 from gimp_fast.errors import FaultError, Faults, GimpError
 from gimp_fast.files.json_file import parse_json
+from gimp_fast.files.numbers import MISSING
 from gimp_fast.files.paths import visible
-from gimp_fast.files.table import MISSING, Table, open_table, read_text
+from gimp_fast.files.table import Table, open_table
+from gimp_fast.files.text import read_text
 
 PART_NAMES = {
     "train": "train", "training": "train",

@@ -147,6 +147,8 @@ def test_any_parquet_column(tmp_path, orientation, column):
         assert not np.all(finite)
         return
     expected = frame[["x", "y"]].to_numpy(np.float32)
+    if orientation == "samples-in-rows":  # a gene without any value is left out
+        expected = expected[:, ~np.isnan(expected).all(0)]
     expected = expected if orientation == "samples-in-rows" else expected.T
     np.testing.assert_array_equal(values, expected)
 

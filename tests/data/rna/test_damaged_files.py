@@ -298,7 +298,7 @@ def test_other_encodings(cases, name, encoding, place, letter):
         return
     ids, expression = result
     check_sound(ids, expression)
-    assert encoding == "utf-8-sig" or encoding in ("latin-1", "cp1252")
+    assert encoding not in ("utf-16-le", "utf-16-be")  # nothing says how to read them
     assert count_changes(case, ids, expression) <= len(letter)
 
 

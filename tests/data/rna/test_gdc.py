@@ -242,7 +242,7 @@ BREAKS = {
         lambda f: f.write_text(f.read_text("utf-8").replace("NAME", "NA\rME"), "utf-8"),
         "row-length",
     ),
-    "utf-16": (lambda f: f.write_text(f.read_text("utf-8"), "utf-16"), "encoding"),
+    "utf-16": (lambda f: f.write_text(f.read_text("utf-8"), "utf-16-le"), "encoding"),
     "not-gene-ids": (
         lambda f: f.write_text(f.read_text("utf-8").replace("gene_id", "x"), "utf-8"),
         "missing-column",
@@ -304,3 +304,13 @@ def test_a_sheet_names_no_file_outside_its_folder(tmp_path, name):
     write_text(folder / "gdc_sample_sheet.tsv", f"{SHEET}\n{row}\n".replace("u\t/", "/\t"))
     with pytest.raises(FaultError, match=r"gdc_sample_sheet\.tsv.*outside-file"):
         open_expression(folder)
+
+
+def test_a_sheet_that_a_spreadsheet_saved_again(tmp_path):
+    folder = gdc_folder(tmp_path, ("ENSG00000000003.15",), {"TCGA-00-0001-01A": [1.0]})
+    sheet = folder / "gdc_sample_sheet.tsv"
+    text = sheet.read_text("utf-8")
+    for content in (text.replace("\t", ",").encode(), text.encode("utf-16")):
+        sheet.write_bytes(content)
+        source = open_expression(folder)
+        assert [sample.barcode for sample in source.samples] == ["TCGA-00-0001-01A"]

@@ -70,7 +70,7 @@ def test_gene_lists(tmp_path, name, text):
         ("a.txt", b"# TP53\n", "no-genes"),
         ("a.txt", b"TP53 EGFR\n", "gene-list-file"),
         ("a.txt", b"TP53,EGFR\n", "gene-list-file"),
-        ("a.txt", "TP53\n".encode("utf-16"), "encoding"),
+        ("a.txt", "TP53\n".encode("utf-16-le"), "encoding"),
         ("a.txt", b"TP\xe953\n", "encoding"),
         ("a.csv", b"TP53\nEGFR\n", "missing-column"),
         ("a.csv", b"gene,x\nTP53\n", "row-length"),

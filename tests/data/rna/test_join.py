@@ -115,6 +115,6 @@ def test_sources_that_do_not_fit(tmp_path):
     bad = write_text(tmp_path / "bad.tsv", "")
     both = faults_of(lambda: open_expressions([bad, first, tmp_path / "none.tsv"]))
     assert [kind for kind, _ in both] == ["no-samples", "missing-file"]
-    versions = "gene_id\tP9\nENSG00000000001.1\t1\nENSG00000000001.2\t1\n"
+    versions = "gene_id\tP9\nENSG00000000001.1\t1\nENSG00000000001.2\t2\n"
     two = open_expressions([first, write_text(tmp_path / "v.tsv", versions)])
     assert [kind for kind, _ in faults_of(lambda: read(two))] == ["duplicate-gene"]

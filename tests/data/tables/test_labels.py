@@ -217,13 +217,13 @@ def test_bad_labels(tmp_path, text, kinds):
         (b'case_id,slide_id,label\na,"b,c\nd,e,f\n', "unreadable-file", "row 2"),
         (None, "missing-file", "no such file"),
         ("case_id,slide_id,label\na,b,ü\n".encode("latin-1"), "encoding", "byte 0xfc at position"),
-        ("case_id,slide_id,label\na,b,c\n".encode("utf-16"), "encoding", "UTF-16"),
+        ("case_id,slide_id,label\na,b,c\n".encode("utf-16-be"), "encoding", "UTF-16"),
         ("case_id,slide_id,label\na,b,c\n".encode("utf-16-le"), "encoding", "NUL"),
         (b"case_id,slide_id,label\na,b\0,c\n", "encoding", "row 2: found a NUL character"),
         (b"PK\x03\x04 and so on", "encoding", "Excel workbook"),
     ],
     ids=["column", "empty", "long-row", "column-twice", "open-quote", "no-file", "latin-1",
-         "utf-16", "utf-16-le", "nul", "xlsx"],
+         "utf-16-be", "utf-16-le", "nul", "xlsx"],
 )  # fmt: skip
 def test_unreadable_labels(tmp_path, content, kind, message):
     file = tmp_path / "l.csv"
