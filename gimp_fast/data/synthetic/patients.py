@@ -7,7 +7,6 @@ they appear.
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 import uuid
 from collections.abc import Iterator
@@ -176,10 +175,9 @@ def _write_stamp(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
 def _write_pt(file: Path, features: np.ndarray, coords: np.ndarray) -> None:
     import torch
 
-    archive = io.BytesIO()  # given a path, torch.save would write the name of the file into it
-    torch.save(torch.from_numpy(np.ascontiguousarray(features)), archive)
-    with atomic_file(file, flush=False) as partial:
-        partial.write_bytes(archive.getvalue())
+    # Given a path, torch.save would write the name of the temporary file into the archive.
+    with atomic_file(file, flush=False) as partial, partial.open("wb") as stream:
+        torch.save(torch.from_numpy(np.ascontiguousarray(features)), stream)
 
 
 # Each takes a file, features (N, C) float32 and grid positions (N, 2) in patches.
