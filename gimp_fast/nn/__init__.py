@@ -2,6 +2,7 @@
 
 from gimp_fast.nn.gene_attention import GeneAttention, GeneAttentionProbe, fragment_columns
 from gimp_fast.nn.group_msa import GroupMSA
+from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.patch_aggregator import PatchAggregator, PatchDecoder
 from gimp_fast.nn.rollout import attention_rollout, cls_attention, layer_inputs
@@ -10,6 +11,7 @@ __all__ = [
     "GeneAttention",
     "GeneAttentionProbe",
     "GroupMSA",
+    "Linear",
     "NystromAttention",
     "PatchAggregator",
     "PatchDecoder",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
-from gimp_fast.ops.nystrom_torch import has_overflowed, multiplied, score_factors
+from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.products import Linear
 from gimp_fast.ops.token_conv import token_conv

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.nystrom_attention import validate_inputs
-from gimp_fast.ops.nystrom_torch import has_overflowed, multiplied, score_factors
+from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, as_bags, bag_slices
 from gimp_fast.ops.registration import compute_dtype
 from gimp_fast.reference.nystrom_attention import landmarks_reference, pinv_reference

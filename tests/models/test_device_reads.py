@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gimp_fast import models
 from gimp_fast.models.inputs import PatientInputs, Presence
-from gimp_fast.ops import nystrom_torch
+from gimp_fast.ops import nystrom_torch, overflow
 
 aten = torch.ops.aten
 READS = {
@@ -52,7 +52,8 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
     """Tensors here stand for those of a GPU, which are not read to look for an overflow."""
-    monkeypatch.setattr(nystrom_torch, "can_be_read", lambda x: False)
+    for module in (nystrom_torch, overflow):
+        monkeypatch.setattr(module, "can_be_read", lambda x: False)
 
 
 @pytest.mark.parametrize("name", models.available())
