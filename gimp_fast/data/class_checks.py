@@ -100,7 +100,7 @@ def modality_cautions(
         if count and lacking:
             yield (
                 f"no patient of {_names(lacking)} has {modality}, and "
-                f"{sum(count.values())} of the other classes have: a model can tell the class by "
+                f"{sum(count.values())} of the other classes have: a model can see the class by "
                 "what is missing"
             )
 
