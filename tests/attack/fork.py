@@ -33,6 +33,7 @@ _LAZY = (
     "pyarrow.parquet", "safetensors.torch", "scipy.stats", "scipy.sparse", "sklearn.linear_model",
     "tifffile", "torch.utils.tensorboard", "torch._dynamo", "tqdm", "yaml", "zarr",
 )  # fmt: skip
+_PIECE, _LONGEST = 1 << 16, 1 << 22
 CRASHED, UNPREPARED = 70, 71  # exit codes of a child: an exception, or its set-up failed
 
 
@@ -120,21 +121,30 @@ def run(
         prepare: runs in the child before the limits hold.
     """
     limits = limits or Limits()
-    printed, noted = (os.memfd_create(name) for name in ("printed", "noted"))
+    # Printed to a pipe: a limit on the size of files holds for anything else.
+    output, printed = os.pipe()
+    noted = os.memfd_create("noted")
     began = time.perf_counter()
     child = os.fork()
     if child == 0:
         _be_child(action, prepare, folder, environment or {}, limits, printed, noted)
-    late = not _wait(child, limits.wall_seconds)
+    os.close(printed)
+    pieces: list[bytes] = []
+    late = not _listen(child, output, pieces, limits.wall_seconds)
     _kill_group(child)
     _, status, usage = os.wait4(child, 0)
     _kill_group(child)
     seconds = time.perf_counter() - began
     code = os.waitstatus_to_exitcode(status)
     late = late or code == -signal.SIGXCPU
-    output, notes = (_read(file) for file in (printed, noted))
+    while piece := os.read(output, _PIECE):
+        pieces.append(piece)
+    os.close(output)
+    notes = os.pread(noted, os.fstat(noted).st_size, 0)
+    os.close(noted)
     return Outcome(
-        code, output, seconds, usage.ru_maxrss * 1024, late,
+        code, b"".join(pieces)[:_LONGEST].decode("utf-8", "backslashreplace"), seconds,
+        usage.ru_maxrss * 1024, late,
         json.loads(notes) if notes else {},
     )  # fmt: skip
 
@@ -173,6 +183,8 @@ def _be_child(action, prepare, folder, environment, limits, printed, noted) -> N
 
 
 def _note(file: int, notes: dict[str, Any]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     text = json.dumps(notes).encode()
     os.ftruncate(file, 0)
     os.pwrite(file, text, 0)
@@ -196,7 +208,29 @@ def _limit(limits: Limits) -> None:
         size = int(_status("VmSize")) * 1024 + limits.address_space
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     if limits.largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.largest_file, limits.largest_file))
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.largest_file, hard))
+
+
+def _listen(child: int, output: int, pieces: list[bytes], seconds: float) -> bool:
+    """Collect what a child prints; True if it ended in time."""
+    handle, poll, deadline = os.pidfd_open(child), select.poll(), time.monotonic() + seconds
+    poll.register(handle, select.POLLIN)
+    poll.register(output, select.POLLIN)
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(poll.poll(left * 1000))
+            if ready.get(output, 0) & select.POLLIN:
+                piece = os.read(output, _PIECE)
+                if sum(map(len, pieces)) < _LONGEST:
+                    pieces.append(piece)
+            elif output in ready:  # all who could print have ended
+                poll.unregister(output)
+            elif handle in ready:
+                return True
+        return False
+    finally:
+        os.close(handle)
 
 
 def _wait(child: int, seconds: float) -> bool:
@@ -216,13 +250,6 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-
-
-def _read(file: int) -> str:
-    size = os.fstat(file).st_size
-    text = os.pread(file, min(size, 1 << 22), 0).decode("utf-8", "backslashreplace")
-    os.close(file)
-    return text
 
 
 class _ForkedReader:

@@ -1,7 +1,7 @@
 """Attacks every file that a command reads, and says which laws were broken.
 
 python tests/attack/run.py                                     # all of it, as `make attack`
-python tests/attack/run.py --target prepare/labels.csv --index 17 --keep /tmp/kept
+python tests/attack/run.py --only mutation/prepare/labels.csv --index 17 --keep /tmp/kept
 """
 
 from __future__ import annotations
@@ -9,78 +9,149 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 if os.environ.get("OMP_NUM_THREADS") != "1":  # a process with OpenMP's threads cannot be forked
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from attack.engine import Attack, Verdict
+from attack import conditions, findings, kills, names
+from attack.engine import Attack
 from attack.fork import import_everything
-from attack.sandbox import make_sandbox
-from attack.targets import Target, targets
-
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "attack.json"
+from attack.sandbox import Sandbox, make_sandbox
+from attack.targets import targets
 
 SLOW = 10.0  # seconds of a command that are worth a line
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Job:
+    """One attack: ``name`` and ``index`` repeat it."""
+
+    name: str
+    index: int
+    carry_out: Callable[[Workplace], findings.Row]
+
+
+class Workplace:
+    """A sandbox of one process, and what its attacks share."""
+
+    def __init__(self, sandbox: Sandbox, seed: int, keep: Path | None):
+        self.sandbox, self.seed, self.keep = sandbox, seed, keep
+        self._made: dict[object, object] = {}
+
+    def of(self, kind: type, subject: object):
+        """An Attack of a target, or a Killer of a scenario, made once."""
+        if subject not in self._made:
+            self._made[subject] = kind(self.sandbox, subject, self.seed)
+        return self._made[subject]
+
+
+def mutation(target, index: int) -> Job:
+    def carry_out(place: Workplace) -> findings.Row:
+        verdict = place.of(Attack, target).carry_out(index, place.keep)
+        facts = {"kind": target.kind, "file": verdict.file.name, "way": verdict.mutation}
+        return findings.row(target.command, [verdict.outcome], verdict.breaches, **facts)
+
+    return Job(f"mutation/{target.name}", index, carry_out)
+
+
+def kill(scenario: kills.Scenario, index: int) -> Job:
+    def carry_out(place: Workplace) -> findings.Row:
+        killed = place.of(kills.Killer, scenario).carry_out(index)
+        problems = [f"{scenario.name}: {problem}" for problem in killed.problems]
+        facts = {"kind": "kill", "way": ", ".join(killed.moments), "hits": killed.hits}
+        return findings.row(scenario.command, [], problems, **facts)
+
+    return Job(f"kill/{scenario.name}", index, carry_out)
+
+
+def condition(condition: conditions.Condition) -> Job:
+    def carry_out(place: Workplace) -> findings.Row:
+        outcomes, breaches = conditions.carry_out(place.sandbox, condition)
+        facts = {"kind": "condition", "way": condition.name}
+        return findings.row(condition.scenario.command, outcomes, breaches, **facts)
+
+    return Job(f"condition/{condition.scenario.name}/{condition.name}", 0, carry_out)
+
+
+def name(name: names.Name, index: int) -> Job:
+    def carry_out(place: Workplace) -> findings.Row:
+        outcomes, breaches = names.carry_out(place.sandbox, name)
+        facts = {"kind": "name", "way": f"{name.thing} {name.text[:40]!r}"}
+        return findings.row("all" if name.whole_way else "prepare", outcomes, breaches, **facts)
+
+    return Job(f"name/{name.thing}", index, carry_out)
+
+
+def plan(mutations: int, kill_count: int, others: int | None) -> list[Job]:
+    """All attacks; ``others`` is how many conditions and names there are, None for all."""
+    chosen = targets()
+    total = sum(target.weight for target in chosen)
+    jobs = [
+        mutation(target, index)
+        for target in chosen
+        for index in range(max(1, round(mutations * target.weight / total)) if mutations else 0)
+    ]
+    jobs += [kill(scenario, index) for scenario, index in kills.shares(kill_count)]
+    rest = [condition(each) for each in conditions.conditions()]
+    rest += [name(each, index) for index, each in enumerate(names.names())]
+    step = 1 if others is None else max(1, len(rest) // max(1, others))
+    return jobs + (rest[:: step or 1] if others != 0 else [])
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--mutations", type=int, default=10_500, help="how many in all")
-    add("--kills", type=int, default=120, help="how many kills")
+    add("--mutations", type=int, default=10_500, help="how many")
+    add("--kills", type=int, default=120, help="how many")
+    add("--others", type=int, help="how many conditions and names; default: all")
     add("--seed", type=int, default=0)
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
-    add("--target", help="only targets with this in their name")
-    add("--index", type=int, help="only this mutation of each target")
-    add("--keep", type=Path, help="with --index: a folder for the damaged file and the results")
+    add("--only", default="", help="attacks whose name begins with this")
+    add("--index", type=int, help="only this one of each; with --keep for one mutation")
+    add("--keep", type=Path, help="a folder for the damaged file, the results and the output")
     add("--json", type=Path, help="file for all that was found")
-    add("--record", action="store_true", help=f"write {RESULTS.name}, if nothing was found")
-    arguments = parser.parse_args()
+    add("--record", action="store_true", help="write benchmarks/results/attack.json if all is well")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
     began = time.perf_counter()
     import_everything()
-    chosen = [t for t in targets() if arguments.target is None or arguments.target in t.name]
+    jobs = plan(arguments.mutations, arguments.kills, arguments.others)
+    jobs = [job for job in jobs if job.name.startswith(arguments.only)]
+    if arguments.index is not None:
+        jobs = [job for job in jobs if job.index == arguments.index]
     with tempfile.TemporaryDirectory(prefix="gimp-fast-attack-") as folder:
-        rows = attack(chosen, arguments, Path(folder))
-    found = [row for row in rows if row["breaches"]]
-    print_found(found, arguments.seed)
+        rows = share(jobs, arguments, Path(folder))
     seconds = time.perf_counter() - began
-    for text, count in Counter(
-        r["mutation"] for r in rows if " instead of " in r["mutation"]
-    ).most_common():
-        print(f"{count} × {text}")
-    print(
-        f"{len(rows)} mutations of {len(chosen)} targets, {len(found)} broke a law, {seconds:.0f} s"
-    )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    if arguments.record and not found:
-        record(rows, arguments.seed, seconds)
-    return 1 if found else 0
+    findings.print_found(rows, arguments.seed)
+    print(f"{findings.counts(rows)}; {seconds:.0f} s")
+    bad = any(row["breaches"] for row in rows)
+    if arguments.record and not bad:
+        findings.record(rows, arguments.seed, seconds)
+    return int(bad)
 
 
-def attack(chosen: Sequence[Target], arguments: argparse.Namespace, folder: Path) -> list[dict]:
-    """Share the mutations between processes; their verdicts as rows."""
-    if arguments.index is not None:
-        work = [(target, arguments.index) for target in chosen]
-    else:
-        work = plan(chosen, arguments.mutations)
-    jobs = min(arguments.jobs, len(work))
-    children = []
-    for job in range(jobs):
+def share(jobs: Sequence[Job], arguments: argparse.Namespace, folder: Path) -> list[findings.Row]:
+    """Share the attacks between processes, each with a sandbox of its own."""
+    processes, children = min(arguments.jobs, len(jobs)), []
+    for number in range(processes):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                carry_out(work[job::jobs], arguments, folder / f"{job}")
+                work_through(jobs[number::processes], arguments, folder / str(number))
                 code = 0
             except BaseException:  # noqa: BLE001 - the parent must hear of it
                 traceback.print_exc()
@@ -92,95 +163,24 @@ def attack(chosen: Sequence[Target], arguments: argparse.Namespace, folder: Path
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if any(codes):
         raise SystemExit(f"processes ended with {codes}")
-    files = [folder / f"{job}.jsonl" for job in range(jobs)]
+    files = [folder / f"{number}.jsonl" for number in range(processes)]
     return [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
 
 
-def plan(chosen: Sequence[Target], mutations: int) -> list[tuple[Target, int]]:
-    """(target, number) of this many mutations, shared by weight; each target has one or more."""
-    total = sum(target.weight for target in chosen)
-    counts = {target: max(1, round(mutations * target.weight / total)) for target in chosen}
-    return [(target, index) for target in chosen for index in range(counts[target])]
-
-
-def carry_out(work: list[tuple[Target, int]], arguments: argparse.Namespace, place: Path) -> None:
-    """Carry out mutations in a sandbox of this process, and write a row each."""
-    sandbox = make_sandbox(place)
-    attacks: dict[Target, Attack] = {}
-    with place.with_suffix(".jsonl").open("w", encoding="utf-8") as file:
-        for done, (target, index) in enumerate(work):
-            one = attacks.setdefault(target, Attack(sandbox, target, arguments.seed))
-            verdict = one.carry_out(index, arguments.keep)
-            file.write(json.dumps(row_of(verdict)) + "\n")
-            if verdict.outcome.seconds > SLOW:
-                print(
-                    f"{verdict.outcome.seconds:.0f} s: {target.name} {index} {verdict.mutation}",
-                    flush=True,
-                )
+def work_through(jobs: Iterable[Job], arguments: argparse.Namespace, folder: Path) -> None:
+    """Carry out attacks, and write a row each."""
+    place = Workplace(make_sandbox(folder), arguments.seed, arguments.keep)
+    with folder.with_suffix(".jsonl").open("w", encoding="utf-8") as file:
+        for done, job in enumerate(jobs):
+            row = {"name": job.name, "index": job.index, **job.carry_out(place)}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            if row["seconds"] > SLOW and row["kind"] != "kill":
+                print(f"{row['seconds']:.0f} s: {job.name} {job.index} {row['way']}", flush=True)
             if arguments.index is not None:
-                print(verdict.outcome.output)
+                print(row["output"])
             if done % 500 == 499:
-                print(f"{done + 1}/{len(work)} {target.name}", flush=True)
-
-
-def row_of(verdict: Verdict) -> dict:
-    return {
-        "target": verdict.target.name,
-        "index": verdict.index,
-        "command": verdict.target.command,
-        "kind": verdict.target.kind,
-        "file": verdict.file.name,
-        "mutation": verdict.mutation,
-        "code": verdict.outcome.code,
-        "seconds": round(verdict.outcome.seconds, 3),
-        "peak": verdict.outcome.peak,
-        "breaches": [str(breach) for breach in verdict.breaches],
-        "output": verdict.outcome.output[-3000:] if verdict.breaches else "",
-    }
-
-
-def print_found(found: Sequence[dict], seed: int) -> None:
-    """Each breach once, with how to repeat one case of it."""
-    by_breach: dict[str, list[dict]] = {}
-    for row in found:
-        for breach in row["breaches"]:
-            by_breach.setdefault(breach, []).append(row)
-    for breach, rows in sorted(by_breach.items(), key=lambda item: -len(item[1])):
-        row = rows[0]
-        print(f"\n{breach} ({len(rows)} times, e.g. {row['mutation']} of {row['file']})")
-        print(f"  {repeat(row, seed)}")
-        for line in row["output"].rstrip().splitlines()[-3:]:
-            print(f"  | {line[:200]!r}")
-
-
-def repeat(row: dict, seed: int) -> str:
-    """The command that repeats one mutation."""
-    words = f"--seed {seed} --target {row['target']} --index {row['index']} --keep kept"
-    return f"python tests/attack/run.py {words}"
-
-
-def record(rows: Sequence[dict], seed: int, seconds: float) -> None:
-    """Write what was tried, for the record."""
-    facts = {
-        "mutations": len(rows),
-        "seed": seed,
-        "seconds": round(seconds),
-        "processor": processor(),
-        "python": platform.python_version(),
-        "by_command": dict(Counter(row["command"] for row in rows)),
-        "by_kind": dict(Counter(row["kind"] for row in rows)),
-        "by_target": dict(Counter(row["target"] for row in rows)),
-    }
-    RESULTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def processor() -> str:
-    names = (line for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
-    return next(names, "").partition(":")[2].strip() or platform.processor()
-
-
-def _lines(file: str) -> Iterator[str]:
-    yield from Path(file).read_text(encoding="utf-8").splitlines()
+                print(f"{done + 1}: {job.name}", flush=True)
 
 
 if __name__ == "__main__":
