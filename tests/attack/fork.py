@@ -6,6 +6,7 @@ one thread, and no OpenMP region ran in it, because a fork of a process with eit
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import importlib
@@ -149,6 +150,11 @@ def run(
     )  # fmt: skip
 
 
+def die_with_parent() -> None:
+    """An interrupted attack leaves no processes."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 @functools.cache
 def idle_memory() -> int:
     """Bytes of a child that does nothing."""
@@ -159,6 +165,7 @@ def _be_child(action, prepare, folder, environment, limits, printed, noted) -> N
     code, notes = UNPREPARED, {}
     try:
         os.setsid()
+        die_with_parent()
         _take_over(printed)
         os.chdir(folder)
         os.environ.update(environment)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from attack import conditions, findings, kills, names
 from attack.engine import Attack
-from attack.fork import import_everything
+from attack.fork import die_with_parent, import_everything
 from attack.sandbox import Sandbox, make_sandbox
 from attack.targets import targets
 
@@ -150,6 +150,7 @@ def share(jobs: Sequence[Job], arguments: argparse.Namespace, folder: Path) -> l
         child = os.fork()
         if child == 0:
             code = 1
+            die_with_parent()
             try:
                 work_through(jobs[number::processes], arguments, folder / str(number))
                 code = 0
