@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import mmap
 import os
 import re
@@ -278,5 +279,5 @@ def shares(count: int) -> Iterator[tuple[Scenario, int]]:
     all_of_them = scenarios()
     total = sum(scenario.share for scenario in all_of_them)
     for scenario in all_of_them:
-        for index in range(max(1, round(count * scenario.share / total + 0.5))):
+        for index in range(math.ceil(count * scenario.share / total)):
             yield scenario, index

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -90,20 +91,20 @@ def name(name: names.Name, index: int) -> Job:
     return Job(f"name/{name.thing}", index, carry_out)
 
 
-def plan(mutations: int, kill_count: int, others: int | None) -> list[Job]:
-    """All attacks; ``others`` is how many conditions and names there are, None for all."""
+def plan(mutations: int, kill_count: int, others: bool) -> list[Job]:
+    """Mutations, shared by weight between targets, kills, and with ``others`` all the rest."""
     chosen = targets()
     total = sum(target.weight for target in chosen)
     jobs = [
         mutation(target, index)
         for target in chosen
-        for index in range(max(1, round(mutations * target.weight / total)) if mutations else 0)
+        for index in range(math.ceil(mutations * target.weight / total))
     ]
     jobs += [kill(scenario, index) for scenario, index in kills.shares(kill_count)]
-    rest = [condition(each) for each in conditions.conditions()]
-    rest += [name(each, index) for index, each in enumerate(names.names())]
-    step = 1 if others is None else max(1, len(rest) // max(1, others))
-    return jobs + (rest[:: step or 1] if others != 0 else [])
+    if others:
+        jobs += [condition(each) for each in conditions.conditions()]
+        jobs += [name(each, index) for index, each in enumerate(names.names())]
+    return jobs
 
 
 def parse() -> argparse.Namespace:
@@ -111,7 +112,8 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--mutations", type=int, default=10_500, help="how many")
     add("--kills", type=int, default=120, help="how many")
-    add("--others", type=int, help="how many conditions and names; default: all")
+    add("--no-others", action="store_true", help="mutations and kills alone")
+    add("--one-in", type=int, default=1, metavar="N", help="a sample of all these attacks")
     add("--seed", type=int, default=0)
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     add("--only", default="", help="attacks whose name begins with this")
@@ -126,7 +128,8 @@ def main() -> int:
     arguments = parse()
     began = time.perf_counter()
     import_everything()
-    jobs = plan(arguments.mutations, arguments.kills, arguments.others)
+    jobs = plan(arguments.mutations, arguments.kills, not arguments.no_others)
+    jobs = jobs[arguments.seed % arguments.one_in :: arguments.one_in]
     jobs = [job for job in jobs if job.name.startswith(arguments.only)]
     if arguments.index is not None:
         jobs = [job for job in jobs if job.index == arguments.index]

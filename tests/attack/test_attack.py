@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 RUN = Path(__file__).with_name("run.py")
-PART = ("--mutations", "130", "--kills", "9", "--others", "40", "--jobs", "1", "--seed", "7")
+PART = ("--one-in", "190", "--seed", "7", "--jobs", "1")
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,10 @@ def test_no_input_breaks_a_law(part):
     assert [row for row in broken if row[3]] == []
 
 
-def test_every_command_and_kind_of_file_is_attacked(part):
-    assert {row["command"] for row in part} >= {
-        "extract", "prepare", "train", "predict", "heatmap", "experiments",
-    }  # fmt: skip
-    assert {row["name"].partition("/")[0] for row in part} == {
-        "mutation", "kill", "condition", "name",
-    }  # fmt: skip
+def test_all_kinds_of_attacks_are_among_them(part):
+    assert {row["command"] for row in part} >= {"extract", "prepare", "predict", "heatmap"}
+    kinds = {row["name"].partition("/")[0] for row in part}
+    assert kinds == {"mutation", "kill", "condition", "name"}
 
 
 def test_most_damage_is_noticed(part):
