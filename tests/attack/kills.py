@@ -48,6 +48,7 @@ class Scenario:
         argv: the command; its results are below ``{out}``.
         again: its words when it is run again.
         share: of the kills.
+        makes_new: it refuses to replace results that are complete.
         skip: pattern of results that say when and how they were made, and differ between any runs.
     """
 
@@ -56,6 +57,7 @@ class Scenario:
     again: tuple[str, ...] = ()
     share: float = 1.0
     skip: str = r"$^"
+    makes_new: bool = False
 
     @property
     def command(self) -> str:
@@ -75,14 +77,20 @@ def scenarios() -> list[Scenario]:
     heatmap += ("--slide-images", "{in}/pictures", "--device", "cpu", "--out", "{out}/maps")
     extract = ("extract", *SLIDE_WORDS, "--out", "{out}/features")
     return [
-        Scenario("prepare/packed", (*prepare, "{in}/features/trident", "--pack", "fp32")),
-        Scenario("prepare/in-files", (*prepare, "{in}/features/clam", "--order", "hilbert")),
+        Scenario(
+            "prepare/packed", (*prepare, "{in}/features/trident", "--pack", "fp32"), makes_new=True
+        ),
+        Scenario(
+            "prepare/in-files",
+            (*prepare, "{in}/features/clam", "--order", "hilbert"),
+            makes_new=True,
+        ),
         Scenario("extract/patches", (*extract, "--patches-only")),
         Scenario("extract/features", (*extract, "--random-weights"), share=0.2),
         Scenario("train", train, ("--resume",), 2.0, run),
         Scenario("experiments", table, (), 1.0, run),
         Scenario("predict", (*predict, "--data", "{in}/packed", "--out", "{out}/p.csv")),
-        Scenario("predict/export", (*predict, "--export", "{out}/model")),
+        Scenario("predict/export", (*predict, "--export", "{out}/model"), makes_new=True),
         Scenario("heatmap", heatmap),
     ]
 
@@ -181,20 +189,24 @@ class Killer:
             outcome = self.sandbox.run(argv, FREE, moments.watch)
             said.append(text)
             hits += outcome.code == -signal.SIGKILL
-            if outcome.code not in (0, -signal.SIGKILL):
+            if outcome.code not in (*self._ends_again, -signal.SIGKILL):
                 problems.append(f"killed: {_end_of(outcome)}")
             argv = (*self.scenario.argv, *self.scenario.again)
             if outcome.code == 0:
                 self.sandbox.empty_out()
         outcome = self.sandbox.run(argv, FREE)
-        if outcome.code:
+        differing = differences(self._quiet, self.sandbox.out, self.scenario.skip)
+        problems += [f"other {name}" for name in differing]
+        if outcome.code not in self._ends_again:
             problems.append(f"run again: {_end_of(outcome)}")
-        else:
-            differing = differences(self._quiet, self.sandbox.out, self.scenario.skip)
-            problems += [f"other {name}" for name in differing]
         if self.sandbox.snapshot(self._free) != before:
             problems.append("a file outside the output changed")
         return Kill(self.scenario, index, tuple(said), hits, problems)
+
+    @property
+    def _ends_again(self) -> tuple[int, ...]:
+        """Exit codes; what is complete, and only at its last change, need not be made again."""
+        return (0, 2) if self.scenario.makes_new else (0,)
 
     @property
     def _free(self) -> tuple[Path, ...]:
