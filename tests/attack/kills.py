@@ -67,6 +67,8 @@ class Scenario:
 def scenarios() -> list[Scenario]:
     prepare = ("prepare", "--labels", "{in}/tables/labels.csv", "--rna", "{in}/rna/star")
     prepare += ("--splits", "{in}/tables/split.csv", "--out", "{out}/cohort", "--slides")
+    packed = ("{in}/features/trident", "--pack", "fp32")
+    in_files = ("{in}/features/clam", "--order", "hilbert")
     run = "tensorboard/"
     train = ("train", "--data", "{in}/packed", "--out", "{out}/run", *SETTINGS)
     train += ("--set", "save_minutes=0.0001")

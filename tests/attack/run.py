@@ -20,7 +20,9 @@ from pathlib import Path
 
 if os.environ.get("OMP_NUM_THREADS") != "1":  # a process with OpenMP's threads cannot be forked
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its names are common
+# Not this folder: the names in it are common.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.remove(str(Path(__file__).resolve().parent))
 
 from attack import conditions, findings, kills, names
 from attack.engine import Attack
