@@ -79,14 +79,8 @@ def scenarios() -> list[Scenario]:
     heatmap += ("--slide-images", "{in}/pictures", "--device", "cpu", "--out", "{out}/maps")
     extract = ("extract", *SLIDE_WORDS, "--out", "{out}/features")
     return [
-        Scenario(
-            "prepare/packed", (*prepare, "{in}/features/trident", "--pack", "fp32"), makes_new=True
-        ),
-        Scenario(
-            "prepare/in-files",
-            (*prepare, "{in}/features/clam", "--order", "hilbert"),
-            makes_new=True,
-        ),
+        Scenario("prepare/packed", (*prepare, *packed), makes_new=True),
+        Scenario("prepare/in-files", (*prepare, *in_files), makes_new=True),
         Scenario("extract/patches", (*extract, "--patches-only")),
         Scenario("extract/features", (*extract, "--random-weights"), share=0.2),
         Scenario("train", train, ("--resume",), 2.0, run),
