@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -35,8 +36,12 @@ class ZarrSlide(GroupSlide):
             _check_members(path)
             store = undo.enter_context(zarr.storage.ZipStore(store, mode="r"))
         # Consolidated metadata is a second description of the arrays, which may name other paths.
-        group = zarr.open_group(store, mode="r", use_consolidated=False)
-        return dict(group.arrays()), group.attrs
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about files that belong to no array: nobody reads them
+            group = zarr.open_group(store, mode="r", use_consolidated=False)
+            return dict(group.arrays()), group.attrs
 
     def _check(self, where: str, array: Any) -> None:
         if _runs_code(array.metadata.to_dict()):
