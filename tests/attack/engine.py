@@ -147,7 +147,7 @@ class _restored:
 
 
 def _bytes(file: Path) -> bytes:
-    """A result; of predictions without their warnings, which facts without a checksum may change."""
+    """A result; of predictions without warnings, which depend on facts without a checksum."""
     if not file.is_file():
         return b""
     lines = file.read_bytes().split(b"\n")

@@ -45,7 +45,7 @@ def carry_out(sandbox: Sandbox, name: Name) -> tuple[list[Outcome], list[str]]:
     """Prepare a cohort with the name in it; if that is allowed, use it."""
     folder = sandbox.inputs / "named"
     sandbox.empty_out()
-    written = run(lambda notes: _write(folder, name), folder=sandbox.work, limits=FREE)
+    written = run(lambda notes: write(folder, name), folder=sandbox.work, limits=FREE)
     try:
         if written.code:  # no file can have this name
             return [], []
@@ -85,7 +85,9 @@ def _commands(name: Name) -> list[tuple[str, ...]]:
     ]
 
 
-def _write(folder: Path, name: Name) -> None:
+def write(folder: Path, name: Name) -> None:
+    """Slides, expression, labels, a split and signatures of twelve patients, with the name."""
+
     def named(thing: str, text: str) -> str:
         return name.text if name.thing == thing else text
 
