@@ -16,7 +16,7 @@ from attack.laws import Breach
 from attack.mutate_bytes import flip_bits
 from attack.mutations import Context, OfFile, choose
 from attack.sandbox import FREE, Sandbox
-from attack.targets import Target
+from attack.target import Target
 
 LIMITS = Limits()
 

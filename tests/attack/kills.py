@@ -73,7 +73,16 @@ def scenarios() -> list[Scenario]:
     train = ("train", "--data", "{in}/packed", "--out", "{out}/run", *SETTINGS)
     train += ("--set", "save_minutes=0.0001")
     table = ("experiments", "table1", "--data", "{in}/packed", "--out", "{out}", *SETTINGS)
-    table += ("--only", "lr_rna", "snn", "abmil", "--jobs", "1", "--resamples", "20")
+    table += (
+        "--only",
+        "logistic_regression_rna",
+        "snn",
+        "abmil",
+        "--jobs",
+        "1",
+        "--resamples",
+        "20",
+    )
     predict = ("predict", "--run", "{in}/run", "--device", "cpu", "--bootstrap", "20")
     heatmap = ("heatmap", "--run", "{in}/run", "--data", "{in}/packed", "--cases", *CASES[9:11])
     heatmap += ("--slide-images", "{in}/pictures", "--device", "cpu", "--out", "{out}/maps")

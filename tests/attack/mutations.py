@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attack import mutate_archives, mutate_h5, mutate_json, mutate_tables, mutate_tiff, mutate_torch
 from attack.mutate_bytes import BYTES, LINES
-from attack.targets import Target
+from attack.target import Target
 
 OfBytes = Callable[[bytes, random.Random, bytes], bytes]
 OfFile = Callable[[Path, random.Random, "Context"], None]

@@ -81,7 +81,17 @@ def _commands(name: Name) -> list[tuple[str, ...]]:
         ("predict", *run, *data, "--out", "{out}/p.csv", "--bootstrap", "20", *cpu),
         ("predict", *run, "--export", "{out}/model"),
         ("heatmap", *run, *data, "--part", "test", *cpu),
-        ("experiments", "table1", *data, "--out", "{out}/table", "--only", "lr_rna", "--jobs", "1"),
+        (
+            "experiments",
+            "table1",
+            *data,
+            "--out",
+            "{out}/table",
+            "--only",
+            "logistic_regression_rna",
+            "--jobs",
+            "1",
+        ),
     ]
 
 

@@ -109,6 +109,17 @@ def plan(mutations: int, kill_count: int, others: bool) -> list[Job]:
     return jobs
 
 
+def sample(jobs: Sequence[Job], one_in: int, seed: int) -> list[Job]:
+    """Every n-th attack, and two or more of each of the four kinds."""
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job.name.partition("/")[0], []).append(job)
+    steps = {kind: min(one_in, max(1, len(of_kind) // 2)) for kind, of_kind in kinds.items()}
+    return [
+        job for kind, all_of in kinds.items() for job in all_of[seed % steps[kind] :: steps[kind]]
+    ]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -131,7 +142,7 @@ def main() -> int:
     began = time.perf_counter()
     import_everything()
     jobs = plan(arguments.mutations, arguments.kills, not arguments.no_others)
-    jobs = jobs[arguments.seed % arguments.one_in :: arguments.one_in]
+    jobs = sample(jobs, arguments.one_in, arguments.seed)
     jobs = [job for job in jobs if job.name.startswith(arguments.only)]
     if arguments.index is not None:
         jobs = [job for job in jobs if job.index == arguments.index]
@@ -178,7 +189,10 @@ def work_through(jobs: Iterable[Job], arguments: argparse.Namespace, folder: Pat
     place = Workplace(make_sandbox(folder), arguments.seed, arguments.keep)
     with folder.with_suffix(".jsonl").open("w", encoding="utf-8") as file:
         for done, job in enumerate(jobs):
-            row = {"name": job.name, "index": job.index, **job.carry_out(place)}
+            try:
+                row = {"name": job.name, "index": job.index, **job.carry_out(place)}
+            except Exception as error:
+                raise RuntimeError(f"{job.name} {job.index} cannot be carried out") from error
             file.write(json.dumps(row) + "\n")
             file.flush()
             if row["seconds"] > SLOW and row["kind"] != "kill":
