@@ -32,6 +32,7 @@ class Condition:
         fails: (at which change of a file it begins, number of the error).
         open_files: how many it may have, beside those that it begins with.
         twins: how many run at once.
+        links: at which names, ``temporary`` or ``final``, links to the user's secret lie.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Condition:
     fails: tuple[int, int] | None = None
     open_files: int | None = None
     twins: int = 1
+    links: str = ""
 
 
 def conditions() -> Iterator[Condition]:
@@ -60,12 +62,16 @@ def conditions() -> Iterator[Condition]:
             limits = replace(FREE, address_space=size << 20)
             yield Condition(f"{size} MB of memory", scenario, limits)
         yield Condition("two at once", scenario, twins=2)
+        yield Condition("links at temporary names", scenario, links="temporary")
+        yield Condition("links at final names", scenario, links="final")
 
 
 def carry_out(sandbox: Sandbox, condition: Condition) -> tuple[list[Outcome], list[str]]:
     """How the command ended there, and which laws were broken; then it runs again, undisturbed."""
     scenario, quiet = condition.scenario, quiet_results(sandbox, condition.scenario)
     sandbox.empty_out()
+    if condition.links:
+        return _follow_no_links(sandbox, condition)
     before = sandbox.snapshot([sandbox.root / "quiet"])
     moments = Moments(sandbox.out, *(condition.fails or ()))
     outcomes = _together(sandbox, condition, moments)
@@ -84,6 +90,26 @@ def carry_out(sandbox: Sandbox, condition: Condition) -> tuple[list[Outcome], li
         differing = differences(quiet, sandbox.out, scenario.skip)
         breaches += [f"other result: {scenario.name} {name}" for name in differing]
     return outcomes, breaches
+
+
+def _follow_no_links(sandbox: Sandbox, condition: Condition) -> tuple[list[Outcome], list[str]]:
+    """Run a command again, with links to the secret where it wrote: the secret stays as it is."""
+    scenario = condition.scenario
+    outcome = sandbox.run(scenario.argv, FREE, Moments(sandbox.out).remember)
+    for name in outcome.notes["changed"]:
+        path = Path(name)
+        if condition.links == "temporary" and path.parent.is_dir() and not path.exists():
+            path.symlink_to(sandbox.secret)
+        if condition.links == "final" and path.is_file():
+            path.unlink()
+            path.symlink_to(sandbox.secret)
+    before = sandbox.snapshot([sandbox.root / "quiet"])
+    outcome = sandbox.run((*scenario.argv, *scenario.again), FREE)
+    breaches = [*laws.of_outcome(scenario.command, _allowed(outcome))]
+    after = sandbox.snapshot([sandbox.root / "quiet"])
+    breaches += laws.of_files(before, after, sandbox.root)
+    breaches += laws.of_results(sandbox.out, outcome.output)
+    return [outcome], [str(breach) for breach in breaches]
 
 
 def _allowed(outcome: Outcome) -> Outcome:

@@ -93,7 +93,7 @@ def scenarios() -> list[Scenario]:
         Scenario("extract/patches", (*extract, "--patches-only")),
         Scenario("extract/features", (*extract, "--random-weights"), share=0.2),
         Scenario("train", train, ("--resume",), 2.0, run),
-        Scenario("experiments", table, (), 1.0, run),
+        Scenario("experiments", table, (), 1.0, rf"{run}|log\.txt"),
         Scenario("predict", (*predict, "--data", "{in}/packed", "--out", "{out}/p.csv")),
         Scenario("predict/export", (*predict, "--export", "{out}/model"), makes_new=True),
         Scenario("heatmap", heatmap),
@@ -115,6 +115,7 @@ class Moments:
         after: float | None = None,
     ):
         self._shared = mmap.mmap(-1, 8)
+        self._heard: dict[str, None] | None = None
         self._root, self._at, self._error, self._after = str(root), at, error, after
 
     @property
@@ -146,7 +147,14 @@ class Moments:
             known = _CHANGES if self._error is None else _NEEDS_SPACE
             changes, path = event in known, arguments[0] if arguments else ""
         if changes and not isinstance(path, int) and os.fsdecode(path).startswith(self._root):
+            if self._heard is not None:
+                self._heard[os.fsdecode(path)] = None
             self._count()
+
+    def remember(self, notes: dict[str, Any]) -> None:
+        """As ``watch``; ``notes["changed"]`` becomes a mapping of the names that were changed."""
+        self._heard = notes["changed"] = {}
+        self.watch(notes)
 
     def _count(self) -> None:
         count = self.count + 1
