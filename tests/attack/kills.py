@@ -8,7 +8,6 @@ others come at a random time. SIGKILL goes to all processes of the command at on
 from __future__ import annotations
 
 import csv
-import json
 import math
 import mmap
 import os
@@ -286,16 +285,8 @@ def _table(file: Path) -> Any:
     return rows
 
 
-def _checkpoint(file: Path) -> Any:
-    from gimp_fast.runs.checkpoint import load_checkpoint
-
-    tensors, state = load_checkpoint(file)
-    return {name: tensor.tolist() for name, tensor in tensors.items()}, json.dumps(state)
-
-
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".json": _json, ".jsonl": _json, ".npz": _arrays, ".csv": _table, ".html": _page,
-    ".safetensors": _checkpoint,
 }  # fmt: skip
 
 
