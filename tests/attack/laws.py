@@ -18,6 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\\x(?:1b|07|08)\b")
 _RAW_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WARNING = re.compile(r"^.*?:\d+: (\w*Warning): (.*)", re.MULTILINE)
 _FRAME = re.compile(r'File "([^"]*)", line (\d+), in (\S+)')
+_KIND = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)  # the last line of a traceback
 _MARKUP = re.compile(r"<script>alert|<img src=x", re.IGNORECASE)
 
 
@@ -62,12 +63,8 @@ def _line_of(pattern: re.Pattern, text: str) -> str:
 def _place(text: str) -> str:
     """The kind of an exception, and the last place in the package that it came through."""
     frames = [frame for frame in _FRAME.finditer(text) if "gimp_fast/" in frame[1]]
-    lines = [
-        line
-        for line in text.rstrip().split("\n")
-        if re.match(r"^[A-Za-z_.]+(Error|Exception|Exit|Interrupt)?\b", line)
-    ]
-    kind = lines[-1].split(":")[0] if lines else "?"
+    kinds = [kind for kind in _KIND.findall(text) if kind not in ("error", "usage", "warning")]
+    kind = kinds[-1] if kinds else "?"
     if not frames:
         return kind
     last = frames[-1]

@@ -205,13 +205,18 @@ def inside_gzip(mutation):
 
 
 def gzip_bomb(data: bytes, rng: random.Random, other: bytes) -> bytes:
-    """64 MB of one line, or of many."""
-    piece = rng.choice(
-        (b"0" * (1 << 20), b"gene\t1\n" * (1 << 17), b"\n" * (1 << 20), bytes(1 << 20))
+    """64 MB of one line, or a million lines."""
+    piece, times = rng.choice(
+        (
+            (b"0" * (1 << 20), 64),
+            (bytes(1 << 20), 64),
+            (b"gene\t1\n" * (1 << 16), 16),
+            (b"\n" * (1 << 16), 16),
+        )
     )
     text = io.BytesIO()
     with gzip.GzipFile(fileobj=text, mode="wb", mtime=0, compresslevel=1) as file:
         file.write(gzip.decompress(data)[:100])
-        for _ in range(64 * (1 << 20) // len(piece)):
+        for _ in range(times):
             file.write(piece)
     return text.getvalue()

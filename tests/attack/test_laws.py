@@ -72,7 +72,7 @@ def multiplies(notes):
     torch.set_num_threads(2)
     torch.ones(600, 600) @ torch.ones(600, 600)
 
-limits, found = Limits(cpu_seconds=3, wall_seconds=6), {}
+limits, found = Limits(cpu_seconds=2, wall_seconds=5), {}
 for action in (fine, crash, end, hang, busy, silent, large, noisy, warns, writes, creates, leaks,
                marks, multiplies):
     sandbox.empty_out()

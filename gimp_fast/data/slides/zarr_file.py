@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 import zipfile
 import zlib
@@ -21,6 +22,17 @@ from gimp_fast.files.paths import OUTSIDE
 _ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 
 
+class _OneError(logging.Filter):
+    """Without asyncio's traceback of a second damaged array: the first one is the error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not ("never retrieved" in text and "zarr" in text)
+
+
+_ONE_ERROR = _OneError()
+
+
 class ZarrSlide(GroupSlide):
     """An open ``.zarr`` folder or ``.zarr.zip``; see ``open_slide``."""
 
@@ -29,6 +41,7 @@ class ZarrSlide(GroupSlide):
     def _open(self, path: Path, undo: contextlib.ExitStack) -> tuple[Mapping, Mapping]:
         import zarr
 
+        logging.getLogger("asyncio").addFilter(_ONE_ERROR)  # once, however often it is called
         store = str(path)
         if path.is_dir():
             _check_folder(path)

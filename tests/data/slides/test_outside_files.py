@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import warnings
@@ -14,6 +15,7 @@ from builders.slide_files import COORDS, FEATURES, clam, write_h5, zarr_group
 
 from gimp_fast.data.slides import is_slide, open_slide
 from gimp_fast.data.slides.scan import scan_slide
+from gimp_fast.errors import FaultError
 from gimp_fast.wsi.feature_file import read_coords
 
 SECRET = (
@@ -180,6 +182,17 @@ def test_members_that_belong_to_no_array_are_no_matter(tmp_path):
         warnings.simplefilter("error")
         with open_slide(file) as slide:
             assert slide.read(0, 3).shape == (3, 5)
+
+
+def test_two_damaged_arrays_are_one_fault(tmp_path, caplog):
+    file = tmp_path / "s.zarr"
+    zarr_group(file)
+    for name in ("features", "coords"):
+        (file / name / "zarr.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FaultError, match="unreadable-file"):
+        open_slide(file)
+    gc.collect()  # asyncio reports what nobody asked for when it is collected
+    assert caplog.records == []
 
 
 def test_hidden_files_are_no_slides():
