@@ -6,6 +6,8 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
 BENCH_ARGS ?=
+# Arguments for `make attack`: --record writes benchmarks/results/attack.json, --help lists the others.
+ATTACK_ARGS ?=
 # Without a network: `make test OFFLINE=1 VENV=/path/of/an/environment WHEELS=/folder/of/wheels`. The
 # environment has torch and the build tools; packages that it lacks are installed from the wheels.
 OFFLINE ?=
@@ -40,7 +42,7 @@ LINTERS := $(VENV)/.linters
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick test-oldest test-gpu bench gpu-day format lint clean
+.PHONY: help demo test quick attack test-oldest test-gpu bench gpu-day format lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ test: $(INSTALLED_ALL) ## install, and run all tests
 
 quick: $(INSTALLED_ALL) ## install, and run the tests that take no builds, compilers or whole commands
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+attack: $(INSTALLED_ALL) ## install, and damage every file that a command reads, 10,000 times; kill commands
+	$(BIN)/python tests/attack/run.py $(ATTACK_ARGS)
 
 test-oldest: ## all tests under the oldest torch, in .venv-oldest; downloads gigabytes of CUDA libraries
 	mkdir -p build

@@ -7,6 +7,7 @@ import difflib
 import errno
 import os
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,8 @@ DAMAGE_ERRORS = (
     AssertionError,
     MemoryError,
 )
+# As NumPy raises for its arrays, whose header it parses as Python code.
+ARRAY_ERRORS = (*DAMAGE_ERRORS, SyntaxError, tokenize.TokenError)
 
 
 class GimpError(Exception):

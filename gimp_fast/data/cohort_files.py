@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tokenize
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import xxhash
 
 from gimp_fast.data.names import PATCH_ORDERS
-from gimp_fast.errors import DAMAGE_ERRORS, GimpError
+from gimp_fast.errors import ARRAY_ERRORS, GimpError
 from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import unguarded
 from gimp_fast.files.table import open_table
@@ -42,8 +41,6 @@ SPLIT_COLUMNS = ("case_id", "split")
 DROPPED_COLUMNS = ("item", "id", "case_id", "reason", "source")
 DROPPED_GENE_COLUMNS = ("gene_id", "gene_name", "reason", "source")
 Rows = list[dict[str, str]]
-# numpy parses the header of an array as Python code.
-_NPY_ERRORS = (*DAMAGE_ERRORS, SyntaxError, tokenize.TokenError)
 
 
 def dropped_row(item: str, id: str, case_id: str, reason: str, source: object) -> dict[str, str]:
@@ -183,7 +180,7 @@ def load_array(file: Path) -> np.ndarray:
             np.lib.format.read_magic(stream)
             shape, _, _ = np.lib.format.read_array_header_1_0(stream)
         return np.load(file, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
-    except _NPY_ERRORS as error:
+    except ARRAY_ERRORS as error:
         raise GimpError(f"{file}: cannot be read ({error})") from error
 
 

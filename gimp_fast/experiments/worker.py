@@ -28,7 +28,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
 from gimp_fast.experiments.paper import LOGISTIC_REGRESSION
 from gimp_fast.experiments.plan import PlannedRun
-from gimp_fast.files.atomic import open_to_append, write_text
+from gimp_fast.files.atomic import open_to_append, write_errors, write_text
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
@@ -60,9 +60,14 @@ def work(task: Task) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if task.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(task.gpu)
-    task.folder.mkdir(parents=True, exist_ok=True)
-    (task.folder / layout.ERROR).unlink(missing_ok=True)
-    _write_output_to(task.folder / layout.LOG)
+    try:
+        with write_errors(task.folder):
+            task.folder.mkdir(parents=True, exist_ok=True)
+            (task.folder / layout.ERROR).unlink(missing_ok=True)
+            _write_output_to(task.folder / layout.LOG)
+    except GimpError as error:  # there is no file for it: say it where the command does
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     try:
         carry_out(task)
     except StoppedError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import xxhash
@@ -29,6 +29,19 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
             save_file(tensors, partial, metadata)
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
+        with partial.open("r+b") as stream:
+            _sort_metadata(stream, path)
+
+
+def _sort_metadata(stream: IO[bytes], where: Path) -> None:
+    """Give the same content the same bytes: the library writes the metadata in a random order."""
+    length = int.from_bytes(stream.read(8), "little")
+    header = parse_json(stream.read(length), where)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+    if len(text) == length:  # the library's JSON has no blanks either
+        stream.seek(8)
+        stream.write(text)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from gimp_fast.errors import GimpError
 from gimp_fast.files.atomic import append_line, atomic_file, write_text
 from gimp_fast.runs import layout
+from gimp_fast.runs.events import Events
 from gimp_fast.runs.records import CasePredictions, Embeddings, Epoch, Metrics, RunRecord
 
 
@@ -30,7 +30,7 @@ class RunFolder:
         self.config_file = self.path / layout.CONFIG
         self.metrics_file = self.path / layout.EPOCHS
         self.checkpoints = self.path / layout.CHECKPOINTS
-        self._events = None
+        self._events: Events | None = None
 
     def checkpoint(self, name: str) -> Path:
         return layout.checkpoint_file(self.path, name)
@@ -91,15 +91,8 @@ class RunFolder:
         """Record an epoch, the `step`-th of the run; on disk before a checkpoint relies on it."""
         epoch = Epoch.model_validate(row)
         append_line(self.metrics_file, epoch.to_json())
-        # Imported here: TensorBoard takes a second that no `--help` should wait for.
-        from torch.utils.tensorboard import SummaryWriter
-
         if self._events is None:
-            self._events = SummaryWriter(
-                self.path / layout.TENSORBOARD,
-                purge_step=step,
-                filename_suffix=f".{secrets.token_hex(8)}",  # a name that nobody can guess
-            )
+            self._events = Events(self.path / layout.TENSORBOARD, step)
         values = {
             f"{epoch.stage}/{name}/{part}": value
             for part, scores in (("train", epoch.train), ("val", epoch.val))
@@ -107,7 +100,7 @@ class RunFolder:
         }
         values[f"{epoch.stage}/lr"] = epoch.lr
         for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+            self._events.add(name, value, step)
         if self._wandb_run is not None:
             self._wandb_run.log(values, step=step)
 

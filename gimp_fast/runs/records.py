@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import ARRAY_ERRORS, GimpError
 from gimp_fast.files.json_file import parse_json, read_json_object
 from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
 from gimp_fast.runs import layout
@@ -21,10 +21,8 @@ from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
 from gimp_fast.validation import field_faults
 
-_UNREADABLE = (
-    # ValueError covers undecodable text, JSON and npy headers.
-    OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+# ValueError covers undecodable text and JSON.
+_UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error)
 Model = TypeVar("Model", bound="Record")
 T = TypeVar("T")
 
@@ -150,15 +148,15 @@ class Run:
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        return self._read(layout.EMBEDDINGS, Embeddings.read)
+        return self._read(layout.EMBEDDINGS, Embeddings.read, (*_UNREADABLE, *ARRAY_ERRORS))
 
-    def _read(self, name: str, parse: Callable[[Path], T]) -> T:
+    def _read(self, name: str, parse: Callable[[Path], T], damage: tuple = _UNREADABLE) -> T:
         file = self.path / name
         try:
             return parse(file)
         except FileNotFoundError:
             raise GimpError(f"{file}: missing; every finished run has this file") from None
-        except _UNREADABLE as error:
+        except damage as error:
             raise GimpError(f"{file}: cannot be read: {error}") from error
 
 

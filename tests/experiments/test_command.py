@@ -223,6 +223,19 @@ def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
     assert errors["fold_0", 1] == "ended with exit code 1 before it began"
 
 
+def test_a_run_whose_folder_cannot_be_made(cohort_folder, tmp_path):
+    (tmp_path / "file").touch()
+    plan = make_plan(
+        [experiment("table1")], open_cohort(cohort_folder), Shared("small"),
+        rows=frozenset(["mean_pool"]), splits=["fold_0"], seeds=[0], threads=1,
+    )  # fmt: skip
+    tasks = [Task(run, cohort_folder, tmp_path / "file" / run.name) for run in plan.runs]
+    ended = []
+    execute.run_all(tasks, 1, lambda *outcome: ended.append(outcome))
+    # 2, for what the user can mend; a crash is 1.
+    assert [error for _, error, _ in ended] == ["ended with exit code 2 before it began"]
+
+
 def stopped_in_the_middle(arguments: list[str], out: Path, number: int) -> int:
     """Exit code of the command after a signal, sent when its last run has finished an epoch."""
     package = str(Path(gimp_fast.__file__).parents[1])  # the one that is tested

@@ -33,6 +33,14 @@ def test_round_trip(tmp_path):
     assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
 
 
+def test_the_same_content_is_the_same_bytes(tmp_path):
+    state = {"text": 'é "quoted" \\ \n \x1b \u2028', "epoch": 1}
+    for number in range(12):
+        save_checkpoint(tmp_path / f"{number}.safetensors", TENSORS, state)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert load_checkpoint(tmp_path / "0.safetensors")[1] == state
+
+
 @pytest.mark.parametrize("part", range(8))
 def test_damage_anywhere_is_found(tmp_path, part):
     file = tmp_path / "x.safetensors"

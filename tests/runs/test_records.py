@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -123,6 +124,17 @@ def test_wrong_predictions_are_named(make_run, change, message):
     file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(GimpError, match=rf"predictions\.csv: cannot be read: .*{message}"):
         _ = open_run(file.parent).predictions
+
+
+@pytest.mark.parametrize("header", ["{'descr': 1}", "{'shape': (1", "12", "{" * 500])
+def test_embeddings_with_another_header_are_named(make_run, header):
+    file = make_run() / "embeddings.npz"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("case_id", "split", "label"):
+            archive.writestr(f"{name}.npy", data)
+    with pytest.raises(GimpError, match=r"embeddings\.npz: cannot be read: "):
+        _ = open_run(file.parent).embeddings
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -117,9 +117,11 @@ def check(
         only_rna = [case for case in rna.samples if case not in listed]
         rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
     _check_patients(options, rows, scans, rna, faults)
-    names = check_names(
-        rows, rna.expression.genes, ", ".join(map(str, options.rna.paths)), options.name
-    )
+    others = [("cohort", options.name or "", "--name")]
+    others += [("split", split, "--splits") for split in splits.rows]
+    others += [("signature", name, "--gene-sets") for name in rna.gene_sets]
+    paths = ", ".join(map(str, options.rna.paths))
+    names = check_names(rows, rna.expression.genes, paths, others)
     faults.items += names.items
     contents = None
     if not faults.items:

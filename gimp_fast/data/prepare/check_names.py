@@ -1,4 +1,4 @@
-"""Checks that names of patients, slides, classes and genes can be shown."""
+"""Checks that names of patients, slides, classes, genes, splits and cohorts can be shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _LONGEST = 200  # characters of a name; file systems end at 255 bytes
 _EXPECTED = f"a name of visible characters, {_LONGEST} at most"
 
 
-def check_names(rows: Sequence[LabelRow], genes: Rows, where: object, name: str | None) -> Faults:
+def check_names(
+    rows: Sequence[LabelRow], genes: Rows, where: object, others: Iterable[tuple[str, str, str]]
+) -> Faults:
     """Faults of names with control characters, or so long that no table can show them.
 
     Args:
         rows: patients with their slides and classes.
         genes: rows of ``genes.csv``.
         where: of the genes.
-        name: of the cohort.
+        others: what has a name, the name, and where it comes from.
     """
     faults, seen = Faults(), set()
     for row in rows:
@@ -28,7 +30,8 @@ def check_names(rows: Sequence[LabelRow], genes: Rows, where: object, name: str 
         _check(names, row.where, seen, faults)
     for gene in genes:
         _check((("gene", gene["gene_id"]), ("gene", gene["gene_name"])), where, seen, faults)
-    _check((("cohort", name or ""),), "--name", seen, faults)
+    for what, name, place in others:
+        _check(((what, name),), place, seen, faults)
     return faults
 
 

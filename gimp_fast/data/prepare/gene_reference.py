@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.data.cohort import open_cohort
+from gimp_fast.data.names import RNA_COLUMNS
 from gimp_fast.errors import FaultError, GimpError
 
 
@@ -38,12 +39,15 @@ def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> GeneReference:
         FaultError: the facts are not complete, or hold no genes.
     """
     try:
+        column = facts["expression"].get("column")
+        if column is not None and column not in tuple(RNA_COLUMNS):
+            raise ValueError(f"found the RNA column {column!r:.60}")
         reference = GeneReference(
             tuple(map(str, facts["gene_ids"])),
             tuple(map(str, facts["gene_names"])),
             {name: tuple(columns) for name, columns in facts["gene_sets"].items()},
             str(facts["expression_transform"]),
-            facts["expression"].get("column"),
+            column,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise no_gene_list(path, error) from error

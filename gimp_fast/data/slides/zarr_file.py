@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,17 @@ from gimp_fast.files.paths import OUTSIDE
 _ZARR_ERRORS = (*DAMAGE_ERRORS, zlib.error, zipfile.BadZipFile)
 
 
+class _OneError(logging.Filter):
+    """Without asyncio's traceback of a second damaged array: the first one is the error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not ("never retrieved" in text and "zarr" in text)
+
+
+_ONE_ERROR = _OneError()
+
+
 class ZarrSlide(GroupSlide):
     """An open ``.zarr`` folder or ``.zarr.zip``; see ``open_slide``."""
 
@@ -28,6 +41,7 @@ class ZarrSlide(GroupSlide):
     def _open(self, path: Path, undo: contextlib.ExitStack) -> tuple[Mapping, Mapping]:
         import zarr
 
+        logging.getLogger("asyncio").addFilter(_ONE_ERROR)  # once, however often it is called
         store = str(path)
         if path.is_dir():
             _check_folder(path)
@@ -35,8 +49,12 @@ class ZarrSlide(GroupSlide):
             _check_members(path)
             store = undo.enter_context(zarr.storage.ZipStore(store, mode="r"))
         # Consolidated metadata is a second description of the arrays, which may name other paths.
-        group = zarr.open_group(store, mode="r", use_consolidated=False)
-        return dict(group.arrays()), group.attrs
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about files that belong to no array: nobody reads them
+            group = zarr.open_group(store, mode="r", use_consolidated=False)
+            return dict(group.arrays()), group.attrs
 
     def _check(self, where: str, array: Any) -> None:
         if _runs_code(array.metadata.to_dict()):

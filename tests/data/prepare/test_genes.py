@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.faults import faults_of
 from builders.prepare_inputs import CASES, GENES, Inputs
 
 from gimp_fast import prepare
 from gimp_fast.data import open_cohort
+from gimp_fast.data.prepare.gene_reference import make_gene_reference
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.training import load_config, train
@@ -114,3 +116,13 @@ def test_the_most_variable_genes_are_chosen_on_training_patients(inputs):
     chosen = sorted(np.argsort(-variance)[:2])
     assert state["cohort"]["gene_ids"] == [GENES[i] for i in chosen]
     assert tensors["scaler.mean"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("column", [["fpkm_unstranded"], {"value": "x"}, 5, "reads"])
+def test_a_unit_that_does_not_exist_is_no_reference(column, tmp_path):
+    facts = {"gene_ids": ["a"], "gene_names": ["A"], "gene_sets": {}, "expression_transform": "x"}
+    faults = faults_of(
+        lambda: make_gene_reference(tmp_path, {**facts, "expression": {"column": column}})
+    )
+    assert [kind for kind, _ in faults] == ["gene-reference"]
+    assert "RNA column" in faults[0][1]

@@ -40,6 +40,18 @@ def test_names_that_a_terminal_would_obey_are_told(inputs, capsys, name):
     assert name[0] not in message
 
 
+def test_splits_and_signatures_that_a_terminal_would_obey_are_told(inputs, capsys):
+    split, sets = inputs.folder / "\x1b[31m.csv", inputs.folder / "sets.gmt"
+    parts = ["train", "train", "train", "val", "test"] * 6
+    rows = [f"{case},{part}" for case, part in zip(CASES, parts, strict=True)]
+    split.write_text("\n".join(["case_id,split", *rows]) + "\n", encoding="utf-8")
+    sets.write_text(f"\x07A\tx\t{GENES[0].split('.')[0]}\n", encoding="utf-8")
+    assert prepare.main(inputs.argv("--splits", split, "--gene-sets", sets)) == 2
+    message = capsys.readouterr().err
+    assert r"split '\x1b[31m' with control characters" in message
+    assert r"signature '\x07A' with control characters" in message
+
+
 def test_a_class_that_a_terminal_would_obey_is_told(inputs, capsys):
     labelled(inputs, ("\x1b[31mred", "Y"))
     assert prepare.main(inputs.argv()) == 2

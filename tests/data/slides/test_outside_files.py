@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import h5py
 import pytest
 from builders.slide_files import COORDS, FEATURES, clam, write_h5, zarr_group
 
-from gimp_fast.data.slides import is_slide
+from gimp_fast.data.slides import is_slide, open_slide
 from gimp_fast.data.slides.scan import scan_slide
+from gimp_fast.errors import FaultError
 from gimp_fast.wsi.feature_file import read_coords
 
 SECRET = (
@@ -168,6 +171,28 @@ def test_chunks_that_are_pickles_are_not_read(tmp_path, key):
     # zarr 3.0 opens such an array; later ones refuse it themselves.
     assert kind in ("unsafe-pickle", "unreadable-file")
     assert not effect.exists()
+
+
+def test_members_that_belong_to_no_array_are_no_matter(tmp_path):
+    file = tmp_path / "s.zarr.zip"
+    zarr_group(file)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("notes/\x1b[31m", b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_slide(file) as slide:
+            assert slide.read(0, 3).shape == (3, 5)
+
+
+def test_two_damaged_arrays_are_one_fault(tmp_path, caplog):
+    file = tmp_path / "s.zarr"
+    zarr_group(file)
+    for name in ("features", "coords"):
+        (file / name / "zarr.json").write_text("{", encoding="utf-8")
+    with pytest.raises(FaultError, match="unreadable-file"):
+        open_slide(file)
+    gc.collect()  # asyncio reports what nobody asked for when it is collected
+    assert caplog.records == []
 
 
 def test_hidden_files_are_no_slides():
