@@ -116,8 +116,13 @@ def _model(cohort, dim: int, device: str) -> TrainedModel:
     facts = {
         "method": "gimp",
         "model": model.config.model_dump(mode="json"),
-        "cohort": {"classes": CLASSES, "gene_ids": [], "gene_names": [], "synthetic": True},
-    }
+        "cohort": {
+            "name": "untrained", "synthetic": True, "fingerprint": cohort.fingerprint, "split": "",
+            "classes": list(CLASSES), "gene_ids": [], "gene_names": [], "expression": {},
+            "expression_transform": "none", "encoder": cohort.encoder, "mpp": cohort.mpp,
+            "patch_size": cohort.patch_size, "patch_order": cohort.patch_order,
+        },
+    }  # fmt: skip
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     return TrainedModel(tensors, facts, Path("untrained"), device=device)
 

@@ -69,7 +69,6 @@ def main(argv: Sequence[str]) -> int | None:
     options, encoder_options = options_of(arguments), read_options(arguments, EncoderOptions)
     if arguments.patches_only and arguments.coords:
         raise GimpError("--coords gives the patches already: leave out --patches-only")
-    from gimp_fast.files.locks import claim
     from gimp_fast.wsi.console import run_and_report
     from gimp_fast.wsi.readers import installed_readers
 
@@ -80,10 +79,7 @@ def main(argv: Sequence[str]) -> int | None:
     if not arguments.patches_only:
         print("loading the encoder", flush=True)
         encoder = wsi.load_encoder(encoder_options, options.grid.patch_size)
-    # Shards share a folder, and have tables of their own.
-    part = "" if arguments.shard is None else "-" + arguments.shard.replace("/", "of")
-    with claim(options.out, f".lock{part}", "choose another --out or --shard"):
-        failed = run_and_report(slides, options, encoder, arguments.shard)
+    failed = run_and_report(slides, options, encoder, arguments.shard)
     return EXIT_BAD_INPUT if failed else 0
 
 

@@ -153,6 +153,10 @@ class Cohort:
         self._check_case(case_id)
         return case_id in self._slides
 
+    def slide_owners(self) -> list[str]:
+        """The patient of each slide, in the order of ``slides.csv``."""
+        return [case for case in self.case_ids for _ in self._slides.get(case, ())]
+
     def has_expression(self, case_id: str) -> bool:
         self._check_case(case_id)
         return case_id in self._expression_row

@@ -231,11 +231,7 @@ def _expression(cohort: Cohort, cases: Sequence[str], columns: np.ndarray) -> np
 def _slides_of(cohort: Cohort, cases: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """For all slides of patients: whose each is, as a place in ``cases``, and its mean features."""
     places = {case: n for n, case in enumerate(cases)}
-    owners = [
-        places.get(case, -1)
-        for case in filter(cohort.has_slides, cohort.case_ids)
-        for _ in cohort.bag(case).slides
-    ]
+    owners = [places.get(case, -1) for case in cohort.slide_owners()]
     owners, means = np.array(owners, np.int64), slide_means(cohort.path)
     if means is not None and len(means) != len(owners):
         raise GimpError(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gimp_fast.errors import SHOWN, counted
 from gimp_fast.files.atomic import append_text, write_text
+from gimp_fast.files.locks import claim
 from gimp_fast.files.safe_text import guarded
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.feature_file import PatchEncoder
@@ -33,8 +34,18 @@ def run_and_report(
 
     Each run writes new ``slides.csv`` and ``failures.csv``, row by row as slides are finished; the
     parts of a sharded run have tables of their own (``slides-3of8.csv``).
+
+    Raises:
+        GimpError: another process extracts into this folder, or this part of it.
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
+    with claim(options.out, f".lock{ending}", "choose another --out or --shard"):
+        return _run(slides, options, encoder, ending)
+
+
+def _run(
+    slides: Sequence[Path], options: ExtractOptions, encoder: PatchEncoder | None, ending: str
+) -> int:
     table, failures = (options.out / f"{name}{ending}.csv" for name in ("slides", "failures"))
     write_text(table, _csv_text([tuple(cells_of(Outcome(Path())))]))
     write_text(failures, _csv_text([FAILURE_COLUMNS]))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders.checkpoints import facts_of
 
 from gimp_fast import models
 from gimp_fast.errors import GimpError
@@ -38,8 +39,7 @@ def untrained(method: str, modalities: str = "slide", **settings) -> TrainedMode
     model = models.build(method, config).eval()
     ids = [f"G{number}" for number in range(G)]
     sets = {f"set {i}": list(genes) for i, genes in enumerate(settings.get("gene_sets", ()))}
-    cohort = {"classes": list("ABC"), "gene_ids": ids, "gene_names": ids, "gene_sets": sets}
-    facts = {"method": method, "model": model.config.model_dump(mode="json"), "cohort": cohort}
+    facts = facts_of(method, model, "ABC", ids, sets)
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {"scaler.mean": torch.zeros(G), "scaler.std": torch.ones(G)}
     return TrainedModel(tensors, facts, Path("untrained"))

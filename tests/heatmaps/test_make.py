@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders.checkpoints import facts_of
 
 from gimp_fast import models
 from gimp_fast.data import open_cohort
@@ -90,9 +91,7 @@ def untrained(method: str, modalities: str = "slide", genes: int = 0, **settings
 
 
 def as_trained(method: str, model, genes: int = 0) -> TrainedModel:
-    names = [f"G{number}" for number in range(genes)]
-    cohort = {"classes": ["A", "B"], "gene_ids": names, "gene_names": names, "name": "untrained"}
-    facts = {"method": method, "model": model.config.model_dump(mode="json"), "cohort": cohort}
+    facts = facts_of(method, model, "AB", [f"G{number}" for number in range(genes)])
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if genes:
         tensors |= {"scaler.mean": torch.zeros(genes), "scaler.std": torch.ones(genes)}

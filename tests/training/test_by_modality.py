@@ -139,7 +139,7 @@ class Concatenation(PatientModel):
 
 
 def test_a_model_that_needs_both_says_so_and_keeps_its_results(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "_MODELS", dict(models._MODELS))
+    monkeypatch.setattr(models._MODELS, "things", dict(models._MODELS.things))
     models.register("concatenation", Concatenation)
     general = ("finetune.epochs=1", "bootstrap=20", "threads=1", "method=concatenation")
     lines = []
