@@ -187,11 +187,12 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             # Flushed before the rename: after a power cut, a complete name has complete contents.
             for path in [*folder.rglob("*"), folder]:
                 _flush_path(path)
-            (folder / _LOCK).unlink()
             if replace and out.exists():
                 _swap(folder, out)
             else:
                 os.replace(folder, out)
+            # Not before: without its lock file, a killed command's folder would stay for ever.
+            (out / _LOCK).unlink(missing_ok=True)
             _flush_path(out.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

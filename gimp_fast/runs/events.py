@@ -24,15 +24,18 @@ class Events:
         # Imported here: TensorBoard takes a second that no `--help` should wait for.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder, earlier = folder, set(threading.enumerate())
-        with write_errors(folder):
-            self._writer = SummaryWriter(
-                folder,
-                purge_step=first_step,
-                filename_suffix=f".{secrets.token_hex(8)}",  # a name that nobody can guess
-            )
-        self._threads = set(threading.enumerate()) - earlier
+        self._folder = folder
         self._hook, threading.excepthook = threading.excepthook, self._hear
+        try:
+            with write_errors(folder):
+                self._writer = SummaryWriter(
+                    folder,
+                    purge_step=first_step,
+                    filename_suffix=f".{secrets.token_hex(8)}",  # a name that nobody can guess
+                )
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
 
     def add(self, name: str, value: float, step: int) -> None:
         with write_errors(self._folder):
@@ -47,5 +50,5 @@ class Events:
 
     def _hear(self, failed: threading.ExceptHookArgs) -> None:
         """Print no traceback of the writing thread: the next call raises its error."""
-        if failed.thread not in self._threads:
+        if not type(failed.thread).__module__.startswith("tensorboard"):
             self._hook(failed)

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import Fault, FaultError, counted
 from gimp_fast.files.parallel import available_cores
-from gimp_fast.wsi.feature_file import PatchEncoder, read_coords, write_coords, write_features
+from gimp_fast.wsi.feature_file import (
+    PatchEncoder,
+    read_coords,
+    rows_of,
+    write_coords,
+    write_features,
+)
 from gimp_fast.wsi.finished import check_settings, settings_for
 from gimp_fast.wsi.grid import PatchPlan, PatchSet, foreground, plan_of_size, plan_patches
 from gimp_fast.wsi.options import ExtractOptions
@@ -141,8 +146,7 @@ def _rows_of(target: Path, features: bool) -> int:
     """Rows of a finished file."""
     if not features:
         return len(read_coords(target)[0])
-    with open_slide(target) as slide:
-        return slide.info.num_patches
+    return rows_of(target)
 
 
 def _choose_patches(
@@ -175,8 +179,17 @@ def _given_patches(
         found = f"row {row} at {coords[row].tolist()}"
         expected = f"corners inside {facts.width} × {facts.height} pixels"
         raise FaultError.of("coords", path, found, expected)
+    _check_repeats(path, coords)
     picture, _ = read_overview(slide, plan.level0_mpp, options.tissue.mpp)
     return PatchSet(facts, plan, coords, "file"), None, picture
+
+
+def _check_repeats(path: Path, coords: np.ndarray) -> None:
+    """FaultError if most corners are there twice: a damaged file may ask for millions of them."""
+    corners = len(np.unique(coords, axis=0))
+    if 2 * corners < len(coords):
+        found = f"{len(coords)} rows with {counted(corners, 'corner')} among them"
+        raise FaultError.of("coords", path, found, "each corner once")
 
 
 def _given_size(path: Path, attributes: dict[str, object], facts: SlideFacts) -> int:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from gimp_fast import __version__
+from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import FaultError, GimpError, one_line
 from gimp_fast.files.atomic import atomic_file
 from gimp_fast.files.hdf5 import check_stored, hdf5_errors, member
@@ -21,6 +22,7 @@ from gimp_fast.wsi.grid import PatchSet
 from gimp_fast.wsi.resolution import MPP_AT_1X
 
 SETTINGS = "gimp_fast_settings"
+_REMADE = "a complete HDF5 file; --overwrite makes it again"
 
 
 class PatchEncoder(Protocol):
@@ -145,14 +147,29 @@ def settings_of(path: Path) -> tuple[dict[str, object], float, str] | None:
 
     None if another program made the file.
     """
-    expected = "a complete HDF5 file; --overwrite makes it again"
-    with hdf5_errors(path, expected), h5py.File(path, "r") as file:
-        text = file.attrs.get(SETTINGS)
-        mpp, source = file.attrs.get("level0_mpp"), file.attrs.get("mpp_source")
-    if text is None:
+    found = run_isolated(_read_settings, path)
+    if found is None:
         return None
+    text, mpp, source = found
     try:
-        settings = need_object(parse_json(str(text), f"{path}[{SETTINGS}]"), path)
-        return settings, float(mpp), str(source)
-    except (GimpError, TypeError, ValueError) as error:
-        raise FaultError.of("unreadable-file", path, one_line(error), expected) from error
+        return need_object(parse_json(text, f"{path}[{SETTINGS}]"), path), mpp, source
+    except GimpError as error:
+        raise FaultError.of("unreadable-file", path, one_line(error), _REMADE) from error
+
+
+def _read_settings(path: Path) -> tuple[str, float, str] | None:
+    with hdf5_errors(path, _REMADE), h5py.File(path, "r") as file:
+        text = file.attrs.get(SETTINGS)
+        if text is None:
+            return None
+        return str(text), float(file.attrs["level0_mpp"]), str(file.attrs["mpp_source"])
+
+
+def rows_of(path: Path) -> int:
+    """Rows of a finished file of features."""
+    return run_isolated(_count_rows, path)
+
+
+def _count_rows(path: Path) -> int:
+    with open_slide(path) as slide:
+        return slide.info.num_patches

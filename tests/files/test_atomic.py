@@ -173,6 +173,21 @@ def test_a_folder_that_another_process_writes_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_folder_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    locked, rename = [], os.replace
+
+    def see(source: Path, target: Path) -> None:
+        locked.append([file.name for file in Path(source).iterdir()])
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", see)
+    with new_folder(tmp_path / "out"):
+        pass
+    # A command that is killed now is known by its lock file; the next one removes what it left.
+    assert locked == [[".lock"]]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path

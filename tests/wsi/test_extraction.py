@@ -315,6 +315,7 @@ def test_coordinates_of_clam(slide_file, options, mean_colour, tmp_path):
         ([[0, 0], [9000, 0]], {"patch_size_level0": 256}, "row 1 at"),
         ([[-1, 0]], {"patch_size_level0": 256}, "row 0 at"),
         (np.empty((0, 2), int), {"patch_size_level0": 256}, "no coordinates"),
+        (np.zeros((9, 2), int), {"patch_size_level0": 256}, "9 rows with 1 corner among them"),
     ],
 )
 def test_coordinates_with_faults(slide_file, options, tmp_path, coords, attributes, said):

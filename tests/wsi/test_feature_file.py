@@ -14,6 +14,7 @@ from gimp_fast.data.slides import open_slide
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.wsi.feature_file import (
     read_coords,
+    rows_of,
     settings_of,
     write_coords,
     write_features,
@@ -122,6 +123,17 @@ def test_settings_are_kept(tmp_path):
     (tmp_path / "c.h5").write_bytes(b"x")
     with pytest.raises(FaultError, match=r"c\.h5.*--overwrite"):
         settings_of(tmp_path / "c.h5")
+
+
+def test_finished_files_are_read_in_another_process(tmp_path, monkeypatch):
+    write(tmp_path / "a.h5")
+
+    def hang(*words):
+        raise AssertionError("HDF5 may never come back from a damaged file")
+
+    monkeypatch.setattr(h5py, "File", hang)
+    assert settings_of(tmp_path / "a.h5")[0] == {"a": 1}
+    assert rows_of(tmp_path / "a.h5") == 3
 
 
 def test_files_without_coordinates(tmp_path):
