@@ -42,8 +42,8 @@ CRASHED, UNPREPARED = 70, 71  # exit codes of a child: an exception, or its set-
 class Limits:
     """What a command may use; ``memory`` is above what the parent has."""
 
-    cpu_seconds: int = 30
-    wall_seconds: float = 180.0
+    cpu_seconds: int = 60
+    wall_seconds: float = 240.0
     memory: int = 1 << 30
     address_space: int | None = 4 << 30
     largest_file: int | None = 1 << 28
