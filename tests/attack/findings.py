@@ -64,6 +64,7 @@ def record(rows: Sequence[Row], seed: int, seconds: float) -> None:
         "kills": sum(found["hits"] for found in of["kill"]),
         "conditions": len(of["condition"]),
         "names": len(of["name"]),
+        "broke_a_law": sorted({r["name"] for r in rows if r["breaches"]}),
         "seed": seed,
         "seconds": round(seconds),
         "processor": processor(),
