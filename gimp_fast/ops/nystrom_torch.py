@@ -163,7 +163,7 @@ def _bag_bwd(
 
 def _head_groups(q: Tensor, multiply_adds: int) -> list[slice]:
     """Heads to compute together: one at a time where single products are fast, else all."""
-    h = q.shape[1]
+    h = len(q)  # (H, N, D)
     singly = is_fast(torch.empty(0, dtype=compute_dtype(q), device=q.device), multiply_adds)
     return [slice(head, head + 1) for head in range(h)] if singly else [slice(0, h)]
 

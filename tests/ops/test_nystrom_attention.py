@@ -17,6 +17,7 @@ from builders.attention import (
 from builders.dtypes import dtype_id
 from builders.errors import assert_near, attention_sizes, relative_error
 
+from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.nystrom_attention import nystrom_attention
 from gimp_fast.ops.nystrom_operators import nystrom_attention_bwd, nystrom_attention_fwd
 from gimp_fast.reference.nystrom_attention import (
@@ -359,3 +360,18 @@ def test_bounds_that_are_none_are_named(bounds, message):
     q, k, v = sample_inputs(1, 2, 30, 16, dtype=torch.float32)
     with pytest.raises(ValueError, match=message):
         nystrom_attention(q, k, v, cu_seqlens=bounds)
+
+
+def test_work_is_shared_by_heads_and_not_by_tokens(monkeypatch):
+    counts = []
+    original = nystrom_torch.run_side_by_side
+
+    def counted(tasks):
+        counts.append(len(tasks))
+        original(tasks)
+
+    monkeypatch.setattr(nystrom_torch, "run_side_by_side", counted)
+    monkeypatch.setattr(nystrom_torch, "is_fast", lambda x, multiply_adds: True)
+    inputs = sample_inputs(1, 3, 300, 16, dtype=torch.float32)
+    outputs_and_gradients(nystrom_attention, inputs, num_landmarks=8, backend="torch")
+    assert counts == [3, 3]
