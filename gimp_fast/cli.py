@@ -74,7 +74,7 @@ def command(main: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
 
 
 def _message(error: Exception) -> str | None:
-    """What the user is told about an error; None for an error of the program."""
+    """What the user reads about an error; None for an error of the program."""
     if isinstance(error, FaultError) and error.is_shortened and error.listed_in is None:
         from gimp_fast.files.atomic import write_temporary
 
@@ -106,7 +106,7 @@ def _print_any_character() -> None:
 class Parser(argparse.ArgumentParser):
     """The parser of a command: named as it was called, with defaults in its help.
 
-    What is wrong is told in one line, with the nearest name that was perhaps meant.
+    What is wrong is reported in one line, with the nearest name that was perhaps meant.
     """
 
     def __init__(self, command: str, **settings: Any):
@@ -131,7 +131,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _check_flags(self, args: Sequence[str]) -> None:
-        """Else a misspelt flag that is required would be told as missing."""
+        """Else a misspelt flag that is required would be reported as missing."""
         flags = self._option_string_actions
         for text in args:
             if text == "--":

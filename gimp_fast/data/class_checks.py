@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from gimp_fast.data.names import PARTS, site_of
+from gimp_fast.errors import counted
 
 Counts = dict[str, dict[str, int]]  # part -> class -> patients
 # The hospital tells the class if it does so for this share of the patients, both of those it calls
@@ -79,8 +80,8 @@ def class_cautions(label_of: Mapping[str, str]) -> Iterator[str]:
     for label, count in sorted(Counter(label_of.values()).items()):
         if count < len(PARTS):
             yield (
-                f"class '{label}' has {count} patient{'s' if count > 1 else ''}: too few to be in "
-                "train, val and test"
+                f"class '{label}' has {counted(count, 'patient')}: too few to be in train, val "
+                "and test"
             )
 
 

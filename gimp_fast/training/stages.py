@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.losses import triplet_loss
-from gimp_fast.targets import classification, target
+from gimp_fast.targets import classification
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Share
@@ -69,7 +69,7 @@ class GenesStage(Stage):
         with self.autocast():
             logits = self.classifier(genes.to(self.context.device)).float()
         labels = self.context.reader.labels(self.val_cases).numpy()
-        return _scores(self.context.config, logits.softmax(-1).cpu().numpy(), labels)
+        return _scores(self.context, logits.softmax(-1).cpu().numpy(), labels)
 
 
 class PretrainStage(Stage):
@@ -196,7 +196,7 @@ class FinetuneStage(Stage):
         if model.fit_to_validation(representation, labels.to(device)):
             with torch.no_grad():
                 probabilities = model.classify(representation).float().softmax(-1).cpu().numpy()
-        return _scores(self.context.config, probabilities, labels.numpy())
+        return _scores(self.context, probabilities, labels.numpy())
 
     @property
     def _trains_genes(self) -> bool:
@@ -218,12 +218,13 @@ def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[
     return {"loss": share.mean(loss), "accuracy": share.mean(classification.hits(logits, labels))}
 
 
-def _scores(config: TrainConfig, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+def _scores(context: StageContext, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     """The target's scores of validation patients."""
-    scores = target(config.target).scores(probabilities, labels)
+    scores = context.model.target.scores(probabilities, labels)
     if "loss" not in scores:
         found = ", ".join(scores) or "none"
-        raise GimpError(f"scores of the target '{config.target}': found {found}; expected a loss")
+        name = context.config.target
+        raise GimpError(f"scores of the target '{name}': found {found}; expected a loss")
     return scores
 
 

@@ -81,10 +81,7 @@ def load_encoder(options: EncoderOptions, patch_size: int = 256) -> Encoder:
         GimpError: there is no such encoder, there are no weights, they do not fit the network, or
             there is no such device.
     """
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    _check_device(device, options.precision)
+    device = _device_for(options)
     if options.encoder != RESNET50:
         return _load_own(options, device, patch_size)
     weights = options.weights
@@ -131,10 +128,12 @@ def _load_own(options: EncoderOptions, device: str, patch_size: int) -> Encoder:
     return encoder
 
 
-def _check_device(device: str, precision: str) -> None:
-    """GimpError unless torch has the device and computes in this precision on it."""
-    if choose_device(device).type == "cpu" and precision == "fp16":
+def _device_for(options: EncoderOptions) -> str:
+    """The device; GimpError unless torch has it and computes in the precision on it."""
+    device = choose_device(options.device)
+    if device.type == "cpu" and options.precision == "fp16":
         raise GimpError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    return str(device)
 
 
 @dataclass

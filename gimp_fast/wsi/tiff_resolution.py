@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from xml.parsers import expat
 
 from gimp_fast.wsi.resolution import number
@@ -82,7 +81,7 @@ def _of_ome(xml: str, size: tuple[int, int]) -> tuple[Sides, str]:
     if has_document_type(xml):
         return NONE, "OME-XML with a document type, which is not read"
     try:
-        images = list(_pixels(xml))
+        images = _pixels(xml)
     except expat.ExpatError as error:
         return NONE, f"OME-XML that cannot be read ({error})"
     same = [p for p in images if (p.get("SizeX"), p.get("SizeY")) == tuple(map(str, size))]
@@ -99,7 +98,7 @@ def _of_ome(xml: str, size: tuple[int, int]) -> tuple[Sides, str]:
     return (found[0], found[1]), ""
 
 
-def _pixels(xml: str) -> Iterator[dict[str, str]]:
+def _pixels(xml: str) -> list[dict[str, str]]:
     """The attributes of each element ``Pixels``. No tree is built, and no entity is declared."""
     found: list[dict[str, str]] = []
 
@@ -110,4 +109,4 @@ def _pixels(xml: str) -> Iterator[dict[str, str]]:
     parser = expat.ParserCreate()
     parser.StartElementHandler = start
     parser.Parse(xml.strip().removeprefix("\ufeff").encode("utf-8", "replace"), True)
-    yield from found
+    return found

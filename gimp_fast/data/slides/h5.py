@@ -23,7 +23,7 @@ class H5Slide(GroupSlide):
     def _open(self, path: Path, undo: ExitStack) -> tuple[Mapping, Mapping]:
         file = undo.enter_context(h5py.File(path, "r"))
         wanted = (*FEATURE_DATASETS, "coords")
-        # Others are not opened: only their names are told if there are no features.
+        # Others are not opened: only their names are reported if there are no features.
         arrays = {name: member(file, name) if name in wanted else None for name in file}
         return arrays, file.attrs
 
