@@ -19,9 +19,9 @@ from pathlib import Path
 from gimp_fast.files.locks import claim
 with claim(Path(sys.argv[1])):
     if os.fork() == 0:  # as a reading process of torch does
+        print("held", flush=True)  # by the child: it has let go of the lock of its parent
         time.sleep(60)
         os._exit(0)
-    print("held", flush=True)
     time.sleep(60)
 """
 
