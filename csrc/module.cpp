@@ -1,8 +1,11 @@
-// gimp_fast._C: importing it registers the CPU operators; its one function returns what was built.
+// gimp_fast._C: importing it registers the CPU operators; its functions return what was built and
+// what is in use.
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "build_facts.h"
+#include "nystrom_threads.h"
 
 namespace py = pybind11;
 
@@ -23,4 +26,9 @@ PYBIND11_MODULE(_C, m) {
     facts["nvcc"] = GIMP_FAST_NVCC_VERSION;
     return facts;
   });
+  m.def("nystrom_instruction_sets", &gimp_fast::nystrom_instruction_sets,
+        "Instruction sets of this processor that Nyström attention can use, the best first.");
+  m.def("nystrom_instruction_set", &gimp_fast::nystrom_instruction_set, "The one in use.");
+  m.def("use_nystrom_instruction_set", &gimp_fast::use_nystrom_instruction_set,
+        "Use another one; for tests and benchmarks.");
 }

@@ -11,8 +11,10 @@ from gimp_fast.ops.packing import Bags, operands, validate_packed
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 # In order of preference. "torch" is composed of torch's own operators and runs on every device.
-SUPPORTED_BACKENDS = ("triton", "torch", "reference")
-TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SUPPORTED_BACKENDS = ("triton", "native", "torch", "reference")
+# Of the backends with their own code; fp64 is left to torch, as it is for exactness, not for speed.
+FAST_BACKENDS = ("triton", "native")
+FAST_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def nystrom_attention(
@@ -51,7 +53,8 @@ def nystrom_attention(
         cu_seqlens: (B + 1,) int32 or int64, or plain numbers; bag b is tokens ``cu_seqlens[b]`` up
             to ``cu_seqlens[b + 1]``. Checking a tensor on a GPU waits for the GPU, and is skipped
             while a CUDA graph is captured. :class:`Bags` need no such wait.
-        backend: ``"auto"``, ``"triton"`` (GPU; fp32, bf16, fp16), ``"torch"`` or ``"reference"``.
+        backend: ``"auto"``, ``"triton"`` (GPU) or ``"native"`` (C++, CPU), both for fp32, bf16 and
+            fp16, ``"torch"`` or ``"reference"``.
 
     Returns:
         Same shape and dtype as ``q``; memory holds the heads of a token together. Softmax
@@ -84,13 +87,13 @@ def nystrom_attention(
 
 def choose_backend(backend: str, q: Tensor) -> str:
     """Name of the backend that runs for tensors like q. Errors as in ``nystrom_attention``."""
-    takes_triton = q.dtype in TRITON_DTYPES
-    if backend == "triton" and not takes_triton:
+    takes_fast = q.dtype in FAST_DTYPES
+    if backend in FAST_BACKENDS and not takes_fast:
         raise RuntimeError(
-            f"nystrom_attention: backend='triton' cannot run: it takes {TRITON_DTYPES}, "
+            f"nystrom_attention: backend={backend!r} cannot run: it takes {FAST_DTYPES}, "
             f"got {q.dtype}"
         )
-    supported = SUPPORTED_BACKENDS if takes_triton else SUPPORTED_BACKENDS[1:]
+    supported = [b for b in SUPPORTED_BACKENDS if takes_fast or b not in FAST_BACKENDS]
     return resolve_backend(backend, supported, op="nystrom_attention", device=q.device)
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gimp_fast.ops import nystrom_torch
+from gimp_fast.ops import nystrom_native
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
+from gimp_fast.ops.nystrom_operators import cpu_module
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.registration import is_transformed
 from gimp_fast.ops.token_conv import conv_weight_grad, token_conv, write_token_conv
@@ -26,6 +27,7 @@ def nystrom_layer(
 
     It equals ``nystrom_attention`` followed by ``token_conv``. On the CPU, the gradients of Q, K
     and V are written straight into the gradient of the projection. This saves a copy of all three.
+    The native backend computes the convolution in the same pass.
 
     Args:
         qkv: (B, N, 3, H, D), or packed (1, T, 3, H, D) with ``cu_seqlens``.
@@ -36,10 +38,12 @@ def nystrom_layer(
         (B, N, H·D).
     """
     q, k, v = _heads_first(qkv)
-    on_cpu = choose_backend(backend, q) == "torch" and qkv.device.type == "cpu"
+    chosen = choose_backend(backend, q)
+    on_cpu = chosen in ("native", "torch") and qkv.device.type == "cpu"
     if on_cpu and not torch.compiler.is_compiling() and not is_transformed(qkv):
         spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
-        return _Layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
+        layer = _NativeLayer if chosen == "native" else _Layer
+        return layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
     out = nystrom_attention(
         q,
         k,
@@ -65,7 +69,7 @@ class _Layer(torch.autograd.Function):
         ctx.spans, ctx.settings = spans, (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
         q, k, v = _heads_first(qkv)
         with torch.autocast("cpu", enabled=False):
-            out, *saved = nystrom_torch.nystrom_fwd(q, k, v, spans, *ctx.settings)
+            out, *saved = cpu_module("torch").nystrom_fwd(q, k, v, spans, *ctx.settings)
             if conv_weight is not None:
                 write_token_conv(out, v, conv_weight, spans, add=out)
         ctx.save_for_backward(qkv, conv_weight, *saved)
@@ -81,10 +85,41 @@ class _Layer(torch.autograd.Function):
         grads = _heads_first(grad_qkv)
         grad_weight = None
         with torch.autocast("cpu", enabled=False):
-            nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
+            cpu_module("torch").nystrom_bwd(
+                grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads
+            )
             if conv_weight is not None:
                 grad_v = grads[2]
                 write_token_conv(grad_v, grad, conv_weight.flip(2), ctx.spans, add=grad_v)
                 grad_weight = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
                 grad_weight = grad_weight.to(conv_weight.dtype)
+        return grad_qkv, grad_weight, None, None, None
+
+
+class _NativeLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, qkv, conv_weight, spans, num_landmarks, pinv_iterations):
+        ctx.spans, ctx.settings = spans, (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
+        out, *saved = nystrom_native.nystrom_fwd(
+            *_heads_first(qkv), spans, *ctx.settings, conv_weight=conv_weight
+        )
+        ctx.save_for_backward(qkv, conv_weight, *saved)
+        return out.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        qkv, conv_weight, *saved = ctx.saved_tensors
+        grad = grad.unflatten(2, qkv.shape[3:]).transpose(1, 2)  # (B, H, N, D)
+        grad_qkv = torch.empty_like(qkv)
+        _, _, _, *grad_weight = nystrom_native.nystrom_bwd(
+            grad,
+            *_heads_first(qkv),
+            ctx.spans,
+            *saved,
+            *ctx.settings,
+            grads=_heads_first(grad_qkv),
+            conv_weight=conv_weight,
+        )
+        grad_weight = grad_weight[0].to(conv_weight.dtype) if grad_weight else None
         return grad_qkv, grad_weight, None, None, None

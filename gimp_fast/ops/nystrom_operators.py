@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from gimp_fast.ops import nystrom_torch
+from gimp_fast.ops import nystrom_native, nystrom_torch
 from gimp_fast.ops.packing import as_bags, spans_of
 from gimp_fast.ops.registration import differentiable, operator, token_major
 
@@ -28,7 +30,7 @@ def nystrom_attention_fwd(
     """The output, and what the backward pass needs: see :func:`nystrom_torch.nystrom_fwd`.
 
     ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read. Triton keeps
-    other statistics of the scores.
+    other statistics of the scores, and the native backend keeps landmarks in fp32.
     """
     with torch.autocast(q.device.type, enabled=False):
         if backend == "triton":
@@ -43,7 +45,8 @@ def nystrom_attention_fwd(
                     scale,
                 )
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
-        return nystrom_torch.nystrom_fwd(q, k, v, spans, num_landmarks, pinv_iterations, scale)
+        module = cpu_module(backend)
+        return module.nystrom_fwd(q, k, v, spans, num_landmarks, pinv_iterations, scale)
 
 
 @operator
@@ -80,9 +83,14 @@ def nystrom_attention_bwd(
                     scale,
                 )
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
-        return nystrom_torch.nystrom_bwd(
+        return cpu_module(backend).nystrom_bwd(
             grad, q, k, v, spans, *saved, num_landmarks, pinv_iterations, scale
         )
+
+
+def cpu_module(backend: str) -> ModuleType:
+    """The module whose ``nystrom_fwd`` and ``nystrom_bwd`` are this backend."""
+    return nystrom_native if backend == "native" else nystrom_torch
 
 
 def _on_device(x: Tensor) -> torch.cuda.device:
@@ -114,10 +122,11 @@ def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend, bound
     if cu_seqlens is not None:
         marks = (cu_seqlens.shape[0] - 1, h, num_landmarks, d)
     values = q.new_empty(marks, dtype=compute)
+    mark_dtype = compute if backend == "native" else q.dtype
     return (
         token_major(q),
-        q.new_empty(marks),
-        q.new_empty(marks),
+        q.new_empty(marks, dtype=mark_dtype),
+        q.new_empty(marks, dtype=mark_dtype),
         q.new_empty((*marks[:3], 2) if backend == "triton" else marks[:3], dtype=compute),
         values,
         q.new_empty(marks) if backend == "triton" else torch.empty_like(values),

@@ -1,0 +1,122 @@
+"""Nyström attention by the C++ operators of the package: csrc/nystrom_attention.cpp."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gimp_fast.ops.registration import token_major
+
+Spans = list[tuple[int, int]] | None
+
+
+def nystrom_fwd(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Spans,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    q_marks: Tensor | None = None,
+    q_spans: Spans = None,
+    conv_weight: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`gimp_fast.ops.nystrom_torch.nystrom_fwd`, plus the residual convolution.
+
+    Landmarks are fp32. The rows of W and Y of a bag with N ≤ M are zero.
+
+    Args:
+        conv_weight: (H, 1, K, 1); the convolution of v is added to the output.
+        positions: (R,) int64, the token of each query within its bag; only with ``q_marks``.
+    """
+    bags = q.shape[0] if spans is None else len(spans)
+    marks = min(num_landmarks, k.shape[2]) if spans is None else num_landmarks
+    sizes = (bags, q.shape[1], marks, q.shape[3])
+    # All of them together, in one block of memory; bags that are short leave their part empty.
+    blocks = q.new_zeros((4, *sizes), dtype=torch.float32).unbind(0)
+    if q_marks is not None:
+        blocks[0].copy_(q_marks)
+    mark_lse, factors = (
+        q.new_zeros(size, dtype=torch.float32) for size in (sizes[:3], (*sizes[:2], 2))
+    )
+    factors.fill_(1)
+    saved = (blocks[0], blocks[1], mark_lse, blocks[2], blocks[3], factors)
+    out = token_major(q)
+    torch.ops.gimp_fast.nystrom_native_fwd(
+        *map(_unit_stride, (q, k, v)),
+        _bounds(spans),
+        _bounds(q_spans if q_marks is not None else spans),
+        *saved,
+        _filter(conv_weight),
+        positions,
+        q_marks is not None,
+        num_landmarks,
+        pinv_iterations,
+        scale,
+        out,
+    )
+    return out, *saved
+
+
+def nystrom_bwd(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Spans,
+    q_marks: Tensor,
+    k_marks: Tensor,
+    mark_lse: Tensor,
+    values: Tensor,
+    mixed: Tensor,
+    factors: Tensor,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    grads: tuple[Tensor, Tensor, Tensor] | None = None,
+    q_spans: Spans = None,
+    marks_given: bool = False,
+    conv_weight: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Gradients of q, k and v, written into ``grads`` or else into memory (B, N, H, D).
+
+    Then, if they were given, those of ``q_marks`` (fp32) and of ``conv_weight`` (fp32).
+    """
+    grads = grads or (token_major(q), token_major(k), token_major(v))
+    grad_marks = torch.zeros_like(q_marks) if marks_given else None
+    grad_filter = torch.ops.gimp_fast.nystrom_native_bwd(
+        *map(_unit_stride, (grad, q, k, v)),
+        _bounds(spans),
+        _bounds(q_spans if marks_given else spans),
+        q_marks,
+        k_marks,
+        mark_lse,
+        values,
+        mixed,
+        factors,
+        _filter(conv_weight),
+        positions,
+        marks_given,
+        num_landmarks,
+        pinv_iterations,
+        scale,
+        *grads,
+        grad_marks,
+    )
+    given = [] if grad_marks is None else [grad_marks]
+    return (*grads, *given, *([] if conv_weight is None else [grad_filter]))
+
+
+def _bounds(spans: Spans) -> list[int]:
+    return [] if spans is None else [0, *(stop for _, stop in spans)]
+
+
+def _filter(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.detach().float().contiguous()
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
