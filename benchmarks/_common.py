@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from gimp_fast import processor
+
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
 MIN_TURNS = 2
@@ -154,6 +156,9 @@ def free_memory_mib(device: str) -> float:
 
 def origin(device: str) -> dict[str, Any]:
     """The origin of the figures: device, versions, revision of the code."""
+    # Not above: some scripts measure what a process holds.
+    from gimp_fast.ops.product_library import choice
+
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -164,7 +169,10 @@ def origin(device: str) -> dict[str, Any]:
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "../gimp_fast", "../csrc")
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor.name(),
+        "vendor": processor.vendor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "products": choice().library,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -172,13 +180,6 @@ def origin(device: str) -> dict[str, Any]:
         "revision": git("rev-parse", "HEAD") + ("+changes" if changed else ""),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def write_results(stem: str, device: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:

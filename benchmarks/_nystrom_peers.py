@@ -261,15 +261,15 @@ def step(
     return [out, *torch.autograd.grad(out, [x, *layer.parameters()], grad.to(out.dtype))]
 
 
-def errors(name: str, setting: Setting) -> dict[str, float]:
+def errors(name: str, setting: Setting, n: int | None = None) -> dict[str, float]:
     """Relative errors of output and input gradient against fp64, where a correct peer agrees.
 
-    One bag, N = 4 M, and equal heads: nystrom-attention pads other lengths, and starts its
-    pseudo-inverse from maxima over the batch and the heads.
+    One bag, N = 4 M by default, and equal heads: nystrom-attention pads other lengths, and starts
+    its pseudo-inverse from maxima over the batch and the heads.
     """
     setting = replace(setting, batch=1)
     wide = replace(setting, dtype="fp64")
-    x, grad = make_inputs(setting, 4 * setting.landmarks, same_heads=True)
+    x, grad = make_inputs(setting, n or 4 * setting.landmarks, same_heads=True)
     exact = _exact(wide) if PEERS[name].exact else _reference(wide)
     exact = _with_shared_weights(exact, wide, same_heads=True)
     expected = step(exact, (x.detach().double().requires_grad_(), grad.double()), wide, True)

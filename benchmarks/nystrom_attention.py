@@ -2,6 +2,7 @@
 
 python benchmarks/nystrom_attention.py [--device cuda] [--level op] [--n 6000 15000] [--batch 1 8]
                                        [--dtype fp32 bf16] [--cap-gb 24] [--smoke] [--no-write]
+python benchmarks/nystrom_attention.py --grid [--dims 64 512] [--threads 1 2] [--n 40 6000]
 
 All peers run in one process, in turns, after their outputs and gradients were compared with fp64.
 bf16 means autocast, with fp32 weights. Peak memory is that of one step above the inputs; on the CPU
@@ -16,14 +17,15 @@ the peers. Forward flop, with C = H D:
 
 The backward pass is twice the forward pass; recomputation is not counted. Exact attention is
 compared with the same floor.
+
+``--grid`` compares layers of several widths on a CPU, from the bag of a gene encoder to the longest
+slide, by one thread and by two. It has its own result file for each vendor of processors.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,98 +36,20 @@ from _common import (
     free_memory_mib,
     limit_gpu_memory,
     origin,
-    peak_memory_mib,
-    time_interleaved,
     write_results,
 )
-from _nystrom_peers import (
-    DTYPES,
-    PEERS,
-    Setting,
-    errors,
-    make_inputs,
-    make_layer,
-    prepare_step,
-    step,
-)
+from _nystrom_grid import DIMS, run_grid
+from _nystrom_measure import MODES, TOLERANCE, check, peak_or_reason, time_peers
+from _nystrom_peers import PEERS, Setting
 
 LENGTHS = [485, 1000, 6000, 15000, 50000, 148569]
-MODES = {"forward": False, "forward + backward": True}
-TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
-MATMUL = "matrix product"
-# On the CPU, longer bags need no warm-up, which would take minutes: shorter ones came before.
-WARM_UP_TO = 15000
-
-
-def flop(setting: Setting, n: int, backward: bool) -> int:
-    """Flop of one call, by the formula in the module's docstring."""
-    m, d = setting.landmarks, setting.dim_head
-    one = 8 * n * m * d + 2 * m * m * d + 29 * m**3 if n > m else 4 * n * n * d
-    forward = setting.batch * setting.heads * one
-    if setting.level == "module":
-        forward += 8 * setting.batch * n * setting.dim**2
-    return (3 if backward else 1) * forward
-
-
-def make_matmul(setting: Setting, size: int) -> Callable[[], torch.Tensor]:
-    a, b = torch.randn(2, size, size, device=setting.device, dtype=DTYPES[setting.dtype])
-    return lambda: a @ b
-
-
-def check(names: list[str], setting: Setting) -> dict[str, dict[str, float]]:
-    """Errors of every peer against fp64; exits if one is wrong."""
-    found = {name: errors(name, setting) for name in names}
-    for name, parts in found.items():
-        bounded = setting.dtype == "fp32" or PEERS[name].fp32_pinv
-        listed = ", ".join(f"{part} {value:.1e}" for part, value in parts.items())
-        print(f"  {name:<34} error against fp64: {listed}", flush=True)
-        if bounded and not max(parts.values()) <= TOLERANCE[setting.dtype]:
-            raise SystemExit(f"{name} is wrong by {listed}; nothing was timed")
-    return found
-
-
-def peak_or_reason(
-    name: str, setting: Setting, n: int, mode: str, options: argparse.Namespace
-) -> float | str:
-    """Peak memory in MiB, or why the peer does not run."""
-    backward = MODES[mode]
-    if PEERS[name].exact and options.max_exact is not None and n > options.max_exact:
-        return f"takes time ~ N²; --max-exact is {options.max_exact}"
-    # A GPU reports that its memory is full; on a CPU the system would start to swap.
-    needed = PEERS[name].floats(setting, n, backward) * 4 / 2**30
-    free = free_memory_mib(setting.device) / 1024
-    if setting.device == "cpu" and needed > free:
-        return f"needs about {needed:.1f} GiB, {free:.1f} GiB are free"
-    try:
-        return peak_memory_mib(prepare_step, name, setting, n, backward, device=setting.device)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-
-
-def time_peers(
-    names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    """Times of the peers, which take turns, and the floor at the rate of the matrix product."""
-    inputs = make_inputs(setting, n)
-    calls: dict[str, Callable[[], Any]] = {MATMUL: make_matmul(setting, options.matmul)}
-    for name in names:
-        calls[name] = partial(step, make_layer(name, setting), inputs, setting, MODES[mode])
-    for name, call in calls.items():
-        if setting.device == "cuda" or n <= WARM_UP_TO or name == MATMUL:
-            call()
-    rows = time_interleaved(
-        calls, device=setting.device, repeats=options.repeats, warmup=0, budget_s=options.budget
-    )
-    rate = 2 * options.matmul**3 / rows.pop(MATMUL)["median_ms"]  # flop a millisecond
-    floor = {"floor_ms": flop(setting, n, MODES[mode]) / rate, "matmul_tflops": rate / 1e9}
-    return {name: row | floor for name, row in rows.items()}
 
 
 def measure(
     names: list[str], setting: Setting, n: int, mode: str, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Records of the peers that ran, and of those that did not."""
-    peaks = {name: peak_or_reason(name, setting, n, mode, options) for name in names}
+    peaks = {name: peak_or_reason(name, setting, n, mode, options.max_exact) for name in names}
     skipped = {name: peak for name, peak in peaks.items() if isinstance(peak, str)}
     fit = [name for name in names if name not in skipped]
     # On a GPU one at a time: together, peers would evict each other's cached blocks.
@@ -182,13 +106,16 @@ def run(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--level", choices=["module", "op"], default="module")
-    parser.add_argument("--n", type=int, nargs="+", default=LENGTHS, help="lengths of a bag")
+    parser.add_argument("--grid", action="store_true", help="widths, lengths and threads of a CPU")
+    parser.add_argument("--dims", type=int, nargs="+", choices=list(DIMS), help="of the grid")
+    parser.add_argument("--threads", type=int, nargs="+", help="of the grid; 1 2")
+    parser.add_argument("--n", type=int, nargs="+", help="lengths of a bag")
     parser.add_argument("--batch", type=int, nargs="+", help="1 8 on a GPU, 1 on the CPU")
     parser.add_argument("--dtype", nargs="+", choices=list(TOLERANCE), help="fp32 bf16, or fp32")
     parser.add_argument(
         "--peers", nargs="+", choices=list(PEERS), metavar="PEER", help="only these"
     )
-    parser.add_argument("--repeats", type=int, default=15, help="at most, for each peer")
+    parser.add_argument("--repeats", type=int, help="at most, for each peer; 15, of the grid 60")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds of turns, about")
     parser.add_argument("--max-exact", type=int, help="longest bag of exact attention")
     parser.add_argument("--compile", action="store_true", help="compile on the CPU too")
@@ -205,6 +132,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("no CUDA GPU is visible to torch")
     if options.cap_gb is not None and not cuda:
         parser.error("--cap-gb needs --device cuda")
+    if options.grid and (cuda or options.level == "op" or options.batch or options.dtype):
+        parser.error("--grid times whole layers of one bag on the CPU, in fp32")
+    if not options.grid and (options.dims or options.threads):
+        parser.error("--dims and --threads need --grid")
+    if options.grid:
+        return options
+    options.n, options.repeats = options.n or LENGTHS, options.repeats or 15
     options.batch = options.batch or ([1, 8] if cuda else [1])
     options.dtype = options.dtype or (["fp32", "bf16"] if cuda else ["fp32"])
     options.matmul = 8192 if cuda else 2048
@@ -245,6 +179,9 @@ def write(result: dict[str, Any], results: dict[str, Any], setting: Setting, fol
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
+    if options.grid:
+        run_grid(options)
+        return
     begin = time.perf_counter()
     settings = {key: getattr(options, key) for key in ("level", "peer_version", "cap_gb")}
     results: dict[str, Any] = settings | {"results": {}}

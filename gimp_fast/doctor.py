@@ -11,12 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gimp_fast import __version__
+from gimp_fast import __version__, processor
 from gimp_fast.cli import Parser, command
+from gimp_fast.errors import GimpError
 from gimp_fast.runs.environment import versions
 
 PACKAGES = ("torch", "triton", "numpy", "pandas", "h5py", "scikit-learn", "safetensors", "pydantic")
 OPERATORS = ("masked_l1", "nystrom_attention")
+# Rows, inputs and outputs: scores of a chunk of tokens, and a projection.
+PRODUCTS = ((1024, 64, 256), (2000, 512, 512))
+# A library is called slower if the other is faster by this. Less can be another process's doing.
+CLEARLY = 1.25
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,11 +58,25 @@ def examine() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
         },
+        "processor": {"name": processor.name(), "vendor": processor.vendor()},
+        "products": _products(),
         "build": {"native": status.cpu, "cuda": status.cuda, "facts": status.facts},
         "gpus": _gpus(),
         "backends": available_backends(),
         "operators": {name: _choices(name) for name in OPERATORS},
     }
+
+
+def _products() -> dict[str, Any]:
+    """The library of large matrix products and why, and the Gflop/s of each."""
+    from gimp_fast.ops.product_library import choice, speeds
+
+    measured = {"x".join(map(str, shape)): speeds(*shape) for shape in PRODUCTS}
+    try:
+        chosen = choice()
+    except GimpError as error:
+        return {"library": None, "reason": str(error), "gflops": measured}
+    return {"library": chosen.library, "reason": chosen.reason, "gflops": measured}
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -108,6 +127,8 @@ def render(facts: dict[str, Any]) -> str:
         ("python", f"{facts['python']['version']}, {facts['platform']}"),
         ("packages", ", ".join(packages)),
         ("torch", f"{torch_cuda}, {torch['threads']} threads, {torch['cpu']}"),
+        ("processor", f"{facts['processor']['name']} {facts['processor']['vendor']}".strip()),
+        *_product_rows(facts["products"]),
         ("compiled", compiled),
         ("CPU operators", facts["build"]["native"]),
         ("CUDA operators", facts["build"]["cuda"]),
@@ -122,6 +143,30 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(f"  {name:<20} {taken}")
     lines += ["", *(_advice(facts) or ["Everything that was built can run here."])]
     return "\n".join(lines)
+
+
+def _product_rows(products: dict[str, Any]) -> list[tuple[str, str]]:
+    """The chosen library, and the measured speeds."""
+    speeds = [
+        f"{shape.replace('x', '×')}: "
+        + ", ".join(f"{library} {speed:.0f}" for library, speed in by_library.items())
+        for shape, by_library in products["gflops"].items()
+    ]
+    chosen = f"{products['library']}: " if products["library"] else ""
+    return [
+        ("products", f"{chosen}{products['reason']}"),
+        ("Gflop/s, fp32", "; ".join(speeds)),
+    ]
+
+
+def _faster_library(products: dict[str, Any]) -> str | None:
+    """The library that is clearly faster than the chosen one at every shape; None if none is."""
+    measured = products["gflops"].values()
+    for library in {name for speeds in measured for name in speeds} - {products["library"]}:
+        chosen = products["library"]
+        if chosen and all(speeds[library] > CLEARLY * speeds[chosen] for speeds in measured):
+            return library
+    return None
 
 
 def _advice(facts: dict[str, Any]) -> list[str]:
@@ -140,6 +185,12 @@ def _advice(facts: dict[str, Any]) -> list[str]:
         )
     elif not facts["gpus"]:
         advice.append("fix: torch sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES.")
+    faster = _faster_library(facts["products"])
+    if faster:
+        advice.append(
+            f"note: large products are faster by {faster} here. If that is so again on a quiet "
+            f"machine, set GIMP_FAST_PRODUCTS={faster}."
+        )
     if facts["packages"]["triton"] is None:
         advice.append("fix: install the Triton backend: `pip install triton` (Linux, x86-64).")
     return advice

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from gimp_fast import processor
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 pytestmark = [
@@ -92,6 +94,40 @@ def test_nystrom_attention_runs_at_the_level_of_the_operator_in_bf16(run):
     assert "op, bf16, batch 2" in printed
     assert all(peer in printed for peer in PEERS)
     assert "wrote" not in printed
+
+
+def test_nystrom_attention_writes_a_grid_of_ratios_for_each_vendor(run, tmp_path):
+    printed = run("nystrom_attention.py", "--grid", "--smoke", "--results", tmp_path)
+    vendor = processor.vendor() or "unknown-vendor"
+    results = json.loads((tmp_path / f"cpu-{vendor}-nystrom_attention_grid.json").read_text())
+    assert results["device"] == processor.name()
+    assert results["vendor"] == processor.vendor()
+    assert results["instructions"] == torch.backends.cpu.get_cpu_capability()
+    assert results["products"]["library"] in ("torch", "onednn")
+    peers = {"gimp_fast, backend=torch", *PEERS}
+    assert set(results["errors"]["64"]) == peers
+    cells = {(row["dim"], row["n"], row["threads"], row["mode"]) for row in results["rows"]}
+    modes = ("forward", "forward + backward")
+    assert cells == {(64, n, t, mode) for n in (20, 40) for t in (1, 2) for mode in modes}
+    for row in results["rows"]:
+        assert set(row["peers"]) == peers
+        times = {name: peer["median_ms"] for name, peer in row["peers"].items()}
+        assert row["peers"]["gimp_fast"]["ratio"] == pytest.approx(
+            times["nystrom-attention"] / times["gimp_fast"]
+        )
+    ratios = [row["peers"]["gimp_fast"]["ratio"] for row in results["rows"]]
+    assert results["smallest_ratio"]["gimp_fast"]["ratio"] == min(ratios)
+    assert f"smallest ratio of gimp_fast: {min(ratios):.2f}×" in printed
+    assert {mode: set(found) for mode, found in results["peak_mib"].items()} == {
+        mode: peers for mode in modes
+    }
+
+
+@pytest.mark.parametrize("wrong", [("--threads", "1"), ("--grid", "--level", "op")])
+def test_options_of_the_grid_stand_apart(run, wrong, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("nystrom_attention.py", *wrong)
+    assert "--grid" in capsys.readouterr().err
 
 
 def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(run, tmp_path):

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gimp_fast import doctor
-from gimp_fast.ops import available_backends
+from gimp_fast.ops import available_backends, product_library
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,14 @@ def changed(facts):
     facts["torch"]["cuda"] = "13.0"
     facts["gpus"] = [{"name": "RTX 3090", "memory_gib": 23.6, "capability": "8.6"}]
     facts["packages"]["triton"] = "3.7.1"
+    facts["products"] = {
+        "library": "torch",
+        "reason": "the table's choice for GenuineIntel with AVX512",
+        "gflops": {
+            "1024x64x256": {"torch": 148.0, "onednn": 78.0},
+            "2000x512x512": {"torch": 123.0, "onednn": 145.0},
+        },
+    }
     return facts
 
 
@@ -55,6 +63,8 @@ def test_report_fits_one_screen(capsys):
 
 def test_complete_machine_needs_no_advice(changed):
     report = doctor.render(changed)
+    assert "torch: the table's choice for GenuineIntel with AVX512" in report
+    assert "1024×64×256: torch 148, onednn 78; 2000×512×512: torch 123, onednn 145" in report
     assert "RTX 3090, 23.6 GiB, sm_86" in report
     assert "nvcc 13.0 for sm 80 86" in report
     assert "Everything that was built can run here." in report
@@ -82,3 +92,24 @@ def test_backend_from_the_environment_that_cannot_run_is_shown(monkeypatch):
     monkeypatch.setenv("GIMP_FAST_BACKEND", "cuda")
     choices = doctor.examine()["operators"]["masked_l1"]
     assert "GIMP_FAST_BACKEND=cuda cannot run" in choices["cpu"]
+
+
+def test_a_library_that_is_faster_at_every_shape_is_named(changed):
+    changed["products"]["gflops"]["2000x512x512"]["onednn"] = 60.0
+    changed["products"]["library"] = "onednn"
+    assert "set GIMP_FAST_PRODUCTS=torch." in doctor.render(changed)
+
+
+def test_the_library_of_products_is_named_with_its_reason_and_measured(facts):
+    assert facts["products"]["library"] in facts["products"]["gflops"]["1024x64x256"]
+    assert facts["products"]["reason"]
+    speeds = [speed for shape in facts["products"]["gflops"].values() for speed in shape.values()]
+    assert all(speed > 0 for speed in speeds)
+
+
+def test_a_wrong_library_in_the_environment_is_shown(monkeypatch):
+    product_library._lasting_choice.cache_clear()
+    monkeypatch.setenv("GIMP_FAST_PRODUCTS", "blis")
+    report = doctor.render(doctor.examine())
+    assert "GIMP_FAST_PRODUCTS=blis is unknown; expected one of auto, torch, onednn" in report
+    assert "set GIMP_FAST_PRODUCTS" not in report

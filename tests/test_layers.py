@@ -30,8 +30,8 @@ LEVELS = {
 SAME_ROOM = {"losses": "nn", "_C": "native"}
 # Every room may import them; they import each other and nothing else of the package.
 LEAVES = {
-    "errors", "evaluation", "files", "later", "options", "pages", "plugins", "validation",
-    "__version__",
+    "errors", "evaluation", "files", "later", "options", "pages", "plugins", "processor",
+    "validation", "__version__",
 }  # fmt: skip
 COMMAND_LEVEL = 8
 # The report shows what a run's files say; a model in reach would tempt it to compute.

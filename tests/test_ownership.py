@@ -123,6 +123,23 @@ def test_only_runs_spells_the_file_names_of_a_run():
     assert spelled == []
 
 
+def test_only_one_file_asks_for_the_processor():
+    asking = [
+        module
+        for module, tree in TREES.items()
+        if any("cpuinfo" in text for _, text in strings(tree))
+        or any(name == "platform.processor" for _, name in calls(tree))
+    ]
+    assert asking == ["gimp_fast.processor"]
+
+
+def test_only_one_file_knows_the_private_operator_and_its_variable():
+    variable, operator = "GIMP_FAST_PRODUCTS", "_linear_pointwise"
+    spelled = [m for m, tree in TREES.items() if variable in {text for _, text in strings(tree)}]
+    calling = [m for m, t in TREES.items() if any(operator in name for _, name in calls(t))]
+    assert spelled == calling == ["gimp_fast.ops.product_library"]
+
+
 def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and dotted name of everything that is called, e.g. ``os.replace``."""
     for node in ast.walk(tree):

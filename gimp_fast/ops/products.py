@@ -1,8 +1,7 @@
-"""Matrix products: the faster of torch's two CPU libraries, and how threads share the work.
+"""Matrix products: by the faster of torch's two CPU libraries, and how threads share the work.
 
-torch gives fp32 products to MKL, which runs at half speed on processors that are not Intel's. Its
-other library, oneDNN, generates its own AVX-512 code on any processor. oneDNN takes one matrix at a
-time and pays only for products that are not tiny.
+``product_library`` says which library that is. oneDNN takes one matrix at a time and pays only for
+products that are not tiny.
 """
 
 from __future__ import annotations
@@ -10,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gimp_fast.ops.product_library import ONEDNN, choice, onednn_product, onednn_sum
 
 # Below so many multiply-adds, oneDNN's preparations take longer than MKL's work.
 SMALLEST = 1 << 20
@@ -26,22 +26,17 @@ ROWS = 1000
 FEW_ROWS = 64
 
 
-@cache
-def _has_fast_products() -> bool:
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
 def is_fast(x: Tensor, multiply_adds: int) -> bool:
-    """True if single products of this size, of tensors like x, go to oneDNN."""
+    """True if single products of this size, of tensors like x, go to oneDNN.
+
+    Never in a compiled graph, whose compiler chooses among libraries itself.
+    """
     return (
-        multiply_adds >= SMALLEST
+        not torch.compiler.is_compiling()
+        and multiply_adds >= SMALLEST
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and _has_fast_products()
+        and choice().library == ONEDNN
     )
 
 
@@ -59,10 +54,10 @@ def product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
     groups, m, k = x.shape
     if groups == 1 and is_fast(x, m * k * w.shape[1]):
         if add is None:
-            return _affine(x, w[0])
+            return onednn_product(x, w[0])
         if add.shape[1] != m:
-            return _affine(x, w[0], add[0, 0])
-        return _added(add, x, w[0])
+            return onednn_product(x, w[0], add[0, 0])
+        return onednn_sum(add, x, w[0])
     if add is None:
         return torch.bmm(x, w.mT)
     return torch.baddbmm(add, x, w.mT)
@@ -81,16 +76,6 @@ def precise_product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
     return add
 
 
-def _affine(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x wᵀ + bias by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
-
-
-def _added(total: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """total + x wᵀ by oneDNN."""
-    return torch.ops.mkldnn._linear_pointwise(x, total, w, None, "add")
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``torch.nn.functional.linear``, by oneDNN where that is faster.
 
@@ -106,7 +91,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         not is_fast(x, x.numel() * weight.shape[0])
         or weight.dtype != x.dtype
         or torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
     ):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
@@ -150,7 +134,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight, bias):
-        return _affine(x, weight, bias)
+        return onednn_product(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -185,8 +169,8 @@ def _weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     total = None
     for rows in chunks(len(x), ROWS):
         # The copy is small. Without it, oneDNN takes twice as long.
-        columns, grads = x[rows].t().contiguous(), grad[rows].t()
-        total = _affine(columns, grads) if total is None else _added(total, columns, grads)
+        pair = x[rows].t().contiguous(), grad[rows].t()
+        total = onednn_product(*pair) if total is None else onednn_sum(total, *pair)
     return total.t()
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gimp_fast import __version__
+from gimp_fast import __version__, processor
 
 _RECORDED_PACKAGES = ("torch", "triton", "numpy", "h5py", "scikit-learn", "safetensors")
 
@@ -42,14 +42,18 @@ def environment() -> dict[str, Any]:
     """Versions and hardware of this process."""
     import torch
 
+    from gimp_fast.ops.product_library import choice
+
     return {
         "gimp_fast": __version__,
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions(_RECORDED_PACKAGES),
+        "processor": processor.name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "products": choice().library,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda,
     }

@@ -11,6 +11,8 @@ from typing import Any
 
 from attack.fork import Outcome
 
+from gimp_fast import processor
+
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "attack.json"
 Row = dict[str, Any]
 
@@ -67,7 +69,7 @@ def record(rows: Sequence[Row], seed: int, seconds: float) -> None:
         "broke_a_law": sorted({r["name"] for r in rows if r["breaches"]}),
         "seed": seed,
         "seconds": round(seconds),
-        "processor": processor(),
+        "processor": processor.name(),
         "python": platform.python_version(),
         "mutations_by_command": dict(Counter(found["command"] for found in mutations)),
         "mutations_by_kind": dict(Counter(found["kind"] for found in mutations)),
@@ -82,10 +84,3 @@ def record(rows: Sequence[Row], seed: int, seconds: float) -> None:
 
 
 KINDS = ("mutation", "kill", "condition", "name")
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = (line for line in lines if line.startswith("model name"))
-    return next(names, "").partition(":")[2].strip() or platform.processor()

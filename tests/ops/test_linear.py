@@ -9,6 +9,8 @@ from builders.errors import assert_near
 
 from gimp_fast.ops.products import Linear, linear
 
+pytestmark = pytest.mark.usefixtures("library")
+
 
 def inputs(rows, c=96, o=80, dtype=torch.float32):
     generator = torch.Generator().manual_seed(rows)

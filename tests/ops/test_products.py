@@ -1,4 +1,4 @@
-"""Batched products, by oneDNN where it is the faster: equal to fp64 whatever the strides."""
+"""Batched products by either library: equal to fp64 whatever the strides."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from builders.errors import assert_no_worse, relative_error
 from gimp_fast.ops.products import SMALLEST, precise_product, product
 
 SMALL, LARGE = (5, 7, 3), (96, 64, 300)
+pytestmark = pytest.mark.usefixtures("library")
 assert LARGE[0] * LARGE[1] * LARGE[2] >= SMALLEST
 
 
