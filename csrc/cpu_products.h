@@ -168,13 +168,13 @@ struct Factor {
 // beyond n is overwritten.
 inline void product(Strided a, Factor b, float* out, int64_t stride, int64_t m, int64_t n,
                     int64_t k, bool add = false) {
-  for (int64_t start = 0; start < k; start += kRun) {
-    const int64_t run = smaller(kRun, k - start);
-    const Strided part = {a.data + start * a.columns, a.rows, a.columns};
-    for (int64_t first = 0; first < n; first += kPanel) {
-      const int64_t width = panel_width(n, first), step = b.step ? b.step : width;
-      const float* panel = b.data + (b.step ? first : first * k) + start * step;
-      panel_product(width, part, panel, step, out + first, stride, m, run, add || start > 0);
+  for (int64_t first = 0; first < n; first += kPanel) {
+    const int64_t width = panel_width(n, first), step = b.step ? b.step : width;
+    const float* panel = b.data + (b.step ? first : first * k);
+    for (int64_t start = 0; start < k; start += kRun) {
+      const Strided part = {a.data + start * a.columns, a.rows, a.columns};
+      panel_product(width, part, panel + start * step, step, out + first, stride, m,
+                    smaller(kRun, k - start), add || start > 0);
     }
   }
 }

@@ -5,6 +5,7 @@
 // lanes: the result is bitwise the same for every number of threads.
 
 #include "masked_l1.h"
+#include "instruction_sets.h"
 #include "masked_l1_rows.h"
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -24,9 +25,8 @@ using torch::headeronly::Half;
 constexpr int64_t kChunkElements = 32768;
 
 const RowFunctions& row_functions() {
-#if defined(GIMP_FAST_HAS_AVX2)
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  if (has_avx2) return avx2::rows;
+#if defined(GIMP_FAST_X86)
+  if (instruction_set() != InstructionSet::kBaseline) return avx2::rows;
 #endif
   return baseline::rows;
 }

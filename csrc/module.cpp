@@ -5,7 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "build_facts.h"
-#include "nystrom_threads.h"
+#include "instruction_sets.h"
 
 namespace py = pybind11;
 
@@ -26,9 +26,9 @@ PYBIND11_MODULE(_C, m) {
     facts["nvcc"] = GIMP_FAST_NVCC_VERSION;
     return facts;
   });
-  m.def("nystrom_instruction_sets", &gimp_fast::nystrom_instruction_sets,
-        "Instruction sets of this processor that Nyström attention can use, the best first.");
-  m.def("nystrom_instruction_set", &gimp_fast::nystrom_instruction_set, "The one in use.");
-  m.def("use_nystrom_instruction_set", &gimp_fast::use_nystrom_instruction_set,
+  m.def("instruction_sets", &gimp_fast::instruction_set_names,
+        "Instruction sets of this processor that inner loops were compiled for, the best first.");
+  m.def("instruction_set", &gimp_fast::instruction_set_name, "The one in use.");
+  m.def("use_instruction_set", &gimp_fast::use_instruction_set,
         "Use another one; for tests and benchmarks.");
 }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "team.h"
+
 namespace gimp_fast {
 
 enum class Element { kFloat32, kBFloat16, kFloat16 };
@@ -45,17 +47,8 @@ struct Head {
   double* grad_filter;  // (filter_length,)
 };
 
-// Runs body(data, item, worker) for every item; no two at the same time have the same worker.
-struct Team {
-  void* threads = nullptr;  // null: one after the other
-  int64_t workers = 1;
-  void (*run)(void* threads, int64_t count, void* data,
-              void (*body)(void* data, int64_t item, int64_t worker)) = nullptr;
-};
-
 // The inner loops for one instruction set. Results do not depend on the team.
 struct NystromKernels {
-  const char* name;
   // Floats that one head needs.
   int64_t (*workspace)(const Head& head, int64_t workers, bool backward);
   void (*forward)(const Head& head, const Team& team, float* workspace);

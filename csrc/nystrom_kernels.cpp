@@ -75,10 +75,6 @@ void backward(const Head& head, const Team& team, float* block) {
 
 }  // namespace
 
-#define GIMP_FAST_TEXT_OF(name) #name
-#define GIMP_FAST_TEXT(name) GIMP_FAST_TEXT_OF(name)
-
-const NystromKernels GIMP_FAST_ISA::nystrom = {GIMP_FAST_TEXT(GIMP_FAST_ISA), workspace, forward,
-                                               backward};
+const NystromKernels GIMP_FAST_ISA::nystrom = {workspace, forward, backward};
 
 }  // namespace gimp_fast

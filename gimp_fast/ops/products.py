@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gimp_fast.ops import native_linear
 from gimp_fast.ops.product_library import ONEDNN, choice, onednn_product, onednn_sum
 
 # Below so many multiply-adds, oneDNN's preparations take longer than MKL's work.
@@ -77,7 +78,7 @@ def precise_product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``torch.nn.functional.linear``, by oneDNN where that is faster.
+    """``torch.nn.functional.linear``, by the package's own operators or oneDNN where they are faster.
 
     Args:
         x: (..., C).
@@ -87,6 +88,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., O).
     """
+    if native_linear.takes(x, weight, bias):
+        return native_linear.linear(x, weight, bias)
     if (
         not is_fast(x, x.numel() * weight.shape[0])
         or weight.dtype != x.dtype
@@ -100,6 +103,8 @@ class Linear(torch.nn.Linear):
     """``torch.nn.Linear`` by :func:`linear`, with :func:`steady_threads`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if native_linear.takes(x, self.weight, self.bias):
+            return native_linear.linear(x, self.weight, self.bias)
         with steady_threads(x, training=self.training):
             return linear(x, self.weight, self.bias)
 

@@ -1,0 +1,138 @@
+// Linear layers of few channels. CMake compiles this file once for each instruction set, into the
+// namespace that GIMP_FAST_ISA names.
+//
+// Threads share rows, or columns of the weight's gradient: every sum has one order, whoever adds
+// up.
+
+#include "linear_kernels.h"
+
+#include "cpu_products.h"
+
+namespace gimp_fast {
+namespace {
+
+// Rows that are computed at a time: a multiple of the rows of every tile.
+constexpr int64_t kRows = 144;
+// Rows of the weight's gradient that a thread computes at a time, at most.
+constexpr int64_t kFewest = 24, kMost = 48;
+// Rows of x and grad that are added up apart.
+constexpr int64_t kSumRows = 10 * kRun;
+
+template <typename Body>
+void for_blocks(const Team& team, int64_t count, int64_t length, const Body& body) {
+  auto block = [&](int64_t item, int64_t worker) {
+    body(item * length, smaller(length, count - item * length), worker);
+  };
+  const int64_t blocks = (count + length - 1) / length;
+  if (team.threads == nullptr) {
+    for (int64_t item = 0; item < blocks; ++item) block(item, 0);
+    return;
+  }
+  using Block = decltype(block);
+  team.run(team.threads, blocks, &block, [](void* data, int64_t item, int64_t worker) {
+    (*static_cast<Block*>(data))(item, worker);
+  });
+}
+
+struct Room {
+  float *packed, *tiles;
+  int64_t wide_in, wide_out, tile_size;
+
+  Room(const LinearCall& call, float* block)
+      : wide_in(round_up(call.inputs, kLanes)), wide_out(round_up(call.outputs, kLanes)) {
+    packed = block;
+    const int64_t larger = wide_in > wide_out ? wide_in : wide_out;
+    tile_size = 2 * larger * kRows + kRun * wide_in;
+    tiles =
+        block + round_up(larger * (call.inputs > call.outputs ? call.inputs : call.outputs), 16);
+  }
+};
+
+int64_t workspace(const LinearCall& call, int64_t workers) {
+  const Room room(call, nullptr);
+  return (room.tiles - static_cast<float*>(nullptr)) + workers * room.tile_size;
+}
+
+// out (count, n) ← rows · packed + bias, by way of `tile` where rows of `out` have no spare room.
+void multiply_rows(const float* rows, int64_t k, const float* packed, int64_t n, int64_t count,
+                   const float* bias, float* tile, float* out) {
+  const int64_t wide = round_up(n, kLanes);
+  float* to = wide == n ? out : tile;
+  product({rows, k, 1}, {packed}, to, wide, count, n, k);
+  for (int64_t i = 0; i < count && (bias != nullptr || to != out); ++i) {
+    for (int64_t j = 0; j < n; ++j) out[i * n + j] = to[i * wide + j] + (bias ? bias[j] : 0);
+  }
+}
+
+void forward(const LinearCall& call, const Team& team, float* block) {
+  const Room room(call, block);
+  pack({call.weight, 1, call.inputs}, call.inputs, call.outputs, room.packed);
+  for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
+    multiply_rows(call.x + row * call.inputs, call.inputs, room.packed, call.outputs, count,
+                  call.bias, room.tiles + worker * room.tile_size, call.out + row * call.outputs);
+  });
+}
+
+// Some rows of gradᵀ x, (count, C): the sums of kSumRows rows are added to the rest as a whole.
+void sum_weight_grad(const LinearCall& call, int64_t first, int64_t count, const Room& room,
+                     float* room_of_worker) {
+  const int64_t wide = room.wide_in;
+  float *total = room_of_worker, *part = total + kMost * wide, *padded = part + kMost * wide;
+  for (int64_t i = 0; i < count * wide; ++i) total[i] = 0;
+  for (int64_t start = 0; start < call.rows; start += kSumRows) {
+    const int64_t end = smaller(call.rows, start + kSumRows);
+    for (int64_t row = start; row < end; row += kRun) {
+      const int64_t some = smaller(kRun, end - row);
+      Factor x = {call.x + row * call.inputs, call.inputs};
+      if (wide != call.inputs) {
+        for (int64_t i = 0; i < some; ++i) {
+          for (int64_t j = 0; j < wide; ++j) {
+            padded[i * wide + j] = j < call.inputs ? x.data[i * call.inputs + j] : 0;
+          }
+        }
+        x = {padded, wide};
+      }
+      const Strided grads = {call.grad + row * call.outputs + first, 1, call.outputs};
+      product(grads, x, part, wide, count, call.inputs, some, row > start);
+    }
+    for (int64_t i = 0; i < count * wide; i += kLanes) {
+      store(total + i, load(total + i) + load(part + i));
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    std::memcpy(call.grad_weight + (first + i) * call.inputs, total + i * wide,
+                call.inputs * sizeof(float));
+  }
+}
+
+void sum_bias_grad(const LinearCall& call, int64_t first, int64_t count) {
+  double sums[kMost] = {};
+  for (int64_t row = 0; row < call.rows; ++row) {
+    for (int64_t j = 0; j < count; ++j) sums[j] += call.grad[row * call.outputs + first + j];
+  }
+  for (int64_t j = 0; j < count; ++j) call.grad_bias[first + j] = static_cast<float>(sums[j]);
+}
+
+void backward(const LinearCall& call, const Team& team, float* block) {
+  const Room room(call, block);
+  if (call.grad_x != nullptr) {
+    pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
+    for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
+      multiply_rows(call.grad + row * call.outputs, call.outputs, room.packed, call.inputs, count,
+                    nullptr, room.tiles + worker * room.tile_size, call.grad_x + row * call.inputs);
+    });
+  }
+  const int64_t length = smaller(kMost, round_up(call.outputs / (2 * team.workers) + 1, kFewest));
+  for_blocks(team, call.outputs, length, [&](int64_t first, int64_t count, int64_t worker) {
+    if (call.grad_weight != nullptr) {
+      sum_weight_grad(call, first, count, room, room.tiles + worker * room.tile_size);
+    }
+    if (call.grad_bias != nullptr) sum_bias_grad(call, first, count);
+  });
+}
+
+}  // namespace
+
+const LinearKernels GIMP_FAST_ISA::linear = {workspace, forward, backward};
+
+}  // namespace gimp_fast
