@@ -50,7 +50,7 @@ def resolve_backend(
     """
     name, origin = requested, f"backend={requested!r}"
     if requested == "auto":
-        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+        name = _from_environment()
         origin = f"{ENVIRONMENT_VARIABLE}={name}"
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"{op}: {origin} is unknown; expected {one_of(name, ('auto', *BACKENDS))}")
@@ -71,6 +71,28 @@ def resolve_backend(
 # reads of the environment. torch.compiler.assume_constant_result sets the same attribute, but that
 # decorator imports the whole compiler, and with it triton.
 resolve_backend._dynamo_marked_constant = True
+
+
+def backend_of_a_part(supported: Sequence[str], *, device: torch.device) -> str | None:
+    """A backend for one part of an operator, or None where torch computes that part too.
+
+    Args:
+        supported: the backends that the part has, in order of preference.
+        device: where the tensors are.
+
+    Returns:
+        The first that can run. If ``GIMP_FAST_BACKEND`` is set, only the one of that name: a name
+        that this part does not have is meant for other operators.
+    """
+    name = _from_environment()
+    for candidate in supported:
+        if name in ("auto", candidate) and not _why_not(candidate, supported, device, True):
+            return candidate
+    return None
+
+
+def _from_environment() -> str:
+    return os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
 
 
 def _why_not(
