@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
+from builders.calls import Calls
 from builders.dtypes import dtype_id
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gimp_fast import native
 from gimp_fast.ops import available_backends, masked_reconstruction_loss
@@ -187,18 +185,6 @@ def test_operator_checks_what_memory_safety_needs(case):
     with pytest.raises(RuntimeError, match=message):
         fused(*arguments.values(), True)
     assert torch.equal(arguments["decoded"], before)
-
-
-class Calls(TorchDispatchMode):
-    """Counts the operators that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.found[func.name()] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def calls_of_a_step(device="cpu", contiguous=True):
