@@ -1,6 +1,7 @@
 """The training step's reconstruction loss, forward and backward, fused and composed by torch.
 
-python benchmarks/masked_reconstruction.py [--device cuda] [--rows 3000 48000] [--threads 1]
+python benchmarks/masked_reconstruction.py [--device cuda] [--rows 3000 48000]
+                                           [--threads 1] [--processor-time]
 
 Floor: the three matrix products of the step alone (decoder, gradient of the tokens, gradient of the
 weight), in the same chunks, which take turns with the peers. All peers are given the masked rows
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from unittest.mock import patch
@@ -104,7 +106,8 @@ def measure(
     inputs = make_inputs(rows, dtypes, options)
     calls: dict[str, Callable[[], object]] = {FLOOR: partial(products, inputs)}
     calls |= {name: partial(step, peer, inputs) for name, peer in PEERS.items()}
-    timed = time_interleaved(calls, device=options.device, repeats=options.repeats)
+    clock = time.process_time if options.processor_time else time.perf_counter
+    timed = time_interleaved(calls, device=options.device, repeats=options.repeats, clock=clock)
     del inputs, calls
     for name in PEERS:
         timed[name]["peak_mib"] = peak_memory_mib(
@@ -120,6 +123,9 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512, help="width of the tokens")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="for one thread on a busy machine"
+    )
     add_shared_options(parser)
     options = parser.parse_args()
     needed = "cuda" if options.device == "cuda" else "native"
@@ -139,7 +145,8 @@ def main() -> None:
                     f"  {name:<42} {row['median_ms']:9.2f} ms, fastest {row['min_ms']:9.2f}{peak}"
                 )
     if not options.no_write:
-        settings = {name: getattr(options, name) for name in ("channels", "dim", "repeats")}
+        names = ("channels", "dim", "repeats", "processor_time")
+        settings = {name: getattr(options, name) for name in names}
         found = settings | {"results": results}
         path = write_results("masked_reconstruction", options.device, found, options.results)
         print(f"\nwrote {path}")
