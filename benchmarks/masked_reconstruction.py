@@ -73,6 +73,7 @@ def step(peer: Callable[..., Tensor], inputs: Inputs) -> list[Tensor]:
     return [loss, *torch.autograd.grad(loss, inputs[:3])]
 
 
+@torch.no_grad()
 def products(inputs: Inputs) -> None:
     tokens, weight = (x.detach() for x in inputs[:2])
     for rows in chunks(len(tokens), CHUNK_ROWS):
