@@ -83,6 +83,7 @@ bench: $(INSTALLED_ALL) ## install, and run every benchmark; results go to bench
 # --cap-gb 24: the memory of an RTX 3090.
 gpu-day: test-gpu ## the tests of a GPU, then its benchmarks beside every peer
 	$(BIN)/python benchmarks/masked_l1.py --device cuda
+	$(BIN)/python benchmarks/masked_reconstruction.py --device cuda
 	$(BIN)/python benchmarks/nystrom_attention.py --device cuda
 	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op
 	$(BIN)/python benchmarks/training.py --device cuda --dtype bf16 --cap-gb 24 --largest-batch

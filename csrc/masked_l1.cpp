@@ -5,6 +5,7 @@
 // lanes: the result is bitwise the same for every number of threads.
 
 #include "masked_l1.h"
+#include "cpu_rows.h"
 #include "instruction_sets.h"
 #include "masked_l1_rows.h"
 
@@ -22,29 +23,11 @@ namespace {
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-constexpr int64_t kChunkElements = 32768;
-
 const RowFunctions& row_functions() {
 #if defined(GIMP_FAST_X86)
   if (instruction_set() != InstructionSet::kBaseline) return avx2::rows;
 #endif
   return baseline::rows;
-}
-
-int64_t rows_of_chunk(int64_t channels) {
-  return std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, channels));
-}
-
-// Calls body(chunk, first_row, last_row) for every chunk of rows, on all threads.
-template <typename Body>
-void for_chunks(int64_t rows, int64_t channels, const Body& body) {
-  const int64_t chunk_rows = rows_of_chunk(channels);
-  const int64_t chunks = (rows + chunk_rows - 1) / chunk_rows;
-  torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      body(chunk, chunk * chunk_rows, std::min(rows, (chunk + 1) * chunk_rows));
-    }
-  });
 }
 
 double sum_rows(AddRow add_row, const Tensor& prediction, const Tensor& target, const Tensor& mask,

@@ -1,32 +1,17 @@
 // Masked L1 on CUDA. A group of lanes walks a row; uncounted rows are not read. Sums are reduced in
 // two stages of fixed order, without atomics: the result is bitwise reproducible.
 
+#include "cuda_rows.h"
 #include "masked_l1.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/headeronly/util/shim_utils.h>
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
-#include <algorithm>
 #include <tuple>
 #include <type_traits>
 
 namespace gimp_fast {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 // Grids of this size fill the largest card several times over, and one block sums their partials.
 constexpr int64_t kMaxSumBlocks = 1024;
-constexpr int64_t kMaxWriteBlocks = 8192;
-
-template <typename T>
-using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // Sixteen bytes of channels, and at least the four channels of one byte of signs.
 template <typename T>
@@ -39,11 +24,6 @@ struct alignas(16) Group {
 
 template <typename T>
 using SignWord = std::conditional_t<kGroup<T> == 8, uint16_t, uint8_t>;
-
-template <typename T>
-__device__ Accumulator<T> widen(T value) {
-  return static_cast<Accumulator<T>>(value);
-}
 
 // Four channels from `at` on, fewer at the end of a row; `bits` receives their signs.
 template <typename T>
@@ -177,41 +157,9 @@ __global__ void masked_l1_bwd_kernel(const Grad* grad, const uint8_t* signs, con
   }
 }
 
-// The smallest power of two that covers `groups`, a warp at most: short rows share a warp.
-int lanes_for(int64_t groups) {
-  int lanes = 1;
-  while (lanes < kWarp && lanes < groups) lanes *= 2;
-  return lanes;
-}
-
-int64_t blocks_for(int64_t rows, int lanes, int64_t most) {
-  const int64_t block_rows = kThreads / lanes;
-  return std::min((rows + block_rows - 1) / block_rows, most);
-}
-
 template <typename T>
 bool rows_are_aligned(int64_t channels, const void* pointer) {
   return channels % kGroup<T> == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  // The newer check with a longer message is missing in the oldest supported torch.
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-// Calls body(T{}) with the CUDA type of `dtype`.
-template <typename Body>
-void with_type(ScalarType dtype, const Body& body) {
-  switch (dtype) {
-    case ScalarType::Float: return body(float{});
-    case ScalarType::Double: return body(double{});
-    case ScalarType::BFloat16: return body(__nv_bfloat16{});
-    case ScalarType::Half: return body(__half{});
-    default:
-      STD_TORCH_CHECK(false, "masked_l1: dtype must be float32, float64, bfloat16 or float16");
-  }
 }
 
 std::tuple<Tensor, Tensor> masked_l1_fwd(const Tensor& prediction, const Tensor& target,
@@ -226,7 +174,7 @@ std::tuple<Tensor, Tensor> masked_l1_fwd(const Tensor& prediction, const Tensor&
   const cudaStream_t stream = current_stream(mask);
   const auto* counted = static_cast<const bool*>(mask.const_data_ptr());
   auto* s = save_signs ? static_cast<uint8_t*>(signs.mutable_data_ptr()) : nullptr;
-  with_type(prediction.scalar_type(), [&]<typename T>(T) {
+  with_type("masked_l1", prediction.scalar_type(), [&]<typename T>(T) {
     const auto* p = static_cast<const T*>(prediction.const_data_ptr());
     const auto* t = static_cast<const T*>(target.const_data_ptr());
     const bool aligned = rows_are_aligned<T>(channels, p) && rows_are_aligned<T>(channels, t);
@@ -258,7 +206,7 @@ Tensor masked_l1_bwd(const Tensor& grad, const Tensor& signs, const Tensor& mask
   const cudaStream_t stream = current_stream(mask);
   const auto* s = static_cast<const uint8_t*>(signs.const_data_ptr());
   const auto* counted = static_cast<const bool*>(mask.const_data_ptr());
-  with_type(dtype, [&]<typename T>(T) {
+  with_type("masked_l1", dtype, [&]<typename T>(T) {
     using Grad = Accumulator<T>;
     auto* g = static_cast<T*>(out.mutable_data_ptr());
     const bool aligned = rows_are_aligned<T>(channels, g);

@@ -149,14 +149,13 @@ constexpr int64_t kTapMargin = 16;
 
 inline int64_t taps_size(const Head& head) { return head.filter_length + 2 * kTapMargin; }
 
-// The filter between zeros; returns where it begins.
-inline const float* place_taps(const Head& head, bool flipped, float* to) {
+// The filter between zeros.
+inline void place_taps(const Head& head, bool flipped, float* to) {
   const int64_t length = head.filter_length;
   for (int64_t i = 0; i < taps_size(head); ++i) to[i] = 0;
   for (int64_t t = 0; t < length; ++t) {
     to[kTapMargin + t] = head.filter[flipped ? length - 1 - t : t];
   }
-  return to + kTapMargin;
 }
 
 // Rows [begin − reach, begin + count + reach); zeros beyond the ends of the bag.
@@ -170,7 +169,7 @@ inline void read_window(const Head& head, Rows rows, int64_t begin, int64_t coun
   std::memset(to + inside * stride, 0, (last - first - inside) * stride * sizeof(float));
 }
 
-// Add the convolution of a window to `count` rows.
+// Add the convolution of a window to `count` rows; `taps` are those of place_taps.
 inline void add_convolution(const Head& head, const float* taps, const float* window,
                             int64_t stride, int64_t count, float* out) {
   for (int64_t first = 0; first < head.width; first += kPanel) {
@@ -179,7 +178,7 @@ inline void add_convolution(const Head& head, const float* taps, const float* wi
     for (int64_t i = 0; i < count; i += rows) {
       const int64_t some = smaller(rows, count - i), at = i * stride + first;
       // Row r of the tile reads tap j − r for row j of the window.
-      panel_product(width, {taps, -1, 1}, window + at, stride, out + at, stride, some,
+      panel_product(width, {taps + kTapMargin, -1, 1}, window + at, stride, out + at, stride, some,
                     head.filter_length + some - 1, true);
     }
   }

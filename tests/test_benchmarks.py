@@ -141,6 +141,16 @@ def test_masked_l1_writes_the_part_of_the_floor_of_every_peer(run, tmp_path):
         assert len({row["floor_ms"] for row in rows.values()}) == 1
 
 
+def test_masked_reconstruction_writes_every_pair_of_dtypes(run, tmp_path):
+    small = ("--rows", "6", "9", "--channels", "24", "--dim", "8", "--repeats", "2")
+    run("masked_reconstruction.py", *small, "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-masked_reconstruction.json").read_text())["results"]
+    assert len(results) == 6
+    for rows in results.values():
+        assert len(rows) == 4
+        assert sum("peak_mib" in row for row in rows.values()) == 3
+
+
 def test_training_writes_its_results_and_a_picture(run, tmp_path):
     run("training.py", "--smoke", "--results", tmp_path)
     results = json.loads((tmp_path / "cpu-training.json").read_text())

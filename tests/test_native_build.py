@@ -86,11 +86,14 @@ def compile_for_cuda(folder: Path) -> str:
 
 def test_kernels_are_compiled_for_every_architecture(ptxas_report):
     entries = re.findall(
-        r"entry function '\w*(masked_l1_[fb]wd|sum_partials)\w*' for '(\w+)'", ptxas_report
+        r"entry function '\w*(masked_l1_[fb]wd|sum_partials|masked_reconstruction_rows)\w*' "
+        r"for '(\w+)'",
+        ptxas_report,
     )
     assert {architecture for _, architecture in entries} == ARCHITECTURES
-    # 4 dtypes × aligned or not × forward and backward, and the sum of partials in two dtypes.
-    assert len(entries) == len(ARCHITECTURES) * (4 * 2 * 2 + 2)
+    # 4 dtypes × aligned or not × forward and backward, and the sum of partials in two dtypes;
+    # 4 dtypes of decoded rows × 4 of the target × aligned or not.
+    assert len(entries) == len(ARCHITECTURES) * (4 * 2 * 2 + 2 + 4 * 4 * 2)
 
 
 def test_no_kernel_spills_or_uses_a_stack(ptxas_report):
@@ -145,12 +148,12 @@ def test_every_instruction_set_gives_the_same_bits(tmp_path):
     flags = ["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
     objects = []
     for isa, options in {"baseline": [], "avx2": ["-mavx2", "-mf16c"]}.items():
-        objects.append(tmp_path / f"{isa}.o")
-        source = ROOT / "csrc" / "masked_l1_rows.cpp"
-        subprocess.run(
-            [compiler, *flags, *options, f"-DGIMP_FAST_ISA={isa}", "-c", source, "-o", objects[-1]],
-            check=True,
-        )
+        for source in sorted((ROOT / "csrc").glob("*_rows.cpp")):
+            objects.append(tmp_path / f"{source.stem}_{isa}.o")
+            define = f"-DGIMP_FAST_ISA={isa}"
+            subprocess.run(
+                [compiler, *flags, *options, define, "-c", source, "-o", objects[-1]], check=True
+            )
     program = tmp_path / "rows_agree"
     source = ROOT / "tests" / "native" / "rows_agree.cpp"
     subprocess.run([compiler, *flags, source, *objects, "-o", program], check=True)

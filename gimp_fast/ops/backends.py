@@ -18,13 +18,16 @@ ENVIRONMENT_VARIABLE = "GIMP_FAST_BACKEND"
 
 def available_backends() -> dict[str, str]:
     """For every backend, ``"available"`` or the reason why it cannot run here now."""
-    return {
-        "reference": AVAILABLE,
-        "torch": AVAILABLE,
-        "native": native.load().cpu,
-        "cuda": _cuda_status(),
-        "triton": _triton_status(),
-    }
+    return {name: _status(name) for name in BACKENDS}
+
+
+def _status(name: str) -> str:
+    # Only that of one backend: a small layer is called thousands of times a second.
+    if name == "native":
+        return native.load().cpu
+    if name == "cuda":
+        return _cuda_status()
+    return _triton_status() if name == "triton" else AVAILABLE
 
 
 def resolve_backend(
@@ -50,7 +53,7 @@ def resolve_backend(
     """
     name, origin = requested, f"backend={requested!r}"
     if requested == "auto":
-        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+        name = _from_environment()
         origin = f"{ENVIRONMENT_VARIABLE}={name}"
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"{op}: {origin} is unknown; expected {one_of(name, ('auto', *BACKENDS))}")
@@ -73,6 +76,28 @@ def resolve_backend(
 resolve_backend._dynamo_marked_constant = True
 
 
+def backend_of_a_part(supported: Sequence[str], *, device: torch.device) -> str | None:
+    """A backend for one part of an operator, or None where torch computes that part too.
+
+    Args:
+        supported: the backends that the part has, in order of preference.
+        device: where the tensors are.
+
+    Returns:
+        The first that can run. If ``GIMP_FAST_BACKEND`` is set, only the one of that name: a name
+        that this part does not have is meant for other operators.
+    """
+    name = _from_environment()
+    for candidate in supported:
+        if name in ("auto", candidate) and not _why_not(candidate, supported, device, True):
+            return candidate
+    return None
+
+
+def _from_environment() -> str:
+    return os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+
+
 def _why_not(
     name: str, supported: Sequence[str], device: torch.device, automatic: bool
 ) -> str | None:
@@ -92,7 +117,7 @@ def _why_not(
             )
         if automatic:
             return "the interpreter is slow and runs only when backend='triton' is named"
-    status = available_backends()[name]
+    status = _status(name)
     return None if status == AVAILABLE else status
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.ops.masked_l1 import DTYPES, REDUCTIONS, masked_l1_loss
+from gimp_fast.ops.masked_reconstruction_rows import row_distances
 from gimp_fast.ops.products import chunks, linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, operator, product_dtype
 
@@ -163,18 +164,15 @@ def _decode(
     )
     for chunk in chunks(len(rows), chunk_rows):
         z = (tokens[chunk] if masked_only else tokens.index_select(0, rows[chunk])).to(dtype)
-        difference = linear(z, w, b).to(wide).sub_(target.index_select(0, rows[chunk]))  # (c, C)
-        # Row by row, so that the order of the sum does not depend on the number of threads.
-        torch.linalg.vector_norm(difference, 1, dim=1, out=sums[chunk])
-        if not any(needs_grad):
-            continue
-        signs = difference.sign_().to(dtype)
+        sums[chunk], signs, sign_sums = row_distances(
+            linear(z, w, b), target, rows[chunk], any(needs_grad), needs_grad[2]
+        )
         if needs_grad[0]:
             grad_tokens[chunk] = linear(signs, w.t())
         if needs_grad[1]:
             grad_weight += weight_grad(signs, z)
         if needs_grad[2]:
-            grad_bias += signs.sum(0, dtype=wide)
+            grad_bias += sign_sums
     return sums.sum(), grad_tokens, grad_weight, grad_bias, rows, masked_only
 
 

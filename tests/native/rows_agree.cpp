@@ -1,6 +1,7 @@
 // Prints how many rows of random bits the baseline and the AVX2 code sum or pack differently.
 
 #include "masked_l1_rows.h"
+#include "masked_reconstruction_rows.h"
 
 #include <cstdio>
 #include <cstring>
@@ -9,6 +10,7 @@
 
 using gimp_fast::AddRow;
 using gimp_fast::RowFunctions;
+using gimp_fast::SignRow;
 
 namespace {
 
@@ -30,6 +32,21 @@ bool agree(AddRow first, AddRow second, const uint8_t* p, const uint8_t* t, int 
   return signs[0] == signs[1] && (both_nan || !std::memcmp(&sums[0], &sums[1], sizeof(double)));
 }
 
+bool agree(SignRow first, SignRow second, const std::vector<uint8_t>& p, const uint8_t* t,
+           int channels) {
+  // Signs replace the decoded row, so each works on its own copy.
+  std::vector<uint8_t> decoded[2] = {p, p};
+  std::vector<int32_t> sign_sums[2];
+  double sums[2];
+  for (int i = 0; i < 2; ++i) {
+    sign_sums[i].assign(channels, 3);
+    sums[i] = (i ? second : first)(decoded[i].data(), t, channels, sign_sums[i].data());
+  }
+  const bool both_nan = sums[0] != sums[0] && sums[1] != sums[1];
+  return decoded[0] == decoded[1] && sign_sums[0] == sign_sums[1] &&
+         (both_nan || !std::memcmp(&sums[0], &sums[1], sizeof(double)));
+}
+
 }  // namespace
 
 int main() {
@@ -43,6 +60,13 @@ int main() {
       different += !agree(a.float64, b.float64, p.data(), t.data(), channels);
       different += !agree(a.bfloat16, b.bfloat16, p.data(), t.data(), channels);
       different += !agree(a.float16, b.float16, p.data(), t.data(), channels);
+      for (int decoded = 0; decoded < 4; ++decoded) {
+        for (int target = 0; target < 4; ++target) {
+          different +=
+              !agree(gimp_fast::baseline::sign_rows.of[decoded][target],
+                     gimp_fast::avx2::sign_rows.of[decoded][target], p, t.data(), channels);
+        }
+      }
     }
   }
   std::printf("%d\n", different);

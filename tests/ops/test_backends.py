@@ -10,7 +10,7 @@ import torch
 
 from gimp_fast import native
 from gimp_fast.ops import available_backends
-from gimp_fast.ops.backends import BACKENDS, resolve_backend
+from gimp_fast.ops.backends import BACKENDS, backend_of_a_part, resolve_backend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ALL = ("cuda", "triton", "native", "torch", "reference")
@@ -28,7 +28,7 @@ def statuses(monkeypatch):
 
     def replace(**statuses):
         available = dict.fromkeys(BACKENDS, "available") | statuses
-        monkeypatch.setattr("gimp_fast.ops.backends.available_backends", lambda: available)
+        monkeypatch.setattr("gimp_fast.ops.backends._status", available.get)
 
     return replace
 
@@ -125,6 +125,32 @@ def test_environment_is_checked(monkeypatch, value, error, message):
 def test_environment_set_to_nothing_is_unset(monkeypatch):
     monkeypatch.setenv("GIMP_FAST_BACKEND", "")
     assert resolve(supported=("torch",)) == "torch"
+
+
+@pytest.mark.parametrize(
+    ("value", "on_cpu", "on_cuda"),
+    [
+        ("", "native", "cuda"),
+        ("native", "native", None),
+        ("cuda", None, "cuda"),
+        ("torch", None, None),
+        ("triton", None, None),
+    ],
+)
+def test_a_part_leaves_to_torch_what_the_environment_does_not_ask_of_it(
+    monkeypatch, statuses, value, on_cpu, on_cuda
+):
+    statuses()
+    monkeypatch.setenv("GIMP_FAST_BACKEND", value)
+    part = ("cuda", "native")
+    assert backend_of_a_part(part, device=CPU) == on_cpu
+    assert backend_of_a_part(part, device=CUDA) == on_cuda
+
+
+def test_a_part_that_is_not_built_is_left_to_torch(statuses):
+    statuses(native="not built", cuda="not built")
+    for device in (CPU, CUDA):
+        assert backend_of_a_part(("cuda", "native"), device=device) is None
 
 
 def test_importing_the_operators_imports_no_triton():

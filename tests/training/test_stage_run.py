@@ -9,7 +9,9 @@ import threading
 
 import pytest
 import torch
+from builders.calls import Calls
 
+from gimp_fast import native
 from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.checkpoint import load_checkpoint
@@ -48,6 +50,27 @@ def poison(monkeypatch, stage, what):
         return found
 
     monkeypatch.setattr(stage, "losses", losses)
+
+
+@pytest.mark.skipif(native.load().cpu != native.AVAILABLE, reason=native.load().cpu)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_steps_of_pretraining_reconstruct_with_the_fused_operator(
+    cohort_folder, tmp_path, monkeypatch, precision
+):
+    monkeypatch.delenv("GIMP_FAST_BACKEND", raising=False)
+    original, found = PretrainStage.losses, []
+
+    def losses(self, batch, share):
+        with Calls() as calls:
+            losses = original(self, batch, share)
+        found.append(calls.found["gimp_fast::masked_reconstruction_rows"])
+        return losses
+
+    monkeypatch.setattr(PretrainStage, "losses", losses)
+    short = ("genes.epochs=0", "finetune.epochs=1", f"precision={precision}")
+    train(config(*short), cohort_folder, tmp_path / "run", log=lambda text: None)
+    assert found
+    assert set(found) == {1}
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
