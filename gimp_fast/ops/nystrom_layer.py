@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gimp_fast.ops import nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
+from gimp_fast.ops.nystrom_operators import MODULES
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.registration import is_transformed
 from gimp_fast.ops.token_conv import conv_weight_grad, token_conv, write_token_conv
@@ -36,10 +36,12 @@ def nystrom_layer(
         (B, N, H·D).
     """
     q, k, v = _heads_first(qkv)
-    on_cpu = choose_backend(backend, q) == "torch" and qkv.device.type == "cpu"
+    chosen = choose_backend(backend, q)
+    on_cpu = chosen in MODULES and qkv.device.type == "cpu"
     if on_cpu and not torch.compiler.is_compiling() and not is_transformed(qkv):
         spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
-        return _Layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
+        module = MODULES[chosen]
+        return _Layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations, module)
     out = nystrom_attention(
         q,
         k,
@@ -61,11 +63,12 @@ def _heads_first(qkv: Tensor) -> tuple[Tensor, ...]:
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv, conv_weight, spans, num_landmarks, pinv_iterations):
+    def forward(ctx, qkv, conv_weight, spans, num_landmarks, pinv_iterations, module):
+        ctx.module = module
         ctx.spans, ctx.settings = spans, (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
         q, k, v = _heads_first(qkv)
         with torch.autocast("cpu", enabled=False):
-            out, *saved = nystrom_torch.nystrom_fwd(q, k, v, spans, *ctx.settings)
+            out, *saved = module.nystrom_fwd(q, k, v, spans, *ctx.settings)
             if conv_weight is not None:
                 write_token_conv(out, v, conv_weight, spans, add=out)
         ctx.save_for_backward(qkv, conv_weight, *saved)
@@ -81,10 +84,10 @@ class _Layer(torch.autograd.Function):
         grads = _heads_first(grad_qkv)
         grad_weight = None
         with torch.autocast("cpu", enabled=False):
-            nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
+            ctx.module.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
             if conv_weight is not None:
                 grad_v = grads[2]
                 write_token_conv(grad_v, grad, conv_weight.flip(2), ctx.spans, add=grad_v)
                 grad_weight = conv_weight_grad(grad, v, ctx.spans, conv_weight.shape[2])
                 grad_weight = grad_weight.to(conv_weight.dtype)
-        return grad_qkv, grad_weight, None, None, None
+        return grad_qkv, grad_weight, None, None, None, None

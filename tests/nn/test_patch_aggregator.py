@@ -85,10 +85,9 @@ def test_tokens_that_are_not_kept_change_nothing(packed):
     cls_only, none = kept(module, "none", packed=packed, masked=masked)
     cls_masked, masked_tokens = kept(module, "masked", packed=packed, masked=masked)
     assert none is None
-    assert torch.equal(cls, cls_only)
-    assert torch.equal(cls, cls_masked)
     picked = tokens.reshape(40, 16)[masked.flatten()]
-    assert torch.equal(masked_tokens, picked)
+    for a, b in ((cls_only, cls), (cls_masked, cls), (masked_tokens, picked)):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     parameters = [p for name, p in module.named_parameters()]
     expected = torch.autograd.grad((picked.sin().sum() + cls.cos().sum()), parameters)
     found = torch.autograd.grad((masked_tokens.sin().sum() + cls_masked.cos().sum()), parameters)
