@@ -108,7 +108,7 @@ class PatchAggregator(nn.Module):
         if cu_seqlens is None:
             bags = Bags.of_equal(*shape, patches.device)
         else:
-            bags = as_bags(cu_seqlens, len(patches))
+            bags = as_bags(cu_seqlens, len(patches)).to(patches.device)
         spans = bags.spans
         masked = None if masked is None else masked.flatten()
         rows = None

@@ -58,7 +58,7 @@ class Bags:
     @property
     def lengths(self) -> list[int]:
         """Number of rows of each bag."""
-        return [stop - start for start, stop in self.spans]
+        return [stop - start for start, stop in pairwise(self.bounds)]
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
