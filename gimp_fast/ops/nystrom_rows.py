@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,8 +71,9 @@ def nystrom_rows(
         return _exact(x, weight, conv_weight, rows, bags, heads)
     composed = torch.compiler.is_compiling() or is_transformed(x)
     if chosen in MODULES and x.device.type == "cpu" and not composed:
-        settings |= {"heads": heads, "scale": (len(weight) // (3 * heads)) ** -0.5}
-        return _Rows.apply(x, weight, conv_weight, rows, bags, settings, MODULES[chosen])
+        scale = (len(weight) // (3 * heads)) ** -0.5
+        plan = _Plan(rows, bags, heads, (num_landmarks, pinv_iterations, scale), MODULES[chosen])
+        return _Rows.apply(x, weight, conv_weight, plan)
     return _composed(x, weight, conv_weight, rows, bags, heads, chosen, **settings)
 
 
@@ -134,33 +138,41 @@ def _with_conv(
     return out[0].transpose(0, 1).flatten(1)
 
 
+class _Plan(NamedTuple):
+    """What the layer on a CPU needs besides tensors with gradients."""
+
+    rows: Rows
+    bags: Bags
+    heads: int
+    settings: tuple[int, int, float]  # M, iterations, scale
+    module: ModuleType  # nystrom_fwd and nystrom_bwd of the backend
+
+    @property
+    def places(self) -> tuple[Tensor, tuple[Tensor, list[int]]]:
+        """Arguments of the convolution."""
+        return self.rows.index, (self.bags.cu_seqlens, list(self.bags.bounds))
+
+
 class _Rows(torch.autograd.Function):
     """The layer on a CPU. All gradients of x are added up in one tensor."""
 
     @staticmethod
-    def forward(ctx, x, weight, conv_weight, rows, bags, settings, module):
-        ctx.rows, ctx.bags, ctx.settings, ctx.module = rows, bags, settings, module
-        ctx.dtypes = x.dtype, weight.dtype
+    def forward(ctx, x, weight, conv_weight, plan):
+        ctx.plan, ctx.dtypes = plan, (x.dtype, weight.dtype)
         dtype = product_dtype(x)
         with torch.autocast("cpu", enabled=False):
             x, weight = x.to(dtype), weight.to(dtype)
             of_q, of_kv = weight.tensor_split([len(weight) // 3])
             kv = _linear(x, of_kv)
-            q = _linear(x.index_select(0, rows.index), of_q)
-            means, q_marks = _landmarks(x, of_q, bags, settings)
-            out, *saved = module.nystrom_fwd(
-                *_heads(q, kv, settings["heads"]),
-                bags.spans,
-                settings["num_landmarks"],
-                settings["pinv_iterations"],
-                settings["scale"],
-                q_marks=q_marks,
-                q_spans=rows.bags.spans,
-            )
+            q = _linear(x.index_select(0, plan.rows.index), of_q)
+            means, q_marks = _landmarks(x, of_q, plan)
+            q_heads, k, v = _heads(q, kv, plan.heads)
+            out, *saved = plan.module.nystrom_fwd(
+                q_heads, k, v, plan.bags.spans, *plan.settings,
+                q_marks=q_marks, q_spans=plan.rows.bags.spans,
+            )  # fmt: skip
             if conv_weight is not None:
-                v = _heads(q, kv, settings["heads"])[2]
-                packed = (bags.cu_seqlens, list(bags.bounds))
-                write_token_conv_rows(out, v, conv_weight, rows.index, packed, add=out)
+                write_token_conv_rows(out, v, conv_weight, *plan.places, add=out)
         ctx.save_for_backward(x, weight, conv_weight, q, kv, means, *saved)
         return out[0].transpose(0, 1).flatten(1)
 
@@ -168,33 +180,28 @@ class _Rows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, weight, conv_weight, q, kv, means, *saved = ctx.saved_tensors
-        rows, bags, settings = ctx.rows, ctx.bags, ctx.settings
-        heads = settings["heads"]
-        grad = grad.unflatten(1, (heads, -1)).transpose(0, 1)[None]  # (1, H, R, D)
-        grad_q, grad_kv = torch.empty_like(q), torch.empty_like(kv)
-        grads = _heads(grad_q, grad_kv, heads)
-        q_heads, k, v = _heads(q, kv, heads)
-        grad_conv = None
+        plan, of_q, of_kv = ctx.plan, *weight.tensor_split([len(weight) // 3])
+        grad = grad.unflatten(1, (plan.heads, -1)).transpose(0, 1)[None]  # (1, H, R, D)
+        grad_q, grad_kv, grad_conv = torch.empty_like(q), torch.empty_like(kv), None
+        grads = _heads(grad_q, grad_kv, plan.heads)
+        q_heads, k, v = _heads(q, kv, plan.heads)
         with torch.autocast("cpu", enabled=False):
-            *_, grad_marks = ctx.module.nystrom_bwd(
-                grad, q_heads, k, v, bags.spans, *saved,
-                settings["num_landmarks"], settings["pinv_iterations"], settings["scale"],
-                grads=grads, q_spans=rows.bags.spans, marks_given=True,
+            *_, grad_marks = plan.module.nystrom_bwd(
+                grad, q_heads, k, v, plan.bags.spans, *saved, *plan.settings,
+                grads=grads, q_spans=plan.rows.bags.spans, marks_given=True,
             )  # fmt: skip
             if conv_weight is not None:
-                packed = (bags.cu_seqlens, list(bags.bounds))
-                grad_conv = add_token_conv_rows_grad(
-                    grads[2], grad, v, conv_weight, rows.index, packed
-                ).to(conv_weight.dtype)
+                grad_conv = add_token_conv_rows_grad(grads[2], grad, v, conv_weight, *plan.places)
+                grad_conv = grad_conv.to(conv_weight.dtype)
             grad_marks = grad_marks.transpose(1, 2).flatten(2)  # (B, M, H·D)
-            of_q, of_kv = weight.tensor_split([len(weight) // 3])
-            grad_weight = _weight_gradient(
-                (grad_q, grad_marks, grad_kv), (x, means), rows, ctx.dtypes[1]
-            )
+            parts = [weight_grad(grad_q, x.index_select(0, plan.rows.index))]
+            if means.shape[1]:
+                parts[0] = parts[0] + weight_grad(grad_marks.flatten(0, 1), means.flatten(0, 1))
+            grad_weight = torch.cat([*parts, weight_grad(grad_kv, x)])
             grad_x = linear(grad_kv, of_kv.t())
-            _add_shares(grad_x, linear(grad_marks, of_q.t()), bags)
-            grad_x.index_add_(0, rows.index, linear(grad_q, of_q.t()))
-        return grad_x.to(ctx.dtypes[0]), grad_weight, grad_conv, None, None, None, None
+            _add_shares(grad_x, linear(grad_marks, of_q.t()), plan.bags)
+            grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t()))
+        return grad_x.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), grad_conv, None
 
 
 def _heads(q: Tensor, kv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,27 +211,14 @@ def _heads(q: Tensor, kv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def _landmarks(x: Tensor, of_q: Tensor, bags: Bags, settings: dict) -> tuple[Tensor, Tensor]:
+def _landmarks(x: Tensor, of_q: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
     """Means of x (B, M, C), without any if all bags are short, and Q̃ (B, H, M, D)."""
-    heads, marks = settings["heads"], settings["num_landmarks"]
+    bags, heads, marks = plan.bags, plan.heads, plan.settings[0]
     if max(bags.lengths, default=0) <= marks:
         none = x.new_zeros(len(bags), heads, marks, len(of_q) // heads)
         return x.new_zeros(len(bags), 0, x.shape[1]), none
     means = segment_means_fwd(x, bags.cu_seqlens, marks)
     return means, _linear(means, of_q).unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _weight_gradient(
-    grads: tuple[Tensor, Tensor, Tensor],
-    inputs: tuple[Tensor, Tensor],
-    rows: Rows,
-    dtype: torch.dtype,
-) -> Tensor:
-    (grad_q, grad_marks, grad_kv), (x, means) = grads, inputs
-    of_q = weight_grad(grad_q, x.index_select(0, rows.index))
-    if means.shape[1]:
-        of_q = of_q + weight_grad(grad_marks.flatten(0, 1), means.flatten(0, 1))
-    return torch.cat([of_q, weight_grad(grad_kv, x)]).to(dtype)
 
 
 def _add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:
