@@ -60,6 +60,11 @@ class Bags:
         return self.cu_seqlens, self.tokens, self.num_bags
 
     @property
+    def whole(self) -> tuple[Tensor | None, int]:
+        """``key_seqlens, key_tokens`` of kernels that compute some of these tokens."""
+        return self.cu_seqlens, self.tokens
+
+    @property
     def constants(self) -> dict[str, bool | int]:
         """Constants of every kernel: ``PACKED, BAGS``."""
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -55,7 +54,7 @@ def _landmarks_fwd_kernel(
         )
 
 
-def landmarks_fwd(q: Tensor, k: Tensor, bags: Bags, num_marks: int) -> tuple[Tensor, Tensor]:
+def landmarks_fwd(q: Tensor, k: Tensor, bags: Bags, num_marks: int) -> list[Tensor]:
     """Q̃ and K̃.
 
     Args:
@@ -65,20 +64,28 @@ def landmarks_fwd(q: Tensor, k: Tensor, bags: Bags, num_marks: int) -> tuple[Ten
     Returns:
         Two (B, H, M, D) in the dtype of q, summed in fp32.
     """
+    return _means((q, k), bags, num_marks)
+
+
+def landmarks_of(x: Tensor, bags: Bags, num_marks: int) -> Tensor:
+    """The same of one tensor."""
+    return _means((x,), bags, num_marks)[0]
+
+
+def _means(tensors: tuple[Tensor, ...], bags: Bags, num_marks: int) -> list[Tensor]:
+    q, k = tensors[0], tensors[-1]
     h, d = q.shape[1], q.shape[3]
-    q_marks, k_marks = (
-        torch.empty(bags.num_bags, h, num_marks, d, dtype=q.dtype, device=q.device)
-        for _ in range(2)
-    )
+    marks = [q.new_empty(bags.num_bags, h, num_marks, d) for _ in tensors]
+    q_marks, k_marks = marks[0], marks[-1]
     launch(
         _landmarks_fwd_kernel,
-        (bags.num_bags * num_marks, h, 2),
+        (bags.num_bags * num_marks, h, len(tensors)),
         CONFIG,
         *bags.arguments, q, k, q_marks, k_marks,
         *q.stride()[:3], *k.stride()[:3], h, num_marks, d,
         **bags.constants, BLOCK_N=CONFIG.tokens, BLOCK_D=block_d(d),
     )  # fmt: skip
-    return q_marks, k_marks
+    return marks
 
 
 def block_d(head_dim: int) -> int:

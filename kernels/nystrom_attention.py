@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gimp_fast.kernels.bags import Bags, bag_rows, bag_size, load_rows, store_rows
 from gimp_fast.kernels.landmark_scores import landmark_scores_bwd, landmark_scores_fwd
-from gimp_fast.kernels.landmarks import block_d, landmarks_fwd
+from gimp_fast.kernels.landmarks import block_d, landmarks_fwd, landmarks_of
 from gimp_fast.kernels.landmarks_to_keys import (
     COMBINE,
     landmarks_to_keys_bwd_marks,
@@ -29,12 +29,16 @@ from gimp_fast.kernels.queries_to_landmarks import (
 def nystrom_attention_fwd(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, num_landmarks: int,
     pinv_iterations: int, scale: float, arch: Architecture | None = None,
+    q_marks: Tensor | None = None, q_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Output, and what the backward pass needs besides q, k and v.
 
     Args:
         q, k, v: (B, H, N, D) fp32, bf16 or fp16, unit stride along D; packed (1, H, T, D).
         cu_seqlens: (B + 1,) int32 on the device, of packed bags.
+        q_marks: (B, H, M, D), the landmarks Q̃ of all tokens of packed bags, if q has only some of
+            them, (1, H, R, D). Bags of N ≤ M tokens do not read them.
+        q_seqlens: (B + 1,) int32 on the device, bounds of the bags in that q.
 
     Returns:
         out like q; Q̃, K̃ (B, H, M′, D) in its dtype; statistics (B, H, M′, 2) of the scores of W;
@@ -42,9 +46,14 @@ def nystrom_attention_fwd(
         (1, H, T, 2). M′ is M, in a batch of N < M tokens a bag it is N.
     """
     arch = architecture(q.device) if arch is None else arch
-    bags = _bags(q, cu_seqlens)
+    bags = q_bags = _bags(k, cu_seqlens)
     marks = num_landmarks if bags.packed else min(num_landmarks, bags.tokens)
-    q_marks, k_marks = landmarks_fwd(q, k, bags, marks)
+    if q_marks is None:
+        q_marks, k_marks = landmarks_fwd(q, k, bags, marks)
+    else:
+        q_bags, k_marks = _bags(q, q_seqlens), landmarks_of(k, bags, marks)
+        # The landmarks of a short bag are its queries.
+        q_marks = torch.where(_is_long(bags, marks), q_marks, landmarks_of(q, q_bags, marks))
     values, mark_stats = landmarks_to_keys_fwd(q_marks, k, v, bags, scale, arch)
     mixed = torch.zeros_like(q_marks)
     if _any_long(bags, marks):
@@ -52,7 +61,7 @@ def nystrom_attention_fwd(
         precision = inverse_precision(arch, q.dtype)
         long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch, precision)
         _to_dtype(long, mixed, bags)
-    out, row_stats = queries_to_landmarks_fwd(q, k_marks, mixed, values, bags, scale, arch)
+    out, row_stats = queries_to_landmarks_fwd(q, k_marks, mixed, values, q_bags, bags, scale, arch)
     return out, q_marks, k_marks, mark_stats, values, mixed, row_stats
 
 
@@ -60,19 +69,24 @@ def nystrom_attention_bwd(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, q_marks: Tensor,
     k_marks: Tensor, mark_stats: Tensor, values: Tensor, mixed: Tensor, row_stats: Tensor,
     pinv_iterations: int, scale: float, arch: Architecture | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k and v; in memory all heads of a token lie together."""
+    q_seqlens: Tensor | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of q, k and v; in memory all heads of a token lie together.
+
+    With ``q_seqlens``, q has only some of the tokens, and the gradient of Q̃ follows as the fourth.
+    """
     arch = architecture(q.device) if arch is None else arch
-    bags = _bags(q, cu_seqlens)
+    bags = _bags(k, cu_seqlens)
+    q_bags = bags if q_seqlens is None else _bags(q, q_seqlens)
     marks = q_marks.shape[2]
     grad_k_marks = grad_q_marks = None
     grad_w, row_delta = torch.zeros_like(values), row_stats[..., 0]
     if _any_long(bags, marks):
         row_delta, part_dy, part_dk = queries_to_landmarks_bwd_marks(
-            q, k_marks, mixed, grad, row_stats, bags, scale, arch
+            q, k_marks, mixed, grad, row_stats, q_bags, bags, scale, arch
         )
-        grad_y = sum_chunks(part_dy, bags, marks)
-        grad_k_marks = sum_chunks(part_dk, bags, marks)
+        grad_y = sum_chunks(part_dy, q_bags, bags, marks)
+        grad_k_marks = sum_chunks(part_dk, q_bags, bags, marks)
         del part_dy, part_dk
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
         grad_scores, grad_w = pinv_matmul_bwd(
@@ -82,23 +96,29 @@ def nystrom_attention_bwd(
             q_marks, k_marks, scores, grad_scores, grad_k_marks, bags, scale, arch
         )
         del scores, grad_scores
-    grad_values, mark_delta = _values_gradient(grad_w, grad, values, bags)
+    grad_values, mark_delta = _values_gradient(grad_w, grad, values, q_bags, bags)
     part = landmarks_to_keys_bwd_marks(
         q_marks, k, v, grad_values, mark_stats, mark_delta, bags, scale, arch
     )
-    grad_q_marks = sum_chunks(part, bags, marks, onto=_or_zeros(grad_q_marks, values))
+    grad_q_marks = sum_chunks(part, bags, bags, marks, onto=_or_zeros(grad_q_marks, values))
     del part, grad_w
     # Allocated late: by now the memory of the pseudo-inverse, the largest, is free again.
-    batch, h, n, d = q.shape
-    grad_q, grad_k, grad_v = (q.new_empty(batch, n, h, d).transpose(1, 2) for _ in range(3))
+    grad_q, grad_k, grad_v = (
+        q.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2)
+        for x in (q, k, v)
+    )
     landmarks_to_keys_bwd_rows(
         q_marks, k, v, grad_values, mark_stats, mark_delta, _or_zeros(grad_k_marks, values),
         grad_k, grad_v, bags, scale, arch,
     )  # fmt: skip
     queries_to_landmarks_bwd_rows(
-        q, k_marks, mixed, grad, row_stats, row_delta, grad_q_marks, grad_q, bags, scale, arch
-    )
-    return grad_q, grad_k, grad_v
+        q, k_marks, mixed, grad, row_stats, row_delta, grad_q_marks, grad_q, q_bags, bags,
+        q_seqlens is None, scale, arch,
+    )  # fmt: skip
+    if q_seqlens is None:
+        return grad_q, grad_k, grad_v
+    grad_q_marks = torch.where(_is_long(bags, marks), grad_q_marks, 0)
+    return grad_q, grad_k, grad_v, grad_q_marks.to(q.dtype)
 
 
 def _bags(q: Tensor, cu_seqlens: Tensor | None) -> Bags:
@@ -110,6 +130,11 @@ def _bags(q: Tensor, cu_seqlens: Tensor | None) -> Bags:
 def _any_long(bags: Bags, marks: int) -> bool:
     """Whether a bag may have more tokens than landmarks, and needs the pseudo-inverse."""
     return bags.tokens > marks
+
+
+def _is_long(bags: Bags, marks: int) -> Tensor:
+    """(B, 1, 1, 1) bool: the packed bags of more than M tokens."""
+    return (bags.cu_seqlens.diff() > marks)[:, None, None, None]
 
 
 def _or_zeros(x: Tensor | None, like: Tensor) -> Tensor:
@@ -143,9 +168,10 @@ def _to_dtype(x: Tensor, y: Tensor, bags: Bags) -> None:
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _values_gradient_kernel(
-    cu_seqlens, tokens, num_bags, grad_w, grad_out, values, grad_values, mark_delta,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    grad_w, grad_out, values, grad_values, mark_delta,
     g_b, g_h, g_n, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -153,11 +179,12 @@ def _values_gradient_kernel(
     bag = tl.program_id(0) // mark_tiles
     head = tl.program_id(1)
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    count, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(key_seqlens, key_tokens, bag, PACKED)
     mark_rows = (bag.to(tl.int64) * H + head) * M
     long = load_rows(grad_w + mark_rows * D, m, D, (m < M) & (n > M), D, BLOCK_D)
     g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
-    short = load_rows(g_base, first + m, g_n, (m < n) & (n <= M), D, BLOCK_D)
+    short = load_rows(g_base, first + m, g_n, (m < count) & (n <= M), D, BLOCK_D)
     # Rounded before the row sums, as the kernels will read it.
     grad = (long + short.to(tl.float32)).to(grad_values.dtype.element_ty)
     w = load_rows(values + mark_rows * D, m, D, m < M, D, BLOCK_D)
@@ -166,11 +193,12 @@ def _values_gradient_kernel(
 
 
 def _values_gradient(
-    grad_w: Tensor, grad_out: Tensor, values: Tensor, bags: Bags
+    grad_w: Tensor, grad_out: Tensor, values: Tensor, bags: Bags, keys: Bags
 ) -> tuple[Tensor, Tensor]:
     """Gradient of W in the dtype of q, and the row sums of W times it.
 
-    For bags of N ≤ M tokens W is the output, and has its gradient.
+    For bags of N ≤ M tokens W is the output, and has its gradient. ``bags`` are those of the
+    output, ``keys`` those of all tokens.
     """
     num_bags, h, m, d = values.shape
     grad_values = grad_out.new_empty(values.shape)
@@ -179,7 +207,8 @@ def _values_gradient(
         _values_gradient_kernel,
         (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
-        *bags.arguments, grad_w, grad_out, values, grad_values, mark_delta,
+        *bags.arguments, *keys.whole,
+        grad_w, grad_out, values, grad_values, mark_delta,
         *grad_out.stride()[:3], h, m, d,
         **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
     )  # fmt: skip

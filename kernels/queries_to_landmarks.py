@@ -3,6 +3,9 @@
 Backward keeps neither the scores nor the output: one kernel recomputes the row sums of P ∘ dP, one
 sums the landmarks' gradients chunk by chunk, one gives the queries theirs. A bag of N ≤ M tokens
 has its exact attention in W already: its rows are copied.
+
+The queries may be only some of the tokens: they have bounds of their own, and ``key_seqlens`` and
+``key_tokens`` say how many tokens a bag has.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ from gimp_fast.kernels.landmarks_to_keys import COMBINE, LOG2_E, segment_share
 from gimp_fast.kernels.launch import Architecture, choose, launch
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _queries_to_landmarks_fwd_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, values, out, row_stats,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    q, k_marks, mixed, values, out, row_stats,
     q_b, q_h, q_n, out_b, out_h, out_n, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -46,7 +50,7 @@ def _queries_to_landmarks_fwd_kernel(
     mark_rows = (bag.to(tl.int64) * H + head) * M
     out_base = out + batch.to(tl.int64) * out_b + head.to(tl.int64) * out_h
     stat_rows = (batch.to(tl.int64) * H + head) * tokens + first + rows
-    if n <= M:
+    if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         exact = load_rows(values + mark_rows * D, rows, D, inside, D, BLOCK_D)
         store_rows(out_base, first + rows, out_n, inside, exact, D, BLOCK_D)
         none = tl.zeros([BLOCK_N], tl.float32)
@@ -77,14 +81,15 @@ def _queries_to_landmarks_fwd_kernel(
 
 
 def queries_to_landmarks_fwd(
-    q: Tensor, k_marks: Tensor, mixed: Tensor, values: Tensor, bags: Bags, scale: float,
-    arch: Architecture,
+    q: Tensor, k_marks: Tensor, mixed: Tensor, values: Tensor, bags: Bags, keys: Bags,
+    scale: float, arch: Architecture,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The attention's output and the statistics of its rows.
 
     Args:
         mixed: Y = Z W (B, H, M, D) in the dtype of q.
         values: W (B, H, M, D) fp32, the output of bags of N ≤ M tokens.
+        bags, keys: the bags of q, and those of all tokens.
 
     Returns:
         out like q, rows of all heads together in memory; row_stats (B, H, N, 2) or
@@ -98,7 +103,8 @@ def queries_to_landmarks_fwd(
         _queries_to_landmarks_fwd_kernel,
         (bags.tiles(config.tokens), h),
         config,
-        *bags.arguments, q, k_marks, mixed, values, out, row_stats,
+        *bags.arguments, *keys.whole,
+        q, k_marks, mixed, values, out, row_stats,
         *q.stride()[:3], *out.stride()[:3], scale * LOG2_E, h, k_marks.shape[2], d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -106,9 +112,10 @@ def queries_to_landmarks_fwd(
     return out, row_stats
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _queries_to_landmarks_delta_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    q, k_marks, mixed, grad_out, row_stats, row_delta,
     q_b, q_h, q_n, g_b, g_h, g_n, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -119,7 +126,7 @@ def _queries_to_landmarks_delta_kernel(
     if bag >= num_bags:
         return
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
-    if n <= M:
+    if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         return
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
@@ -144,9 +151,10 @@ def _queries_to_landmarks_delta_kernel(
     tl.store(row_delta + stat_rows + rows, delta, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _queries_to_landmarks_bwd_marks_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    q, k_marks, mixed, grad_out, row_stats, row_delta,
     part_dy, part_dk, q_b, q_h, q_n, g_b, g_h, g_n, scale, scale_log2, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -158,7 +166,7 @@ def _queries_to_landmarks_bwd_marks_kernel(
     if bag >= num_bags:
         return
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
-    if n <= M:
+    if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         return
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     exists = m < M
@@ -191,14 +199,15 @@ def _queries_to_landmarks_bwd_marks_kernel(
     store_rows(part_dk + part_rows * D, m, D, exists, dk * scale, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _queries_to_landmarks_bwd_rows_kernel(
-    cu_seqlens, tokens, num_bags, q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks,
     grad_q, q_b, q_h, q_n, g_b, g_h, g_n, dq_b, dq_h, dq_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, BAGS: tl.constexpr, SHARES: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a tile of Q, its share of the gradient of Q̃ included."""
+    """Gradient of a tile of Q, with SHARES including its share of the gradient of Q̃."""
     head = tl.program_id(1)
     bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
     if bag >= num_bags:
@@ -208,7 +217,7 @@ def _queries_to_landmarks_bwd_rows_kernel(
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
     dq_base = grad_q + batch.to(tl.int64) * dq_b + head.to(tl.int64) * dq_h
-    if n <= M:
+    if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         exact = load_rows(grad_q_marks + mark_rows * D, rows, D, inside, D, BLOCK_D)
         store_rows(dq_base, first + rows, dq_n, inside, exact, D, BLOCK_D)
     else:
@@ -233,13 +242,15 @@ def _queries_to_landmarks_bwd_rows_kernel(
             d_scores = weights * (d_weights - delta[:, None])
             dq = tl.dot(d_scores.to(k_tile.dtype), k_tile, dq, input_precision=PRECISION)
         dq = dq * scale
-        dq += segment_share(grad_q_marks + mark_rows * D, rows, inside, n, M, D, BLOCK_D)
+        if SHARES:
+            dq += segment_share(grad_q_marks + mark_rows * D, rows, inside, n, M, D, BLOCK_D)
         store_rows(dq_base, first + rows, dq_n, inside, dq, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["tokens", "num_bags"])
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
 def _sum_chunks_kernel(
-    cu_seqlens, tokens, num_bags, part, grad, H, M, D,
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
+    part, grad, H, M, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -247,7 +258,7 @@ def _sum_chunks_kernel(
     bag = tl.program_id(0) // mark_tiles
     head = tl.program_id(1)
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = bag_size(cu_seqlens, tokens, bag, PACKED)
+    n = bag_size(key_seqlens, key_tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
     mark_rows = (bag.to(tl.int64) * H + head) * M
     # A bag of N ≤ M tokens has no queries-to-landmarks part.
@@ -264,11 +275,14 @@ def _sum_chunks_kernel(
     store_rows(grad + mark_rows * D, m, D, m < M, total, D, BLOCK_D)
 
 
-def sum_chunks(part: Tensor, bags: Bags, num_marks: int, onto: Tensor | None = None) -> Tensor:
+def sum_chunks(
+    part: Tensor, bags: Bags, keys: Bags, num_marks: int, onto: Tensor | None = None
+) -> Tensor:
     """Partial gradients of M landmarks, summed over the chunks of each bag in order.
 
     Args:
         part: (chunks, H, M, D) fp32.
+        bags, keys: the bags that were cut into chunks, and those of all tokens.
         onto: (B, H, M, D) fp32 to add to in place. Bags of N ≤ M tokens are summed only here, and
             onto zero: their landmarks have no other gradient.
 
@@ -281,7 +295,7 @@ def sum_chunks(part: Tensor, bags: Bags, num_marks: int, onto: Tensor | None = N
         _sum_chunks_kernel,
         (bags.num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
-        *bags.arguments, part, grad, h, m, d,
+        *bags.arguments, *keys.whole, part, grad, h, m, d,
         **bags.constants, ACCUMULATE=onto is not None, BLOCK_M=COMBINE.landmarks,
         BLOCK_D=block_d(d),
     )  # fmt: skip
@@ -290,7 +304,7 @@ def sum_chunks(part: Tensor, bags: Bags, num_marks: int, onto: Tensor | None = N
 
 def queries_to_landmarks_bwd_marks(
     q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_stats: Tensor, bags: Bags,
-    scale: float, arch: Architecture,
+    keys: Bags, scale: float, arch: Architecture,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Row sums (B, H, N), and by chunks (chunks, H, M, D) the gradients of Y and K̃; fp32."""
     _, h, m, d = k_marks.shape
@@ -301,7 +315,8 @@ def queries_to_landmarks_bwd_marks(
         _queries_to_landmarks_delta_kernel,
         (bags.tiles(rows.tokens), h),
         rows,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta,
+        *bags.arguments, *keys.whole,
+        q, k_marks, mixed, grad_out, row_stats, row_delta,
         *strides, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=rows.landmarks, BLOCK_N=rows.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -313,7 +328,8 @@ def queries_to_landmarks_bwd_marks(
         _queries_to_landmarks_bwd_marks_kernel,
         (chunks, triton.cdiv(m, config.landmarks), h),
         config,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta, part_dy, part_dk,
+        *bags.arguments, *keys.whole,
+        q, k_marks, mixed, grad_out, row_stats, row_delta, part_dy, part_dk,
         *strides, scale, scale * LOG2_E, h, m, d,
         **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
@@ -323,19 +339,20 @@ def queries_to_landmarks_bwd_marks(
 
 def queries_to_landmarks_bwd_rows(
     q: Tensor, k_marks: Tensor, mixed: Tensor, grad_out: Tensor, row_stats: Tensor,
-    row_delta: Tensor, grad_q_marks: Tensor, grad_q: Tensor, bags: Bags, scale: float,
-    arch: Architecture,
+    row_delta: Tensor, grad_q_marks: Tensor, grad_q: Tensor, bags: Bags, keys: Bags, shares: bool,
+    scale: float, arch: Architecture,
 ) -> None:  # fmt: skip
-    """Fill ``grad_q``, the landmarks' share (gradient of Q̃, fp32) included."""
+    """Fill ``grad_q``, with ``shares`` including the landmarks' (gradient of Q̃, fp32)."""
     _, h, m, d = k_marks.shape
     config = choose(arch, "rows_bwd", q.dtype, d)
     launch(
         _queries_to_landmarks_bwd_rows_kernel,
         (bags.tiles(config.tokens), h),
         config,
-        *bags.arguments, q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks, grad_q,
+        *bags.arguments, *keys.whole,
+        q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks, grad_q,
         *q.stride()[:3], *grad_out.stride()[:3], *grad_q.stride()[:3],
         scale, scale * LOG2_E, h, m, d,
-        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.constants, SHARES=shares, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip

@@ -14,7 +14,8 @@ from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
-from gimp_fast.ops.packing import Bags
+from gimp_fast.ops.packing import Bags, Rows
+from gimp_fast.ops.patch_embedding import take_rows
 
 
 class TransMILSettings(ModelSettings):
@@ -115,13 +116,15 @@ class TransMIL(PatientModel):
                 for part in (bag[:1], self.positions(bag[1:]))
             ]
         )
-        hidden = self._attend(1, hidden, bags)
-        return self.norm(hidden[bags.cu_seqlens[:-1]])
+        return self.norm(self._attend(1, hidden, bags, Rows.first(bags)))
 
-    def _attend(self, layer: int, hidden: Tensor, bags: Bags) -> Tensor:
-        """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same."""
+    def _attend(self, layer: int, hidden: Tensor, bags: Bags, rows: Rows | None = None) -> Tensor:
+        """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same, or its rows (R, d)."""
         normed = self.norms[layer](hidden)
-        return hidden + self.layers[layer](normed[None], cu_seqlens=bags)[0]
+        if rows is None:
+            return hidden + self.layers[layer](normed[None], cu_seqlens=bags)[0]
+        attended = self.layers[layer](normed[None], cu_seqlens=bags, rows=rows)
+        return take_rows(hidden, rows.index) + attended
 
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.ops import native_linear
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
+from gimp_fast.ops.nystrom_rows import nystrom_rows
 from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
-from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.packing import Bags, Rows, as_bags, validate_rows
 from gimp_fast.ops.products import Linear
 from gimp_fast.ops.token_conv import token_conv
 
@@ -91,7 +93,12 @@ class NystromAttention(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, *, cu_seqlens: Tensor | Bags | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | Bags | None = None,
+        rows: Rows | None = None,
     ) -> Tensor:
         """The tokens of each bag after they have attended to each other.
 
@@ -101,12 +108,15 @@ class NystromAttention(nn.Module):
                 rows are zero. It cannot be combined with ``cu_seqlens``.
             cu_seqlens: (B + 1,) int32 or int64 bounds of packed bags (a tensor or plain numbers),
                 or bags.
+            rows: :class:`Rows`, tokens whose outputs are needed; all tokens are attended to. Less
+                is computed, and the result equals these rows of the whole to rounding. It cannot
+                be combined with ``mask``.
 
         Returns:
-            Same shape as ``x``.
+            Same shape as ``x``; with ``rows`` (R, C), in their order.
 
         Raises:
-            ValueError: shapes, dtype, device or bounds do not fit.
+            ValueError: shapes, dtype, device, bounds or rows do not fit.
         """
         self._check_rows(x)
         if cu_seqlens is not None and (mask is not None or x.shape[0] != 1):
@@ -114,6 +124,10 @@ class NystromAttention(nn.Module):
                 "packed bags need x of shape (1, T, C) and no mask, "
                 f"got {tuple(x.shape)} and mask {None if mask is None else tuple(mask.shape)}"
             )
+        if rows is not None:
+            if mask is not None:
+                raise ValueError("rows cannot be combined with a mask; drop masked tokens instead")
+            return self._attend_rows(x, cu_seqlens, rows)
         if mask is None:
             return self._attend_bags(x, cu_seqlens)
         if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
@@ -138,7 +152,7 @@ class NystromAttention(nn.Module):
             raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
 
     def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
-        if x.is_cuda and self.training:
+        if self._may_pack(x):
             return self._attend(x, cu_seqlens)
         # One bag per call: a matrix product may round a row differently when it has more rows.
         if cu_seqlens is None:
@@ -150,6 +164,46 @@ class NystromAttention(nn.Module):
         if not parts:
             return torch.empty_like(x)
         return torch.cat([self._attend(part) for part in parts], dim)
+
+    def _may_pack(self, x: Tensor) -> bool:
+        """True if several bags may be computed by one call: no row rounds otherwise, or may."""
+        if x.is_cuda:
+            return self.training
+        projections = (self.to_qkv, self.to_out[0])
+        return all(native_linear.takes(x, y.weight, y.bias) for y in projections)
+
+    def _attend_rows(self, x: Tensor, cu_seqlens: Tensor | Bags | None, rows: Rows) -> Tensor:
+        """(B, N, C) or packed (1, T, C) -> (R, C)."""
+        tokens = x.flatten(0, 1)  # (T, C)
+        if cu_seqlens is None:
+            bags = Bags.of_equal(*x.shape[:2], x.device)
+        else:
+            bags = as_bags(cu_seqlens, x.shape[1])
+        validate_rows(rows, bags, x.device)
+        if len(bags) == 1 or self._may_pack(x):
+            return self._rows(tokens, rows, bags)
+        # One bag per call, as for all tokens.
+        parts = [
+            self._rows(tokens[start:stop], *_alone(rows, bag, start, stop))
+            for bag, (start, stop) in enumerate(bags.spans)
+            if rows.bags.lengths[bag]
+        ]
+        return torch.cat(parts) if parts else tokens[:0]
+
+    def _rows(self, x: Tensor, rows: Rows, bags: Bags) -> Tensor:
+        """(T, C) -> (R, C)."""
+        out = nystrom_rows(
+            x,
+            self.to_qkv.weight,
+            None if self.res_conv is None else self.res_conv.weight,
+            rows,
+            bags,
+            heads=self.heads,
+            num_landmarks=self.num_landmarks,
+            pinv_iterations=self.pinv_iterations,
+            backend=self.backend,
+        )
+        return self.to_out(out)
 
     def _attend(self, x: Tensor, cu_seqlens: Tensor | Bags | None = None) -> Tensor:
         """(B, N, C) or packed (1, T, C) -> the same."""
@@ -175,3 +229,11 @@ class NystromAttention(nn.Module):
         )
         del qkv  # without gradients, this frees three fifths of the memory in use
         return self.to_out(out)  # (B, N, C)
+
+
+def _alone(rows: Rows, bag: int, start: int, stop: int) -> tuple[Rows, Bags]:
+    """The rows of one bag, and that bag, as if it were the only one."""
+    first, last = rows.bags.spans[bag]
+    index = rows.index[first:last] - start
+    bags = (Bags.of_equal(1, n, index.device) for n in (last - first, stop - start))
+    return Rows(index, next(bags)), next(bags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
-from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.packing import Bags, Rows, as_bags
 from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches, take_rows
 from gimp_fast.ops.registration import is_transformed
 
@@ -92,7 +93,7 @@ class PatchAggregator(nn.Module):
             cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
             masked: bool, shape of ``patches`` without C; True = masked. The mask token replaces the
                 embedded patch (masked patch modelling, GiMP section 2.3), which is not read.
-            keep: which patch tokens to return besides CLS_img. The last LayerNorm skips the others.
+            keep: which patch tokens to return besides CLS_img. The last layer computes no others.
 
         Returns:
             ``(cls, tokens)`` after the last LayerNorm: CLS_img (B, d), and the patch tokens. With
@@ -105,33 +106,38 @@ class PatchAggregator(nn.Module):
         self._validate(patches, cu_seqlens, masked, keep)
         shape = patches.shape[:-1]
         if cu_seqlens is None:
-            spans = [(i * shape[1], (i + 1) * shape[1]) for i in range(shape[0])]
+            bags = Bags.of_equal(*shape, patches.device)
         else:
-            bags = as_bags(cu_seqlens, len(patches))
-            spans = bags.spans
+            bags = as_bags(cu_seqlens, len(patches)).to(patches.device)
+        spans = bags.spans
         masked = None if masked is None else masked.flatten()
-
-        def embed() -> Tensor:  # (T + B, d); a variable would keep it alive while the layers run
-            return self._embed(patches.reshape(-1, self.feature_dim), spans, masked)
-
-        if cu_seqlens is None:
-            hidden = self._layers(embed().unflatten(0, (shape[0], shape[1] + 1)))  # (B, N + 1, d)
-            if keep == "all":
-                hidden = self.norm(hidden)
-                return hidden[:, 0], hidden[:, 1:]
-            hidden = hidden.flatten(0, 1)
-        else:
-            hidden = self._layers(embed()[None], bags.with_cls)[0]
-        rows = place_cls(spans, hidden.device)
+        rows = None
         if keep == "none":
-            return self.norm(take_rows(hidden, rows)), None
-        if keep == "masked":
-            kept = masked.nonzero()[:, 0]
+            rows = Rows.first(bags.with_cls)
+        elif keep == "masked":
+            rows = Rows.cls_and_masked(bags, masked)
+
+        def embed() -> Tensor:  # a variable would keep it alive while the layers run
+            hidden = self._embed(patches.reshape(-1, self.feature_dim), spans, masked)  # (T + B, d)
+            if cu_seqlens is not None:
+                return hidden[None]
+            return hidden.unflatten(0, (shape[0], shape[1] + 1))
+
+        hidden = self._layers(embed(), None if cu_seqlens is None else bags.with_cls, rows)
+        if keep == "none":
+            return self.norm(hidden), None
+        if keep == "all" and cu_seqlens is None:
+            hidden = self.norm(hidden)  # (B, N + 1, d)
+            return hidden[:, 0], hidden[:, 1:]
+        if keep == "masked":  # (R, d), a CLS token before the masked patches of each bag
+            bounds = [bound - bag for bag, bound in enumerate(rows.bags.bounds)]
+            spans = list(pairwise(bounds))
         else:
-            kept = torch.arange(len(patches), device=hidden.device)
-        rows = torch.cat([rows, place_patches(kept, spans)])
-        cls, tokens = self.norm(take_rows(hidden, rows)).split([len(spans), len(kept)])
-        return cls, tokens
+            hidden = hidden[0]
+        cls = place_cls(spans, hidden.device)
+        tokens = place_patches(torch.arange(len(hidden) - len(spans), device=hidden.device), spans)
+        hidden = self.norm(take_rows(hidden, torch.cat([cls, tokens])))
+        return hidden.tensor_split([len(cls)])
 
     def _validate(
         self, patches: Tensor, cu_seqlens: Tensor | Bags | None, masked: Tensor | None, keep: str
@@ -173,20 +179,30 @@ class PatchAggregator(nn.Module):
         ]
         return torch.cat([tokens[:0], *parts])
 
-    def _layers(self, hidden: Tensor, bags: Bags | None = None) -> Tensor:
-        """The Nyström layers, without the last LayerNorm."""
+    def _layers(self, hidden: Tensor, bags: Bags | None, rows: Rows | None) -> Tensor:
+        """The Nyström layers, without the last LayerNorm; of the last one only ``rows``, (R, d)."""
         recompute = self.checkpoint_layers and torch.is_grad_enabled()
         call = partial(checkpoint, _residual, use_reentrant=False) if recompute else _residual
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            hidden = call(norm, layer, hidden, bags)
+        last = len(self.layers) - 1
+        for number, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
+            hidden = call(norm, layer, hidden, bags, rows if number == last else None)
+        if rows is not None and not self.layers:
+            hidden = take_rows(hidden.flatten(0, 1), rows.index)
         return hidden
 
 
 def _residual(
-    norm: nn.LayerNorm, layer: NystromAttention, hidden: Tensor, bags: Bags | None
+    norm: nn.LayerNorm,
+    layer: NystromAttention,
+    hidden: Tensor,
+    bags: Bags | None,
+    rows: Rows | None,
 ) -> Tensor:
-    """Hˡ⁺¹ = Hˡ + Nyström(LN(Hˡ))."""
-    return hidden + layer(norm(hidden), cu_seqlens=bags)
+    """Hˡ⁺¹ = Hˡ + Nyström(LN(Hˡ)), or its rows (R, d)."""
+    attended = layer(norm(hidden), cu_seqlens=bags, rows=rows)
+    if rows is not None:
+        hidden = take_rows(hidden.flatten(0, 1), rows.index)
+    return hidden + attended
 
 
 class PatchDecoder(nn.Module):

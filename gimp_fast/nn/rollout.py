@@ -104,7 +104,7 @@ def attention_rollout(
         ValueError: shapes or bounds do not fit.
     """
     with layer_inputs(aggregator.layers) as inputs:
-        aggregator(patches, cu_seqlens=cu_seqlens)
+        aggregator(patches, cu_seqlens=cu_seqlens, keep="none")
     return inputs.rollout()
 
 
@@ -131,7 +131,7 @@ def cls_attention(
         ValueError: there is no such layer.
     """
     with layer_inputs(aggregator.layers) as inputs:
-        aggregator(patches, cu_seqlens=cu_seqlens)
+        aggregator(patches, cu_seqlens=cu_seqlens, keep="none")
     return inputs.cls_attention(layer)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gimp_fast.ops import nystrom_native
+from gimp_fast.ops import nystrom_native, nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
-from gimp_fast.ops.nystrom_operators import cpu_module
+from gimp_fast.ops.nystrom_operators import MODULES
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.registration import is_transformed
 from gimp_fast.ops.token_conv import conv_weight_grad, token_conv, write_token_conv
@@ -39,7 +39,7 @@ def nystrom_layer(
     """
     q, k, v = _heads_first(qkv)
     chosen = choose_backend(backend, q)
-    on_cpu = chosen in ("native", "torch") and qkv.device.type == "cpu"
+    on_cpu = chosen in MODULES and qkv.device.type == "cpu"
     if on_cpu and not torch.compiler.is_compiling() and not is_transformed(qkv):
         spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
         layer = _NativeLayer if chosen == "native" else _Layer
@@ -69,7 +69,7 @@ class _Layer(torch.autograd.Function):
         ctx.spans, ctx.settings = spans, (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5)
         q, k, v = _heads_first(qkv)
         with torch.autocast("cpu", enabled=False):
-            out, *saved = cpu_module("torch").nystrom_fwd(q, k, v, spans, *ctx.settings)
+            out, *saved = nystrom_torch.nystrom_fwd(q, k, v, spans, *ctx.settings)
             if conv_weight is not None:
                 write_token_conv(out, v, conv_weight, spans, add=out)
         ctx.save_for_backward(qkv, conv_weight, *saved)
@@ -85,9 +85,7 @@ class _Layer(torch.autograd.Function):
         grads = _heads_first(grad_qkv)
         grad_weight = None
         with torch.autocast("cpu", enabled=False):
-            cpu_module("torch").nystrom_bwd(
-                grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads
-            )
+            nystrom_torch.nystrom_bwd(grad, q, k, v, ctx.spans, *saved, *ctx.settings, grads=grads)
             if conv_weight is not None:
                 grad_v = grads[2]
                 write_token_conv(grad_v, grad, conv_weight.flip(2), ctx.spans, add=grad_v)

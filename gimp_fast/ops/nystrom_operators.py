@@ -1,11 +1,10 @@
 """Nyström attention for torch's dispatcher, autograd, compiler and functional transforms.
 
-``gimp_fast::nystrom_attention_fwd`` and ``_bwd`` run one backend, which the caller has chosen.
+``gimp_fast::nystrom_attention_fwd`` and ``_bwd`` run one backend, which the caller has chosen, and
+``gimp_fast::nystrom_rows_fwd`` and ``_bwd`` do so for some of the queries.
 """
 
 from __future__ import annotations
-
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -13,6 +12,9 @@ from torch import Tensor
 from gimp_fast.ops import nystrom_native, nystrom_torch
 from gimp_fast.ops.packing import as_bags, spans_of
 from gimp_fast.ops.registration import differentiable, operator, token_major
+
+# Backends whose module has nystrom_fwd and nystrom_bwd, as nystrom_torch has.
+MODULES = {"native": nystrom_native, "torch": nystrom_torch}
 
 
 @operator
@@ -45,8 +47,8 @@ def nystrom_attention_fwd(
                     scale,
                 )
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
-        module = cpu_module(backend)
-        return module.nystrom_fwd(q, k, v, spans, num_landmarks, pinv_iterations, scale)
+        attend = MODULES[backend].nystrom_fwd
+        return attend(q, k, v, spans, num_landmarks, pinv_iterations, scale)
 
 
 @operator
@@ -83,14 +85,98 @@ def nystrom_attention_bwd(
                     scale,
                 )
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
-        return cpu_module(backend).nystrom_bwd(
+        return MODULES[backend].nystrom_bwd(
             grad, q, k, v, spans, *saved, num_landmarks, pinv_iterations, scale
         )
 
 
-def cpu_module(backend: str) -> ModuleType:
-    """The module whose ``nystrom_fwd`` and ``nystrom_bwd`` are this backend."""
-    return nystrom_native if backend == "native" else nystrom_torch
+@operator
+def nystrom_rows_fwd(
+    q: Tensor,
+    q_marks: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_seqlens: Tensor,
+    cu_seqlens: Tensor,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    backend: str,
+    q_bounds: list[int] | None = None,
+    bounds: list[int] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The output of some queries, and what the backward pass needs besides q, k and v.
+
+    Args:
+        q: (1, H, R, D), the needed queries of packed bags.
+        q_marks: (bags, H, M, D), landmarks of all queries; not read for bags of N ≤ M tokens.
+        k, v: (1, H, T, D), packed bags.
+        q_seqlens, cu_seqlens: bounds of the bags in q, and in k and v.
+        q_bounds, bounds: the numbers in them; where they are None, the tensor is read.
+    """
+    settings = (num_landmarks, pinv_iterations, scale)
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":
+            from gimp_fast.kernels import nystrom_attention as kernels
+
+            with _on_device(q):
+                return kernels.nystrom_attention_fwd(
+                    *map(_unit_stride, (q, k, v)),
+                    _device_bounds(cu_seqlens, k, check=bounds is None),
+                    *settings,
+                    q_marks=q_marks.contiguous(),
+                    q_seqlens=_device_bounds(q_seqlens, q, check=q_bounds is None),
+                )
+        spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)
+        attend = MODULES[backend].nystrom_fwd
+        return attend(q, k, v, spans, *settings, q_marks=q_marks, q_spans=q_spans)
+
+
+@operator
+def nystrom_rows_bwd(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_seqlens: Tensor,
+    cu_seqlens: Tensor,
+    q_marks: Tensor,
+    k_marks: Tensor,
+    mark_stats: Tensor,
+    values: Tensor,
+    mixed: Tensor,
+    row_stats: Tensor,
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    backend: str,
+    q_bounds: list[int] | None = None,
+    bounds: list[int] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and the landmarks of q."""
+    saved = (q_marks, k_marks, mark_stats, values, mixed, row_stats)
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":
+            from gimp_fast.kernels import nystrom_attention as kernels
+
+            with _on_device(q):
+                return kernels.nystrom_attention_bwd(
+                    *map(_unit_stride, (grad, q, k, v)),
+                    _device_bounds(cu_seqlens, k, check=False),
+                    *saved,
+                    pinv_iterations,
+                    scale,
+                    q_seqlens=_device_bounds(q_seqlens, q, check=False),
+                )
+        spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)
+        settings = (num_landmarks, pinv_iterations, scale)
+        return MODULES[backend].nystrom_bwd(
+            grad, q, k, v, spans, *saved, *settings, q_spans=q_spans, marks_given=True
+        )
+
+
+def _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds):
+    return spans_of(cu_seqlens, bounds, k.shape[2]), spans_of(q_seqlens, q_bounds, q.shape[2])
 
 
 def _on_device(x: Tensor) -> torch.cuda.device:
@@ -117,10 +203,21 @@ def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool) -> Tensor 
 @torch.library.register_fake(nystrom_attention_fwd)
 def _(q, k, v, cu_seqlens, num_landmarks, pinv_iterations, scale, backend, bounds=None):
     b, h, n, d = q.shape
-    compute = torch.promote_types(q.dtype, torch.float32)
     marks = (b, h, min(num_landmarks, n), d)
     if cu_seqlens is not None:
         marks = (cu_seqlens.shape[0] - 1, h, num_landmarks, d)
+    return _fake_outputs(q, marks, backend)
+
+
+@torch.library.register_fake(nystrom_rows_fwd)
+def _(q, q_marks, k, v, q_seqlens, cu_seqlens, num_landmarks, iterations, scale, backend, *_):
+    _, h, _, d = q.shape
+    return _fake_outputs(q, (cu_seqlens.shape[0] - 1, h, num_landmarks, d), backend)
+
+
+def _fake_outputs(q, marks, backend):
+    b, h, n, _ = q.shape
+    compute = torch.promote_types(q.dtype, torch.float32)
     values = q.new_empty(marks, dtype=compute)
     mark_dtype = compute if backend == "native" else q.dtype
     return (
@@ -139,6 +236,11 @@ def _(grad, q, k, v, *_):
     return token_major(q), token_major(k), token_major(v)
 
 
+@torch.library.register_fake(nystrom_rows_bwd)
+def _(grad, q, k, v, q_seqlens, cu_seqlens, q_marks, *_):
+    return token_major(q), token_major(k), token_major(v), torch.empty_like(q_marks)
+
+
 def _setup(ctx, inputs, output):
     q, k, v, cu_seqlens, *ctx.settings = inputs
     _, *saved = output
@@ -153,6 +255,21 @@ def _backward(ctx, grad, *_):
     return (*_gradient(grad, *ctx.saved_tensors, *ctx.settings), *[None] * 6)
 
 
+def _setup_rows(ctx, inputs, output):
+    q, _, k, v, q_seqlens, cu_seqlens, *ctx.settings = inputs
+    _, *saved = output
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, q_seqlens, cu_seqlens, *saved)
+
+
+def _rows_backward(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 12
+    grad_q, grad_k, grad_v, grad_marks = _rows_gradient(grad, *ctx.saved_tensors, *ctx.settings)
+    return (grad_q, grad_marks, grad_k, grad_v, *[None] * 8)
+
+
 def _setup_nothing(ctx, inputs, output):
     pass
 
@@ -164,7 +281,9 @@ def _second_backward(ctx, *_):
 
 
 differentiable_attention = differentiable(nystrom_attention_fwd, _setup, _backward)
+differentiable_rows = differentiable(nystrom_rows_fwd, _setup_rows, _rows_backward)
 _gradient = differentiable(nystrom_attention_bwd, _setup_nothing, _second_backward)
+_rows_gradient = differentiable(nystrom_rows_bwd, _setup_nothing, _second_backward)
 
 
 def _vmap(operator, num_tensors):

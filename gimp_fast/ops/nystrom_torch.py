@@ -7,24 +7,18 @@ result of a bag does not depend on the bags around it.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gimp_fast.ops.nystrom_heads import heads_bwd, heads_fwd, softmax_bwd
 from gimp_fast.ops.overflow import can_be_read, has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import bag_slices
-from gimp_fast.ops.pinv import pinv_matmul_bwd, pinv_matmul_fwd
-from gimp_fast.ops.products import chunks, is_fast, precise_product, product, run_side_by_side
+from gimp_fast.ops.products import is_fast, run_side_by_side
 from gimp_fast.ops.registration import compute_dtype, token_major
-
-# So many tokens have their scores against all landmarks in memory at a time. For one head, these
-# scores fit the cache of a CPU core.
-CHUNK = 1024
-# Scores of the keys are multiplied by this, because exp2 is the fastest exponential on CPUs.
-LOG2E = math.log2(math.e)
+from gimp_fast.ops.segment_means import segments
 
 
 def nystrom_fwd(
@@ -35,12 +29,17 @@ def nystrom_fwd(
     num_landmarks: int,
     pinv_iterations: int,
     scale: float,
+    q_marks: Tensor | None = None,
+    q_spans: list[tuple[int, int]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs besides q, k and v.
 
     Args:
         q, k, v: (B, H, N, D) of one dtype, any strides; with ``spans`` (1, H, T, D).
         spans: (start, stop) of each packed bag.
+        q_marks: (bags, H, M′, D), the landmarks Q̃ of all tokens, if q has only some of them:
+            (B, H, R, D), or with ``q_spans`` (1, H, R, D). Bags with N ≤ M do not read them.
+        q_spans: (start, stop) of each bag in q.
 
     Returns:
         out like q, in memory (B, N, H, D); Q̃, K̃ (bags, H, M′, D) in the dtype of q; base-2 log of
@@ -49,24 +48,42 @@ def nystrom_fwd(
         fp64 for fp64 inputs, else fp32. M′ is M for packed bags, min(M, N) in a batch. For bags
         with N ≤ M, ``W[:N]`` holds the output of exact attention; the other rows are zero.
     """
-    _, h, n, d = q.shape
-    slices = bag_slices(q, spans)
+    _, h, n, d = k.shape
+    slices = bag_slices(k, spans)
+    q_slices = slices if q_marks is None else bag_slices(q, q_spans)
     marks = min(num_landmarks, n) if spans is None else num_landmarks
     out = token_major(q)
-    q_marks, k_marks = (q.new_zeros(len(slices), h, marks, d) for _ in range(2))
-    values, mixed = (torch.zeros_like(q_marks, dtype=compute_dtype(q)) for _ in range(2))
+    k_marks = k.new_zeros(len(slices), h, marks, d)
+    given, q_marks = q_marks, torch.zeros_like(k_marks)
+    values, mixed = (torch.zeros_like(k_marks, dtype=compute_dtype(q)) for _ in range(2))
     mark_lse = values.new_zeros(len(slices), h, marks)
     factors = values.new_ones(len(slices), h, 2)
-    for bag, (entry, tokens) in enumerate(slices):
-        inputs = [x[entry, :, tokens] for x in (q, k, v)]  # (H, N, D) each
+    for bag, ((entry, tokens), (q_entry, rows)) in enumerate(zip(slices, q_slices, strict=True)):
+        inputs = [q[q_entry, :, rows]]  # (H, R, D)
+        inputs += [x[entry, :, tokens] for x in (k, v)]  # (H, N, D) each
+        if rows.start == rows.stop:
+            continue
+        if given is not None:
+            inputs.append(given[bag])
         outputs = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
-        outputs.append(out[entry, :, tokens])
+        outputs.append(out[q_entry, :, rows])
         _bag_fwd(inputs, num_landmarks, pinv_iterations, scale, outputs)
         if has_overflowed(outputs[-1]):
-            factors[bag] = score_factors(*inputs[:2])
-            inputs[:2] = multiplied(*inputs[:2], factors[bag])
+            factors[bag] = _shrink(inputs, num_landmarks)
             _bag_fwd(inputs, num_landmarks, pinv_iterations, scale, outputs)
     return out, q_marks, k_marks, mark_lse, values, mixed, factors
+
+
+def _shrink(inputs: list[Tensor], num_landmarks: int) -> Tensor:
+    """Multiply q, its landmarks and k in the list by their :func:`score_factors`; return these."""
+    q, k, _, *q_marks = inputs
+    if q_marks and k.shape[1] > num_landmarks:
+        q = torch.cat([q, *q_marks], 1)
+    factors = score_factors(q, k)
+    inputs[:2] = multiplied(*inputs[:2], factors)
+    if q_marks:
+        inputs[3], _ = multiplied(*q_marks, k, factors)
+    return factors
 
 
 def nystrom_bwd(
@@ -85,24 +102,44 @@ def nystrom_bwd(
     pinv_iterations: int,
     scale: float,
     grads: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, written into ``grads`` or else into memory (B, N, H, D)."""
+    q_spans: list[tuple[int, int]] | None = None,
+    marks_given: bool = False,
+) -> tuple[Tensor, ...]:
+    """Gradients of q, k and v, written into ``grads`` or else into memory (B, N, H, D).
+
+    Args:
+        q_spans: as in the forward pass.
+        marks_given: whether that pass was given the landmarks of q. Then their gradient is the
+            fourth tensor, like ``q_marks``, and that of q has no share of it.
+    """
     grads = grads or (token_major(q), token_major(k), token_major(v))
-    for bag, (entry, tokens) in enumerate(bag_slices(q, spans)):
-        inputs = [x[entry, :, tokens] for x in (grad, q, k, v)]  # (H, N, D) each
-        outputs = [x[entry, :, tokens] for x in grads]
+    slices = bag_slices(k, spans)
+    q_slices = bag_slices(q, q_spans) if marks_given else slices
+    if marks_given:
+        grads = (*grads, torch.zeros_like(q_marks))
+    for bag, ((entry, tokens), (q_entry, rows)) in enumerate(zip(slices, q_slices, strict=True)):
+        inputs = [x[q_entry, :, rows] for x in (grad, q)]  # (H, R, D) each
+        inputs += [x[entry, :, tokens] for x in (k, v)]  # (H, N, D) each
+        outputs = [grads[0][q_entry, :, rows], *(x[entry, :, tokens] for x in grads[1:3])]
+        outputs += [x[bag] for x in grads[3:]]
+        if rows.start == rows.stop:
+            for x in outputs[1:3]:
+                x.zero_()
+            continue
         rescaled = can_be_read(factors) and not bool((factors[bag] == 1).all())
         if rescaled:
             inputs[1:3] = multiplied(*inputs[1:3], factors[bag])
         length = tokens.stop - tokens.start
         if length <= num_landmarks:
-            _exact_bwd(inputs, scale, outputs)
+            _exact_bwd(inputs, scale, outputs[:3])
         else:
             saved = [x[bag] for x in (q_marks, k_marks, mark_lse, values, mixed)]
             _bag_bwd(inputs, saved, pinv_iterations, scale, outputs)
         if rescaled:
-            for x, factor in zip(outputs[:2], factors[bag].unbind(-1), strict=True):
-                x.mul_(factor[:, None, None].to(x.dtype))
+            of_q, of_k = factors[bag][..., None, None].to(k.dtype).unbind(1)  # (H, 1, 1) each
+            outputs[1].mul_(of_k)
+            for x in (outputs[0], *outputs[3:]):
+                x.mul_(of_q)
     return grads
 
 
@@ -113,17 +150,17 @@ def _bag_fwd(
     scale: float,
     outputs: list[Tensor],
 ) -> None:
-    q, k, _ = inputs  # (H, N, D) of one bag
+    q, k, v, *given = inputs  # (H, R, D), (H, N, D) twice, and Q̃ if it is given; of one bag
     q_marks, k_marks, _, values, _, out = outputs
-    if q.shape[1] <= num_landmarks:
-        _exact_fwd(*inputs, scale, values[:, : q.shape[1]], out)
+    if k.shape[1] <= num_landmarks:
+        _exact_fwd(q, k, v, scale, values[:, : q.shape[1]], out)
         return
-    q_marks.copy_(_landmarks(q, num_landmarks))
+    q_marks.copy_(given[0] if given else _landmarks(q, num_landmarks))
     k_marks.copy_(_landmarks(k, num_landmarks))
     tasks = [
         partial(
-            _heads_fwd,
-            [x[heads] for x in inputs],
+            heads_fwd,
+            [x[heads] for x in (q, k, v)],
             q_marks[heads],
             k_marks[heads],
             pinv_iterations,
@@ -142,12 +179,12 @@ def _bag_bwd(
     scale: float,
     outputs: list[Tensor],
 ) -> None:
-    q, q_marks = inputs[1], saved[0]  # (H, N, D), (H, M, D) of one bag
+    k, q_marks = inputs[2], saved[0]  # (H, N, D), (H, M, D) of one bag
     num_landmarks = q_marks.shape[1]
-    segment, lengths = _segments(q.shape[1], num_landmarks, q.device)
+    segment, lengths = segments(k.shape[1], num_landmarks, k.device)
     tasks = [
         partial(
-            _heads_bwd,
+            heads_bwd,
             [x[heads] for x in inputs],
             [x[heads] for x in saved],
             pinv_iterations,
@@ -156,7 +193,7 @@ def _bag_bwd(
             lengths,
             [x[heads] for x in outputs],
         )
-        for heads in _head_groups(q, num_landmarks**2 * q.shape[-1])
+        for heads in _head_groups(k, num_landmarks**2 * k.shape[-1])
     ]
     run_side_by_side(tasks)
 
@@ -181,21 +218,9 @@ def _exact_bwd(inputs: list[Tensor], scale: float, outputs: list[Tensor]) -> Non
     q_scaled = q * scale
     attention = torch.bmm(q_scaled, k.mT).softmax(-1)  # (H, N, N)
     grad_v.copy_(torch.bmm(attention.mT, grad))
-    grad_scores = _softmax_bwd(torch.bmm(grad, v.mT), attention)
+    grad_scores = softmax_bwd(torch.bmm(grad, v.mT), attention)
     grad_q.copy_(torch.bmm(grad_scores, k * scale))
     grad_k.copy_(torch.bmm(grad_scores.mT, q_scaled))
-
-
-def _softmax_bwd(grad: Tensor, softmax: Tensor) -> Tensor:
-    return torch.ops.aten._softmax_backward_data(grad, softmax, -1, softmax.dtype)
-
-
-def _segments(n: int, num_landmarks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Segment of each token (N,), and lengths of the segments (M,)."""
-    edges = torch.arange(num_landmarks + 1, device=device) * n // num_landmarks
-    lengths = edges.diff()
-    segment = torch.arange(num_landmarks, device=device)
-    return segment.repeat_interleave(lengths, output_size=n), lengths
 
 
 def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
@@ -206,97 +231,3 @@ def _landmarks(x: Tensor, num_landmarks: int) -> Tensor:
     lengths = torch.cat([starts[1:], starts.new_tensor([n])]) - starts
     sums = F.embedding_bag(torch.arange(n, device=x.device), rows, starts, mode="sum")
     return (sums / lengths[:, None]).unflatten(1, (h, d)).transpose(0, 1)
-
-
-def _heads_fwd(
-    inputs: list[Tensor],
-    q_marks: Tensor,
-    k_marks: Tensor,
-    pinv_iterations: int,
-    scale: float,
-    outputs: list[Tensor],
-) -> None:
-    q, k, v = inputs  # (G, N, D), G heads of one bag
-    mark_lse, values, mixed, out = outputs  # (G, M), (G, M, D) twice, (G, N, D)
-    q_scaled = q_marks.to(values.dtype) * scale
-    k_side = k_marks.to(values.dtype)
-    _to_keys_fwd(q_scaled * LOG2E, k, v, values, mark_lse)
-    scores = product(q_scaled, k_side).softmax(-1)  # (G, M, M)
-    mixed.copy_(pinv_matmul_fwd(scores, values, pinv_iterations))
-    k_scaled, mixed_t = k_side * scale, mixed.mT.contiguous()
-    for part in chunks(q.shape[1], CHUNK):
-        attention = product(q[:, part].to(values.dtype), k_scaled).softmax(-1)  # (G, c, M)
-        out[:, part] = precise_product(attention, mixed_t)
-
-
-def _to_keys_fwd(q_scaled: Tensor, k: Tensor, v: Tensor, values: Tensor, mark_lse: Tensor) -> None:
-    """Write W = softmax(Q̃ Kᵀ) V into values, and log₂ Σ exp of its scores into mark_lse.
-
-    Each chunk of keys has its own softmax, without the division. They are weighted at the end.
-    """
-    peaks, sums, parts = [], [], []
-    for part in chunks(k.shape[1], CHUNK):
-        scores = product(k[:, part].to(values.dtype), q_scaled)  # (G, c, M)
-        peaks.append(scores.amax(1, keepdim=True))  # (G, 1, M)
-        weights = scores.sub_(peaks[-1]).exp2_()
-        sums.append(weights.sum(1, keepdim=True))
-        parts.append(product(v[:, part].to(values.dtype).mT, weights.mT))  # (G, D, M)
-    all_peaks = torch.stack(peaks)
-    peak = all_peaks.amax(0)
-    shares = (all_peaks - peak).exp2_()
-    total = (torch.stack(sums) * shares).sum(0)
-    values.copy_((torch.stack(parts).mul_(shares).sum(0) / total).mT)
-    mark_lse.copy_((peak + total.log2())[:, 0])
-
-
-def _heads_bwd(
-    inputs: list[Tensor],
-    saved: list[Tensor],
-    pinv_iterations: int,
-    scale: float,
-    segment: Tensor,
-    lengths: Tensor,
-    outputs: list[Tensor],
-) -> None:
-    grad, q, k, v = inputs  # (G, N, D), G heads of one bag
-    q_marks, k_marks, mark_lse, values, mixed = saved
-    grad_q, grad_k, grad_v = outputs
-    q_side, k_side = (x.to(values.dtype) for x in (q_marks, k_marks))  # (G, M, D)
-    grad_mixed, grad_k_marks = _from_queries_bwd(grad, q, k_side * scale, mixed, grad_q)
-    scores = product(q_side * scale, k_side).softmax(-1)  # (G, M, M)
-    grad_scores, grad_values = pinv_matmul_bwd(
-        grad_mixed.mT.contiguous(), scores, values, pinv_iterations
-    )
-    grad_scores = _softmax_bwd(grad_scores.contiguous(), scores)
-    grad_k_marks = product(q_side.mT, grad_scores.mT, grad_k_marks)  # (G, D, M)
-    grad_q_marks = product(k_side.mT, grad_scores)
-    shares = (grad_k_marks * scale / lengths).mT.contiguous()  # (G, M, D)
-    q_scaled = q_side * scale
-    q_exponent, minus_lse = q_scaled * LOG2E, -mark_lse[:, None]
-    minus_delta = -(grad_values * values).sum(-1)[:, None]  # (G, 1, M)
-    for part in chunks(k.shape[1], CHUNK):
-        keys, rows = (x[:, part].to(values.dtype) for x in (k, v))  # (G, c, D)
-        attention = product(keys, q_exponent, minus_lse).exp2_()  # (G, c, M)
-        grad_v[:, part] = precise_product(attention, grad_values.mT)
-        grad_scores = product(rows, grad_values, minus_delta).mul_(attention)
-        grad_k[:, part] = product(grad_scores, q_scaled.mT, shares[:, segment[part]])
-        grad_q_marks = product(keys.mT, grad_scores.mT, grad_q_marks)
-    shares = (grad_q_marks * scale / lengths).mT.contiguous()
-    for part in chunks(q.shape[1], CHUNK):
-        grad_q[:, part] += shares[:, segment[part]]
-
-
-def _from_queries_bwd(
-    grad: Tensor, q: Tensor, k_scaled: Tensor, mixed: Tensor, grad_q: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Write the gradient of q; return those of Y and of K̃ (G, D, M), the latter without scale."""
-    grad_mixed = grad_k_marks = None
-    k_scaled_t = k_scaled.mT.contiguous()
-    for part in chunks(q.shape[1], CHUNK):
-        queries, grads = (x[:, part].to(mixed.dtype) for x in (q, grad))  # (G, c, D)
-        attention = product(queries, k_scaled).softmax(-1)  # (G, c, M)
-        grad_mixed = product(grads.mT, attention.mT, grad_mixed)
-        grad_scores = _softmax_bwd(product(grads, mixed), attention)
-        grad_q[:, part] = product(grad_scores, k_scaled_t)
-        grad_k_marks = product(queries.mT, grad_scores.mT, grad_k_marks)
-    return grad_mixed, grad_k_marks

@@ -14,7 +14,10 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from gimp_fast.ops import overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,12 @@ class Bags:
         bounds = (0, *accumulate(lengths))
         return cls(bounds, torch.tensor(bounds, dtype=torch.int32, device=device))
 
+    @classmethod
+    def of_equal(cls, count: int, length: int, device: torch.device | str = "cpu") -> Bags:
+        """The bags of a batch (count, length). They are made on the device; nothing is copied."""
+        bounds = tuple(bag * length for bag in range(count + 1))
+        return cls(bounds, torch.arange(count + 1, dtype=torch.int32, device=device) * length)
+
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
@@ -49,7 +58,7 @@ class Bags:
     @property
     def lengths(self) -> list[int]:
         """Number of rows of each bag."""
-        return [stop - start for start, stop in self.spans]
+        return [stop - start for start, stop in pairwise(self.bounds)]
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
@@ -68,6 +77,87 @@ class Bags:
 
     def pin_memory(self) -> Bags:
         return replace(self, cu_seqlens=self.cu_seqlens.pin_memory())
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The tokens whose outputs are needed, such as the CLS token of each bag.
+
+    Attributes:
+        index: (R,) int64, their places among the B·N tokens of a batch or the T packed ones, in
+            rising order, on the device of the tokens.
+        bags: how many of them each bag has.
+    """
+
+    index: Tensor
+    bags: Bags
+
+    def positions(self, bags: Bags) -> Tensor:
+        """(R,) int64, the place of each row within its bag; ``bags`` are those of the tokens."""
+        if len(bags) == 1:
+            return self.index
+        starts = [s for (s, _), n in zip(bags.spans, self.bags.lengths, strict=True) for _ in range(n)]
+        return self.index - torch.tensor(starts, dtype=torch.int64, device=self.index.device)
+
+    @classmethod
+    def first(cls, bags: Bags) -> Rows:
+        """The first token of each bag that has one."""
+        lengths = bags.lengths
+        if all(lengths):
+            rows = Bags.of_equal(len(bags), 1, bags.cu_seqlens.device)
+            return cls(bags.cu_seqlens[:-1].long(), rows)
+        device = bags.cu_seqlens.device
+        starts = [start for start, stop in bags.spans if stop > start]
+        rows = Bags.of_lengths([min(n, 1) for n in lengths], device)
+        return cls(torch.tensor(starts, dtype=torch.int64, device=device), rows)
+
+    @classmethod
+    def cls_and_masked(cls, bags: Bags, masked: Tensor) -> Rows:
+        """The CLS token of each bag, and its masked patches; places are those of ``with_cls``.
+
+        On a GPU this waits once, for the number of masked patches of each bag.
+
+        Args:
+            bags: of the patches, without CLS tokens.
+            masked: (T,) bool over the patches, True = masked.
+        """
+        before = F.pad(masked.cumsum(0), (1, 0))[bags.cu_seqlens.long()]  # (B + 1,)
+        ends = before + torch.arange(len(before), device=before.device)
+        is_cls = masked.new_zeros(len(masked) + len(bags))
+        is_cls[bags.with_cls.cu_seqlens[:-1].long()] = True
+        needed = is_cls.masked_scatter(~is_cls, masked)
+        rows = Bags(tuple(ends.tolist()), ends.int())
+        return cls(needed.nonzero_static(size=rows.num_rows)[:, 0], rows)
+
+
+def validate_rows(rows: Rows, bags: Bags, device: torch.device) -> None:
+    """Raise ValueError unless ``rows`` are tokens of ``bags``; on a GPU their values are not read.
+
+    Args:
+        device: where the tokens are.
+    """
+    expected = f"expected Rows of {len(bags)} bags of {bags.num_rows} tokens on {device}"
+    if not isinstance(rows, Rows):
+        raise ValueError(f"rows is {type(rows).__name__}; {expected}")
+    index = rows.index
+    if index.dim() != 1 or index.dtype != torch.int64 or index.device != device:
+        raise ValueError(
+            f"rows.index is {index.dtype} {tuple(index.shape)} on {index.device}; "
+            f"{expected}, with an index (R,) int64"
+        )
+    if len(rows.bags) != len(bags) or rows.bags.num_rows != len(index):
+        raise ValueError(
+            f"rows.bags has {len(rows.bags)} bags of {rows.bags.num_rows} rows, "
+            f"rows.index {len(index)} rows; {expected}"
+        )
+    if not overflow.can_be_read(index):
+        return
+    places = torch.searchsorted(index, torch.tensor(bags.bounds)).tolist()
+    if tuple(places) != rows.bags.bounds or bool((index.diff() <= 0).any()):
+        raise ValueError(
+            f"rows.index does not rise, or has other tokens than {rows.bags.lengths} of bags of "
+            f"{bags.lengths}; {expected}"
+        )
 
 
 def packed_argument(cu_seqlens: object) -> Tensor | Bags | None:

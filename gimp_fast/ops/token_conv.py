@@ -37,11 +37,11 @@ def token_conv(
     Raises:
         ValueError: shapes, dtypes or bounds do not fit.
     """
-    _validate(v, weight, add, cu_seqlens)
+    validate_conv(v, weight, add, cu_seqlens)
     return _conv(v, weight, add, *operands(cu_seqlens, v.shape[2]))
 
 
-def _validate(
+def validate_conv(
     v: Tensor, weight: Tensor, add: Tensor | None, cu_seqlens: Tensor | Bags | None
 ) -> None:
     if v.dim() != 4 or not v.is_floating_point():
@@ -86,7 +86,7 @@ def write_token_conv(
     out: Tensor, v: Tensor, weight: Tensor, spans: list[tuple[int, int]] | None, add: Tensor | None
 ) -> None:
     """Write the convolution, plus ``add``, which may be ``out``; without a gradient."""
-    band = _band(weight.to(compute_dtype(v)), _block(v))  # (H, L, L + K - 1)
+    band = banded(weight.to(compute_dtype(v)), block_length(v))  # (H, L, L + K - 1)
     for entry, tokens in bag_slices(v, spans):
         addend = None if add is None else add[entry, :, tokens]
         _bag_fwd(v[entry, :, tokens], band, addend, out[entry, :, tokens])
@@ -109,16 +109,16 @@ def conv_weight_grad(
     grad: Tensor, v: Tensor, spans: list[tuple[int, int]] | None, kernel: int
 ) -> Tensor:
     """Gradient of the weight, (H, 1, K, 1) in fp32 or wider, summed over bags in their order."""
-    block = _block(v)
+    block = block_length(v)
     band = v.new_zeros(v.shape[1], block, block + kernel - 1, dtype=compute_dtype(v))
     for entry, tokens in bag_slices(v, spans):
         _add_band_grad(grad[entry, :, tokens], v[entry, :, tokens], band)
-    return _diagonals(band, kernel).sum(1)[:, None, :, None]
+    return diagonals(band, kernel).sum(1)[:, None, :, None]
 
 
 def _bag_fwd(v: Tensor, band: Tensor, add: Tensor | None, out: Tensor) -> None:
     """Write the convolution of one bag (H, N, D)."""
-    for rows, window, part in _blocks(v.shape[1], band):
+    for rows, window, part in blocks(v.shape[1], band):
         convolved = torch.bmm(band[part], v[:, window].to(band.dtype))  # (H, L, D)
         if add is None:
             out[:, rows] = convolved
@@ -128,12 +128,12 @@ def _bag_fwd(v: Tensor, band: Tensor, add: Tensor | None, out: Tensor) -> None:
 
 def _add_band_grad(grad: Tensor, v: Tensor, band: Tensor) -> None:
     """Add the gradient of the banded matrix from one bag (H, N, D); only its diagonals are used."""
-    for rows, window, part in _blocks(v.shape[1], band):
+    for rows, window, part in blocks(v.shape[1], band):
         grads, values = grad[:, rows].to(band.dtype), v[:, window].to(band.dtype)
         band[part] += torch.bmm(grads, values.mT)
 
 
-def _blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, slice, slice]]]:
+def blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, slice, slice]]]:
     """For each block: rows of the output, the input rows they read, part of the banded matrix."""
     block, width = band.shape[1:]
     reach = (width - block) // 2
@@ -144,21 +144,21 @@ def _blocks(n: int, band: Tensor) -> Iterator[tuple[slice, slice, tuple[slice, s
         yield slice(start, stop), slice(first, last), (slice(None), slice(stop - start), columns)
 
 
-def _band(weight: Tensor, block: int) -> Tensor:
+def banded(weight: Tensor, block: int) -> Tensor:
     """Banded matrices (H, L, L + K - 1): each row holds the filter, one column further right."""
     h, _, k, _ = weight.shape
     band = weight.new_zeros(h, block, block + k - 1)
-    _diagonals(band, k).copy_(weight.reshape(h, 1, k))
+    diagonals(band, k).copy_(weight.reshape(h, 1, k))
     return band
 
 
-def _diagonals(band: Tensor, k: int) -> Tensor:
+def diagonals(band: Tensor, k: int) -> Tensor:
     """The K diagonals of (H, L, L + K - 1), as a view (H, L, K)."""
     h, block, width = band.shape
     return band.as_strided((h, block, k), (block * width, width + 1, 1))
 
 
-def _block(v: Tensor) -> int:
+def block_length(v: Tensor) -> int:
     return BLOCK_CPU if v.device.type == "cpu" else BLOCK_GPU
 
 

@@ -8,7 +8,7 @@ import torch
 from gimp_fast.nn import NystromAttention, PatchAggregator
 from gimp_fast.ops import nystrom_attention
 from gimp_fast.ops.nystrom_attention_row import nystrom_attention_row
-from gimp_fast.ops.packing import Bags, as_bags, operands
+from gimp_fast.ops.packing import Bags, Rows, as_bags, operands, validate_rows
 from gimp_fast.ops.token_conv import token_conv
 
 LENGTHS = [[5], [3, 1, 40, 0, 7], []]
@@ -30,6 +30,68 @@ def test_a_cls_token_makes_every_bag_one_longer(lengths):
     bags = Bags.of_lengths(lengths).with_cls
     assert bags.lengths == [length + 1 for length in lengths]
     assert bags.cu_seqlens.tolist() == list(bags.bounds)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (1, 1), (2, 0), (0, 5)], ids=str)
+def test_the_bags_of_a_batch_are_of_one_length(shape):
+    bags = Bags.of_equal(*shape)
+    assert bags.lengths == [shape[1]] * shape[0]
+    assert bags.cu_seqlens.tolist() == list(bags.bounds)
+    assert bags.cu_seqlens.dtype == torch.int32
+
+
+def assert_rows(rows, index, lengths):
+    assert rows.index.tolist() == index
+    assert rows.index.dtype == torch.int64
+    assert rows.bags.lengths == lengths
+    assert rows.bags.cu_seqlens.tolist() == list(rows.bags.bounds)
+    assert rows.bags.cu_seqlens.dtype == torch.int32
+
+
+def test_the_first_token_of_each_bag_that_has_one():
+    assert_rows(Rows.first(Bags.of_lengths([3, 1, 40])), [0, 3, 4], [1, 1, 1])
+    assert_rows(Rows.first(Bags.of_lengths([0, 3, 0, 2])), [0, 3], [0, 1, 0, 1])
+    assert_rows(Rows.first(Bags.of_lengths([])), [], [])
+
+
+def test_cls_tokens_and_masked_patches():
+    masked = torch.tensor([1, 0, 1, 0, 1, 1], dtype=torch.bool)
+    rows = Rows.cls_and_masked(Bags.of_lengths([3, 0, 1, 2]), masked)
+    # Tokens: CLS 0 and patches 1-3; CLS 4; CLS 5, patch 6; CLS 7, patches 8 and 9.
+    assert_rows(rows, [0, 1, 3, 4, 5, 7, 8, 9], [3, 1, 1, 3])
+    none = Rows.cls_and_masked(Bags.of_lengths([2, 4]), torch.zeros(6, dtype=torch.bool))
+    assert_rows(none, [0, 3], [1, 1])
+
+
+def changed_rows(index=(0, 3, 4), lengths=(1, 2), dtype=torch.int64):
+    return Rows(torch.tensor(index, dtype=dtype), Bags.of_lengths(lengths))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([0, 3]), "rows is Tensor; expected Rows of 2 bags of 7 tokens on cpu"),
+        (changed_rows(dtype=torch.int32), r"rows.index is torch.int32 \(3,\) on cpu"),
+        (changed_rows(index=((0, 3, 4),)), r"rows.index is torch.int64 \(1, 3\)"),
+        (Rows(torch.zeros(2, dtype=torch.int64, device="meta"), None), "on meta; expected Rows"),
+        (changed_rows(lengths=(1, 1)), "rows.bags has 2 bags of 2 rows, rows.index 3 rows"),
+        (changed_rows(lengths=(1, 1, 1)), "rows.bags has 3 bags of 3 rows"),
+        (changed_rows(index=(0, 4, 3)), "does not rise"),
+        (changed_rows(index=(0, 4, 4)), "does not rise"),
+        (changed_rows(index=(0, 2, 4)), r"has other tokens than \[1, 2\] of bags of \[3, 4\]"),
+        (changed_rows(index=(-1, 3, 4)), "has other tokens"),
+        (changed_rows(index=(0, 3, 7)), "has other tokens"),
+    ],
+    ids=[
+        "tensor", "dtype", "dims", "device", "count", "bags", "falls", "repeats", "other-bag",
+        "negative", "too-large",
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_are_named(rows, message):
+    bags = Bags.of_lengths([3, 4])
+    validate_rows(changed_rows(), bags, torch.device("cpu"))
+    with pytest.raises(ValueError, match=message):
+        validate_rows(rows, bags, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
