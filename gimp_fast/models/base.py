@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gimp_fast.models.inputs import PatientInputs, Presence, aligned
 from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
+from gimp_fast.nn.uniform_dropout import UniformDropout
 from gimp_fast.targets import Classification
 from gimp_fast.validation import Settings
 
@@ -237,4 +238,4 @@ def absent_token(dim: int) -> nn.Parameter:
 
 def dense(width: int, out: int, dropout: float) -> nn.Sequential:
     """ReLU(W x + b), then dropout: (..., width) -> (..., out)."""
-    return nn.Sequential(Linear(width, out), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(Linear(width, out), nn.ReLU(), UniformDropout(dropout))

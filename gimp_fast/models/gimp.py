@@ -22,6 +22,7 @@ from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
+from gimp_fast.nn.uniform_dropout import UniformDropout
 
 _SNN_WIDTHS = (256, 256, 256, 256)
 
@@ -142,7 +143,7 @@ class GiMP(PatientModel):
         self.head = nn.Sequential(
             Linear(width, config.head_hidden),
             nn.GELU(),
-            nn.Dropout(config.head_dropout),
+            UniformDropout(config.head_dropout),
             Linear(config.head_hidden, config.num_classes),
         )
         self.gene_head = None
@@ -172,9 +173,14 @@ class GiMP(PatientModel):
         fused = self.head(vectors)
         if self.gene_head is None or self.head.training:
             return fused
-        weight = torch.where(representation.rna.mask[:, None], self.fusion_weight, 1.0)
         from_genes = self.gene_head(vectors[:, self.config.dim :])
-        return torch.lerp(from_genes.float(), fused.float(), weight)
+        return self._mixed(from_genes.float(), fused.float(), representation.rna)
+
+    def _mixed(self, from_genes: Tensor, fused: Tensor, rna: Presence) -> Tensor:
+        """The logits of patients with RNA mixed by the weight, (B, classes); else those fused."""
+        return torch.lerp(
+            from_genes, fused, torch.where(rna.mask[:, None], self.fusion_weight, 1.0)
+        )
 
     def gene_classifier(self) -> GeneClassifier:
         """The gene encoder with a linear head. With validated fusion the model keeps that head."""
@@ -188,10 +194,14 @@ class GiMP(PatientModel):
         """True with validated fusion; sets w to the best of 0, 0.1 … 1 by their cross-entropy."""
         if self.gene_head is None:
             return False
-        losses = []
+        # The heads do not know the weight: 0 and 1 give what every weight mixes.
+        ends, losses = [], []
+        for weight in (0.0, 1.0):
+            self.fusion_weight.fill_(weight)
+            ends.append(self.classify(representation))
         for step in range(11):
             self.fusion_weight.fill_(step / 10)
-            losses.append(F.cross_entropy(self.classify(representation), labels))
+            losses.append(F.cross_entropy(self._mixed(*ends, representation.rna), labels))
         losses = torch.stack(losses).tolist()
         self.fusion_weight.fill_(losses.index(min(losses)) / 10)
         return True

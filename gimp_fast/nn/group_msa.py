@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.nn.linear import Linear
+from gimp_fast.nn.uniform_dropout import UniformDropout
 
 
 class SelfAttentionBlock(nn.Module):
@@ -29,7 +30,7 @@ class SelfAttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.to_qkv = Linear(dim, 3 * dim, bias=False)
         self.to_out = Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = UniformDropout(dropout)
         self.mlp = None
         if mlp_ratio:
             hidden = round(dim * mlp_ratio)
@@ -38,7 +39,7 @@ class SelfAttentionBlock(nn.Module):
                 Linear(dim, hidden),
                 nn.GELU(),
                 Linear(hidden, dim),
-                nn.Dropout(dropout),
+                UniformDropout(dropout),
             )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -106,7 +107,7 @@ class GroupMSA(nn.Module):
         self.fragment_embedding = nn.Parameter(torch.randn(slots, dim) * 0.02)
         self.group_tokens = nn.Parameter(torch.randn(self.num_groups, 1, dim) * 0.02)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = UniformDropout(dropout)
         self.intra = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.inter = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.norm = nn.LayerNorm(dim)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.nn.linear import Linear
+from gimp_fast.nn.uniform_dropout import UniformDropout
 from gimp_fast.ops.packing import Bags, as_bags
 from gimp_fast.ops.products import steady_threads
 
@@ -72,7 +73,7 @@ class AttentionScores(nn.Module):
         super().__init__()
         self.value = Linear(dim, hidden)
         self.gate = Linear(dim, hidden) if gated else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = UniformDropout(dropout)
         self.score = Linear(hidden, heads)
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -134,8 +134,9 @@ class Stage(ABC):
 
     def train_mode(self) -> None:
         """Train the stage's modules; freeze all others and turn off their dropout."""
-        self.context.model.eval()
-        self.context.model.requires_grad_(False)
+        model = self.context.model.eval()
+        model.requires_grad_(False)
+        model.training = True  # of itself alone: the patients of a step are computed together
         for module in self.trained_modules():
             module.train()
         for parameter in self.parameters():

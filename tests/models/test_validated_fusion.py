@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from gimp_fast.errors import FaultError
 from gimp_fast.models import Presence, Representation, build
@@ -45,6 +46,24 @@ def test_the_weight_follows_whoever_is_right(model, source, weight):
         logits = model.gene_head(x[:, 8:]) if source == "genes" else model.head(x)
     assert model.fit_to_validation(seen(x), logits.argmax(-1))
     assert float(model.fusion_weight) == pytest.approx(weight, abs=0.11)
+
+
+def test_the_weight_is_that_of_the_lowest_loss(model):
+    x, labels = seen(rows(), without_rna=(0, 3)), torch.arange(40) % 3
+    losses = []
+    with torch.no_grad():
+        for step in range(11):
+            model.fusion_weight.fill_(step / 10)
+            losses.append(float(F.cross_entropy(model.classify(x), labels)))
+    model.fit_to_validation(x, labels)
+    assert float(model.fusion_weight) == pytest.approx(losses.index(min(losses)) / 10)
+
+
+def test_the_weight_is_chosen_in_two_passes_of_the_heads(model):
+    calls = []
+    model.head.register_forward_hook(lambda *_: calls.append(1))
+    model.fit_to_validation(seen(rows(5)), torch.zeros(5, dtype=torch.long))
+    assert len(calls) == 2 * 5
 
 
 def test_patients_without_rna_have_only_the_head(model):

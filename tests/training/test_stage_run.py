@@ -14,6 +14,7 @@ from builders.calls import Calls
 from gimp_fast import native
 from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
+from gimp_fast.models.gimp import GiMP
 from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.training import load_config, train
 from gimp_fast.training.sampling import PatientReader
@@ -115,6 +116,20 @@ def test_gradients_are_clipped(cohort_folder, tmp_path):
         for norm in ("null", "1e-9")
     )
     assert not all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_patients_of_a_step_are_computed_together(cohort_folder, tmp_path, monkeypatch):
+    sizes = []
+    original = GiMP.vectors
+
+    def vectors(self, inputs):
+        if torch.is_grad_enabled():
+            sizes.append(len(inputs))
+        return original(self, inputs)
+
+    monkeypatch.setattr(GiMP, "vectors", vectors)
+    train(config("finetune.epochs=1"), cohort_folder, tmp_path / "run", log=lambda text: None)
+    assert sizes == [8, 8, 8]  # 24 patients
 
 
 def test_every_epoch_says_where_its_time_went(cohort_folder, tmp_path):
