@@ -1,19 +1,22 @@
-"""``torch.nn.Linear`` whose results do not depend on the number of threads."""
+"""``torch.nn.Linear`` that is fast for few channels, and the same for any number of threads."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gimp_fast.ops.products import steady_threads
+from gimp_fast.ops import native_linear
+from gimp_fast.ops.products import linear, steady_threads
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear``; in eval mode on a CPU, few rows are multiplied on one thread.
+    """``torch.nn.Linear``; in eval mode on a CPU its result does not depend on the threads.
 
     Libraries may cut the sums of few rows among the threads, and then add up in another order.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, longest: int | None = None) -> Tensor:
+        """x Wᵀ + b; ``longest`` as in :func:`gimp_fast.ops.native_linear.takes`."""
+        if native_linear.takes(x, self.weight, self.bias, longest):
+            return native_linear.linear(x, self.weight, self.bias)
         with steady_threads(x, training=self.training):
-            return F.linear(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.linear import Linear
 from gimp_fast.ops import native_linear
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.nystrom_rows import nystrom_rows
 from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, Rows, as_bags, validate_rows
-from gimp_fast.ops.products import Linear
 from gimp_fast.ops.token_conv import token_conv
 
 
@@ -152,25 +152,31 @@ class NystromAttention(nn.Module):
             raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
 
     def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
-        if self._may_pack(x):
-            return self._attend(x, cu_seqlens)
-        # One bag per call: a matrix product may round a row differently when it has more rows.
         if cu_seqlens is None:
-            parts, dim = x.split(1), 0
+            spans, parts, dim = None, x.split(1), 0
+            longest = x.shape[1]
         else:
-            parts, dim = [x[:, a:b] for a, b in as_bags(cu_seqlens, x.shape[1]).spans], 1
+            spans, dim = as_bags(cu_seqlens, x.shape[1]).spans, 1
+            parts = [x[:, a:b] for a, b in spans]
+            longest = max((b - a for a, b in spans), default=0)
+        if self._may_pack(x, longest):
+            return self._attend(x, cu_seqlens, longest)
+        # One bag per call: a matrix product may round a row differently when it has more rows.
         if len(parts) == 1:
             return self._attend(x)
         if not parts:
             return torch.empty_like(x)
         return torch.cat([self._attend(part) for part in parts], dim)
 
-    def _may_pack(self, x: Tensor) -> bool:
-        """True if several bags may be computed by one call: no row rounds otherwise, or may."""
+    def _may_pack(self, x: Tensor, longest: int) -> bool:
+        """True if bags of up to ``longest`` rows may be computed by one call.
+
+        Either no row rounds otherwise then, or it may.
+        """
         if x.is_cuda:
             return self.training
         projections = (self.to_qkv, self.to_out[0])
-        return all(native_linear.takes(x, y.weight, y.bias) for y in projections)
+        return all(native_linear.takes(x, y.weight, y.bias, longest) for y in projections)
 
     def _attend_rows(self, x: Tensor, cu_seqlens: Tensor | Bags | None, rows: Rows) -> Tensor:
         """(B, N, C) or packed (1, T, C) -> (R, C)."""
@@ -180,8 +186,9 @@ class NystromAttention(nn.Module):
         else:
             bags = as_bags(cu_seqlens, x.shape[1])
         validate_rows(rows, bags, x.device)
-        if len(bags) == 1 or self._may_pack(x):
-            return self._rows(tokens, rows, bags)
+        longest = max(bags.lengths, default=0)
+        if len(bags) == 1 or self._may_pack(x, longest):
+            return self._rows(tokens, rows, bags, longest)
         # One bag per call, as for all tokens.
         parts = [
             self._rows(tokens[start:stop], *_alone(rows, bag, start, stop))
@@ -190,7 +197,7 @@ class NystromAttention(nn.Module):
         ]
         return torch.cat(parts) if parts else tokens[:0]
 
-    def _rows(self, x: Tensor, rows: Rows, bags: Bags) -> Tensor:
+    def _rows(self, x: Tensor, rows: Rows, bags: Bags, longest: int | None = None) -> Tensor:
         """(T, C) -> (R, C)."""
         out = nystrom_rows(
             x,
@@ -202,12 +209,21 @@ class NystromAttention(nn.Module):
             num_landmarks=self.num_landmarks,
             pinv_iterations=self.pinv_iterations,
             backend=self.backend,
+            longest=longest,
         )
-        return self.to_out(out)
+        return self._project(out, longest)
 
-    def _attend(self, x: Tensor, cu_seqlens: Tensor | Bags | None = None) -> Tensor:
-        """(B, N, C) or packed (1, T, C) -> the same."""
-        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
+    def _project(self, x: Tensor, longest: int | None) -> Tensor:
+        linear, dropout = self.to_out
+        return dropout(linear(x, longest))
+
+    def _attend(
+        self, x: Tensor, cu_seqlens: Tensor | Bags | None = None, longest: int | None = None
+    ) -> Tensor:
+        """(B, N, C) or packed (1, T, C) -> the same; ``longest`` as in ``native_linear.takes``."""
+        qkv = self.to_qkv(x, longest).unflatten(
+            -1, (3, self.heads, self.dim_head)
+        )  # (B, N, 3, H, D)
         backend = choose_backend(self.backend, qkv)
         if backend == "torch" and cu_seqlens is None and x.shape[1] <= self.num_landmarks:
             # The same as nystrom_attention for a short bag, with fewer calls, whose time matters.
@@ -218,7 +234,7 @@ class NystromAttention(nn.Module):
                 out = F.scaled_dot_product_attention(q, k, v)
             if self.res_conv is not None:
                 out = token_conv(v, self.res_conv.weight, add=out)
-            return self.to_out(out.transpose(1, 2).flatten(2))
+            return self._project(out.transpose(1, 2).flatten(2), longest)
         out = nystrom_layer(
             qkv,
             None if self.res_conv is None else self.res_conv.weight,
@@ -228,7 +244,7 @@ class NystromAttention(nn.Module):
             backend=backend,
         )
         del qkv  # without gradients, this frees three fifths of the memory in use
-        return self.to_out(out)  # (B, N, C)
+        return self._project(out, longest)  # (B, N, C)
 
 
 def _alone(rows: Rows, bag: int, start: int, stop: int) -> tuple[Rows, Bags]:

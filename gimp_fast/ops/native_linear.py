@@ -1,4 +1,4 @@
-"""Linear layers of few channels by the C++ operators of the package: csrc/linear.cpp."""
+"""Linear layers of few channels or rows by the C++ operators of the package: csrc/linear.cpp."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from torch import Tensor
 from gimp_fast import native
 from gimp_fast.ops.registration import is_transformed
 
-# Elements of the weight. torch's libraries multiply larger ones as fast or faster.
+# Elements of a weight, and rows: torch's libraries multiply more of both as fast or faster.
 LARGEST = 1 << 17
+LONGEST = 1024
 
 
-def takes(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+def takes(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, longest: int | None = None
+) -> bool:
     """True if the native operators compute this layer.
 
-    Its results do not depend on the number of threads, and a row's do not on the other rows.
+    Its results do not depend on the number of threads, and a row's do not on the other rows. So
+    several bags may be computed together where each alone would be computed natively.
+
+    Args:
+        longest: rows of the longest bag in x; all rows of x are one bag by default.
     """
+    rows = x.numel() // max(x.shape[-1], 1) if longest is None else longest
     return (
-        weight.numel() <= LARGEST
+        (weight.numel() <= LARGEST or rows <= LONGEST)
         and x.dtype == weight.dtype == torch.float32
         and (bias is None or bias.dtype == torch.float32)
         and x.device.type == weight.device.type == "cpu"

@@ -34,15 +34,11 @@ def nystrom_fwd(
     bags = q.shape[0] if spans is None else len(spans)
     marks = min(num_landmarks, k.shape[2]) if spans is None else num_landmarks
     sizes = (bags, q.shape[1], marks, q.shape[3])
-    # All of them together, in one block of memory; bags that are short leave their part empty.
-    blocks = q.new_zeros((4, *sizes), dtype=torch.float32).unbind(0)
+    shapes = (sizes, sizes, sizes[:3], sizes, sizes, (*sizes[:2], 2))
+    saved = [q.new_zeros(shape, dtype=torch.float32) for shape in shapes]
     if q_marks is not None:
-        blocks[0].copy_(q_marks)
-    mark_lse, factors = (
-        q.new_zeros(size, dtype=torch.float32) for size in (sizes[:3], (*sizes[:2], 2))
-    )
-    factors.fill_(1)
-    saved = (blocks[0], blocks[1], mark_lse, blocks[2], blocks[3], factors)
+        saved[0].copy_(q_marks)
+    saved[-1].fill_(1)  # the factors of bags without tokens
     out = token_major(q)
     torch.ops.gimp_fast.nystrom_native_fwd(
         *map(_unit_stride, (q, k, v)),

@@ -41,6 +41,7 @@ def nystrom_rows(
     num_landmarks: int = 256,
     pinv_iterations: int = 6,
     backend: str = "auto",
+    longest: int | None = None,
 ) -> Tensor:
     """Rows of Nyström(Q, K, V) + conv(V), with Q, K, V = x W_qkv (GiMP eq. 1 and 2).
 
@@ -56,6 +57,7 @@ def nystrom_rows(
         bags: bounds of the bags in x.
         heads: H.
         num_landmarks, pinv_iterations, backend: as in ``nystrom_attention``.
+        longest: as in :func:`native_linear.takes`.
 
     Returns:
         (R, H·D).
@@ -74,7 +76,9 @@ def nystrom_rows(
     composed = torch.compiler.is_compiling() or is_transformed(x)
     if chosen in MODULES and x.device.type == "cpu" and not composed:
         scale = (len(weight) // (3 * heads)) ** -0.5
-        plan = _Plan(rows, bags, heads, (num_landmarks, pinv_iterations, scale), MODULES[chosen])
+        plan = _Plan(
+            rows, bags, heads, (num_landmarks, pinv_iterations, scale), longest, MODULES[chosen]
+        )
         return _Rows.apply(x, weight, conv_weight, plan)
     return _composed(x, weight, conv_weight, rows, bags, heads, chosen, **settings)
 
@@ -125,10 +129,10 @@ def _projected(x: Tensor, weight: Tensor, rows: Rows, heads: int) -> tuple[Tenso
     return tuple(part.transpose(0, 1)[None] for part in (*q.unbind(1), *kv.unbind(1)))
 
 
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, longest: int | None = None) -> Tensor:
     """``linear`` with the same result for any number of threads."""
     with steady_threads(x, training=False):
-        return linear(x, weight)
+        return linear(x, weight, longest=longest)
 
 
 def _with_conv(
@@ -147,6 +151,7 @@ class _Plan(NamedTuple):
     bags: Bags
     heads: int
     settings: tuple[int, int, float]  # M, iterations, scale
+    longest: int | None
     module: ModuleType  # nystrom_fwd and nystrom_bwd of the backend
 
     @property
@@ -176,8 +181,8 @@ class _Rows(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             x, weight = x.to(dtype), weight.to(dtype)
             of_q, of_kv = weight.tensor_split([len(weight) // 3])
-            kv = _linear(x, of_kv)
-            q = _linear(x.index_select(0, plan.rows.index), of_q)
+            kv = _linear(x, of_kv, plan.longest)
+            q = _linear(x.index_select(0, plan.rows.index), of_q, plan.longest)
             means, q_marks = _landmarks(x, of_q, plan)
             q_heads, k, v = _heads(q, kv, plan.heads)
             out, *saved = plan.module.nystrom_fwd(
@@ -213,9 +218,10 @@ class _Rows(torch.autograd.Function):
             if means.shape[1]:
                 parts[0] = parts[0] + weight_grad(grad_marks.flatten(0, 1), means.flatten(0, 1))
             grad_weight = torch.cat([*parts, weight_grad(grad_kv, x)])
-            grad_x = linear(grad_kv, of_kv.t())
-            _add_shares(grad_x, linear(grad_marks, of_q.t()), plan.bags)
-            grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t()))
+            longest = plan.longest
+            grad_x = linear(grad_kv, of_kv.t(), longest=longest)
+            _add_shares(grad_x, linear(grad_marks, of_q.t(), longest=longest), plan.bags)
+            grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t(), longest=longest))
         return grad_x.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), grad_conv, None
 
 
@@ -233,7 +239,8 @@ def _landmarks(x: Tensor, of_q: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
         none = x.new_zeros(len(bags), heads, marks, len(of_q) // heads)
         return x.new_zeros(len(bags), 0, x.shape[1]), none
     means = segment_means_fwd(x, bags.cu_seqlens, marks)
-    return means, _linear(means, of_q).unflatten(-1, (heads, -1)).transpose(1, 2)
+    q_marks = _linear(means, of_q, plan.longest)
+    return means, q_marks.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:

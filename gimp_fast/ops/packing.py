@@ -96,7 +96,9 @@ class Rows:
         """(R,) int64, the place of each row within its bag; ``bags`` are those of the tokens."""
         if len(bags) == 1:
             return self.index
-        starts = [s for (s, _), n in zip(bags.spans, self.bags.lengths, strict=True) for _ in range(n)]
+        starts = [
+            s for (s, _), n in zip(bags.spans, self.bags.lengths, strict=True) for _ in range(n)
+        ]
         return self.index - torch.tensor(starts, dtype=torch.int64, device=self.index.device)
 
     @classmethod

@@ -77,18 +77,21 @@ def precise_product(x: Tensor, w: Tensor, add: Tensor | None = None) -> Tensor:
     return add
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``torch.nn.functional.linear``, by the package's own operators or oneDNN where they are faster.
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, longest: int | None = None
+) -> Tensor:
+    """``torch.nn.functional.linear``, by our own operators or oneDNN where they are faster.
 
     Args:
         x: (..., C).
         weight: (O, C).
         bias: (O,).
+        longest: as in :func:`native_linear.takes`.
 
     Returns:
         (..., O).
     """
-    if native_linear.takes(x, weight, bias):
+    if native_linear.takes(x, weight, bias, longest):
         return native_linear.linear(x, weight, bias)
     if (
         not is_fast(x, x.numel() * weight.shape[0])
@@ -97,16 +100,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias)
-
-
-class Linear(torch.nn.Linear):
-    """``torch.nn.Linear`` by :func:`linear`, with :func:`steady_threads`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if native_linear.takes(x, self.weight, self.bias):
-            return native_linear.linear(x, self.weight, self.bias)
-        with steady_threads(x, training=self.training):
-            return linear(x, self.weight, self.bias)
 
 
 @contextmanager

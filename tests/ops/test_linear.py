@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from builders.errors import assert_near
 
-from gimp_fast.ops.products import Linear, linear
+from gimp_fast.nn.linear import Linear
+from gimp_fast.ops.products import linear
 
 pytestmark = pytest.mark.usefixtures("library")
 
