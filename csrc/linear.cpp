@@ -34,6 +34,7 @@ LinearCall call_of(const Tensor& x, const Tensor& weight) {
   call.rows = x.size(0);
   call.inputs = x.size(1);
   call.outputs = weight.size(0);
+  STD_TORCH_CHECK(call.inputs > 0 && call.outputs > 0, "linear: the weight has no channels");
   STD_TORCH_CHECK(weight.size(1) == call.inputs, "linear: x has ", call.inputs,
                   " channels; the weight has ", weight.size(1));
   return call;

@@ -34,6 +34,10 @@ void for_blocks(const Team& team, int64_t count, int64_t length, const Body& bod
   });
 }
 
+// Up to so many rows, packing the weight takes longer than what it saves: it is read as it is, and
+// the rows are packed. Both ways add up the same products in the same order.
+constexpr int64_t kFewRows = 128, kFewOutputs = 48;
+
 struct Room {
   float *packed, *tiles;
   int64_t wide_in, wide_out, tile_size;
@@ -42,9 +46,9 @@ struct Room {
       : wide_in(round_up(call.inputs, kLanes)), wide_out(round_up(call.outputs, kLanes)) {
     packed = block;
     const int64_t larger = wide_in > wide_out ? wide_in : wide_out;
-    tile_size = 2 * larger * kRows + kRun * wide_in;
-    tiles =
-        block + round_up(larger * (call.inputs > call.outputs ? call.inputs : call.outputs), 16);
+    tile_size = 2 * larger * kRows + kRun * wide_in + kFewOutputs * kFewRows;
+    const int64_t longest = call.inputs > call.outputs ? call.inputs : call.outputs;
+    tiles = block + round_up(larger * (longest > kFewRows ? longest : kFewRows), 16);
   }
 };
 
@@ -64,8 +68,26 @@ void multiply_rows(const float* rows, int64_t k, const float* packed, int64_t n,
   }
 }
 
+// outᵀ = weight · rowsᵀ, some outputs at a time.
+void forward_few(const LinearCall& call, const Team& team, const Room& room) {
+  const int64_t wide = round_up(call.rows, kLanes);
+  pack({call.x, 1, call.inputs}, call.inputs, call.rows, room.packed);
+  for_blocks(team, call.outputs, kFewOutputs, [&](int64_t first, int64_t count, int64_t worker) {
+    float* tile = room.tiles + worker * room.tile_size;
+    product({call.weight + first * call.inputs, call.inputs, 1}, {room.packed}, tile, wide, count,
+            call.rows, call.inputs);
+    for (int64_t i = 0; i < call.rows; ++i) {
+      float* out = call.out + i * call.outputs + first;
+      for (int64_t j = 0; j < count; ++j) {
+        out[j] = tile[j * wide + i] + (call.bias ? call.bias[first + j] : 0);
+      }
+    }
+  });
+}
+
 void forward(const LinearCall& call, const Team& team, float* block) {
   const Room room(call, block);
+  if (call.rows <= kFewRows) return forward_few(call, team, room);
   pack({call.weight, 1, call.inputs}, call.inputs, call.outputs, room.packed);
   for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
     multiply_rows(call.x + row * call.inputs, call.inputs, room.packed, call.outputs, count,

@@ -96,6 +96,7 @@ struct Call {
   double scale;
 
   void check() const {
+    STD_TORCH_CHECK(q.dim() == 4 && k.dim() == 4, "nystrom_attention: q and k must be 4-D");
     STD_TORCH_CHECK(num_landmarks > 0 && iterations >= 0, "nystrom_attention: counts are wrong");
     check_bounds(token_bounds, k);
     check_bounds(query_bounds, q);

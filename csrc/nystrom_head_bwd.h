@@ -49,6 +49,10 @@ inline void add_filter_grads(const Head& head, const Room& room, const Scratch& 
 // and 1, the latter without the scale. Packed are K̃ᵀ, Yᵀ and K̃.
 inline void backward_queries(const Head& head, const Room& room, const Team& team) {
   double* filters = room.filter_slots;
+  if (room.queries.count == 0) {
+    clear_slot(room, 0, room.slots[0]);
+    clear_slot(room, 0, room.slots[1]);
+  }
   for_each(team, room.queries.count, [&](int64_t range, int64_t worker) {
     const Scratch s = room.of_worker(head, worker);
     float *grad_y = clear_slot(room, range, room.slots[0]),

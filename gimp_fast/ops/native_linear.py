@@ -28,6 +28,7 @@ def takes(
     rows = x.numel() // max(x.shape[-1], 1) if longest is None else longest
     return (
         (weight.numel() <= LARGEST or rows <= LONGEST)
+        and weight.numel() > 0
         and x.dtype == weight.dtype == torch.float32
         and (bias is None or bias.dtype == torch.float32)
         and x.device.type == weight.device.type == "cpu"

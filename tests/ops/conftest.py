@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from builders.native import on_instruction_set
 
-from gimp_fast.ops import product_library
+from gimp_fast.ops import native_linear, product_library
 from gimp_fast.ops.product_library import ENVIRONMENT_VARIABLE, ONEDNN, TORCH
 
 
@@ -24,8 +25,22 @@ def choose_library(monkeypatch) -> Iterator[Callable[[str], None]]:
     product_library._lasting_choice.cache_clear()
 
 
+@pytest.fixture
+def nothing_native(monkeypatch) -> None:
+    """No linear layer is so small that it goes to the native operators."""
+    monkeypatch.setattr(native_linear, "LARGEST", -1)
+    monkeypatch.setattr(native_linear, "LONGEST", -1)
+
+
 @pytest.fixture(params=[TORCH, ONEDNN])
-def library(request, choose_library) -> str:
+def library(request, choose_library, nothing_native) -> str:
     """Each library in turn multiplies large matrices."""
     choose_library(request.param)
     return request.param
+
+
+@pytest.fixture
+def instruction_set(request) -> Iterator[str]:
+    """The native operators use this instruction set; see ``builders.native``."""
+    with on_instruction_set(request.param):
+        yield request.param

@@ -10,17 +10,13 @@ import torch.nn.functional as F
 
 from gimp_fast import processor
 from gimp_fast.errors import GimpError
-from gimp_fast.ops import native_linear, product_library
+from gimp_fast.ops import product_library
 from gimp_fast.ops.product_library import ONEDNN, TORCH, choice, choose, speeds, why_no_onednn
 from gimp_fast.ops.products import SMALLEST, is_fast, linear, precise_product, product
 
+pytestmark = pytest.mark.usefixtures("nothing_native")
 ROWS, INPUTS, OUTPUTS = 1500, 96, 80
 assert ROWS * INPUTS * OUTPUTS >= SMALLEST
-
-
-@pytest.fixture(autouse=True)
-def every_layer_is_large(monkeypatch):
-    monkeypatch.setattr(native_linear, "LARGEST", 0)
 
 
 @pytest.fixture
