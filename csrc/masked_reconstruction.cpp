@@ -29,7 +29,8 @@ int place(ScalarType dtype) {
 
 SignRow sign_row_of(ScalarType decoded, ScalarType target) {
 #if defined(GIMP_FAST_X86)
-  if (instruction_set() != InstructionSet::kBaseline) return avx2::sign_rows.of[place(decoded)][place(target)];
+  if (instruction_set() != InstructionSet::kBaseline)
+    return avx2::sign_rows.of[place(decoded)][place(target)];
 #endif
   return baseline::sign_rows.of[place(decoded)][place(target)];
 }

@@ -60,7 +60,12 @@ def examine() -> dict[str, Any]:
         },
         "processor": {"name": processor.name(), "vendor": processor.vendor()},
         "products": _products(),
-        "build": {"native": status.cpu, "cuda": status.cuda, "facts": status.facts},
+        "build": {
+            "native": status.cpu,
+            "cuda": status.cuda,
+            "instructions": list(status.instructions),
+            "facts": status.facts,
+        },
         "gpus": _gpus(),
         "backends": available_backends(),
         "operators": {name: _choices(name) for name in OPERATORS},
@@ -130,7 +135,7 @@ def render(facts: dict[str, Any]) -> str:
         ("processor", f"{facts['processor']['name']} {facts['processor']['vendor']}".strip()),
         *_product_rows(facts["products"]),
         ("compiled", compiled),
-        ("CPU operators", facts["build"]["native"]),
+        ("CPU operators", _with_instructions(facts["build"])),
         ("CUDA operators", facts["build"]["cuda"]),
         ("GPU", "; ".join(gpus) or "none visible to torch"),
     ]
@@ -143,6 +148,13 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(f"  {name:<20} {taken}")
     lines += ["", *(_advice(facts) or ["Everything that was built can run here."])]
     return "\n".join(lines)
+
+
+def _with_instructions(build: dict[str, Any]) -> str:
+    """Whether the C++ operators run, and with which instruction set."""
+    first, *others = build["instructions"] or [""]
+    less = f" (compiled for less: {', '.join(others)})" if others else ""
+    return f"{build['native']}, with {first}{less}" if first else build["native"]
 
 
 def _product_rows(products: dict[str, Any]) -> list[tuple[str, str]]:

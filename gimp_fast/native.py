@@ -19,11 +19,14 @@ class NativeStatus:
     """``"available"``, or why the C++ or CUDA operators are not; the CUDA library needs no GPU.
 
     ``facts`` is what the build recorded (compiler, CUDA architectures …); empty without a build.
+    ``instructions`` are the instruction sets of this processor that the C++ operators were compiled
+    for; they use the first.
     """
 
     cpu: str
     cuda: str
     facts: dict[str, Any] = field(default_factory=dict)
+    instructions: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -39,7 +42,7 @@ def load() -> NativeStatus:
         reason = _why_not_imported(error)
         return NativeStatus(cpu=reason, cuda=reason)
     facts = module.build_facts()
-    return NativeStatus(cpu=AVAILABLE, cuda=_load_cuda(facts), facts=facts)
+    return NativeStatus(AVAILABLE, _load_cuda(facts), facts, tuple(module.instruction_sets()))
 
 
 def _why_not_imported(error: ImportError) -> str:

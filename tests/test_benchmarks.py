@@ -123,6 +123,16 @@ def test_nystrom_attention_writes_a_grid_of_ratios_for_each_vendor(run, tmp_path
     }
 
 
+def test_needed_rows_writes_ratios_of_equal_results(run, tmp_path):
+    run("needed_rows.py", "--smoke", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-needed_rows.json").read_text())["results"]
+    assert [(row["n"], row["rows"]) for row in results] == [(30, "cls"), (30, "masked")]
+    for row in results:
+        times = {name: found["median_ms"] for name, found in row["times"].items()}
+        assert row["ratio"] == pytest.approx(times["whole layers"] / times["needed rows"])
+        assert row["error"] <= 5e-3
+
+
 @pytest.mark.parametrize("wrong", [("--threads", "1"), ("--grid", "--level", "op")])
 def test_options_of_the_grid_stand_apart(run, wrong, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -31,6 +31,7 @@ def changed(facts):
             "nvcc": "13.0",
         },
     }
+    facts["build"]["instructions"] = ["avx512", "avx2", "baseline"]
     facts["torch"]["cuda"] = "13.0"
     facts["gpus"] = [{"name": "RTX 3090", "memory_gib": 23.6, "capability": "8.6"}]
     facts["packages"]["triton"] = "3.7.1"
@@ -67,6 +68,7 @@ def test_complete_machine_needs_no_advice(changed):
     assert "1024×64×256: torch 148, onednn 78; 2000×512×512: torch 123, onednn 145" in report
     assert "RTX 3090, 23.6 GiB, sm_86" in report
     assert "nvcc 13.0 for sm 80 86" in report
+    assert "available, with avx512 (compiled for less: avx2, baseline)" in report
     assert "Everything that was built can run here." in report
 
 

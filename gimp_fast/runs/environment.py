@@ -42,6 +42,7 @@ def environment() -> dict[str, Any]:
     """Versions and hardware of this process."""
     import torch
 
+    from gimp_fast import native
     from gimp_fast.ops.product_library import choice
 
     return {
@@ -54,6 +55,7 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "products": choice().library,
+        "instructions": next(iter(native.load().instructions), None),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda,
     }
