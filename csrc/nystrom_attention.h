@@ -56,13 +56,13 @@ struct NystromKernels {
 };
 
 namespace baseline {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 namespace avx2 {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 namespace avx512 {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 
 }  // namespace gimp_fast
