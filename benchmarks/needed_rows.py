@@ -68,7 +68,9 @@ def measure(n: int, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     }
     apart = error(*(step() for step in steps.values()))
     if not apart <= TOLERANCE:
-        raise SystemExit(f"{n} patches, {kind}: the results are {apart:.1e} apart; nothing was timed")
+        raise SystemExit(
+            f"{n} patches, {kind}: the results are {apart:.1e} apart; nothing was timed"
+        )
     rows = time_interleaved(steps, device=options.device, repeats=options.repeats, budget_s=60)
     ratio = rows["whole layers"]["median_ms"] / rows["needed rows"]["median_ms"]
     print(
