@@ -40,6 +40,8 @@ struct Head {
   const float* filter;
   int64_t filter_length;
   const int64_t* positions;
+  // A row for each query; for the weights of one query, a number for each token. `mixed` then holds
+  // one number for each landmark.
   MutableRows out;
   Rows grad;
   MutableRows grad_q, grad_k, grad_v;

@@ -49,10 +49,8 @@ class _Cls(torch.autograd.Function):
                 _heads(q, plan), _heads(k, plan), plan.bags.spans, *plan.settings, q_marks,
                 **plan.fused(conv_weight),
             )  # fmt: skip
-            grouped = torch.ops.gimp_fast
-            sums = grouped.grouped_linear_bwd_weight(
-                weights, x, list(plan.bags.bounds)
-            )  # (B, H, C)
+            grouped, bounds = torch.ops.gimp_fast, list(plan.bags.bounds)
+            sums = grouped.grouped_linear_bwd_weight(weights, x, bounds)  # (B, H, C)
             sums = sums.transpose(0, 1).flatten(0, 1)  # (H·B, C)
             out = grouped.grouped_linear_fwd(sums, _by_head(of_v, plan), _bounds_of_heads(plan))
         ctx.save_for_backward(x, weight, conv_weight, q, k, means, weights, sums, *saved)
@@ -67,7 +65,8 @@ class _Cls(torch.autograd.Function):
         bounds, of_heads = list(plan.bags.bounds), _bounds_of_heads(plan)
         grad_q, grad_k = torch.empty_like(q), torch.empty_like(k)
         with torch.autocast("cpu", enabled=False):
-            grad = grad.unflatten(1, (plan.heads, -1)).transpose(0, 1).flatten(0, 1)  # (H·B, D)
+            grad = grad.unflatten(1, (plan.heads, -1)).transpose(0, 1).contiguous()
+            grad = grad.flatten(0, 1)  # (H·B, D)
             grad_of_v = grouped.grouped_linear_bwd_weight(grad, sums, of_heads)  # (H, D, C)
             grad_sums = torch.zeros_like(sums)
             grouped.grouped_linear_bwd_x(grad, _by_head(of_v, plan), of_heads, grad_sums)

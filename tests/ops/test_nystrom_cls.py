@@ -126,6 +126,22 @@ def test_attention_without_a_convolution(n, calls):
         assert relative_error(a, b) <= 1e-5
 
 
+def test_a_gradient_of_any_strides():
+    """That of a sum is one number in memory."""
+    (x, *weights), *places = inputs((60, 20), 2, 12, 5)
+    for several in (slice(0, 1), slice(0, 2)):
+        bags = Bags.of_lengths([60, 20][several])
+        rows = Rows(places[0].index[several], Bags.of_equal(len(bags), 1))
+        grads = []
+        for scale in (torch.ones(()), torch.ones(len(bags), 10)):
+            leaf = x[: bags.num_rows].float().requires_grad_()
+            out = nystrom_rows.nystrom_rows(
+                leaf, *single(weights), rows, bags, heads=2, num_landmarks=8, backend="native"
+            )
+            grads += torch.autograd.grad(out, leaf, scale.expand_as(out))
+        assert torch.equal(*grads)
+
+
 @each_instruction_set
 @pytest.mark.parametrize("h", [1, 3, 8])
 @pytest.mark.parametrize(
