@@ -20,7 +20,7 @@ from gimp_fast.ops.products import linear, weight_grad
 
 
 def nystrom_cls(x: Tensor, weight: Tensor, conv_weight: Tensor | None, plan: Plan) -> Tensor:
-    """:func:`gimp_fast.ops.nystrom_rows.nystrom_rows`, where ``plan.one_query``.
+    """:func:`gimp_fast.ops.nystrom_rows.nystrom_rows` for bags with one needed row each.
 
     Args:
         x: (T, C), packed bags, computed in fp32.

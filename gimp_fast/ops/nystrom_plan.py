@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gimp_fast.ops import nystrom_native
@@ -31,11 +32,21 @@ class Plan(NamedTuple):
         """True if the backend computes the convolution with the attention."""
         return self.module is nystrom_native
 
-    @property
-    def one_query(self) -> bool:
-        """True if the backend can give each bag's only query without V."""
-        lengths = self.rows.bags.lengths
-        return self.fuses and len(lengths) > 0 and all(length == 1 for length in lengths)
+    def of_bags(self, bags: list[int]) -> tuple[Plan, Tensor, Tensor]:
+        """The plan for some bags, their tokens among all of them, and their rows among all rows."""
+        tokens, rows, index, end = [], [], [], 0
+        for bag in bags:
+            (start, stop), (first, last) = self.bags.spans[bag], self.rows.bags.spans[bag]
+            tokens.append(torch.arange(start, stop))
+            rows.append(torch.arange(first, last))
+            index.append(self.rows.index[first:last] + (end - start))
+            end += stop - start
+        counts = Bags.of_lengths([len(part) for part in rows])
+        plan = self._replace(
+            rows=Rows(torch.cat(index), counts),
+            bags=Bags.of_lengths([len(part) for part in tokens]),
+        )
+        return plan, torch.cat(tokens), torch.cat(rows)
 
     def fused(self, conv_weight: Tensor | None) -> dict[str, Tensor | None]:
         """The convolution as arguments of such a backend."""

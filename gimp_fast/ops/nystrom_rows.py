@@ -41,8 +41,9 @@ def nystrom_rows(
     """Rows of Nyström(Q, K, V) + conv(V), with Q, K, V = x W_qkv (GiMP eq. 1 and 2).
 
     It equals the rows of ``nystrom_layer`` to rounding. K and V are projected for all tokens, Q for
-    the needed ones, and the landmarks of Q are projected means of x. Differentiable once, but with
-    ``backend="reference"`` more often.
+    the needed ones, and the landmarks of Q are projected means of x. The native backend projects no
+    V, in fp32, of a bag with one needed row. Differentiable once, but with ``backend="reference"``
+    more often.
 
     Args:
         x: (T, C), packed bags; under autocast of any floating dtype.
@@ -74,10 +75,25 @@ def nystrom_rows(
         plan = Plan(
             rows, bags, heads, (num_landmarks, pinv_iterations, scale), longest, MODULES[chosen]
         )
-        if plan.one_query and product_dtype(x) == torch.float32:
-            return nystrom_cls(x, weight, conv_weight, plan)
-        return _Rows.apply(x, weight, conv_weight, plan)
+        return _planned(x, weight, conv_weight, plan)
     return _composed(x, weight, conv_weight, rows, bags, heads, chosen, **settings)
+
+
+def _planned(x: Tensor, weight: Tensor, conv_weight: Tensor | None, plan: Plan) -> Tensor:
+    """The layer on a CPU. How a bag is computed does not depend on the bags beside it."""
+    counts = plan.rows.bags.lengths
+    if not plan.fuses or product_dtype(x) != torch.float32 or 1 not in counts:
+        return _Rows.apply(x, weight, conv_weight, plan)
+    if all(count == 1 for count in counts):
+        return nystrom_cls(x, weight, conv_weight, plan)
+    outs, places = [], []
+    for several in (False, True):
+        bags = [bag for bag, count in enumerate(counts) if count and (count > 1) == several]
+        if bags:
+            part, tokens, rows = plan.of_bags(bags)
+            outs.append(_planned(x.index_select(0, tokens), weight, conv_weight, part))
+            places.append(rows)
+    return torch.cat(outs).index_select(0, torch.cat(places).argsort())
 
 
 def _exact(

@@ -163,10 +163,19 @@ def test_any_number_of_threads_gives_the_same_bits(instruction_set, lengths, m, 
 
 
 @each_instruction_set
-def test_a_bag_is_bitwise_the_same_alone_and_packed(instruction_set):
-    lengths = (1, 70, 16, 17, 5, 2100)
-    (x, *weights), rows, bags = inputs(lengths, 2, 24, 12)
-    grad = random_rows(len(bags), 24, seed=3).float()
+@pytest.mark.parametrize(
+    "counts", [(1, 1, 1, 1, 1, 1), (1, 0, 1, 0, 1, 1), (1, 3, 1, 0, 0, 2)], ids=str
+)
+def test_a_bag_is_bitwise_the_same_alone_and_packed(instruction_set, counts, calls):
+    """Beside bags with other numbers of needed rows, too."""
+    lengths = (1, 70, 16, 0, 5, 2100)
+    (x, *weights), _, bags = inputs(lengths, 2, 24, 12)
+    counts = [min(pair) for pair in zip(counts, lengths, strict=True)]
+    wanted = Bags.of_lengths(counts)
+    index = torch.tensor(
+        [a + i for (a, _), n in zip(bags.spans, counts, strict=True) for i in range(n)]
+    )
+    grad = random_rows(len(index), 24, seed=3).float()
 
     def bits(x, rows, bags, grad, longest=None):
         x = x.float().requires_grad_()
@@ -174,11 +183,15 @@ def test_a_bag_is_bitwise_the_same_alone_and_packed(instruction_set):
         out = nystrom_rows.nystrom_rows(x, *single(weights), rows, bags, **options)
         return out, torch.autograd.grad(out, x, grad)[0]
 
-    packed = bits(x, rows, bags, grad, max(lengths))
-    for bag, (start, stop) in enumerate(bags.spans):
-        one = Rows(rows.index[bag : bag + 1] - start, Bags.of_lengths([1]))
-        alone = bits(x[start:stop], one, Bags.of_lengths([stop - start]), grad[bag : bag + 1])
-        assert torch.equal(alone[0], packed[0][bag : bag + 1])
+    packed = bits(x, Rows(index, wanted), bags, grad, max(lengths))
+    assert len(calls) == 1
+    for (start, stop), (first, last) in zip(bags.spans, wanted.spans, strict=True):
+        if first == last:
+            assert not packed[1][start:stop].any()
+            continue
+        one = Rows(index[first:last] - start, Bags.of_lengths([last - first]))
+        alone = bits(x[start:stop], one, Bags.of_lengths([stop - start]), grad[first:last])
+        assert torch.equal(alone[0], packed[0][first:last])
         assert torch.equal(alone[1], packed[1][start:stop])
 
 
@@ -209,10 +222,8 @@ def test_nan_stays_nan_in_its_bag(instruction_set, n):
 
 def test_other_rows_and_dtypes_take_the_general_path(calls):
     tensors, rows, bags = inputs((60, 20), 2, 12, 5)
-    two = Rows(torch.tensor([0, 3, 60]), Bags.of_lengths([2, 1]))
-    none = Rows(torch.tensor([0]), Bags.of_lengths([1, 0]))
-    for other in (two, none):
-        assert len(run(single(tensors), other, bags, 2, 8)[0]) == len(other.index)
+    two = Rows(torch.tensor([0, 3]), Bags.of_lengths([2, 0]))
+    assert len(run(single(tensors), two, bags, 2, 8)[0]) == 2
     run([x.bfloat16() for x in tensors], rows, bags, 2, 8)
     run(single(tensors), rows, bags, 2, 8, "torch")
     assert not calls
