@@ -24,7 +24,7 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float F32 __attribute__((vector_size(4 * kLanes)));
-typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
 // Four lanes are there on every processor; blocks of 4 × 4 are transposed in them.
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourIndices __attribute__((vector_size(16)));
@@ -100,12 +100,12 @@ inline F32 exp2_of(F32 x) {
   p = p * f + 2.402264791363012e-1f;
   p = p * f + 6.931472028550421e-1f;
   p = p * f + 1.0f;
-  I32 bits;
+  U32 bits;  // unsigned, because the sum wraps around where the result becomes 0
   std::memcpy(&bits, &shifted, sizeof(bits));
-  I32 result;
+  U32 result;
   std::memcpy(&result, &p, sizeof(result));
   result += bits << 23;
-  result &= ~(I32)(x < -126.0f);
+  result &= ~(U32)(x < -126.0f);
   F32 out;
   std::memcpy(&out, &result, sizeof(out));
   return out;

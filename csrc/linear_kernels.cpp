@@ -57,14 +57,18 @@ int64_t workspace(const LinearCall& call, int64_t workers) {
   return (room.tiles - static_cast<float*>(nullptr)) + workers * room.tile_size;
 }
 
-// out (count, n) ← rows · packed + bias, by way of `tile` where rows of `out` have no spare room.
+// out (count, n) {=, +=} rows · packed + bias, by way of `tile` where rows of `out` have no spare
+// room.
 void multiply_rows(const float* rows, int64_t k, const float* packed, int64_t n, int64_t count,
-                   const float* bias, float* tile, float* out) {
+                   const float* bias, bool adds, float* tile, float* out) {
   const int64_t wide = round_up(n, kLanes);
   float* to = wide == n ? out : tile;
-  product({rows, k, 1}, {packed}, to, wide, count, n, k);
+  product({rows, k, 1}, {packed}, to, wide, count, n, k, adds && to == out);
   for (int64_t i = 0; i < count && (bias != nullptr || to != out); ++i) {
-    for (int64_t j = 0; j < n; ++j) out[i * n + j] = to[i * wide + j] + (bias ? bias[j] : 0);
+    for (int64_t j = 0; j < n; ++j) {
+      const float before = bias ? bias[j] : adds ? out[i * n + j] : 0;
+      out[i * n + j] = to[i * wide + j] + before;
+    }
   }
 }
 
@@ -91,7 +95,8 @@ void forward(const LinearCall& call, const Team& team, float* block) {
   pack({call.weight, 1, call.inputs}, call.inputs, call.outputs, room.packed);
   for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
     multiply_rows(call.x + row * call.inputs, call.inputs, room.packed, call.outputs, count,
-                  call.bias, room.tiles + worker * room.tile_size, call.out + row * call.outputs);
+                  call.bias, false, room.tiles + worker * room.tile_size,
+                  call.out + row * call.outputs);
   });
 }
 
@@ -141,7 +146,8 @@ void backward(const LinearCall& call, const Team& team, float* block) {
     pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
     for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
       multiply_rows(call.grad + row * call.outputs, call.outputs, room.packed, call.inputs, count,
-                    nullptr, room.tiles + worker * room.tile_size, call.grad_x + row * call.inputs);
+                    nullptr, call.adds, room.tiles + worker * room.tile_size,
+                    call.grad_x + row * call.inputs);
     });
   }
   const int64_t length = smaller(kMost, round_up(call.outputs / (2 * team.workers) + 1, kFewest));

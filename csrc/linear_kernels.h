@@ -12,6 +12,7 @@ struct LinearCall {
   int64_t rows, inputs, outputs;
   const float *x, *weight, *bias, *grad;          // bias and grad may be null
   float *out, *grad_x, *grad_weight, *grad_bias;  // each may be null
+  bool adds;                                      // grad_x holds what is added to
 };
 
 struct LinearKernels {

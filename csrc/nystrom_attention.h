@@ -40,6 +40,8 @@ struct Head {
   const float* filter;
   int64_t filter_length;
   const int64_t* positions;
+  // A row for each query; for the weights of one query, a number for each token. `mixed` then holds
+  // one number for each landmark.
   MutableRows out;
   Rows grad;
   MutableRows grad_q, grad_k, grad_v;
@@ -56,13 +58,13 @@ struct NystromKernels {
 };
 
 namespace baseline {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 namespace avx2 {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 namespace avx512 {
-extern const NystromKernels nystrom;
+extern const NystromKernels nystrom, nystrom_weights;
 }
 
 }  // namespace gimp_fast

@@ -34,7 +34,8 @@ struct Room {
   PinvChain chain;
   PinvGradients gradients;
 
-  Room(const Head& head, const Team& team, bool backward, Arena& arena)
+  // The pseudo-inverse is multiplied by `inverse_width` columns.
+  Room(const Head& head, const Team& team, bool backward, Arena& arena, int64_t inverse_width)
       : m(smaller(head.tokens, head.landmarks)),
         wide(round_up(head.width, kLanes)),
         side(scores_stride(m)),
@@ -60,7 +61,7 @@ struct Room {
     doubles = arena.take_doubles(m);
     product = a = grad_a = nullptr;
     if (head.tokens <= head.landmarks) return;
-    const Pinv pinv(head, team);
+    const Pinv pinv(head, team, inverse_width);
     const int64_t rows = m > head.width ? m : head.width;
     product = arena.take(packed_size(rows, rows));
     a = pinv.square(arena);
@@ -217,7 +218,7 @@ inline void copy_rows(const float* from, int64_t from_stride, int64_t rows, int6
 
 // Whether the output is finite.
 inline bool forward_nystrom(const Head& head, const Room& room, const Team& team) {
-  Pinv pinv(head, team);
+  Pinv pinv(head, team, head.width);
   pinv.packed = room.product;
   const int64_t d = head.width;
   find_landmarks(head, room, team);

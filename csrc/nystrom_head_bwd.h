@@ -119,6 +119,20 @@ inline void add_convolution_grad(const Head& head, const Room& room, const Scrat
   }
 }
 
+// Writes the gradients of a chunk of keys, of which s.first holds the rows, from those of their
+// scores; adds to the gradient of Q̃, without the scale. Packed in 3 is Q̃.
+inline void write_key_grads(const Head& head, const Room& room, const Scratch& s, Strided grads,
+                            int64_t at, int64_t count, const float* shares, float* grad_marks) {
+  product(grads.transposed(), {s.first, room.wide}, grad_marks, room.wide, room.m, head.width,
+          count, true);
+  product(grads, {room.packed[3]}, s.result, room.wide, count, head.width, room.m);
+  for (int64_t i = 0; i < count; ++i) {
+    const float* share = shares + segment_of(head, at + i) * room.wide;
+    add_row(share, room.wide, 1, s.result + i * room.wide);
+  }
+  write_rows(head, head.grad_k, at, count, s.result, room.wide, head.factors[1]);
+}
+
 // Writes the gradients of k and v; sums that of Q̃ in slot 0, without the scale. Packed are Q̃ᵀ, the
 // gradient of W, its transpose, and Q̃; the statistics hold the log of each sum. `shares` (M, D) are
 // what each token of a segment gets of K̃'s gradient.
@@ -146,14 +160,7 @@ inline void backward_keys(const Head& head, const Room& room, const Team& team,
       product(scores, {room.packed[1]}, s.result, room.wide, count, d, room.m);
       if (head.filter != nullptr) add_convolution_grad(head, room, s, at, count);
       write_rows(head, head.grad_v, at, count, s.result, room.wide);
-      product(others.transposed(), {s.first, room.wide}, grad_marks, room.wide, room.m, d, count,
-              true);
-      product(others, {room.packed[3]}, s.result, room.wide, count, d, room.m);
-      for (int64_t i = 0; i < count; ++i) {
-        const float* share = shares + segment_of(head, at + i) * room.wide;
-        add_row(share, room.wide, 1, s.result + i * room.wide);
-      }
-      write_rows(head, head.grad_k, at, count, s.result, room.wide, head.factors[1]);
+      write_key_grads(head, room, s, others, at, count, shares, grad_marks);
     }
     end_slot(room, team, range, room.slots[0]);
   });
@@ -185,8 +192,17 @@ inline void add_shares(const Head& head, const Room& room, const Team& team, con
   });
 }
 
+// Writes the gradient of a given Q̃.
+inline void write_mark_grads(const Head& head, const Room& room, const float* grad) {
+  for (int64_t i = 0; i < room.m; ++i) {
+    for (int64_t d = 0; d < head.width; ++d) {
+      head.grad_q_marks[i * head.width + d] = grad[i * room.wide + d] * head.factors[0];
+    }
+  }
+}
+
 inline void backward_nystrom(const Head& head, const Room& room, const Team& team) {
-  Pinv pinv(head, team);
+  Pinv pinv(head, team, head.width);
   pinv.packed = room.product;
   const int64_t d = head.width, m = room.m, wide = room.wide;
   const Strided q_marks = {head.q_marks, d, 1}, k_marks = {head.k_marks, d, 1};
@@ -229,12 +245,7 @@ inline void backward_nystrom(const Head& head, const Room& room, const Team& tea
   if (head.filter != nullptr) place_taps(head, true, room.flipped_taps);
   backward_keys(head, room, team, grad_k_marks);
   pinv.combine(room.slots[0], head.scale, grad_q_marks, 1, grad_q_marks, wide);
-  if (head.marks_given) {
-    for (int64_t i = 0; i < m * d; ++i) {
-      head.grad_q_marks[i] = grad_q_marks[i / d * wide + i % d] * head.factors[0];
-    }
-    return;
-  }
+  if (head.marks_given) return write_mark_grads(head, room, grad_q_marks);
   divide_among_tokens(head, room, grad_q_marks);
   add_shares(head, room, team, grad_q_marks);
 }

@@ -34,11 +34,12 @@ struct Pinv {
   int64_t m, side, d, wide, thin, classic;
   float* packed;
 
-  Pinv(const Head& head, const Team& team)
+  // W has `width` columns.
+  Pinv(const Head& head, const Team& team, int64_t width)
       : team(team),
         m(head.landmarks),
         side(scores_stride(m)),
-        d(head.width),
+        d(width),
         wide(round_up(d, kLanes)),
         thin(smaller(head.iterations, kThinSteps)),
         classic(head.iterations - thin),

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "instruction_sets.h"
 #include "threads.h"
 
 namespace gimp_fast {
@@ -20,9 +19,8 @@ double work_of(const Head& head) {
 
 }  // namespace
 
-void run_heads(const std::vector<Head>& heads, bool backward) {
+void run_heads(const std::vector<Head>& heads, const NystromKernels& inner, bool backward) {
   if (heads.empty()) return;
-  const NystromKernels& inner = GIMP_FAST_TABLE(nystrom);
   const auto run = backward ? inner.backward : inner.forward;
   std::vector<double> work(heads.size());
   std::transform(heads.begin(), heads.end(), work.begin(), work_of);

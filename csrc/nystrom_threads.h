@@ -8,6 +8,6 @@
 namespace gimp_fast {
 
 // Computes all heads on torch's threads.
-void run_heads(const std::vector<Head>& heads, bool backward);
+void run_heads(const std::vector<Head>& heads, const NystromKernels& inner, bool backward);
 
 }  // namespace gimp_fast

@@ -106,6 +106,65 @@ def nystrom_bwd(
     return (*grads, *given, *([] if conv_weight is None else [grad_filter]))
 
 
+def weights_fwd(
+    q: Tensor,
+    k: Tensor,
+    spans: list[tuple[int, int]],
+    num_landmarks: int,
+    pinv_iterations: int,
+    scale: float,
+    q_marks: Tensor,
+    conv_weight: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The weights that the one query of each bag gives to the values of the bag.
+
+    Args:
+        q: (1, H, B, D), fp32.
+        k: (1, H, T, D).
+        spans, num_landmarks, pinv_iterations, scale, q_marks: as in :func:`nystrom_fwd`.
+        conv_weight: (H, 1, K, 1), whose taps are added to the weights around the query.
+        positions: (B,) int64, the token of each query within its bag.
+
+    Returns:
+        The weights (T, H), and what :func:`weights_bwd` needs.
+    """
+    sizes = q_marks.shape
+    shapes = (sizes, sizes[:3], sizes[:3], (*sizes[:2], 2))
+    saved = [q_marks.contiguous().clone(), *(q.new_zeros(shape) for shape in shapes)]
+    saved[-1].fill_(1)  # the factors of bags without tokens
+    out = k.new_empty(k.shape[2], k.shape[1])
+    torch.ops.gimp_fast.nystrom_weights_fwd(
+        *map(_unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
+        num_landmarks, pinv_iterations, scale, out,
+    )  # fmt: skip
+    return out, *saved
+
+
+def weights_bwd(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    spans: list[tuple[int, int]],
+    *saved_and_settings: Tensor | float,
+    grads: tuple[Tensor, Tensor],
+    conv_weight: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``q_marks`` and of ``conv_weight``, (H, 1, K, 1) or empty.
+
+    Those of q and k are written into ``grads``. ``saved_and_settings`` are what the forward pass
+    left, then ``num_landmarks``, ``pinv_iterations`` and ``scale``.
+    """
+    *saved, num_landmarks, pinv_iterations, scale = saved_and_settings
+    grad_marks = torch.zeros_like(saved[0])
+    grad_filter = torch.ops.gimp_fast.nystrom_weights_bwd(
+        grad, *map(_unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
+        num_landmarks, pinv_iterations, scale, *grads, grad_marks,
+    )  # fmt: skip
+    return grad_marks, grad_filter
+
+
 def _bounds(spans: Spans) -> list[int]:
     return [] if spans is None else [0, *(stop for _, stop in spans)]
 

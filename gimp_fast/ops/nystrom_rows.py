@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gimp_fast.ops import nystrom_native
 from gimp_fast.ops.nystrom_attention import choose_backend
+from gimp_fast.ops.nystrom_cls import nystrom_cls
 from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.nystrom_operators import MODULES, differentiable_rows
+from gimp_fast.ops.nystrom_plan import Plan, add_shares, project_landmarks, steady_linear
 from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, Rows, operands
 from gimp_fast.ops.patch_embedding import take_rows
-from gimp_fast.ops.products import chunks, linear, steady_threads, weight_grad
+from gimp_fast.ops.products import linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, product_dtype
-from gimp_fast.ops.segment_means import segment_means, segment_means_fwd, segments
+from gimp_fast.ops.segment_means import segment_means
 from gimp_fast.ops.token_conv_rows import (
     add_token_conv_rows_grad,
     token_conv_rows,
     write_token_conv_rows,
 )
-
-# Tokens whose gradients get their share of the landmarks' at a time; they fit a CPU's cache.
-CHUNK = 1024
 
 
 def nystrom_rows(
@@ -46,8 +41,9 @@ def nystrom_rows(
     """Rows of Nyström(Q, K, V) + conv(V), with Q, K, V = x W_qkv (GiMP eq. 1 and 2).
 
     It equals the rows of ``nystrom_layer`` to rounding. K and V are projected for all tokens, Q for
-    the needed ones, and the landmarks of Q are projected means of x. Differentiable once, but with
-    ``backend="reference"`` more often.
+    the needed ones, and the landmarks of Q are projected means of x. The native backend projects no
+    V, in fp32, of a bag with one needed row. Differentiable once, but with ``backend="reference"``
+    more often.
 
     Args:
         x: (T, C), packed bags; under autocast of any floating dtype.
@@ -76,11 +72,28 @@ def nystrom_rows(
     composed = torch.compiler.is_compiling() or is_transformed(x)
     if chosen in MODULES and x.device.type == "cpu" and not composed:
         scale = (len(weight) // (3 * heads)) ** -0.5
-        plan = _Plan(
+        plan = Plan(
             rows, bags, heads, (num_landmarks, pinv_iterations, scale), longest, MODULES[chosen]
         )
-        return _Rows.apply(x, weight, conv_weight, plan)
+        return _planned(x, weight, conv_weight, plan)
     return _composed(x, weight, conv_weight, rows, bags, heads, chosen, **settings)
+
+
+def _planned(x: Tensor, weight: Tensor, conv_weight: Tensor | None, plan: Plan) -> Tensor:
+    """The layer on a CPU. How a bag is computed does not depend on the bags beside it."""
+    counts = plan.rows.bags.lengths
+    if not plan.fuses or product_dtype(x) != torch.float32 or 1 not in counts:
+        return _Rows.apply(x, weight, conv_weight, plan)
+    if all(count == 1 for count in counts):
+        return nystrom_cls(x, weight, conv_weight, plan)
+    outs, places = [], []
+    for several in (False, True):
+        bags = [bag for bag, count in enumerate(counts) if count and (count > 1) == several]
+        if bags:
+            part, tokens, rows = plan.of_bags(bags)
+            outs.append(_planned(x.index_select(0, tokens), weight, conv_weight, part))
+            places.append(rows)
+    return torch.cat(outs).index_select(0, torch.cat(places).argsort())
 
 
 def _exact(
@@ -111,7 +124,7 @@ def _composed(
     q_packed = operands(rows.bags, q.shape[2])
     if max(bags.lengths, default=0) > num_landmarks:
         means = segment_means(x, bags, num_landmarks)
-        q_marks = _linear(means, weight[: len(weight) // 3])
+        q_marks = steady_linear(means, weight[: len(weight) // 3])
         q_marks = q_marks.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, M, D)
     else:
         q_marks = q.new_zeros(len(bags), heads, num_landmarks, q.shape[3])
@@ -124,15 +137,9 @@ def _composed(
 def _projected(x: Tensor, weight: Tensor, rows: Rows, heads: int) -> tuple[Tensor, ...]:
     """Q of the needed tokens (1, H, R, D), K and V of all (1, H, T, D)."""
     of_q, of_kv = weight.tensor_split([len(weight) // 3])
-    q = _linear(take_rows(x, rows.index), of_q).unflatten(-1, (1, heads, -1))
-    kv = _linear(x, of_kv).unflatten(-1, (2, heads, -1))
+    q = steady_linear(take_rows(x, rows.index), of_q).unflatten(-1, (1, heads, -1))
+    kv = steady_linear(x, of_kv).unflatten(-1, (2, heads, -1))
     return tuple(part.transpose(0, 1)[None] for part in (*q.unbind(1), *kv.unbind(1)))
-
-
-def _linear(x: Tensor, weight: Tensor, longest: int | None = None) -> Tensor:
-    """``linear`` with the same result for any number of threads."""
-    with steady_threads(x, training=False):
-        return linear(x, weight, longest=longest)
 
 
 def _with_conv(
@@ -142,33 +149,6 @@ def _with_conv(
     if conv_weight is not None:
         out = token_conv_rows(v, conv_weight, rows, bags=bags, add=out)
     return out[0].transpose(0, 1).flatten(1)
-
-
-class _Plan(NamedTuple):
-    """What the layer on a CPU needs besides tensors with gradients."""
-
-    rows: Rows
-    bags: Bags
-    heads: int
-    settings: tuple[int, int, float]  # M, iterations, scale
-    longest: int | None
-    module: ModuleType  # nystrom_fwd and nystrom_bwd of the backend
-
-    @property
-    def fuses(self) -> bool:
-        """True if the backend computes the convolution with the attention."""
-        return self.module is nystrom_native
-
-    def fused(self, conv_weight: Tensor | None) -> dict[str, Tensor | None]:
-        """The convolution as arguments of such a backend."""
-        if not self.fuses or conv_weight is None:
-            return {}
-        return {"conv_weight": conv_weight, "positions": self.rows.positions(self.bags)}
-
-    @property
-    def places(self) -> tuple[Tensor, tuple[Tensor, list[int]]]:
-        """Arguments of the convolution."""
-        return self.rows.index, (self.bags.cu_seqlens, list(self.bags.bounds))
 
 
 class _Rows(torch.autograd.Function):
@@ -181,9 +161,9 @@ class _Rows(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             x, weight = x.to(dtype), weight.to(dtype)
             of_q, of_kv = weight.tensor_split([len(weight) // 3])
-            kv = _linear(x, of_kv, plan.longest)
-            q = _linear(x.index_select(0, plan.rows.index), of_q, plan.longest)
-            means, q_marks = _landmarks(x, of_q, plan)
+            kv = steady_linear(x, of_kv, plan.longest)
+            q = steady_linear(x.index_select(0, plan.rows.index), of_q, plan.longest)
+            means, q_marks = project_landmarks(x, of_q, plan)
             q_heads, k, v = _heads(q, kv, plan.heads)
             out, *saved = plan.module.nystrom_fwd(
                 q_heads, k, v, plan.bags.spans, *plan.settings,
@@ -220,7 +200,7 @@ class _Rows(torch.autograd.Function):
             grad_weight = torch.cat([*parts, weight_grad(grad_kv, x)])
             longest = plan.longest
             grad_x = linear(grad_kv, of_kv.t(), longest=longest)
-            _add_shares(grad_x, linear(grad_marks, of_q.t(), longest=longest), plan.bags)
+            add_shares(grad_x, linear(grad_marks, of_q.t(), longest=longest), plan.bags)
             grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t(), longest=longest))
         return grad_x.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), grad_conv, None
 
@@ -230,26 +210,3 @@ def _heads(q: Tensor, kv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     parts = (q.unflatten(1, (1, heads, -1)), kv.unflatten(1, (2, heads, -1)))
     q, k, v = (part.transpose(0, 1)[None] for x in parts for part in x.unbind(1))
     return q, k, v
-
-
-def _landmarks(x: Tensor, of_q: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
-    """Means of x (B, M, C), without any if all bags are short, and Q̃ (B, H, M, D)."""
-    bags, heads, marks = plan.bags, plan.heads, plan.settings[0]
-    if max(bags.lengths, default=0) <= marks:
-        none = x.new_zeros(len(bags), heads, marks, len(of_q) // heads)
-        return x.new_zeros(len(bags), 0, x.shape[1]), none
-    means = segment_means_fwd(x, bags.cu_seqlens, marks)
-    q_marks = _linear(means, of_q, plan.longest)
-    return means, q_marks.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def _add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:
-    """Add to each row of grad_x its share of the gradient of its segment's mean, (B, M, C)."""
-    marks = grad_means.shape[1]
-    for bag, (start, stop) in enumerate(bags.spans):
-        if stop - start <= marks:
-            continue
-        segment, lengths = segments(stop - start, marks, grad_x.device)
-        shares = grad_means[bag] / lengths[:, None]
-        for part in chunks(stop - start, CHUNK):
-            grad_x[start + part.start : start + part.stop] += shares[segment[part]]

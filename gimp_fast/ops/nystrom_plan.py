@@ -1,0 +1,89 @@
+"""What the layers for some tokens on a CPU share: their settings, and landmarks of the queries."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gimp_fast.ops import nystrom_native
+from gimp_fast.ops.packing import Bags, Rows
+from gimp_fast.ops.products import chunks, linear, steady_threads
+from gimp_fast.ops.segment_means import segment_means_fwd, segments
+
+# Tokens whose gradients get their share of the landmarks' at a time; they fit a CPU's cache.
+CHUNK = 1024
+
+
+class Plan(NamedTuple):
+    """What the layer on a CPU needs besides tensors with gradients."""
+
+    rows: Rows
+    bags: Bags
+    heads: int
+    settings: tuple[int, int, float]  # M, iterations, scale
+    longest: int | None
+    module: ModuleType  # nystrom_fwd and nystrom_bwd of the backend
+
+    @property
+    def fuses(self) -> bool:
+        """True if the backend computes the convolution with the attention."""
+        return self.module is nystrom_native
+
+    def of_bags(self, bags: list[int]) -> tuple[Plan, Tensor, Tensor]:
+        """The plan for some bags, their tokens among all of them, and their rows among all rows."""
+        tokens, rows, index, end = [], [], [], 0
+        for bag in bags:
+            (start, stop), (first, last) = self.bags.spans[bag], self.rows.bags.spans[bag]
+            tokens.append(torch.arange(start, stop))
+            rows.append(torch.arange(first, last))
+            index.append(self.rows.index[first:last] + (end - start))
+            end += stop - start
+        counts = Bags.of_lengths([len(part) for part in rows])
+        plan = self._replace(
+            rows=Rows(torch.cat(index), counts),
+            bags=Bags.of_lengths([len(part) for part in tokens]),
+        )
+        return plan, torch.cat(tokens), torch.cat(rows)
+
+    def fused(self, conv_weight: Tensor | None) -> dict[str, Tensor | None]:
+        """The convolution as arguments of such a backend."""
+        if not self.fuses or conv_weight is None:
+            return {}
+        return {"conv_weight": conv_weight, "positions": self.rows.positions(self.bags)}
+
+    @property
+    def places(self) -> tuple[Tensor, tuple[Tensor, list[int]]]:
+        """Arguments of the convolution."""
+        return self.rows.index, (self.bags.cu_seqlens, list(self.bags.bounds))
+
+
+def steady_linear(x: Tensor, weight: Tensor, longest: int | None = None) -> Tensor:
+    """``linear`` with the same result for any number of threads."""
+    with steady_threads(x, training=False):
+        return linear(x, weight, longest=longest)
+
+
+def project_landmarks(x: Tensor, of_q: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Means of x (B, M, C), without any if all bags are short, and Q̃ (B, H, M, D)."""
+    bags, heads, marks = plan.bags, plan.heads, plan.settings[0]
+    if max(bags.lengths, default=0) <= marks:
+        none = x.new_zeros(len(bags), heads, marks, len(of_q) // heads)
+        return x.new_zeros(len(bags), 0, x.shape[1]), none
+    means = segment_means_fwd(x, bags.cu_seqlens, marks)
+    q_marks = steady_linear(means, of_q, plan.longest)
+    return means, q_marks.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:
+    """Add to each row of grad_x its share of the gradient of its segment's mean, (B, M, C)."""
+    marks = grad_means.shape[1]
+    for bag, (start, stop) in enumerate(bags.spans):
+        if stop - start <= marks:
+            continue
+        segment, lengths = segments(stop - start, marks, grad_x.device)
+        shares = grad_means[bag] / lengths[:, None]
+        for part in chunks(stop - start, CHUNK):
+            grad_x[start + part.start : start + part.stop] += shares[segment[part]]
