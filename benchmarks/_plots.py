@@ -11,6 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from gimp_fast.pages.style import DPI, INK, colours, new_figure, rc
 
+# On a processor where torch's library is slow, a layer can be below it.
+ARITHMETIC = "the arithmetic at the rate of torch's matmul"
 MARKERS = "osD^vPX"
 # field -> title, unit, larger unit, and their ratio
 QUANTITIES = {
@@ -37,7 +39,7 @@ def plot_scaling(
         for pair, mode in zip(panels, modes, strict=True):
             in_mode = [row for row in rows if row["mode"] == mode]
             floor = {row["n"]: row["floor_ms"] for row in in_mode}
-            pair[0].plot(*_line(floor), color=INK, ls=":", label="floor (matmul rate)")
+            pair[0].plot(*_line(floor), color=INK, ls=":", label=ARITHMETIC)
             for panel, field in zip(pair, QUANTITIES, strict=True):
                 for i, peer in enumerate(peers):
                     points = {row["n"]: row[field] for row in in_mode if row["peer"] == peer}

@@ -8,8 +8,8 @@ All peers run in one process, in turns, after their outputs and gradients were c
 bf16 means autocast, with fp32 weights. Peak memory is that of one step above the inputs; on the CPU
 it is measured in a fresh process. A peer that does not run is listed with the reason.
 
-Floor: the time of the arithmetic at the rate of a large matrix product, which is timed in turn with
-the peers. Forward flop, with C = H D:
+Floor: the time of the arithmetic at the rate of a large product by torch, timed in turn with the
+peers; where torch's library is slow, a layer can be below it. Forward flop, with C = H D:
 
     N > M     B H (8 N M D  +  2 M² D  +  29 M³)     products with N; landmark scores; 14.5 products
     N ≤ M     B H 4 N² D                             of M × M for the pseudo-inverse
