@@ -86,6 +86,8 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline float infinity() { return __builtin_inff(); }
 
+inline bool is_finite(float x) { return x - x == 0; }
+
 // 2^x for x ≤ 0, to about one rounding; 0 where it would be below 2^-126. NaN stays NaN.
 inline F32 exp2_of(F32 x) {
   // Adding 1.5 · 2^23 rounds to a whole number and leaves it in the low bits.

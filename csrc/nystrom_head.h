@@ -91,9 +91,26 @@ struct Room {
   // With one thread there are two slots: the sums so far, and those of the present range.
   int64_t slot(int64_t range) const { return smaller(range, num_slots - 1); }
   bool merges_at_once(const Team& team) const { return team.threads == nullptr; }
+  Statistics statistics_of(int64_t slot) const {
+    return {statistics.peaks + slot * side, statistics.sums + slot * side};
+  }
+  bool checks_are_finite(int64_t ranges) const {
+    bool finite = true;
+    for (int64_t range = 0; range < ranges; ++range) finite = finite && is_finite(checks[range]);
+    return finite;
+  }
 };
 
 inline Strided rows_of(const float* data, int64_t stride) { return {data, stride, 1}; }
+
+// A chunk of keys into s.first, and their scores against the landmarks of the queries into
+// s.scores; Q̃ᵀ is packed in 0.
+inline void score_keys(const Head& head, const Room& room, const Scratch& s, int64_t at,
+                       int64_t count) {
+  read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
+  product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
+          head.width);
+}
 
 // ---- Forward ----
 
@@ -140,44 +157,34 @@ inline bool forward_queries(const Head& head, const Room& room, const Team& team
     }
     room.checks[range] = check;
   });
-  bool finite = true;
-  for (int64_t range = 0; range < room.queries.count; ++range) {
-    finite = finite && room.checks[range] - room.checks[range] == 0;
-  }
-  return finite;
+  return room.checks_are_finite(room.queries.count);
 }
 
 // W = softmax(Q̃ Kᵀ) V into `values`, rows `wide` apart, and the log of each sum; Q̃ᵀ is packed.
 inline void forward_keys(const Head& head, const Room& room, const Team& team, float* values) {
   const int64_t sums_size = room.m * room.wide;
-  auto statistics = [&](int64_t slot) {
-    return Statistics{room.statistics.peaks + slot * room.side,
-                      room.statistics.sums + slot * room.side};
-  };
   for_each(team, room.tokens.count, [&](int64_t range, int64_t worker) {
     const Scratch s = room.of_worker(head, worker);
     const int64_t slot = room.slot(range);
     float *sums = room.slots[0] + slot * sums_size, *change = room.change + worker * room.side;
-    statistics(slot).reset(room.m);
+    room.statistics_of(slot).reset(room.m);
     std::memset(sums, 0, sums_size * sizeof(float));
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
+      score_keys(head, room, s, at, count);
       read_rows(head, head.v, at, count, 1, s.second, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
-      exponentials_of_chunk(s.scores, room.side, count, room.m, statistics(slot), change);
+      exponentials_of_chunk(s.scores, room.side, count, room.m, room.statistics_of(slot), change);
       multiply_rows(sums, room.wide, room.m, change);
       product(rows_of(s.scores, room.side).transposed(), {s.second, room.wide}, sums, room.wide,
               room.m, head.width, count, true);
     }
     if (room.merges_at_once(team) && range > 0) {
-      merge(statistics(0), room.slots[0], statistics(slot), sums, room.m, room.wide);
+      merge(room.statistics, room.slots[0], room.statistics_of(slot), sums, room.m, room.wide);
     }
   });
   for (int64_t range = 1; range < room.tokens.count && !room.merges_at_once(team); ++range) {
-    merge(statistics(0), room.slots[0], statistics(range), room.slots[0] + range * sums_size,
-          room.m, room.wide);
+    merge(room.statistics, room.slots[0], room.statistics_of(range),
+          room.slots[0] + range * sums_size, room.m, room.wide);
   }
   for (int64_t i = 0; i < room.m; ++i) {
     const float inverse = 1 / room.statistics.sums[i];
@@ -203,7 +210,7 @@ inline void find_landmarks(const Head& head, const Room& room, const Team& team)
 
 // A = softmax(Q̃ K̃ᵀ).
 inline void score_landmarks(const Head& head, const Room& room, const Pinv& pinv) {
-  pinv.pack_square({head.k_marks, 1, head.width}, head.width, room.m, head.scale * kLog2e);
+  pinv.pack_factor({head.k_marks, 1, head.width}, head.width, room.m, head.scale * kLog2e);
   pinv.multiply({head.q_marks, head.width, 1}, room.a, room.side, room.m, head.width, false);
   softmax_rows(room.a, room.side, room.m, room.m);
 }
@@ -230,7 +237,7 @@ inline bool forward_nystrom(const Head& head, const Room& room, const Team& team
   const float factor = pinv.start_factor(room.a, room.statistics.peaks, room.statistics.sums,
                                          room.doubles, &row_max, &column_max);
   const float* z = run_chain(pinv, room.chain, false, room.a, factor, w);
-  pinv.pack_square({room.chain.u, room.wide, 1}, room.m, d);
+  pinv.pack_factor({room.chain.u, room.wide, 1}, room.m, d);
   float* y = room.wide_sums[1];
   pinv.multiply(pinv.of(z), y, room.wide, d, room.m, false);
   pinv.combine(y, 1 / kSigma, nullptr, 0, y, room.wide);

@@ -143,11 +143,10 @@ inline void backward_keys(const Head& head, const Room& room, const Team& team,
     float* grad_marks = clear_slot(room, range, room.slots[0]);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at), d = head.width;
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
+      score_keys(head, room, s, at, count);
       read_rows(head, head.v, at, count, 1, s.second, room.wide);
-      const Strided keys = rows_of(s.first, room.wide), values = rows_of(s.second, room.wide);
+      const Strided values = rows_of(s.second, room.wide);
       const Strided scores = rows_of(s.scores, room.side), others = rows_of(s.others, room.side);
-      product(keys, {room.packed[0]}, s.scores, room.side, count, room.m, d);
       product(values, {room.packed[2]}, s.others, room.side, count, room.m, d);
       for (int64_t i = 0; i < count; ++i) {
         float *p = s.scores + i * room.side, *g = s.others + i * room.side;
@@ -221,9 +220,9 @@ inline void backward_nystrom(const Head& head, const Room& room, const Team& tea
   score_landmarks(head, room, pinv);
   pinv_backward(pinv, gradients, room.chain, room.a, w, room.grad_a);
   softmax_rows_bwd(room.a, room.grad_a, room.side, m, m, head.scale);
-  pinv.pack_square(q_marks, m, d);
+  pinv.pack_factor(q_marks, m, d);
   pinv.multiply(pinv.of(room.grad_a).transposed(), grad_k_marks, wide, d, m, true);
-  pinv.pack_square(k_marks, m, d);
+  pinv.pack_factor(k_marks, m, d);
   pinv.multiply(pinv.of(room.grad_a), grad_q_marks, wide, d, m, false);
 
   const float* grad_w = gradients.grad_w;

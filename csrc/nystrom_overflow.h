@@ -7,8 +7,6 @@
 namespace gimp_fast {
 namespace {
 
-inline bool is_finite(float x) { return x - x == 0; }
-
 // The largest size of an entry; NaN is left out.
 inline float largest_entry(const Head& head, Rows rows, int64_t count, float* scratch,
                            int64_t stride) {

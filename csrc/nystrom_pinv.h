@@ -2,8 +2,9 @@
 // explains the steps. Only for files that are compiled for an instruction set.
 //
 // With σ³ = 1/4, X = −A (σZ), T = X + 7σ, R = X T + 15σ², Q = X R + 13σ³, the next σZ is σZ Q. X,
-// T, R and Q are symmetric, because Z starts from Aᵀ: only their lower triangles are computed, and
-// only the symmetric part of their gradients counts. The gradient of X from the symmetric G of Q is
+// T, R and Q are symmetric but for rounding, because Z starts from Aᵀ. The thin steps compute lower
+// triangles only; the classic ones do not, since they correct what the triangles differ by. Only
+// the symmetric part of the gradients counts. The gradient of X from the symmetric G of Q is
 //
 //     U + Uᵀ,   U = X (H + Hᵀ/2) + 7σ H + 15σ² G/2,   H = X G,
 //
@@ -50,7 +51,7 @@ struct Pinv {
 
   Strided of(const float* square) const { return {square, side, 1}; }
 
-  void pack_square(Strided b, int64_t k, int64_t n, float factor = 1) const {
+  void pack_factor(Strided b, int64_t k, int64_t n, float factor = 1) const {
     for_each(team, (n + kPanel - 1) / kPanel,
              [&](int64_t panel, int64_t) { pack_panel(b, k, n, panel * kPanel, factor, packed); });
   }
@@ -64,13 +65,13 @@ struct Pinv {
   }
 
   void squares(Strided a, Strided b, float* out, bool add = false, float factor = 1) const {
-    pack_square(b, m, m, factor);
+    pack_factor(b, m, m, factor);
     multiply(a, out, side, m, m, add);
   }
 
   // A product that is symmetric: the lower triangle is computed, the upper one copied from it.
   void symmetric(Strided a, Strided b, float* out, bool add = false, float factor = 1) const {
-    pack_square(b, m, m, factor);
+    pack_factor(b, m, m, factor);
     const int64_t blocks = (m + kRowBlock - 1) / kRowBlock;
     for_each(team, blocks, [&](int64_t block, int64_t) {
       // The longest rows first, so that threads end together.
@@ -178,15 +179,14 @@ struct Pinv {
     with_transposed(a, 0, factor * kSigma, z);
   }
 
-  // X and Q of a classic step, and the next σZ. `t` is room for T and R.
+  // X and Q of a classic step, and the next σZ. `t` is room for T.
   void step(const float* a, const float* z, float* x, float* q, float* t, float* next) const {
     squares(of(a), of(z), x, false, -1);
     combine(x, 1, nullptr, 0, t, side);
     add_to_diagonal(t, kOnce);
     squares(of(x), of(t), q);
     add_to_diagonal(q, kTwice);
-    squares(of(x), of(q), t);
-    combine(t, 1, nullptr, 0, q, side);
+    squares(of(x), of(q), q);  // R was packed before Q is written over it
     add_to_diagonal(q, kThrice);
     squares(of(z), of(q), next);
   }
@@ -201,7 +201,7 @@ struct Pinv {
 
   // out ← X w + factor · w.
   void apply(const float* x, const float* w, float factor, const float* plus, float* out) const {
-    pack_square({w, wide, 1}, m, d);
+    pack_factor({w, wide, 1}, m, d);
     combine(plus, factor, nullptr, 0, out, wide);
     multiply(of(x), out, wide, d, m, true);
   }

@@ -55,19 +55,19 @@ inline void apply_grad(const Pinv& p, const PinvGradients& g, const PinvChain& c
     const float* x = chain.thin_xs + i * square;
     const float* slots[3] = {chain.seconds + i * narrow, chain.firsts + i * narrow,
                              chain.inputs + i * narrow};
-    p.pack_square({g.grad_w, p.wide, 1}, p.m, p.d);
+    p.pack_factor({g.grad_w, p.wide, 1}, p.m, p.d);
     p.multiply(p.of(x), g.second, p.wide, p.d, p.m, false);
-    p.pack_square({g.second, p.wide, 1}, p.m, p.d);
+    p.pack_factor({g.second, p.wide, 1}, p.m, p.d);
     p.multiply(p.of(x), g.third, p.wide, p.d, p.m, false);
     const float* grads[3] = {g.grad_w, g.second, g.third};
     for (int j = 0; j < 3; ++j) {
-      p.pack_square({slots[j], 1, p.wide}, p.d, p.m);
+      p.pack_factor({slots[j], 1, p.wide}, p.d, p.m);
       p.multiply({grads[j], p.wide, 1}, g.sums, p.side, p.m, p.d, j > 0);
     }
     p.with_transposed(g.sums, 0.5f, 0.5f, g.own + i * square);
     p.combine(g.grad_w, kThrice, g.second, kTwice, g.grad_w, p.wide);
     p.combine(g.grad_w, 1, g.third, kOnce, g.grad_w, p.wide);
-    p.pack_square({g.third, p.wide, 1}, p.m, p.d);
+    p.pack_factor({g.third, p.wide, 1}, p.m, p.d);
     p.multiply(p.of(x), g.grad_w, p.wide, p.d, p.m, true);
   }
 }
@@ -122,9 +122,9 @@ inline void pinv_backward(const Pinv& p, const PinvGradients& g, const PinvChain
       p.start_factor(a, g.row_sums, g.column_sums, g.doubles, &row_max, &column_max);
   const float* z = run_chain(p, chain, true, a, factor, w);
   p.combine(g.grad_y, 1 / kSigma, nullptr, 0, g.grad_y, p.wide);
-  p.pack_square({chain.u, 1, p.wide}, p.d, p.m);
+  p.pack_factor({chain.u, 1, p.wide}, p.d, p.m);
   p.multiply({g.grad_y, p.wide, 1}, g.grad_z, p.side, p.m, p.d, false);
-  p.pack_square({g.grad_y, p.wide, 1}, p.m, p.d);
+  p.pack_factor({g.grad_y, p.wide, 1}, p.m, p.d);
   p.multiply(p.of(z).transposed(), g.grad_w, p.wide, p.d, p.m, false);
   apply_grad(p, g, chain);
   std::memset(grad_a, 0, p.m * p.side * sizeof(float));
@@ -143,10 +143,9 @@ inline void pinv_backward(const Pinv& p, const PinvGradients& g, const PinvChain
     const float *x = chain.xs + i * square, *q = chain.qs + i * square;
     z = chain.zs + i * square;
     p.squares(p.of(z).transposed(), p.of(g.grad_z), g.sums);
-    p.with_transposed(g.sums, 0.5f, 0.5f, g.grad_x);  // of Q
+    p.with_transposed(g.sums, 0.5f, 0.5f, g.own);  // of Q
     p.squares(p.of(g.grad_z), p.of(q), g.half);
     p.combine(g.half, 1, nullptr, 0, g.grad_z, p.side);
-    p.combine(g.grad_x, 1, nullptr, 0, g.own, p.side);
     classic_grad(p, g, x, g.own);
     add_grad_of_x(p, g, a, z, grad_a);
   }

@@ -67,23 +67,17 @@ inline void score_query(const Head& head, const Room& room, const Scratch& s, St
 
 // The log of the sum of each landmark's exponentials; Q̃ᵀ is packed.
 inline void find_statistics(const Head& head, const Room& room, const Team& team) {
-  auto statistics = [&](int64_t slot) {
-    return Statistics{room.statistics.peaks + slot * room.side,
-                      room.statistics.sums + slot * room.side};
-  };
   auto merge_from = [&](int64_t slot) {
-    merge(statistics(0), nullptr, statistics(slot), nullptr, room.m, 0);
+    merge(room.statistics, nullptr, room.statistics_of(slot), nullptr, room.m, 0);
   };
   for_each(team, room.tokens.count, [&](int64_t range, int64_t worker) {
     const Scratch s = room.of_worker(head, worker);
     const int64_t slot = room.slot(range);
-    statistics(slot).reset(room.m);
+    room.statistics_of(slot).reset(room.m);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
-      exponentials_of_chunk(s.scores, room.side, count, room.m, statistics(slot),
+      score_keys(head, room, s, at, count);
+      exponentials_of_chunk(s.scores, room.side, count, room.m, room.statistics_of(slot),
                             room.change + worker * room.side);
     }
     if (room.merges_at_once(team) && range > 0) merge_from(slot);
@@ -109,9 +103,7 @@ inline bool weigh_keys(const Head& head, const Room& room, const Team& team) {
     float check = 0;
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
+      score_keys(head, room, s, at, count);
       for (int64_t i = 0; i < count; ++i) {
         const float* row = s.scores + i * room.side;
         F32 sums = {};
@@ -126,11 +118,7 @@ inline bool weigh_keys(const Head& head, const Room& room, const Team& team) {
     }
     room.checks[range] = check;
   });
-  bool finite = true;
-  for (int64_t range = 0; range < room.tokens.count; ++range) {
-    finite = finite && is_finite(room.checks[range]);
-  }
-  return finite;
+  return room.checks_are_finite(room.tokens.count);
 }
 
 inline bool weigh_nystrom(const Head& head, const WeightsRoom& room, const Team& team) {
@@ -147,7 +135,7 @@ inline bool weigh_nystrom(const Head& head, const WeightsRoom& room, const Team&
   const float factor = pinv.start_factor(room.transposed, room.statistics.peaks,
                                          room.statistics.sums, room.doubles, &row_max, &column_max);
   const float* z = run_chain(pinv, room.chain, false, room.transposed, factor, room.column);
-  pinv.pack_square({room.chain.u, pinv.wide, 1}, m, 1);
+  pinv.pack_factor({room.chain.u, pinv.wide, 1}, m, 1);
   pinv.multiply(pinv.of(z), room.column, pinv.wide, 1, m, false);
   for (int64_t i = 0; i < m; ++i) head.mixed[i] = room.column[i * pinv.wide] * (1 / kSigma);
   pack({head.q_marks, 1, d}, d, m, room.packed[0], head.scale * kLog2e);
@@ -178,9 +166,7 @@ inline void sum_grads_of_landmarks(const Head& head, const Room& room, const Tea
     float* sums = clear_slot(room, range, room.slots[1]);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
+      score_keys(head, room, s, at, count);
       for (int64_t i = 0; i < count; ++i) s.inverse[i] = weight_grad(head, at + i);
       for (int64_t j = 0; j < room.m; j += kLanes) {
         const F32 log = load(room.statistics.peaks + j);
@@ -205,9 +191,7 @@ inline void backward_weighed_keys(const Head& head, const Room& room, const Team
     float* grad_marks = clear_slot(room, range, room.slots[0]);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
+      score_keys(head, room, s, at, count);
       for (int64_t i = 0; i < count; ++i) {
         float* row = s.scores + i * room.side;
         const F32 grad = broadcast(weight_grad(head, at + i));
@@ -250,9 +234,9 @@ inline void weigh_nystrom_bwd(const Head& head, const WeightsRoom& room, const T
 
   std::memset(grad_k_marks, 0, m * wide * sizeof(float));
   for (int64_t i = 0; i < m; ++i) add_row(s.second, wide, s.others[i], grad_k_marks + i * wide);
-  pinv.pack_square(q_marks, m, d);
+  pinv.pack_factor(q_marks, m, d);
   pinv.multiply(pinv.of(room.grad_a).transposed(), grad_k_marks, wide, d, m, true);
-  pinv.pack_square(k_marks, m, d);
+  pinv.pack_factor(k_marks, m, d);
   pinv.multiply(pinv.of(room.grad_a), grad_q_marks, wide, d, m, false);
   product(rows_of(s.others, room.side), {room.product}, s.result, wide, 1, d, m);
   write_rows(head, head.grad_q, 0, 1, s.result, wide, head.factors[0]);

@@ -152,16 +152,17 @@ class NystromAttention(nn.Module):
             raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
 
     def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
-        if cu_seqlens is None:
-            spans, parts, dim = None, x.split(1), 0
-            longest = x.shape[1]
-        else:
-            spans, dim = as_bags(cu_seqlens, x.shape[1]).spans, 1
-            parts = [x[:, a:b] for a, b in spans]
-            longest = max((b - a for a, b in spans), default=0)
+        if x.is_cuda and self.training:  # bounds on the GPU are not read here
+            return self._attend(x, cu_seqlens)
+        bags = None if cu_seqlens is None else as_bags(cu_seqlens, x.shape[1])
+        longest = x.shape[1] if bags is None else max(bags.lengths, default=0)
         if self._may_pack(x, longest):
-            return self._attend(x, cu_seqlens, longest)
+            return self._attend(x, bags, longest)
         # One bag per call: a matrix product may round a row differently when it has more rows.
+        if bags is None:
+            parts, dim = x.split(1), 0
+        else:
+            parts, dim = [x[:, start:stop] for start, stop in bags.spans], 1
         if len(parts) == 1:
             return self._attend(x)
         if not parts:
