@@ -81,7 +81,7 @@ def atomic_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
             os.close(file)
             yield partial
             if stat.S_IMODE(os.lstat(partial).st_mode) != mode:
-                partial.chmod(mode)  # safetensors makes files private
+                partial.chmod(mode)  # a library may make its files private
             if flush:
                 _flush_path(partial)
             os.replace(partial, path)
@@ -195,7 +195,7 @@ def new_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
             (out / _LOCK).unlink(missing_ok=True)
             _flush_path(out.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_unfinished(folder)
 
 
 def _swap(folder: Path, out: Path) -> None:
@@ -250,7 +250,18 @@ def _remove_abandoned(out: Path) -> None:
             continue
         if is_locked(lock):
             raise GimpError(f"{out}: another command is writing it; wait, or choose another --out")
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_unfinished(folder)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove a temporary folder; a kill meanwhile leaves the lock, by which the next finds it."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != _LOCK:
+                os.unlink(entry.path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush_path(path: Path) -> None:

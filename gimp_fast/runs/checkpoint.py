@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gimp_fast.errors import GimpError
@@ -24,24 +24,24 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     text = json.dumps(state)
     metadata = {STATE_KEY: text, CHECKSUM_KEY: _checksum(tensors, text)}
-    with atomic_file(path) as partial:
-        try:
-            save_file(tensors, partial, metadata)
-        except SafetensorError as error:  # raised when the disk is full
-            raise OSError(str(error)) from error
-        with partial.open("r+b") as stream:
-            _sort_metadata(stream, path)
+    content = _with_sorted_metadata(save(tensors, metadata), path)
+    with atomic_file(path) as partial, partial.open("wb") as stream:
+        for part in content:
+            stream.write(part)
 
 
-def _sort_metadata(stream: IO[bytes], where: Path) -> None:
-    """Give the same content the same bytes: the library writes the metadata in a random order."""
-    length = int.from_bytes(stream.read(8), "little")
-    header = parse_json(stream.read(length), where)
+def _with_sorted_metadata(content: bytes, where: Path) -> tuple[bytes | memoryview, ...]:
+    """Parts of a file that have the same bytes for the same content.
+
+    The library writes the metadata in a random order.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = parse_json(content[8:end], where)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
-    if len(text) == length:  # the library's JSON has no blanks either
-        stream.seek(8)
-        stream.write(text)
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(end - 8)
+    if len(text) != end - 8:  # the library's JSON has no blanks either
+        return (content,)
+    return content[:8], text, memoryview(content)[end:]
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

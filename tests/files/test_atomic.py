@@ -145,7 +145,7 @@ def test_permissions_are_those_of_any_file_of_the_user(tmp_path, umask):
     try:
         with atomic_file(tmp_path / "a") as partial:
             partial.write_bytes(b"1")
-            partial.chmod(0o600)  # as safetensors does
+            partial.chmod(0o600)  # as some libraries do
         with new_folder(tmp_path / "b"):
             pass
     finally:
@@ -186,6 +186,30 @@ def test_a_folder_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
     # A command that is killed now is known by its lock file; the next one removes what it left.
     assert locked == [[".lock"]]
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("removals", range(4))
+def test_what_a_killed_removal_left_is_removed_by_the_next_command(tmp_path, removals):
+    left = tmp_path / ".out.partial-0123456789abcdef"
+    (left / "splits").mkdir(parents=True)
+    for name in (".lock", "a.json", "splits/b.csv"):
+        (left / name).write_text("")
+    child = os.fork()
+    if child == 0:
+        done = iter(range(removals))
+
+        def die_instead(event: str, _: tuple) -> None:
+            if event in ("os.remove", "os.rmdir") and next(done, None) is None:
+                os._exit(0)
+
+        sys.addaudithook(die_instead)
+        with new_folder(tmp_path / "out"):
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert left.is_dir()
+    with new_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 LIMITED = """
