@@ -11,10 +11,19 @@
 #include <vector>
 
 #include "instruction_sets.h"
-#include "linear_kernels.h"
+#include "linear.h"
 #include "threads.h"
 
 namespace gimp_fast {
+
+void run_linear(const LinearCall& call, bool backward) {
+  const LinearKernels& kernels = GIMP_FAST_TABLE(linear);
+  int64_t threads = threads_for(static_cast<double>(call.rows) * call.inputs * call.outputs);
+  const Team team = team_of(threads);
+  const Block room = allocate(kernels.workspace(call, team.workers));
+  (backward ? kernels.backward : kernels.forward)(call, team, room.get());
+}
+
 namespace {
 
 using torch::headeronly::ScalarType;
@@ -40,14 +49,6 @@ LinearCall call_of(const Tensor& x, const Tensor& weight) {
   return call;
 }
 
-void run(const LinearCall& call, bool backward) {
-  const LinearKernels& kernels = GIMP_FAST_TABLE(linear);
-  int64_t threads = threads_for(static_cast<double>(call.rows) * call.inputs * call.outputs);
-  const Team team = team_of(threads);
-  const Block room = allocate(kernels.workspace(call, team.workers));
-  (backward ? kernels.backward : kernels.forward)(call, team, room.get());
-}
-
 Tensor linear_fwd(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias) {
   LinearCall call = call_of(x, weight);
   if (bias) {
@@ -56,7 +57,7 @@ Tensor linear_fwd(const Tensor& x, const Tensor& weight, std::optional<Tensor> b
   }
   Tensor out = torch::stable::new_empty(x, {call.rows, call.outputs});
   call.out = static_cast<float*>(out.mutable_data_ptr());
-  if (call.rows * call.outputs > 0) run(call, false);
+  if (call.rows * call.outputs > 0) run_linear(call, false);
   return out;
 }
 
@@ -77,7 +78,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_bwd(const Tensor& grad, const Tensor& 
   if (wants_x) call.grad_x = static_cast<float*>(grad_x.mutable_data_ptr());
   if (wants_weight) call.grad_weight = static_cast<float*>(grad_weight.mutable_data_ptr());
   if (wants_bias) call.grad_bias = static_cast<float*>(grad_bias.mutable_data_ptr());
-  run(call, true);
+  run_linear(call, true);
   return {grad_x, grad_weight, grad_bias};
 }
 

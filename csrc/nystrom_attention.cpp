@@ -14,13 +14,13 @@ void nystrom_native_fwd(const Tensor& q, const Tensor& k, const Tensor& v,
                         std::optional<Tensor> filter, std::optional<Tensor> positions,
                         bool marks_given, int64_t num_landmarks, int64_t iterations, double scale,
                         const Tensor& out) {
-  const Call call = {q,          k,       v,         token_bounds, query_bounds,
-                     q_marks,    k_marks, mark_lse,  values,       mixed,
-                     factors,    filter,  positions, marks_given,  num_landmarks,
-                     iterations, scale};
-  call.check();
+  const Arguments arguments = {q,          k,       v,         token_bounds, query_bounds,
+                               q_marks,    k_marks, mark_lse,  values,       mixed,
+                               factors,    filter,  positions, marks_given,  num_landmarks,
+                               iterations, scale};
+  const Call call = arguments.checked();
   const Tokens outs(out, "out", q, q.size(2));
-  run_heads(call.heads([&](Head& head, int64_t, int64_t h, const Span& queries, const Span&) {
+  run_heads(call.place_heads([&](Head& head, int64_t, int64_t h, const Span& queries, const Span&) {
     head.out = outs.mutable_rows(queries, h);
   }),
             GIMP_FAST_TABLE(nystrom), false);
@@ -35,30 +35,30 @@ Tensor nystrom_native_bwd(const Tensor& grad, const Tensor& q, const Tensor& k, 
                           bool marks_given, int64_t num_landmarks, int64_t iterations, double scale,
                           const Tensor& grad_q, const Tensor& grad_k, const Tensor& grad_v,
                           std::optional<Tensor> grad_q_marks) {
-  const Call call = {q,          k,       v,         token_bounds, query_bounds,
-                     q_marks,    k_marks, mark_lse,  values,       mixed,
-                     factors,    filter,  positions, marks_given,  num_landmarks,
-                     iterations, scale};
-  call.check();
+  const Arguments arguments = {q,          k,       v,         token_bounds, query_bounds,
+                               q_marks,    k_marks, mark_lse,  values,       mixed,
+                               factors,    filter,  positions, marks_given,  num_landmarks,
+                               iterations, scale};
+  const Call call = arguments.checked();
   const Tokens grads(grad, "grad", q, q.size(2)), of_q(grad_q, "grad_q", q, q.size(2)),
       of_k(grad_k, "grad_k", q, k.size(2)), of_v(grad_v, "grad_v", q, k.size(2));
   STD_TORCH_CHECK(!marks_given || grad_q_marks, "nystrom_attention: grad_q_marks is missing");
-  const int64_t heads = q.size(1), length = call.filter_length();
+  const int64_t heads = call.heads, length = call.filter_length;
   if (grad_q_marks) {
-    check_part(*grad_q_marks, "grad_q_marks", {call.bags(), heads, call.marks(), q.size(3)});
+    check_part(*grad_q_marks, "grad_q_marks", {call.bags(), heads, call.marks.count, call.width});
   }
   std::vector<double> of_filters(call.bags() * heads * length);
-  run_heads(
-      call.heads([&](Head& head, int64_t bag, int64_t h, const Span& queries, const Span& tokens) {
-        head.grad = grads.rows(queries, h);
-        head.grad_q = of_q.mutable_rows(queries, h);
-        head.grad_k = of_k.mutable_rows(tokens, h);
-        head.grad_v = of_v.mutable_rows(tokens, h);
-        if (grad_q_marks) head.grad_q_marks = part_of(*grad_q_marks, bag, h, heads);
-        head.grad_filter = of_filters.data() + (bag * heads + h) * length;
-      }),
-      GIMP_FAST_TABLE(nystrom), true);
-  return call.sum_over_bags(of_filters);
+  run_heads(call.place_heads(
+                [&](Head& head, int64_t bag, int64_t h, const Span& queries, const Span& tokens) {
+                  head.grad = grads.rows(queries, h);
+                  head.grad_q = of_q.mutable_rows(queries, h);
+                  head.grad_k = of_k.mutable_rows(tokens, h);
+                  head.grad_v = of_v.mutable_rows(tokens, h);
+                  if (grad_q_marks) head.grad_q_marks = part_of(*grad_q_marks, bag, h, heads);
+                  head.grad_filter = of_filters.data() + (bag * heads + h) * length;
+                }),
+            GIMP_FAST_TABLE(nystrom), true);
+  return arguments.sum_over_bags(call, of_filters);
 }
 
 }  // namespace

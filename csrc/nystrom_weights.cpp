@@ -16,13 +16,14 @@ std::vector<int64_t> bounds_of_queries(const std::vector<int64_t>& token_bounds)
   return bounds;
 }
 
-void check_weights(const Call& call, const Tensor& x, const char* name, const Tensor& mixed) {
-  STD_TORCH_CHECK(!call.token_bounds.empty(), "nystrom_attention: the bags have no bounds");
-  call.check();
-  STD_TORCH_CHECK(call.q.scalar_type() == ScalarType::Float,
+Call checked(const Arguments& arguments, const Tensor& x, const char* name, const Tensor& mixed) {
+  STD_TORCH_CHECK(!arguments.token_bounds.empty(), "nystrom_attention: the bags have no bounds");
+  const Call call = arguments.checked();
+  STD_TORCH_CHECK(call.element == Element::kFloat32,
                   "nystrom_attention: the weights of one query take float32");
-  check_part(x, name, {call.k.size(2), call.q.size(1)});
-  check_part(mixed, "a of the landmarks", {call.bags(), call.q.size(1), call.marks()});
+  check_part(x, name, {call.tokens, call.heads});
+  check_part(mixed, "a of the landmarks", {call.bags(), call.heads, call.marks.count});
+  return call;
 }
 
 // Writes the weights (T, H), to which the filter is added around the position of the query.
@@ -33,18 +34,19 @@ void nystrom_weights_fwd(const Tensor& q, const Tensor& k, std::vector<int64_t> 
                          double scale, const Tensor& out) {
   const std::vector<int64_t> query_bounds = bounds_of_queries(token_bounds);
   // V, W and Y take no part: K and K̃ stand in for them, and nothing reads them.
-  const Call call = {q,          k,       k,         token_bounds, query_bounds,
-                     q_marks,    k_marks, mark_lse,  k_marks,      k_marks,
-                     factors,    filter,  positions, true,         num_landmarks,
-                     iterations, scale};
-  check_weights(call, out, "out", mixed);
-  const int64_t heads = q.size(1);
+  const Arguments arguments = {q,          k,       k,         token_bounds, query_bounds,
+                               q_marks,    k_marks, mark_lse,  k_marks,      k_marks,
+                               factors,    filter,  positions, true,         num_landmarks,
+                               iterations, scale};
+  const Call call = checked(arguments, out, "out", mixed);
+  const int64_t heads = call.heads;
   auto* weights = static_cast<float*>(out.mutable_data_ptr());
-  run_heads(call.heads([&](Head& head, int64_t bag, int64_t h, const Span&, const Span& tokens) {
-    head.mixed = part_of(mixed, bag, h, heads);
-    head.out = {weights + tokens.begin * heads + h, heads};
-  }),
-            GIMP_FAST_TABLE(nystrom_weights), false);
+  run_heads(
+      call.place_heads([&](Head& head, int64_t bag, int64_t h, const Span&, const Span& tokens) {
+        head.mixed = part_of(mixed, bag, h, heads);
+        head.out = {weights + tokens.begin * heads + h, heads};
+      }),
+      GIMP_FAST_TABLE(nystrom_weights), false);
 }
 
 // Returns the gradient of the filter, (H, 1, K, 1), or an empty tensor; writes the others.
@@ -56,27 +58,27 @@ Tensor nystrom_weights_bwd(const Tensor& grad, const Tensor& q, const Tensor& k,
                            int64_t iterations, double scale, const Tensor& grad_q,
                            const Tensor& grad_k, const Tensor& grad_q_marks) {
   const std::vector<int64_t> query_bounds = bounds_of_queries(token_bounds);
-  const Call call = {q,          k,       k,         token_bounds, query_bounds,
-                     q_marks,    k_marks, mark_lse,  k_marks,      k_marks,
-                     factors,    filter,  positions, true,         num_landmarks,
-                     iterations, scale};
-  check_weights(call, grad, "grad", mixed);
+  const Arguments arguments = {q,          k,       k,         token_bounds, query_bounds,
+                               q_marks,    k_marks, mark_lse,  k_marks,      k_marks,
+                               factors,    filter,  positions, true,         num_landmarks,
+                               iterations, scale};
+  const Call call = checked(arguments, grad, "grad", mixed);
   const Tokens of_q(grad_q, "grad_q", q, q.size(2)), of_k(grad_k, "grad_k", q, k.size(2));
-  const int64_t heads = q.size(1), length = call.filter_length();
-  check_part(grad_q_marks, "grad_q_marks", {call.bags(), heads, call.marks(), q.size(3)});
+  const int64_t heads = call.heads, length = call.filter_length;
+  check_part(grad_q_marks, "grad_q_marks", {call.bags(), heads, call.marks.count, call.width});
   const auto* grads = static_cast<const float*>(grad.const_data_ptr());
   std::vector<double> of_filters(call.bags() * heads * length);
-  run_heads(
-      call.heads([&](Head& head, int64_t bag, int64_t h, const Span& queries, const Span& tokens) {
-        head.mixed = part_of(mixed, bag, h, heads);
-        head.grad = {grads + tokens.begin * heads + h, heads};
-        head.grad_q = of_q.mutable_rows(queries, h);
-        head.grad_k = of_k.mutable_rows(tokens, h);
-        head.grad_q_marks = part_of(grad_q_marks, bag, h, heads);
-        head.grad_filter = of_filters.data() + (bag * heads + h) * length;
-      }),
-      GIMP_FAST_TABLE(nystrom_weights), true);
-  return call.sum_over_bags(of_filters);
+  run_heads(call.place_heads(
+                [&](Head& head, int64_t bag, int64_t h, const Span& queries, const Span& tokens) {
+                  head.mixed = part_of(mixed, bag, h, heads);
+                  head.grad = {grads + tokens.begin * heads + h, heads};
+                  head.grad_q = of_q.mutable_rows(queries, h);
+                  head.grad_k = of_k.mutable_rows(tokens, h);
+                  head.grad_q_marks = part_of(grad_q_marks, bag, h, heads);
+                  head.grad_filter = of_filters.data() + (bag * heads + h) * length;
+                }),
+            GIMP_FAST_TABLE(nystrom_weights), true);
+  return arguments.sum_over_bags(call, of_filters);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.nn.linear import Linear
-from gimp_fast.ops import native_linear
+from gimp_fast.ops import native_layer, native_linear
 from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.nystrom_rows import nystrom_rows
@@ -157,6 +157,8 @@ class NystromAttention(nn.Module):
         bags = None if cu_seqlens is None else as_bags(cu_seqlens, x.shape[1])
         longest = x.shape[1] if bags is None else max(bags.lengths, default=0)
         if self._may_pack(x, longest):
+            if not x.is_cuda and choose_backend(self.backend, x) == "native":
+                return self._attend_at_once(x, bags)
             return self._attend(x, bags, longest)
         # One bag per call: a matrix product may round a row differently when it has more rows.
         if bags is None:
@@ -168,6 +170,21 @@ class NystromAttention(nn.Module):
         if not parts:
             return torch.empty_like(x)
         return torch.cat([self._attend(part) for part in parts], dim)
+
+    def _attend_at_once(self, x: Tensor, bags: Bags | None) -> Tensor:
+        linear, dropout = self.to_out
+        out = native_layer.layer(
+            x,
+            self.to_qkv.weight,
+            linear.weight,
+            linear.bias,
+            None if self.res_conv is None else self.res_conv.weight,
+            bags,
+            self.heads,
+            self.num_landmarks,
+            self.pinv_iterations,
+        )
+        return dropout(out)
 
     def _may_pack(self, x: Tensor, longest: int) -> bool:
         """True if bags of up to ``longest`` rows may be computed by one call.
