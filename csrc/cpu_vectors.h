@@ -48,7 +48,16 @@ inline void store(float* target, Vector vector) {
   std::memcpy(target, &vector, sizeof(vector));
 }
 
-inline F32 broadcast(float value) { return F32{} + value; }
+// Not by adding to zero: compilers would add, because the sum with −0 is not −0.
+inline F32 broadcast(float value) {
+#if defined(__AVX512F__)
+  return (F32)_mm512_set1_ps(value);
+#elif defined(__AVX2__)
+  return (F32)_mm256_set1_ps(value);
+#else
+  return F32{value, value, value, value};
+#endif
+}
 
 inline F32 larger(F32 a, F32 b) { return a > b ? a : b; }
 

@@ -103,13 +103,16 @@ struct Room {
 
 inline Strided rows_of(const float* data, int64_t stride) { return {data, stride, 1}; }
 
-// A chunk of keys into s.first, and their scores against the landmarks of the queries into
-// s.scores; Q̃ᵀ is packed in 0.
-inline void score_keys(const Head& head, const Room& room, const Scratch& s, int64_t at,
-                       int64_t count) {
-  read_rows(head, head.k, at, count, head.factors[1], s.first, room.wide);
-  product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-          head.width);
+// As the second factor of a product.
+inline Factor as_factor(Strided rows) { return {rows.data, rows.rows}; }
+
+// A chunk of keys, and their scores against the landmarks of the queries into s.scores; Q̃ᵀ is
+// packed in 0.
+inline Strided score_keys(const Head& head, const Room& room, const Scratch& s, int64_t at,
+                          int64_t count) {
+  const Strided keys = rows_at(head, head.k, at, count, head.factors[1], s.first, room.wide);
+  product(keys, {room.packed[0]}, s.scores, room.side, count, room.m, head.width);
+  return keys;
 }
 
 // ---- Forward ----
@@ -117,13 +120,14 @@ inline void score_keys(const Head& head, const Room& room, const Scratch& s, int
 inline void add_convolution_of(const Head& head, const Room& room, const Scratch& s, int64_t begin,
                                int64_t count) {
   if (head.positions == nullptr) {
-    read_window(head, head.v, begin, count, s.window, room.wide);
-    add_convolution(head, room.taps, s.window, room.wide, count, s.result);
+    const Strided window = window_at(head, head.v, begin, count, s.window, room.wide);
+    add_convolution(head, room.taps, window, room.wide, count, s.result);
     return;
   }
   for (int64_t i = 0; i < count; ++i) {
-    read_window(head, head.v, head.positions[begin + i], 1, s.window, room.wide);
-    add_convolution(head, room.taps, s.window, room.wide, 1, s.result + i * room.wide);
+    const Strided window =
+        window_at(head, head.v, head.positions[begin + i], 1, s.window, room.wide);
+    add_convolution(head, room.taps, window, room.wide, 1, s.result + i * room.wide);
   }
 }
 
@@ -135,9 +139,8 @@ inline bool forward_queries(const Head& head, const Room& room, const Team& team
     float check = 0;
     for (int64_t at = room.queries.begin(range); at < room.queries.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.queries.end(range) - at);
-      read_rows(head, head.q, at, count, head.factors[0], s.first, room.wide);
-      product(rows_of(s.first, room.wide), {room.packed[0]}, s.scores, room.side, count, room.m,
-              head.width);
+      const Strided queries = rows_at(head, head.q, at, count, head.factors[0], s.first, room.wide);
+      product(queries, {room.packed[0]}, s.scores, room.side, count, room.m, head.width);
       for (int64_t i = 0; i < count; ++i) {
         s.inverse[i] = 1 / exponentials_of_row(s.scores + i * room.side, room.m);
       }
@@ -172,10 +175,10 @@ inline void forward_keys(const Head& head, const Room& room, const Team& team, f
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
       score_keys(head, room, s, at, count);
-      read_rows(head, head.v, at, count, 1, s.second, room.wide);
+      const Strided token_values = rows_at(head, head.v, at, count, 1, s.second, room.wide);
       exponentials_of_chunk(s.scores, room.side, count, room.m, room.statistics_of(slot), change);
       multiply_rows(sums, room.wide, room.m, change);
-      product(rows_of(s.scores, room.side).transposed(), {s.second, room.wide}, sums, room.wide,
+      product(rows_of(s.scores, room.side).transposed(), as_factor(token_values), sums, room.wide,
               room.m, head.width, count, true);
     }
     if (room.merges_at_once(team) && range > 0) {

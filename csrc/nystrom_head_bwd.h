@@ -32,16 +32,17 @@ inline void end_slot(const Room& room, const Team& team, int64_t range, float* s
   }
 }
 
-inline void add_filter_grads(const Head& head, const Room& room, const Scratch& s, int64_t begin,
-                             int64_t count, double* sums) {
+inline void add_filter_grads(const Head& head, const Room& room, const Scratch& s, Strided grads,
+                             int64_t begin, int64_t count, double* sums) {
   if (head.positions == nullptr) {
-    read_window(head, head.v, begin, count, s.window, room.wide);
-    add_filter_grad(head, s.second, s.window, room.wide, count, sums);
+    const Strided window = window_at(head, head.v, begin, count, s.window, room.wide);
+    add_filter_grad(head, grads, window, count, sums);
     return;
   }
   for (int64_t i = 0; i < count; ++i) {
-    read_window(head, head.v, head.positions[begin + i], 1, s.window, room.wide);
-    add_filter_grad(head, s.second + i * room.wide, s.window, room.wide, 1, sums);
+    const Strided window =
+        window_at(head, head.v, head.positions[begin + i], 1, s.window, room.wide);
+    add_filter_grad(head, grads.from_row(i), window, 1, sums);
   }
 }
 
@@ -61,21 +62,19 @@ inline void backward_queries(const Head& head, const Room& room, const Team& tea
     for (int64_t t = 0; t < head.filter_length; ++t) filter[t] = 0;
     for (int64_t at = room.queries.begin(range); at < room.queries.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.queries.end(range) - at), d = head.width;
-      read_rows(head, head.q, at, count, head.factors[0], s.first, room.wide);
-      read_rows(head, head.grad, at, count, 1, s.second, room.wide);
-      const Strided queries = rows_of(s.first, room.wide), grads = rows_of(s.second, room.wide);
+      const Strided queries = rows_at(head, head.q, at, count, head.factors[0], s.first, room.wide);
+      const Strided grads = rows_at(head, head.grad, at, count, 1, s.second, room.wide);
       const Strided scores = rows_of(s.scores, room.side), others = rows_of(s.others, room.side);
       product(queries, {room.packed[0]}, s.scores, room.side, count, room.m, d);
       softmax_rows(s.scores, room.side, count, room.m);
       product(grads, {room.packed[1]}, s.others, room.side, count, room.m, d);
       softmax_rows_bwd(s.scores, s.others, room.side, count, room.m);
-      product(scores.transposed(), {s.second, room.wide}, grad_y, room.wide, room.m, d, count,
-              true);
-      product(others.transposed(), {s.first, room.wide}, grad_marks, room.wide, room.m, d, count,
+      product(scores.transposed(), as_factor(grads), grad_y, room.wide, room.m, d, count, true);
+      product(others.transposed(), as_factor(queries), grad_marks, room.wide, room.m, d, count,
               true);
       product(others, {room.packed[2]}, s.result, room.wide, count, d, room.m);
       write_rows(head, head.grad_q, at, count, s.result, room.wide, head.factors[0]);
-      if (head.filter != nullptr) add_filter_grads(head, room, s, at, count, filter);
+      if (head.filter != nullptr) add_filter_grads(head, room, s, grads, at, count, filter);
     }
     end_slot(room, team, range, room.slots[0]);
     end_slot(room, team, range, room.slots[1]);
@@ -94,8 +93,8 @@ inline void backward_queries(const Head& head, const Room& room, const Team& tea
 inline void add_convolution_grad(const Head& head, const Room& room, const Scratch& s,
                                  int64_t begin, int64_t count) {
   if (head.positions == nullptr) {
-    read_window(head, head.grad, begin, count, s.window, room.wide);
-    add_convolution(head, room.flipped_taps, s.window, room.wide, count, s.result);
+    const Strided window = window_at(head, head.grad, begin, count, s.window, room.wide);
+    add_convolution(head, room.flipped_taps, window, room.wide, count, s.result);
     return;
   }
   const int64_t reach = reach_of(head), first = begin - reach, last = begin + count + reach;
@@ -119,17 +118,17 @@ inline void add_convolution_grad(const Head& head, const Room& room, const Scrat
   }
 }
 
-// Writes the gradients of a chunk of keys, of which s.first holds the rows, from those of their
-// scores; adds to the gradient of Q̃, without the scale. Packed in 3 is Q̃.
-inline void write_key_grads(const Head& head, const Room& room, const Scratch& s, Strided grads,
-                            int64_t at, int64_t count, const float* shares, float* grad_marks) {
-  product(grads.transposed(), {s.first, room.wide}, grad_marks, room.wide, room.m, head.width,
-          count, true);
+// Writes the gradients of a chunk of keys from those of their scores; adds to the gradient of Q̃,
+// without the scale. Packed in 3 is Q̃.
+inline void write_key_grads(const Head& head, const Room& room, const Scratch& s, Strided keys,
+                            Strided grads, int64_t at, int64_t count, const float* shares,
+                            float* grad_marks) {
+  product(grads.transposed(), as_factor(keys), grad_marks, room.wide, room.m, head.width, count,
+          true);
   product(grads, {room.packed[3]}, s.result, room.wide, count, head.width, room.m);
-  for (int64_t i = 0; i < count; ++i) {
-    const float* share = shares + segment_of(head, at + i) * room.wide;
-    add_row(share, room.wide, 1, s.result + i * room.wide);
-  }
+  for_segments(head, at, count, [&](int64_t i, int64_t segment) {
+    add_row(shares + segment * room.wide, room.wide, 1, s.result + i * room.wide);
+  });
   write_rows(head, head.grad_k, at, count, s.result, room.wide, head.factors[1]);
 }
 
@@ -143,9 +142,8 @@ inline void backward_keys(const Head& head, const Room& room, const Team& team,
     float* grad_marks = clear_slot(room, range, room.slots[0]);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at), d = head.width;
-      score_keys(head, room, s, at, count);
-      read_rows(head, head.v, at, count, 1, s.second, room.wide);
-      const Strided values = rows_of(s.second, room.wide);
+      const Strided keys = score_keys(head, room, s, at, count);
+      const Strided values = rows_at(head, head.v, at, count, 1, s.second, room.wide);
       const Strided scores = rows_of(s.scores, room.side), others = rows_of(s.others, room.side);
       product(values, {room.packed[2]}, s.others, room.side, count, room.m, d);
       for (int64_t i = 0; i < count; ++i) {
@@ -159,7 +157,7 @@ inline void backward_keys(const Head& head, const Room& room, const Team& team,
       product(scores, {room.packed[1]}, s.result, room.wide, count, d, room.m);
       if (head.filter != nullptr) add_convolution_grad(head, room, s, at, count);
       write_rows(head, head.grad_v, at, count, s.result, room.wide);
-      write_key_grads(head, room, s, others, at, count, shares, grad_marks);
+      write_key_grads(head, room, s, keys, others, at, count, shares, grad_marks);
     }
     end_slot(room, team, range, room.slots[0]);
   });
@@ -182,10 +180,9 @@ inline void add_shares(const Head& head, const Room& room, const Team& team, con
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
       read_rows(head, grads, at, count, 1, rows, room.wide);
-      for (int64_t i = 0; i < count; ++i) {
-        const float* share = shares + segment_of(head, at + i) * room.wide;
-        add_row(share, room.wide, head.factors[0], rows + i * room.wide);
-      }
+      for_segments(head, at, count, [&](int64_t i, int64_t segment) {
+        add_row(shares + segment * room.wide, room.wide, head.factors[0], rows + i * room.wide);
+      });
       write_rows(head, head.grad_q, at, count, rows, room.wide);
     }
   });

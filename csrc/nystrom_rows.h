@@ -86,6 +86,21 @@ inline void read_rows(const Head& head, Rows rows, int64_t begin, int64_t count,
   }
 }
 
+// Rows further apart than this share few places of a cache.
+constexpr int64_t kFarApart = 512;
+
+// Rows [begin, begin + count) times `factor`, as fp32: where they lie if that will do, else read
+// into `room`, `stride` apart.
+inline Strided rows_at(const Head& head, Rows rows, int64_t begin, int64_t count, float factor,
+                       float* room, int64_t stride) {
+  if (head.element == Element::kFloat32 && factor == 1 && head.width == stride &&
+      rows.stride < kFarApart) {
+    return {static_cast<const float*>(rows.data) + begin * rows.stride, rows.stride, 1};
+  }
+  read_rows(head, rows, begin, count, factor, room, stride);
+  return {room, stride, 1};
+}
+
 template <typename T>
 inline void write_rows_of(const float* from, int64_t from_stride, int64_t count, int64_t width,
                           float factor, T* to, int64_t stride) {
@@ -115,8 +130,15 @@ inline int64_t segment_begin(const Head& head, int64_t i) {
   return i * head.tokens / head.landmarks;
 }
 
-inline int64_t segment_of(const Head& head, int64_t token) {
-  return ((token + 1) * head.landmarks - 1) / head.tokens;
+// Calls body(i, segment) for the tokens begin + i of `count`.
+template <typename Body>
+inline void for_segments(const Head& head, int64_t begin, int64_t count, const Body& body) {
+  int64_t segment = ((begin + 1) * head.landmarks - 1) / head.tokens;
+  int64_t end = segment_begin(head, segment + 1);
+  for (int64_t i = 0; i < count; ++i) {
+    if (begin + i == end) end = segment_begin(head, ++segment + 1);
+    body(i, segment);
+  }
 }
 
 inline void add_row(const float* row, int64_t width, float factor, float* to) {
@@ -158,45 +180,51 @@ inline void place_taps(const Head& head, bool flipped, float* to) {
   }
 }
 
-// Rows [begin − reach, begin + count + reach); zeros beyond the ends of the bag.
-inline void read_window(const Head& head, Rows rows, int64_t begin, int64_t count, float* to,
-                        int64_t stride) {
+// Rows [begin − reach, begin + count + reach), zeros beyond the ends of the bag: where they lie if
+// that will do, else read into `room`, `stride` apart.
+inline Strided window_at(const Head& head, Rows rows, int64_t begin, int64_t count, float* room,
+                         int64_t stride) {
   const int64_t reach = reach_of(head), last = begin + count + reach;
   int64_t first = begin - reach;
+  if (first >= 0 && last <= head.tokens) {
+    return rows_at(head, rows, first, last - first, 1, room, stride);
+  }
+  float* to = room;
   for (; first < 0; ++first, to += stride) std::memset(to, 0, stride * sizeof(float));
   const int64_t inside = smaller(last, head.tokens) - first;
   read_rows(head, rows, first, inside, 1, to, stride);
   std::memset(to + inside * stride, 0, (last - first - inside) * stride * sizeof(float));
+  return {room, stride, 1};
 }
 
-// Add the convolution of a window to `count` rows; `taps` are those of place_taps.
-inline void add_convolution(const Head& head, const float* taps, const float* window,
-                            int64_t stride, int64_t count, float* out) {
+// Add the convolution of a window to `count` rows, `stride` apart; `taps` are those of place_taps.
+inline void add_convolution(const Head& head, const float* taps, Strided window, int64_t stride,
+                            int64_t count, float* out) {
   for (int64_t first = 0; first < head.width; first += kPanel) {
     const int64_t width = panel_width(head.width, first);
     const int64_t rows = tile_rows(static_cast<int>(width / kLanes));
     for (int64_t i = 0; i < count; i += rows) {
-      const int64_t some = smaller(rows, count - i), at = i * stride + first;
+      const int64_t some = smaller(rows, count - i);
       // Row r of the tile reads tap j − r for row j of the window.
-      panel_product(width, {taps + kTapMargin, -1, 1}, window + at, stride, out + at, stride, some,
-                    head.filter_length + some - 1, true);
+      panel_product(width, {taps + kTapMargin, -1, 1}, window.from_row(i).data + first, window.rows,
+                    out + i * stride + first, stride, some, head.filter_length + some - 1, true);
     }
   }
 }
 
 // Add to `sums` (filter_length,) the products of `count` rows of grad with the window around them.
-inline void add_filter_grad(const Head& head, const float* grad, const float* window,
-                            int64_t stride, int64_t count, double* sums) {
+inline void add_filter_grad(const Head& head, Strided grad, Strided window, int64_t count,
+                            double* sums) {
   constexpr int kTaps = 8;
   const int64_t length = head.filter_length;
   int64_t t = 0;
   for (; t + kTaps <= length; t += kTaps) {
     F32 totals[kTaps] = {};
     for (int64_t i = 0; i < count; ++i) {
-      const float* rows = window + (i + t) * stride;
-      for (int64_t d = 0; d < stride; d += kLanes) {
-        const F32 g = load(grad + i * stride + d);
-        for (int u = 0; u < kTaps; ++u) totals[u] += g * load(rows + u * stride + d);
+      const float *row = grad.from_row(i).data, *rows = window.from_row(i + t).data;
+      for (int64_t d = 0; d < head.width; d += kLanes) {
+        const F32 g = load(row + d);
+        for (int u = 0; u < kTaps; ++u) totals[u] += g * load(rows + u * window.rows + d);
       }
     }
     for (int u = 0; u < kTaps; ++u) sums[t + u] += sum_of(totals[u]);
@@ -204,9 +232,8 @@ inline void add_filter_grad(const Head& head, const float* grad, const float* wi
   for (; t < length; ++t) {
     F32 total = {};
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < stride; d += kLanes) {
-        total += load(grad + i * stride + d) * load(window + (i + t) * stride + d);
-      }
+      const float *row = grad.from_row(i).data, *other = window.from_row(i + t).data;
+      for (int64_t d = 0; d < head.width; d += kLanes) total += load(row + d) * load(other + d);
     }
     sums[t] += sum_of(total);
   }

@@ -191,7 +191,7 @@ inline void backward_weighed_keys(const Head& head, const Room& room, const Team
     float* grad_marks = clear_slot(room, range, room.slots[0]);
     for (int64_t at = room.tokens.begin(range); at < room.tokens.end(range); at += kChunk) {
       const int64_t count = smaller(kChunk, room.tokens.end(range) - at);
-      score_keys(head, room, s, at, count);
+      const Strided keys = score_keys(head, room, s, at, count);
       for (int64_t i = 0; i < count; ++i) {
         float* row = s.scores + i * room.side;
         const F32 grad = broadcast(weight_grad(head, at + i));
@@ -201,7 +201,8 @@ inline void backward_weighed_keys(const Head& head, const Room& room, const Team
                 attention * load(room.statistics.sums + j) * (grad - load(room.delta + j)));
         }
       }
-      write_key_grads(head, room, s, rows_of(s.scores, room.side), at, count, shares, grad_marks);
+      write_key_grads(head, room, s, keys, rows_of(s.scores, room.side), at, count, shares,
+                      grad_marks);
     }
     end_slot(room, team, range, room.slots[0]);
   });
