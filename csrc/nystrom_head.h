@@ -213,8 +213,8 @@ inline void find_landmarks(const Head& head, const Room& room, const Team& team)
 
 // A = softmax(Q̃ K̃ᵀ).
 inline void score_landmarks(const Head& head, const Room& room, const Pinv& pinv) {
-  pinv.pack_factor({head.k_marks, 1, head.width}, head.width, room.m, head.scale * kLog2e);
-  pinv.multiply({head.q_marks, head.width, 1}, room.a, room.side, room.m, head.width, false);
+  pinv.multiply({head.q_marks, head.width, 1}, {head.k_marks, 1, head.width}, head.width, room.m,
+                room.a, room.side, false, head.scale * kLog2e);
   softmax_rows(room.a, room.side, room.m, room.m);
 }
 
@@ -240,9 +240,8 @@ inline bool forward_nystrom(const Head& head, const Room& room, const Team& team
   const float factor = pinv.start_factor(room.a, room.statistics.peaks, room.statistics.sums,
                                          room.doubles, &row_max, &column_max);
   const float* z = run_chain(pinv, room.chain, false, room.a, factor, w);
-  pinv.pack_factor({room.chain.u, room.wide, 1}, room.m, d);
   float* y = room.wide_sums[1];
-  pinv.multiply(pinv.of(z), y, room.wide, d, room.m, false);
+  pinv.multiply(pinv.of(z), {room.chain.u, room.wide, 1}, room.m, d, y, room.wide);
   pinv.combine(y, 1 / kSigma, nullptr, 0, y, room.wide);
   copy_rows(w, room.wide, room.m, d, head.values, d);
   copy_rows(y, room.wide, room.m, d, head.mixed, d);

@@ -217,10 +217,8 @@ inline void backward_nystrom(const Head& head, const Room& room, const Team& tea
   score_landmarks(head, room, pinv);
   pinv_backward(pinv, gradients, room.chain, room.a, w, room.grad_a);
   softmax_rows_bwd(room.a, room.grad_a, room.side, m, m, head.scale);
-  pinv.pack_factor(q_marks, m, d);
-  pinv.multiply(pinv.of(room.grad_a).transposed(), grad_k_marks, wide, d, m, true);
-  pinv.pack_factor(k_marks, m, d);
-  pinv.multiply(pinv.of(room.grad_a), grad_q_marks, wide, d, m, false);
+  pinv.multiply(pinv.of(room.grad_a).transposed(), q_marks, m, d, grad_k_marks, wide, true);
+  pinv.multiply(pinv.of(room.grad_a), k_marks, m, d, grad_q_marks, wide);
 
   const float* grad_w = gradients.grad_w;
   for (int64_t i = 0; i < m; ++i) {

@@ -51,33 +51,39 @@ struct Pinv {
 
   Strided of(const float* square) const { return {square, side, 1}; }
 
-  void pack_factor(Strided b, int64_t k, int64_t n, float factor = 1) const {
+  // b (k, n) times `factor` as the second factor of a product: where it lies if it is small and of
+  // whole vectors, else packed, with zeros up to a whole vector.
+  Factor factor_of(Strided b, int64_t k, int64_t n, float factor) const {
+    const bool fits = b.columns == 1 && n <= kPanel && n % kLanes == 0;
+    if (fits && factor == 1) return {b.data, b.rows};
     for_each(team, (n + kPanel - 1) / kPanel,
              [&](int64_t panel, int64_t) { pack_panel(b, k, n, panel * kPanel, factor, packed); });
+    return {packed};
   }
 
-  // out {=, +=} A (m, k) times the packed (k, n).
-  void multiply(Strided a, float* out, int64_t stride, int64_t n, int64_t k, bool add) const {
+  // out {=, +=} a (m, k) times b (k, n) times `factor`; out is neither a nor b.
+  void multiply(Strided a, Strided b, int64_t k, int64_t n, float* out, int64_t stride,
+                bool add = false, float factor = 1) const {
+    const Factor second = factor_of(b, k, n, factor);
     for_each(team, (m + kRowBlock - 1) / kRowBlock, [&](int64_t block, int64_t) {
       const int64_t row = block * kRowBlock, rows = smaller(kRowBlock, m - row);
-      product(a.from_row(row), {packed}, out + row * stride, stride, rows, n, k, add);
+      product(a.from_row(row), second, out + row * stride, stride, rows, n, k, add);
     });
   }
 
   void squares(Strided a, Strided b, float* out, bool add = false, float factor = 1) const {
-    pack_factor(b, m, m, factor);
-    multiply(a, out, side, m, m, add);
+    multiply(a, b, m, m, out, side, add, factor);
   }
 
   // A product that is symmetric: the lower triangle is computed, the upper one copied from it.
   void symmetric(Strided a, Strided b, float* out, bool add = false, float factor = 1) const {
-    pack_factor(b, m, m, factor);
+    const Factor second = factor_of(b, m, m, factor);
     const int64_t blocks = (m + kRowBlock - 1) / kRowBlock;
     for_each(team, blocks, [&](int64_t block, int64_t) {
       // The longest rows first, so that threads end together.
       const int64_t row = (blocks - 1 - block) * kRowBlock, rows = smaller(kRowBlock, m - row);
       const int64_t columns = smaller(m, round_up(row + rows, kPanel));
-      product_of_panels(a.from_row(row), out + row * side, rows, columns, add);
+      product_of_panels(a.from_row(row), second, out + row * side, rows, columns, add);
     });
     for_each(team, blocks, [&](int64_t block, int64_t) {
       const int64_t row = block * kRowBlock;
@@ -85,15 +91,17 @@ struct Pinv {
     });
   }
 
-  // The first `columns` of a product with the packed (m, m).
-  void product_of_panels(Strided a, float* out, int64_t rows, int64_t columns, bool add) const {
+  // The first `columns` of a product with b (m, m).
+  void product_of_panels(Strided a, Factor b, float* out, int64_t rows, int64_t columns,
+                         bool add) const {
     for (int64_t start = 0; start < m; start += kRun) {
       const int64_t run = smaller(kRun, m - start);
       const Strided part = {a.data + start * a.columns, a.rows, a.columns};
       for (int64_t first = 0; first < columns; first += kPanel) {
-        const int64_t width = panel_width(m, first);
-        panel_product(width, part, packed + first * m + start * width, width, out + first, side,
-                      rows, run, add || start > 0);
+        const int64_t width = panel_width(m, first), step = b.step ? b.step : width;
+        const float* panel = b.data + (b.step ? first : first * m);
+        panel_product(width, part, panel + start * step, step, out + first, side, rows, run,
+                      add || start > 0);
       }
     }
   }
@@ -184,9 +192,10 @@ struct Pinv {
     squares(of(a), of(z), x, false, -1);
     combine(x, 1, nullptr, 0, t, side);
     add_to_diagonal(t, kOnce);
-    squares(of(x), of(t), q);
-    add_to_diagonal(q, kTwice);
-    squares(of(x), of(q), q);  // R was packed before Q is written over it
+    float* r = next;  // until it is written
+    squares(of(x), of(t), r);
+    add_to_diagonal(r, kTwice);
+    squares(of(x), of(r), q);
     add_to_diagonal(q, kThrice);
     squares(of(z), of(q), next);
   }
@@ -201,9 +210,8 @@ struct Pinv {
 
   // out ← X w + factor · w.
   void apply(const float* x, const float* w, float factor, const float* plus, float* out) const {
-    pack_factor({w, wide, 1}, m, d);
     combine(plus, factor, nullptr, 0, out, wide);
-    multiply(of(x), out, wide, d, m, true);
+    multiply(of(x), {w, wide, 1}, m, d, out, wide, true);
   }
 };
 

@@ -55,20 +55,16 @@ inline void apply_grad(const Pinv& p, const PinvGradients& g, const PinvChain& c
     const float* x = chain.thin_xs + i * square;
     const float* slots[3] = {chain.seconds + i * narrow, chain.firsts + i * narrow,
                              chain.inputs + i * narrow};
-    p.pack_factor({g.grad_w, p.wide, 1}, p.m, p.d);
-    p.multiply(p.of(x), g.second, p.wide, p.d, p.m, false);
-    p.pack_factor({g.second, p.wide, 1}, p.m, p.d);
-    p.multiply(p.of(x), g.third, p.wide, p.d, p.m, false);
+    p.multiply(p.of(x), {g.grad_w, p.wide, 1}, p.m, p.d, g.second, p.wide);
+    p.multiply(p.of(x), {g.second, p.wide, 1}, p.m, p.d, g.third, p.wide);
     const float* grads[3] = {g.grad_w, g.second, g.third};
     for (int j = 0; j < 3; ++j) {
-      p.pack_factor({slots[j], 1, p.wide}, p.d, p.m);
-      p.multiply({grads[j], p.wide, 1}, g.sums, p.side, p.m, p.d, j > 0);
+      p.multiply({grads[j], p.wide, 1}, {slots[j], 1, p.wide}, p.d, p.m, g.sums, p.side, j > 0);
     }
     p.with_transposed(g.sums, 0.5f, 0.5f, g.own + i * square);
     p.combine(g.grad_w, kThrice, g.second, kTwice, g.grad_w, p.wide);
     p.combine(g.grad_w, 1, g.third, kOnce, g.grad_w, p.wide);
-    p.pack_factor({g.third, p.wide, 1}, p.m, p.d);
-    p.multiply(p.of(x), g.grad_w, p.wide, p.d, p.m, true);
+    p.multiply(p.of(x), {g.third, p.wide, 1}, p.m, p.d, g.grad_w, p.wide, true);
   }
 }
 
@@ -122,10 +118,8 @@ inline void pinv_backward(const Pinv& p, const PinvGradients& g, const PinvChain
       p.start_factor(a, g.row_sums, g.column_sums, g.doubles, &row_max, &column_max);
   const float* z = run_chain(p, chain, true, a, factor, w);
   p.combine(g.grad_y, 1 / kSigma, nullptr, 0, g.grad_y, p.wide);
-  p.pack_factor({chain.u, 1, p.wide}, p.d, p.m);
-  p.multiply({g.grad_y, p.wide, 1}, g.grad_z, p.side, p.m, p.d, false);
-  p.pack_factor({g.grad_y, p.wide, 1}, p.m, p.d);
-  p.multiply(p.of(z).transposed(), g.grad_w, p.wide, p.d, p.m, false);
+  p.multiply({g.grad_y, p.wide, 1}, {chain.u, 1, p.wide}, p.d, p.m, g.grad_z, p.side);
+  p.multiply(p.of(z).transposed(), {g.grad_y, p.wide, 1}, p.m, p.d, g.grad_w, p.wide);
   apply_grad(p, g, chain);
   std::memset(grad_a, 0, p.m * p.side * sizeof(float));
   if (p.thin > 0) {

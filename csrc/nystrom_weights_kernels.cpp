@@ -135,8 +135,7 @@ inline bool weigh_nystrom(const Head& head, const WeightsRoom& room, const Team&
   const float factor = pinv.start_factor(room.transposed, room.statistics.peaks,
                                          room.statistics.sums, room.doubles, &row_max, &column_max);
   const float* z = run_chain(pinv, room.chain, false, room.transposed, factor, room.column);
-  pinv.pack_factor({room.chain.u, pinv.wide, 1}, m, 1);
-  pinv.multiply(pinv.of(z), room.column, pinv.wide, 1, m, false);
+  pinv.multiply(pinv.of(z), {room.chain.u, pinv.wide, 1}, m, 1, room.column, pinv.wide);
   for (int64_t i = 0; i < m; ++i) head.mixed[i] = room.column[i * pinv.wide] * (1 / kSigma);
   pack({head.q_marks, 1, d}, d, m, room.packed[0], head.scale * kLog2e);
   find_statistics(head, room, team);
@@ -235,11 +234,9 @@ inline void weigh_nystrom_bwd(const Head& head, const WeightsRoom& room, const T
 
   std::memset(grad_k_marks, 0, m * wide * sizeof(float));
   for (int64_t i = 0; i < m; ++i) add_row(s.second, wide, s.others[i], grad_k_marks + i * wide);
-  pinv.pack_factor(q_marks, m, d);
-  pinv.multiply(pinv.of(room.grad_a).transposed(), grad_k_marks, wide, d, m, true);
-  pinv.pack_factor(k_marks, m, d);
-  pinv.multiply(pinv.of(room.grad_a), grad_q_marks, wide, d, m, false);
-  product(rows_of(s.others, room.side), {room.product}, s.result, wide, 1, d, m);
+  pinv.multiply(pinv.of(room.grad_a).transposed(), q_marks, m, d, grad_k_marks, wide, true);
+  pinv.multiply(pinv.of(room.grad_a), k_marks, m, d, grad_q_marks, wide);
+  product(rows_of(s.others, room.side), pinv.factor_of(k_marks, m, d, 1), s.result, wide, 1, d, m);
   write_rows(head, head.grad_q, 0, 1, s.result, wide, head.factors[0]);
 
   divide_among_tokens(head, room, grad_k_marks);

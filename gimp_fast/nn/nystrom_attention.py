@@ -24,7 +24,9 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or x.device.type != "cpu" or self.inplace:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or self.inplace:
             return super().forward(x)
         return torch.native_dropout(x, self.p, True)[0]
 
