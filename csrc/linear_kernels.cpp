@@ -11,10 +11,10 @@
 namespace gimp_fast {
 namespace {
 
-// Rows that are computed at a time: a multiple of the rows of every tile.
+// Rows that are computed at a time, at most: a multiple of the rows of every tile.
 constexpr int64_t kRows = 144;
 // Rows of the weight's gradient that a thread computes at a time, at most.
-constexpr int64_t kFewest = 24, kMost = 48;
+constexpr int64_t kMost = 48;
 // Rows of x and grad that are added up apart.
 constexpr int64_t kSumRows = 10 * kRun;
 
@@ -32,6 +32,13 @@ void for_blocks(const Team& team, int64_t count, int64_t length, const Body& bod
   team.run(team.threads, blocks, &block, [](void* data, int64_t item, int64_t worker) {
     (*static_cast<Block*>(data))(item, worker);
   });
+}
+
+// The length of blocks, a multiple of `step` up to `most`, so that no thread waits long for
+// another.
+int64_t block_length(const Team& team, int64_t count, int64_t step, int64_t most) {
+  const int64_t wanted = 4 * team.workers;
+  return smaller(most, round_up((count + wanted - 1) / wanted, step));
 }
 
 // Up to so many rows, packing the weight takes longer than what it saves: it is read as it is, and
@@ -93,7 +100,8 @@ void forward(const LinearCall& call, const Team& team, float* block) {
   const Room room(call, block);
   if (call.rows <= kFewRows) return forward_few(call, team, room);
   pack({call.weight, 1, call.inputs}, call.inputs, call.outputs, room.packed);
-  for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
+  const int64_t length = block_length(team, call.rows, 24, kRows);
+  for_blocks(team, call.rows, length, [&](int64_t row, int64_t count, int64_t worker) {
     multiply_rows(call.x + row * call.inputs, call.inputs, room.packed, call.outputs, count,
                   call.bias, false, room.tiles + worker * room.tile_size,
                   call.out + row * call.outputs);
@@ -144,13 +152,14 @@ void backward(const LinearCall& call, const Team& team, float* block) {
   const Room room(call, block);
   if (call.grad_x != nullptr) {
     pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
-    for_blocks(team, call.rows, kRows, [&](int64_t row, int64_t count, int64_t worker) {
+    const int64_t length = block_length(team, call.rows, 24, kRows);
+    for_blocks(team, call.rows, length, [&](int64_t row, int64_t count, int64_t worker) {
       multiply_rows(call.grad + row * call.outputs, call.outputs, room.packed, call.inputs, count,
                     nullptr, call.adds, room.tiles + worker * room.tile_size,
                     call.grad_x + row * call.inputs);
     });
   }
-  const int64_t length = smaller(kMost, round_up(call.outputs / (2 * team.workers) + 1, kFewest));
+  const int64_t length = block_length(team, call.outputs, 8, kMost);
   for_blocks(team, call.outputs, length, [&](int64_t first, int64_t count, int64_t worker) {
     if (call.grad_weight != nullptr) {
       sum_weight_grad(call, first, count, room, room.tiles + worker * room.tile_size);
