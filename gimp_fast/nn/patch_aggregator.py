@@ -13,7 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
 from gimp_fast.ops.packing import Bags, Rows, as_bags
-from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches, take_rows
+from gimp_fast.ops.patch_embedding import (
+    embed_patches,
+    place_cls,
+    place_patches,
+    take_rows,
+    take_rows_of_residual,
+)
 from gimp_fast.ops.registration import is_transformed
 
 Keep = Literal["all", "masked", "none"]
@@ -199,10 +205,10 @@ def _residual(
     rows: Rows | None,
 ) -> Tensor:
     """Hˡ⁺¹ = Hˡ + Nyström(LN(Hˡ)), or its rows (R, d)."""
-    attended = layer(norm(hidden), cu_seqlens=bags, rows=rows)
-    if rows is not None:
-        hidden = take_rows(hidden.flatten(0, 1), rows.index)
-    return hidden + attended
+    if rows is None:
+        return hidden + layer(norm(hidden), cu_seqlens=bags)
+    needed, tokens = take_rows_of_residual(hidden.flatten(0, 1), rows.index)
+    return needed + layer(norm(tokens.view_as(hidden)), cu_seqlens=bags, rows=rows)
 
 
 class PatchDecoder(nn.Module):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gimp_fast import native
 from gimp_fast.ops import nystrom_native
 from gimp_fast.ops.packing import Bags, Rows
 from gimp_fast.ops.products import chunks, linear, steady_threads
@@ -80,10 +81,27 @@ def project_landmarks(x: Tensor, of_q: Tensor, plan: Plan) -> tuple[Tensor, Tens
 def add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:
     """Add to each row of grad_x its share of the gradient of its segment's mean, (B, M, C)."""
     marks = grad_means.shape[1]
+    add = _add_natively if _is_native(grad_x) else _add_by_chunks
     for bag, (start, stop) in enumerate(bags.spans):
-        if stop - start <= marks:
-            continue
-        segment, lengths = segments(stop - start, marks, grad_x.device)
-        shares = grad_means[bag] / lengths[:, None]
-        for part in chunks(stop - start, CHUNK):
-            grad_x[start + part.start : start + part.stop] += shares[segment[part]]
+        if stop - start > marks:
+            add(grad_x[start:stop], grad_means[bag])
+
+
+def _is_native(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.is_contiguous() and native.load().cpu == native.AVAILABLE
+
+
+def _add_natively(grad_x: Tensor, grad_means: Tensor) -> None:
+    """A segment is a group of rows whose linear layer has one input, 1."""
+    marks, count = len(grad_means), len(grad_x)
+    bounds = [i * count // marks for i in range(marks + 1)]
+    lengths = torch.tensor(bounds, dtype=torch.float32).diff()
+    shares = (grad_means / lengths[:, None])[:, None]  # (M, 1, C)
+    torch.ops.gimp_fast.grouped_linear_bwd_x(grad_x.new_ones(count, 1), shares, bounds, grad_x)
+
+
+def _add_by_chunks(grad_x: Tensor, grad_means: Tensor) -> None:
+    segment, lengths = segments(len(grad_x), len(grad_means), grad_x.device)
+    shares = grad_means / lengths[:, None]
+    for part in chunks(len(grad_x), CHUNK):
+        grad_x[part] += shares[segment[part]]

@@ -84,6 +84,31 @@ class _TakeRows(torch.autograd.Function):
         return grad.new_zeros(ctx.count, grad.shape[1]).index_copy_(0, rows, grad), None
 
 
+def take_rows_of_residual(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """``x[rows]`` and x, for a residual connection around an operator that computes these rows.
+
+    In the backward pass, the gradient of ``x[rows]`` is added to that of x where it lies. So x
+    must go to a single operator, whose gradient is a tensor of its own, as LayerNorm's is. No row
+    may be taken twice.
+    """
+    if torch.compiler.is_compiling() or is_transformed(x):
+        return x[rows], x
+    return _TakeRowsOfResidual.apply(x, rows)
+
+
+class _TakeRowsOfResidual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, rows):
+        ctx.save_for_backward(rows)
+        return x.index_select(0, rows), x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_rows, grad):
+        (rows,) = ctx.saved_tensors
+        return grad.index_add_(0, rows, grad_rows), None
+
+
 class _Plan(NamedTuple):
     """Which rows go where."""
 

@@ -9,7 +9,7 @@ from builders.errors import assert_near, assert_no_worse, attention_sizes, relat
 from builders.native import NATIVE, each_instruction_set, on_threads
 from builders.packed import random_rows
 
-from gimp_fast.ops import nystrom_cls, nystrom_rows
+from gimp_fast.ops import nystrom_cls, nystrom_plan, nystrom_rows
 from gimp_fast.ops.packing import Bags, Rows
 
 pytestmark = pytest.mark.skipif(NATIVE != "available", reason=NATIVE)
@@ -288,3 +288,18 @@ def test_outputs_and_gradients_of_another_shape_are_refused():
     }.items():
         with pytest.raises(RuntimeError, match=f"{name} has another shape"):
             torch.ops.gimp_fast.nystrom_weights_bwd(**arguments, **(grads | {name: bad}))
+
+
+@pytest.mark.parametrize("channels", [1, 7, 32])
+def test_shares_of_the_landmarks_gradients_are_the_same_natively(channels, monkeypatch):
+    bags = Bags.of_lengths([40, 8, 0, 9, 1000])
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(bags.num_rows, channels, generator=generator)
+    grads = torch.randn(len(bags), 8, channels, generator=generator)
+    found, expected = before.clone(), before.clone()
+    nystrom_plan.add_shares(found, grads, bags)
+    monkeypatch.setattr(nystrom_plan, "_is_native", lambda x: False)
+    nystrom_plan.add_shares(expected, grads, bags)
+    assert torch.equal(found, expected)
+    assert torch.equal(found[40:48], before[40:48])
+    assert not torch.equal(found[48:57], before[48:57])

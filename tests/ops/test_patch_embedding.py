@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from builders.errors import assert_near, relative_error
 
 from gimp_fast.ops import patch_embedding
-from gimp_fast.ops.patch_embedding import embed_patches, place_cls, place_patches
+from gimp_fast.ops.patch_embedding import (
+    embed_patches,
+    place_cls,
+    place_patches,
+    take_rows_of_residual,
+)
 
 BAGS = {
     "one patch": (1,),
@@ -120,3 +125,25 @@ def test_places():
     assert place_cls(equal, torch.device("cpu")).tolist() == [0, 5, 10]
     assert place_cls(equal[:1], torch.device("cpu")).tolist() == [0]
     assert place_patches(torch.arange(5), bounds).tolist() == [2, 3, 4, 7, 8]
+
+
+def test_rows_around_a_residual_have_the_gradient_of_the_plain_ones():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    rows = torch.tensor([1, 4, 8])
+
+    def loss(taken, kept):
+        return (taken.sin() + F.layer_norm(kept, (4,))[rows].exp()).sum()
+
+    found = torch.autograd.grad(loss(*take_rows_of_residual(x, rows)), x)
+    expected = torch.autograd.grad(loss(x[rows], x), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_gradient_of_rows_around_a_residual_is_added_in_place():
+    x, rows = torch.zeros(9, 4, requires_grad=True), torch.tensor([1, 4, 8])
+    taken, kept = take_rows_of_residual(x, rows)
+    of_kept = torch.full((9, 4), 2.0)
+    (found,) = torch.autograd.grad((taken, kept), x, (torch.ones(3, 4), of_kept))
+    assert found.data_ptr() == of_kept.data_ptr()
+    assert found.sum(1).tolist() == [8, 12, 8, 8, 12, 8, 8, 8, 12]
