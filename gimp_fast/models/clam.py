@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -69,6 +70,9 @@ class CLAMSB(PatientModel):
         rows = self.embed(inputs.patches)
         pooled, attention = self.pool(rows, inputs.bags)
         return rows, attention, pooled.flatten(1)
+
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim, self.config.attention_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, branches · d): the attention-weighted means of each bag, one per branch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,12 @@ class TransMIL(PatientModel):
         self.norm = nn.LayerNorm(config.dim)
         self.head = Linear(config.dim, config.num_classes)
 
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim]
+
+    def product_rows(self, patches: int) -> int:
+        return 1 + _side(patches) ** 2
+
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the CLS token of each bag."""
         embedded = split_bags(self.embed(inputs.patches), inputs.bags)
@@ -129,6 +136,10 @@ class TransMIL(PatientModel):
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:
     """CLS, the rows, and the first rows again to fill a square: (N, d) -> (1 + s², d)."""
-    side = math.isqrt(len(rows) - 1) + 1
-    missing = side * side - len(rows)
+    missing = _side(len(rows)) ** 2 - len(rows)
     return torch.cat([cls_token.to(rows.dtype)[None], rows, rows[:missing]])
+
+
+def _side(patches: int) -> int:
+    """s = ⌈√N⌉."""
+    return math.isqrt(patches - 1) + 1 if patches else 0
