@@ -15,6 +15,7 @@ from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
+from gimp_fast.nn.square_conv import add_square_conv
 from gimp_fast.ops.packing import Bags, Rows
 from gimp_fast.ops.patch_embedding import take_rows
 
@@ -40,7 +41,7 @@ class TransMILSettings(ModelSettings):
 
 
 class PyramidPositions(nn.Module):
-    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise, on one bag laid out as a square.
+    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise, on bags laid out as squares.
 
     Args:
         dim: d.
@@ -52,15 +53,13 @@ class PyramidPositions(nn.Module):
             nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(s², d), the square row by row -> the same."""
-        side = math.isqrt(len(tokens))
-        grid = tokens.T.reshape(1, -1, side, side)  # (1, d, s, s)
+    def forward(self, tokens: Tensor, bags: Bags) -> Tensor:
+        """(T′, d), in each bag a CLS token and then the square row by row -> the same."""
         # The sum of convolutions is one convolution with the summed filters, in a single pass.
         weight = sum(F.pad(conv.weight, [3 - conv.padding[0]] * 4) for conv in self.convs)
         bias = sum(conv.bias for conv in self.convs)
-        grid = grid + F.conv2d(grid, weight, bias, padding=3, groups=len(weight))
-        return grid.flatten(1).view(tokens.shape[1], -1).T
+        squares = [(start + 1, stop) for start, stop in bags.spans]
+        return add_square_conv(tokens, weight, bias, squares)
 
 
 class TransMIL(PatientModel):
@@ -116,13 +115,7 @@ class TransMIL(PatientModel):
         squares = [_with_cls(self.cls_token, bag) for bag in embedded]
         bags = Bags.of_lengths(map(len, squares), inputs.device)
         hidden = self._attend(0, torch.cat(squares), bags)  # (T′, d)
-        hidden = torch.cat(
-            [
-                part
-                for bag in hidden.split(bags.lengths)
-                for part in (bag[:1], self.positions(bag[1:]))
-            ]
-        )
+        hidden = self.positions(hidden, bags)
         return self.norm(self._attend(1, hidden, bags, Rows.first(bags)))
 
     def _attend(self, layer: int, hidden: Tensor, bags: Bags, rows: Rows | None = None) -> Tensor:
