@@ -16,14 +16,12 @@ from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.uniform_dropout import UniformDropout
 from gimp_fast.ops import native_linear
-from gimp_fast.ops.packing import aligned, lengths_within
+from gimp_fast.ops.packing import PACKED_WIDTH, aligned, lengths_within
 from gimp_fast.ops.registration import is_transformed
 from gimp_fast.targets import Classification
 from gimp_fast.validation import Settings
 
 Modalities = Literal["both", "slide", "rna"]
-# torch's loops take up to so many elements at a time, and may round those that remain otherwise.
-PACKED_WIDTH = 32
 
 
 class ModelSettings(Settings):
@@ -168,9 +166,9 @@ class PatientModel(nn.Module, ABC):
     def widths(self) -> Sequence[int] | None:
         """Widths of all that the model applies a function such as tanh or a softmax to.
 
-        Where they fit (``PACKED_WIDTH``), a CPU computes patients of short bags together in eval
-        mode. So a model that overrides this must use :mod:`gimp_fast.nn` for all products, and no
-        statistics of the batch. None if patients are always computed alone.
+        Where ``ops.packing.PACKED_WIDTH`` divides them, a CPU computes patients of short bags
+        together in eval mode. So a model that overrides this must use :mod:`gimp_fast.nn` for all
+        products, and no statistics of the batch. None if patients are always computed alone.
         """
         return None
 

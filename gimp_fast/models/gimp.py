@@ -155,8 +155,6 @@ class GiMP(PatientModel):
         config, of_genes = self.config, []
         if isinstance(self.gene_encoder, GroupMSA):
             of_genes = [round(config.dim * config.gene_mlp_ratio)]
-        elif self.gene_encoder is not None:
-            of_genes = _SNN_WIDTHS
         return [config.dim, config.head_hidden, *of_genes]
 
     def product_rows(self, patches: int) -> int:

@@ -86,8 +86,8 @@ class PORPOISE(PatientModel):
 
     def widths(self) -> Sequence[int]:
         config = self.config
-        of_slide = (config.dim, config.attention_dim, config.slide_dim)
-        return [*of_slide, *config.gene_widths, config.reduced_dim, config.fusion_dim]
+        of_slide = [config.dim, config.attention_dim, config.slide_dim]
+        return [*of_slide, config.reduced_dim, config.fusion_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, fusion_dim): both modalities, fused."""

@@ -54,7 +54,7 @@ class SNN(PatientModel):
             )
 
     def widths(self) -> Sequence[int]:
-        return [self.config.hidden]
+        return []  # the encoder takes any
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, hidden), the output of the last block."""

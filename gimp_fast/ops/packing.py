@@ -21,6 +21,8 @@ from gimp_fast.ops import overflow
 from gimp_fast.ops.registration import is_transformed
 
 ALIGNMENT = 64  # bytes, of every tensor that torch makes on a CPU
+# torch's loops take up to so many elements at a time, and may round those that remain otherwise.
+PACKED_WIDTH = 32
 
 
 @dataclass(frozen=True, eq=False)

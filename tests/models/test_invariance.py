@@ -123,7 +123,7 @@ def test_training_mode_computes_the_batch_at_once(name, modalities):
 
 packed = pytest.mark.parametrize(
     ("name", "modalities"),
-    [case for case in CASES if case.values[0] not in ("dsmil", "mean_pool", "pathomic_fusion")],
+    [case for case in CASES if case.values[0] not in ("dsmil", "mean_pool")],
 )
 
 
