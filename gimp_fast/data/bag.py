@@ -34,7 +34,7 @@ class FileRows:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, C) float32."""
-        self._check()
+        self.check()
         with open_slide(self.path) as file:
             found = (file.info.num_patches, file.info.feature_dim)
             if found != self.shape:
@@ -54,14 +54,15 @@ class FileRows:
 
     def coords(self) -> np.ndarray | None:
         """(N, 2), or None if unknown."""
-        self._check()
+        self.check()
         with open_slide(self.path) as file:
             coords = file.coords()
         if coords is None:
             return None
         return coords[:, :2] if self.permutation is None else coords[self.permutation, :2]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """GimpError unless the file is the one that was prepared."""
         if self.prepared is not None:
             self.prepared.check()
 
@@ -72,6 +73,9 @@ class StoreRows:
 
     store: FeatureStore
     slide_id: str
+
+    def check(self) -> None:
+        """Nothing: a store compares its checksums whenever it is read."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
         return self.store.read(self.slide_id, start, stop)
@@ -113,6 +117,11 @@ class Bag:
     @property
     def num_patches(self) -> int:
         return sum(self.lengths)
+
+    def check(self) -> None:
+        """GimpError unless all files are those that were prepared."""
+        for slide in self.slides:
+            slide.rows.check()
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Contiguous rows of the concatenated slides; opens only the files it needs.

@@ -5,6 +5,7 @@ Each run is a process of its own, so one that crashes does not harm the others.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,8 +21,10 @@ import torch
 from tqdm import tqdm
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.slides.prepared import verified_files
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.plan import Plan, find_folder
+from gimp_fast.experiments.paper import RNA
+from gimp_fast.experiments.plan import Plan, PlannedRun, find_folder
 from gimp_fast.experiments.results import Finished, read_run
 from gimp_fast.experiments.worker import Task, work
 from gimp_fast.files.parallel import available_cores
@@ -56,13 +59,15 @@ def execute(
     """
     finished: dict[str, Finished] = {}
     errors: dict[str, str] = {}
-    tasks = []
+    tasks: list[Task] = []
     for run in plan.runs:
         folder = find_folder(runs, run)
         if Run(folder).is_recorded:
             finished[run.digest] = read_run(run, folder)
         else:
             tasks.append(Task(run, cohort.path.resolve(), folder, keep))
+    verified = verified_slides(cohort, [task.run for task in tasks])
+    tasks = [replace(task, verified=verified) for task in tasks]
     if finished:
         print(f"{len(finished)} of {len(plan.runs)} runs are done already")
     if tasks:
@@ -98,6 +103,19 @@ def execute(
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(f"interrupted; {_SAVED}") from interrupt
     return finished, errors
+
+
+def verified_slides(cohort: Cohort, runs: Sequence[PlannedRun]) -> dict[Path, str]:
+    """Slides of these runs whose files have another time than in the cohort, but the same content.
+
+    Each run would read them all to find that out.
+    """
+    splits = {run.split for run in runs if run.settings.modalities != RNA}
+    for case in {case for name in splits for part in cohort.split(name).values() for case in part}:
+        if cohort.has_slides(case):
+            with contextlib.suppress(GimpError):  # the runs that need this slide will report it
+                cohort.bag(case).check()
+    return verified_files()
 
 
 def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 # Each takes a second or more, which every run would wait for.
@@ -24,6 +24,7 @@ import yaml
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
 from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.cohort import PARTS
+from gimp_fast.data.slides.prepared import trust
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
 from gimp_fast.experiments.paper import LOGISTIC_REGRESSION
@@ -44,7 +45,8 @@ _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 class Task:
     """A run to train on a cohort folder; ``gpu`` is which one of several to use.
 
-    ``keep_checkpoints`` leaves weights, events and profiles in the folder of the run.
+    ``keep_checkpoints`` leaves weights, events and profiles in the folder of the run. ``verified``
+    are slides that need not be compared with the cohort again, with the states of their files.
     """
 
     run: PlannedRun
@@ -52,6 +54,7 @@ class Task:
     folder: Path
     keep_checkpoints: bool = False
     gpu: int | None = None
+    verified: dict[Path, str] = field(default_factory=dict)
 
 
 def work(task: Task) -> None:
@@ -81,6 +84,7 @@ def work(task: Task) -> None:
 def carry_out(task: Task) -> None:
     """Train, or resume, in this process."""
     began, run, cohort = time.perf_counter(), task.run, open_cohort(task.data)
+    trust(task.verified)
     folder = RunFolder(task.folder)
     best_epoch = None
     if isinstance(run.settings, LogisticSettings):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor
 
@@ -41,6 +43,9 @@ class ABMIL(PatientModel):
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
         self.head = Linear(config.dim, config.num_classes)
+
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim, self.config.attention_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the attention-weighted mean of each bag."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,10 +11,13 @@ import torch
 from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
-from gimp_fast.models.inputs import PatientInputs, Presence, aligned
+from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.uniform_dropout import UniformDropout
+from gimp_fast.ops import native_linear
+from gimp_fast.ops.packing import PACKED_WIDTH, aligned, lengths_within
+from gimp_fast.ops.registration import is_transformed
 from gimp_fast.targets import Classification
 from gimp_fast.validation import Settings
 
@@ -62,10 +65,14 @@ class Representation:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def patients(self) -> Iterator[Representation]:
-        """Each patient alone."""
-        for vectors, *presence in zip(self.vectors.split(1), self.slide, self.rna, strict=True):
-            yield Representation(aligned(vectors), *presence)
+    def tensors(self) -> list[Tensor]:
+        return [self.vectors]
+
+    def split(self, lengths: Sequence[int]) -> Iterator[Representation]:
+        """Neighbours, so many at a time."""
+        presence = (self.slide.split(lengths), self.rna.split(lengths))
+        for vectors, *present in zip(self.vectors.split(lengths), *presence, strict=True):
+            yield Representation(aligned(vectors), *present)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +90,11 @@ class PatientModel(nn.Module, ABC):
     model overrides :meth:`vectors`, and if need be :meth:`logits` and :meth:`losses`; the others
     call :meth:`represent`, :meth:`classify`, :meth:`loss` or the model itself.
 
-    In eval mode on a CPU, each patient is computed alone. So the result of a patient is bitwise the
-    same alone, in a batch, and whoever the others are. It does not depend on the number of threads
-    either, if the model is built of :class:`gimp_fast.nn.Linear` and the modules of
-    :mod:`gimp_fast.nn`. Products of a whole batch would round each row in a way that depends on
-    the number of rows.
+    In eval mode on a CPU, each patient is computed alone, or as if it were (:meth:`widths`). So the
+    result of a patient is bitwise the same alone, in a batch, and whoever the others are. It does
+    not depend on the number of threads either, if the model is built of
+    :class:`gimp_fast.nn.Linear` and the modules of :mod:`gimp_fast.nn`. Products of a whole batch
+    would round each row in a way that depends on the number of rows.
 
     Attributes:
         title: name of the model for people to read.
@@ -138,14 +145,12 @@ class PatientModel(nn.Module, ABC):
             ValueError: patches or genes do not have the width that the model was built for.
         """
         self.check(inputs)
-        parts = inputs.patients() if self._one_by_one(inputs) else [inputs]
+        parts = self._parts(inputs, map(self.product_rows, inputs.lengths()))
         return Representation.of(torch.cat([self.vectors(part) for part in parts]), inputs)
 
     def classify(self, representation: Representation) -> Tensor:
         """Logits (B, classes) of the result of :meth:`represent`."""
-        parts = [representation]
-        if self._one_by_one(representation):
-            parts = representation.patients()
+        parts = self._parts(representation, [1] * len(representation))
         return torch.cat([self.logits(part) for part in parts])
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
@@ -153,10 +158,48 @@ class PatientModel(nn.Module, ABC):
         self.check(inputs)
         if not self._one_by_one(inputs):
             return self.losses(labels, inputs)
-        pairs = zip(labels.split(1), inputs.patients(), strict=True)
+        pairs = zip(labels.split(1), inputs.split([1] * len(inputs)), strict=True)
         parts = [self.losses(label, part) for label, part in pairs]
         logits, losses = zip(*((part.logits, part.loss) for part in parts), strict=True)
         return Outcome(torch.cat(logits), torch.cat(losses))
+
+    def widths(self) -> Sequence[int] | None:
+        """Widths of all that the model applies a function such as tanh or a softmax to.
+
+        Where ``ops.packing.PACKED_WIDTH`` divides them, a CPU computes patients of short bags
+        together in eval mode. So a model that overrides this must use :mod:`gimp_fast.nn` for all
+        products, and no statistics of the batch. None if patients are always computed alone.
+        """
+        return None
+
+    def product_rows(self, patches: int) -> int:
+        """Rows of the longest product for a patient with so many patches, for ``widths``."""
+        return patches + 1
+
+    def _parts(
+        self, batch: PatientInputs | Representation, rows: Iterable[int]
+    ) -> Iterable[PatientInputs | Representation]:
+        """What is computed at once: the batch, each patient alone, or some with few rows."""
+        if not self._one_by_one(batch):
+            return [batch]
+        if not self._may_pack(batch):
+            return batch.split([1] * len(batch))
+        return batch.split(lengths_within(list(rows), native_linear.LONGEST))
+
+    def _may_pack(self, batch: PatientInputs | Representation) -> bool:
+        """True if patients of few rows may be computed together without another rounding.
+
+        Several threads would share the elements of what is packed in another way.
+        """
+        widths = self.widths()
+        if widths is None or any(width % PACKED_WIDTH for width in widths):
+            return False
+        weight = next(p for p in self.parameters() if p.dim() == 2)
+        return (
+            torch.get_num_threads() == 1
+            and native_linear.takes(weight[:1], weight)
+            and not any(map(is_transformed, batch.tensors()))
+        )
 
     def _one_by_one(self, batch: PatientInputs | Representation) -> bool:
         on_cpu = batch.slide.mask.device.type == "cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -70,6 +71,9 @@ class CLAMSB(PatientModel):
         pooled, attention = self.pool(rows, inputs.bags)
         return rows, attention, pooled.flatten(1)
 
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim, self.config.attention_dim]
+
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, branches · d): the attention-weighted means of each bag, one per branch."""
         return self._pool(inputs)[2]
@@ -79,44 +83,62 @@ class CLAMSB(PatientModel):
         rows, attention, pooled = self._pool(inputs)
         logits = self.logits(Representation.of(pooled, inputs)).float()
         bag_loss = self.target.loss(logits, labels)
-        instance_loss = self._instance_losses(rows, attention, inputs.bags, labels.tolist())
+        instance_loss = self._instance_losses(rows, attention.detach(), inputs.bags, labels)
         weight = self.config.bag_weight
         return Outcome(logits, weight * bag_loss + (1 - weight) * instance_loss)
 
     def _instance_losses(
-        self, rows: Tensor, attention: Tensor, bags: Bags, labels: list[int]
+        self, rows: Tensor, attention: Tensor, bags: Bags, labels: Tensor
     ) -> Tensor:
-        """(B,), the loss of each bag. One pass for all: many small passes would be slow."""
-        picks = [
-            self._picks(attention[start:stop].detach(), start, label)
-            for (start, stop), label in zip(bags.spans, labels, strict=True)
-        ]
-        chosen, classes, targets, weights = map(torch.cat, zip(*picks, strict=True))  # (P,) each
-        out_in = self.instances(rows[chosen]).unflatten(1, (-1, 2))  # (P, K, 2)
-        out_in = out_in[torch.arange(len(chosen), device=rows.device), classes].float()
-        losses = weights * classification.loss(out_in, targets)
-        parts = losses.split([len(pick[0]) for pick in picks])
-        return torch.stack([part.sum() for part in parts])
+        """(B,), the loss of each bag. One pass for all: many small passes would be slow.
 
-    def _picks(self, attention: Tensor, start: int, label: int) -> tuple[Tensor, ...]:
-        """The patches of one bag, from row `start` on, that enter the instance loss.
-
-        (K · k + k,) each: row of a patch, the class whose classifier sees it, the target (1 in the
-        class, 0 out), and the weight of the loss. Attention is (N, branches).
+        Of a bag, the k most attended patches of each class enter, class after class, and then the k
+        least attended ones of its label's class. Each is seen by the classifier of its class.
         """
-        k, num_classes = min(self.config.instances, len(attention)), self.config.num_classes
-        # With one branch, all classes share its attention; else each class has its own.
-        attention = attention.expand(-1, num_classes)  # (N, K)
-        most = attention.topk(k, dim=0).indices.T.flatten()  # class after class
-        least = attention[:, label].topk(k, largest=False).indices
-        classes = torch.arange(num_classes + 1, device=attention.device).repeat_interleave(k)
-        targets = (classes == label).long()
-        classes[-k:] = label
+        num_classes, device = self.config.num_classes, rows.device
+        lengths = torch.tensor(bags.lengths, device=device)[:, None, None]  # (B, 1, 1)
+        k = min(self.config.instances, max(bags.lengths))
+        most, least = self._extremes(attention, bags, labels, k)
+        places = torch.cat([most, least[:, None]], 1)  # (B, K + 1, k)
+        of_all = torch.arange(num_classes, device=device).expand(len(bags), -1)
+        classes = torch.cat([of_all, labels[:, None]], 1)[..., None]  # (B, K + 1, 1)
+        in_class = classes == labels[:, None, None]
+        targets = in_class.long().expand_as(places).clone()
+        targets[:, -1] = 0
         other_weight = 1.0 if self.config.subtyping else 0.0
-        weights = torch.where(classes == label, 0.5, other_weight) / k
+        weights = torch.where(in_class, 0.5, other_weight) / lengths.clamp(max=k)
         if self.config.subtyping:
             weights = weights / num_classes
-        return torch.cat([most, least]) + start, classes, targets, weights
+        # A bag of fewer patches has no more to choose.
+        exists = torch.arange(k, device=device) < lengths  # (B, 1, k)
+        starts = bags.cu_seqlens[:-1].long()[:, None, None]
+        chosen = torch.where(exists, places, 0) + starts
+        out_in = self.instances(rows[chosen.flatten()]).unflatten(1, (-1, 2))  # (P, K, 2)
+        of_class = classes.expand_as(places).flatten()
+        out_in = out_in[torch.arange(len(of_class), device=device), of_class].float()
+        losses = classification.loss(out_in, targets.flatten()).view_as(places)
+        return torch.where(exists, weights * losses, 0).sum((1, 2))
+
+    def _extremes(
+        self, attention: Tensor, bags: Bags, labels: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        """Places of the most attended patches for each class and of the least for the label's.
+
+        In each bag, (B, K, k) and (B, k); those of a bag of fewer patches come first.
+        """
+        num_bags, longest = len(bags), max(bags.lengths)
+        starts = bags.cu_seqlens[:-1].long()
+        rows = torch.arange(len(attention), device=attention.device)
+        bag_of_row = torch.searchsorted(starts, rows, right=True) - 1
+        place = rows - starts[bag_of_row]
+        # With one branch, all classes share its attention; else each class has its own.
+        attention = attention.expand(-1, self.config.num_classes)  # (T, K)
+        padded = attention.new_full((num_bags, attention.shape[1], longest), -torch.inf)
+        padded[bag_of_row, :, place] = attention
+        most = padded.topk(k, dim=2).indices
+        of_label = padded[torch.arange(num_bags, device=attention.device), labels]  # (B, longest)
+        of_label = torch.where(of_label == -torch.inf, torch.inf, of_label)
+        return most, of_label.topk(k, largest=False).indices
 
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, branches), the attention of each patch; it sums to one over a bag."""

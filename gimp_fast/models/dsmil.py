@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -72,6 +74,9 @@ class DSMIL(PatientModel):
         scale = queries.shape[1] ** -0.5
         attention = attention_of_bags(torch.cat(similarities) * scale, bags)
         return scores.gather(0, critical), attention
+
+    def widths(self) -> Sequence[int]:
+        return [self.config.feature_dim, self.config.query_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, K + K·C): logits of the critical instances, and a bag embedding per class."""

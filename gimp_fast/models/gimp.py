@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -150,6 +150,16 @@ class GiMP(PatientModel):
         if config.fusion == "validated" and config.modalities == "both" and self.supervised_genes:
             self.gene_head = Linear(config.dim, config.num_classes)
             self.register_buffer("fusion_weight", torch.ones(()))
+
+    def widths(self) -> Sequence[int]:
+        config, of_genes = self.config, []
+        if isinstance(self.gene_encoder, GroupMSA):
+            of_genes = [round(config.dim * config.gene_mlp_ratio)]
+        return [config.dim, config.head_hidden, *of_genes]
+
+    def product_rows(self, patches: int) -> int:
+        of_genes = self.gene_encoder.num_tokens if isinstance(self.gene_encoder, GroupMSA) else 1
+        return max(super().product_rows(patches), of_genes)
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """CLS_pat of each patient, (B, 2d), or (B, d) for a model of one modality."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.packing import Bags, as_bags
-from gimp_fast.ops.registration import is_transformed
-
-ALIGNMENT = 64  # bytes, of every tensor that torch makes on a CPU
+from gimp_fast.ops.packing import Bags, aligned, as_bags
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +34,12 @@ class Presence:
     def __len__(self) -> int:
         return len(self.flags)
 
-    def __iter__(self) -> Iterator[Presence]:
-        """The presence of each patient alone."""
-        alone = {flag: Presence.of([flag], self.mask.device) for flag in set(self.flags)}
-        return map(alone.__getitem__, self.flags)
+    def split(self, lengths: Sequence[int]) -> Iterator[Presence]:
+        """The presence of neighbours, so many at a time."""
+        bounds = accumulate(lengths, initial=0)
+        flags = [self.flags[start:stop] for start, stop in pairwise(bounds)]
+        parts = {some: Presence.of(some, self.mask.device) for some in set(flags)}
+        return map(parts.__getitem__, flags)
 
     @property
     def count(self) -> int:
@@ -165,28 +165,36 @@ class PatientInputs:
             return None
         return self.rna.rows_of(self.genes)
 
-    def patients(self) -> Iterator[PatientInputs]:
-        """Each patient alone."""
-        spans = iter(self.bags.spans if self.has_bags else ())
-        for place, (slide, rna) in enumerate(zip(self.slide, self.rna, strict=True)):
-            start, stop = next(spans) if slide.count else (0, 0)
-            patches = bags = None
+    def tensors(self) -> list[Tensor]:
+        """Patches and genes, if there are any."""
+        return [tensor for tensor in (self.patches, self.genes) if tensor is not None]
+
+    def lengths(self) -> list[int]:
+        """Patches of each patient; 0 without a slide."""
+        lengths = iter(self.bags.lengths if self.has_bags else ())
+        return [next(lengths) if has else 0 for has in self.slide.flags]
+
+    def split(self, lengths: Sequence[int]) -> Iterator[PatientInputs]:
+        """Neighbours, so many at a time; the lengths sum to B."""
+        if len(lengths) == 1:
+            yield self
+            return
+        presence = zip(self.slide.split(lengths), self.rna.split(lengths), strict=True)
+        patient = bag = 0
+        for slide, rna in presence:
+            patches = bags = genes = None
             if self.patches is not None:
+                first, bag = bag, bag + slide.count
+                start, stop = self.bags.bounds[first], self.bags.bounds[bag]
                 patches = aligned(self.patches[start:stop])
-                bags = Bags.of_lengths([stop - start] * slide.count, patches.device)
-            genes = None if self.genes is None else aligned(self.genes[place : place + 1])
+                bags = Bags.of_lengths(self.bags.lengths[first:bag], patches.device)
+            if self.genes is not None:
+                genes = aligned(self.genes[patient : patient + len(slide)])
+            patient += len(slide)
             yield PatientInputs(patches, bags, genes, slide, rna)
 
     def to(self, device: torch.device) -> PatientInputs:
         return on_device(self, device)
-
-
-def aligned(x: Tensor) -> Tensor:
-    """The tensor, copied if it does not start where torch would have put a tensor of its own.
-
-    Products may round in another order elsewhere, and a row of a batch may lie anywhere.
-    """
-    return x if is_transformed(x) or x.data_ptr() % ALIGNMENT == 0 else x.clone()
 
 
 def on_device(value: object, device: torch.device) -> object:

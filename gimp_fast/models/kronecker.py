@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -82,6 +83,11 @@ class PORPOISE(PatientModel):
             dropout=config.dropout,
         )
         self.head = Linear(config.fusion_dim, config.num_classes)
+
+    def widths(self) -> Sequence[int]:
+        config = self.config
+        of_slide = [config.dim, config.attention_dim, config.slide_dim]
+        return [*of_slide, config.reduced_dim, config.fusion_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, fusion_dim): both modalities, fused."""

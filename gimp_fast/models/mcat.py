@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from gimp_fast.nn.co_attention import CoAttention
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionScores
 from gimp_fast.nn.snn import SNNEncoder
-from gimp_fast.ops.products import steady_threads
+from gimp_fast.nn.transformer import Transformer
 
 
 class MCATSettings(ModelSettings):
@@ -70,19 +72,15 @@ class SequencePooling(nn.Module):
 
     def __init__(self, config: Sizes):
         super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            config.dim, config.heads, config.ffn_dim, config.dropout, batch_first=True
-        )
-        self.transformer = nn.TransformerEncoder(
-            layer, config.num_layers, enable_nested_tensor=False
+        self.transformer = Transformer(
+            config.num_layers, config.dim, config.heads, config.ffn_dim, config.dropout
         )
         self.scores = AttentionScores(config.dim, config.attention_dim, dropout=config.dropout)
         self.project = dense(config.dim, config.dim, config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, K, d) -> (B, d)."""
-        with steady_threads(tokens, training=self.training):
-            tokens = self.transformer(tokens)
+        tokens = self.transformer(tokens)
         return self.project(self.scores.pool(tokens))
 
 
@@ -125,6 +123,12 @@ class MCAT(PatientModel):
             nn.ReLU(),
         )
         self.head = Linear(config.dim, config.num_classes)
+
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim, self.config.ffn_dim, self.config.attention_dim]
+
+    def product_rows(self, patches: int) -> int:
+        return max(super().product_rows(patches), len(self.gene_groups.lengths))
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): both modalities, fused."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
@@ -19,6 +21,9 @@ class MeanPool(PatientModel):
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
         self.head = Linear(config.feature_dim, config.num_classes)
+
+    def widths(self) -> Sequence[int]:
+        return [self.config.feature_dim]
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, C): the mean of each bag."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field
 from torch import Tensor
 
@@ -50,6 +52,9 @@ class SNN(PatientModel):
                 f"snn reads only RNA, and {lacking} of {len(inputs)} patients lack it; leave these "
                 "patients out"
             )
+
+    def widths(self) -> Sequence[int]:
+        return []  # the encoder takes any
 
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, hidden), the output of the last block."""

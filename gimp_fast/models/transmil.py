@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
+from gimp_fast.nn.square_conv import add_square_conv
 from gimp_fast.ops.packing import Bags, Rows
 from gimp_fast.ops.patch_embedding import take_rows
 
@@ -39,7 +41,7 @@ class TransMILSettings(ModelSettings):
 
 
 class PyramidPositions(nn.Module):
-    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise, on one bag laid out as a square.
+    """PPEG: y = x + conv₇(x) + conv₅(x) + conv₃(x), depthwise, on bags laid out as squares.
 
     Args:
         dim: d.
@@ -51,15 +53,13 @@ class PyramidPositions(nn.Module):
             nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(s², d), the square row by row -> the same."""
-        side = math.isqrt(len(tokens))
-        grid = tokens.T.reshape(1, -1, side, side)  # (1, d, s, s)
+    def forward(self, tokens: Tensor, bags: Bags) -> Tensor:
+        """(T′, d), in each bag a CLS token and then the square row by row -> the same."""
         # The sum of convolutions is one convolution with the summed filters, in a single pass.
         weight = sum(F.pad(conv.weight, [3 - conv.padding[0]] * 4) for conv in self.convs)
         bias = sum(conv.bias for conv in self.convs)
-        grid = grid + F.conv2d(grid, weight, bias, padding=3, groups=len(weight))
-        return grid.flatten(1).view(tokens.shape[1], -1).T
+        squares = [(start + 1, stop) for start, stop in bags.spans]
+        return add_square_conv(tokens, weight, bias, squares)
 
 
 class TransMIL(PatientModel):
@@ -103,19 +103,19 @@ class TransMIL(PatientModel):
         self.norm = nn.LayerNorm(config.dim)
         self.head = Linear(config.dim, config.num_classes)
 
+    def widths(self) -> Sequence[int]:
+        return [self.config.dim]
+
+    def product_rows(self, patches: int) -> int:
+        return 1 + _side(patches) ** 2
+
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, d): the CLS token of each bag."""
         embedded = split_bags(self.embed(inputs.patches), inputs.bags)
         squares = [_with_cls(self.cls_token, bag) for bag in embedded]
         bags = Bags.of_lengths(map(len, squares), inputs.device)
         hidden = self._attend(0, torch.cat(squares), bags)  # (T′, d)
-        hidden = torch.cat(
-            [
-                part
-                for bag in hidden.split(bags.lengths)
-                for part in (bag[:1], self.positions(bag[1:]))
-            ]
-        )
+        hidden = self.positions(hidden, bags)
         return self.norm(self._attend(1, hidden, bags, Rows.first(bags)))
 
     def _attend(self, layer: int, hidden: Tensor, bags: Bags, rows: Rows | None = None) -> Tensor:
@@ -129,6 +129,10 @@ class TransMIL(PatientModel):
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:
     """CLS, the rows, and the first rows again to fill a square: (N, d) -> (1 + s², d)."""
-    side = math.isqrt(len(rows) - 1) + 1
-    missing = side * side - len(rows)
+    missing = _side(len(rows)) ** 2 - len(rows)
     return torch.cat([cls_token.to(rows.dtype)[None], rows, rows[:missing]])
+
+
+def _side(patches: int) -> int:
+    """s = ⌈√N⌉."""
+    return math.isqrt(patches - 1) + 1 if patches else 0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import attention_of_bags, split_bags, weighted_sums
 from gimp_fast.ops.packing import Bags
-from gimp_fast.ops.products import steady_threads
+from gimp_fast.ops.products import linear, steady_threads
 
 
 class CoAttention(nn.Module):
@@ -44,7 +44,8 @@ class CoAttention(nn.Module):
             ``(attended, attention)``: (B, K, d), and (T, K), which sums to one over each bag.
         """
         with steady_threads(queries, training=self.training):
-            folded = self.query(queries) @ self.key.weight * queries.shape[-1] ** -0.5  # (B, K, d)
+            folded = linear(self.query(queries), self.key.weight.t())  # (B, K, d)
+            folded = folded * queries.shape[-1] ** -0.5
         pairs = zip(folded, split_bags(rows, cu_seqlens), strict=True)
         scores = torch.cat([bag @ query.T.to(bag.dtype) for query, bag in pairs])  # (T, K)
         attention = attention_of_bags(scores, cu_seqlens)

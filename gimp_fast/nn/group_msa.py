@@ -152,6 +152,11 @@ class GroupMSA(nn.Module):
         self.register_buffer("slot_mask", mask, persistent=False)
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of one patient: those of the fragments and of their groups."""
+        return self.num_groups * (self.group_size + 1)
+
+    @property
     def gene_columns(self) -> Tensor:
         """(slots, fragment size), columns of the expression matrix; G or more is padding."""
         columns, slots = self.gene_index, self.num_groups * self.group_size

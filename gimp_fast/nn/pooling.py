@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.uniform_dropout import UniformDropout
-from gimp_fast.ops.packing import Bags, as_bags
+from gimp_fast.ops.packing import Bags, aligned, as_bags
 from gimp_fast.ops.products import steady_threads
 
 
@@ -51,7 +51,7 @@ def weighted_sums(weights: Tensor, rows: Tensor, cu_seqlens: Tensor | Bags) -> T
     """
     pairs = zip(split_bags(weights, cu_seqlens), split_bags(rows, cu_seqlens), strict=True)
     with steady_threads(weights.T, training=False):  # sums over the rows must not be cut
-        return torch.stack([weight.to(bag.dtype).T @ bag for weight, bag in pairs])
+        return torch.stack([aligned(weight.to(bag.dtype)).T @ bag for weight, bag in pairs])
 
 
 class AttentionScores(nn.Module):

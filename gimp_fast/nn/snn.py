@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.nn.linear import Linear
+from gimp_fast.ops.packing import PACKED_WIDTH
+
+
+class _ELU(nn.ELU):
+    """``torch.nn.ELU`` that in eval mode rounds a row as if it were alone, whatever its width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[-1]
+        missing = -width % PACKED_WIDTH
+        if self.training or not missing:
+            return super().forward(x)
+        return super().forward(F.pad(x, (0, missing)))[..., :width]
 
 
 class SNNEncoder(nn.Module):
@@ -34,7 +47,7 @@ class SNNEncoder(nn.Module):
         fan_ins = [num_genes, *widths[:-1]]
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(Linear(fan_in, width), nn.ELU(), nn.AlphaDropout(dropout))
+                nn.Sequential(Linear(fan_in, width), _ELU(), nn.AlphaDropout(dropout))
                 for fan_in, width in zip(fan_ins, widths, strict=True)
             )
         )

@@ -8,7 +8,7 @@ one for each bag; ``bounds`` are the B + 1 numbers themselves.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -18,6 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gimp_fast.ops import overflow
+from gimp_fast.ops.registration import is_transformed
+
+ALIGNMENT = 64  # bytes, of every tensor that torch makes on a CPU
+# torch's loops take up to so many elements at a time, and may round those that remain otherwise.
+PACKED_WIDTH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,3 +265,26 @@ def bag_slices(x: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int
     if spans is None:
         return [(entry, slice(0, x.shape[2])) for entry in range(x.shape[0])]
     return [(0, slice(start, stop)) for start, stop in spans]
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor, copied if it does not start where torch would have put a tensor of its own.
+
+    Products may round in another order elsewhere, and a row of a batch may lie anywhere.
+    """
+    return x if is_transformed(x) or x.data_ptr() % ALIGNMENT == 0 else x.clone()
+
+
+def lengths_within(counts: Sequence[int], most: int) -> list[int]:
+    """How many neighbours to take together, so that their counts add up to at most ``most``.
+
+    One whose count is larger is taken alone.
+    """
+    lengths, total = [], most
+    for count in counts:
+        if total + count > most:
+            lengths.append(0)
+            total = 0
+        lengths[-1] += 1
+        total += count
+    return lengths

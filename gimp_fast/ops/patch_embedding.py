@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gimp_fast.ops import native_linear
 from gimp_fast.ops.products import chunks, linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, product_dtype
 
@@ -44,7 +45,10 @@ def embed_patches(
         (T + B, d), bag after bag, each with its CLS token first; under autocast in its dtype.
     """
     dtype = product_dtype(patches)
-    plan = _plan(spans, masked, patches)
+    longest = max((stop - start for start, stop in spans), default=0)
+    if not native_linear.takes(patches, weight, bias, longest):
+        longest = None
+    plan = _plan(spans, masked, patches, longest)
     return _Embed.apply(patches, weight, bias, cls_token, mask_token, plan, dtype)
 
 
@@ -116,35 +120,42 @@ class _Plan(NamedTuple):
     cls: Tensor  # (B,) rows of the CLS tokens
     masked: Tensor | None  # (T + B,) bool, True = mask token; None without masks
     count: int  # T + B
+    longest: int | None  # rows of the longest bag if a part may have rows of several bags
 
 
-def _plan(spans: list[tuple[int, int]], masked: Tensor | None, patches: Tensor) -> _Plan:
+def _plan(
+    spans: list[tuple[int, int]], masked: Tensor | None, patches: Tensor, longest: int | None
+) -> _Plan:
     length = CHUNK_GPU if patches.is_cuda else CHUNK_CPU
     cls = place_cls(spans, patches.device)
     count = len(patches) + len(spans)
+    if masked is None and longest is not None and len(spans) > 1:
+        places = place_patches(torch.arange(len(patches)), spans)
+        parts = [(rows, places[rows]) for rows in chunks(len(patches), length)]
+        return _Plan(parts, cls, None, count, longest)
     if masked is None:
         parts = []
         for bag, (start, stop) in enumerate(spans):
             for chunk in chunks(stop - start, length):
                 first, last = start + chunk.start, start + chunk.stop
                 parts.append((slice(first, last), slice(first + bag + 1, last + bag + 1)))
-        return _Plan(parts, cls, None, count)
+        return _Plan(parts, cls, None, count, longest)
     rows = (~masked).nonzero()[:, 0]  # (U,)
     places = place_patches(rows, spans)
     has_mask_token = masked.new_ones(count)
     has_mask_token[places] = False
     has_mask_token[cls] = False
-    # A matrix product may round a row differently when it has more rows, so the CPU multiplies one
-    # bag at a time. A GPU needs few launches.
+    # Products but the native ones may round a row differently when they have more rows, so the CPU
+    # multiplies one bag at a time. A GPU needs few launches.
     ends = [len(rows)]
-    if not patches.is_cuda:
+    if not patches.is_cuda and longest is None:
         ends = torch.searchsorted(rows, torch.tensor([stop for _, stop in spans])).tolist()
     parts = [
         (rows[begin:end][chunk], places[begin:end][chunk])
         for begin, end in pairwise([0, *ends])
         for chunk in chunks(end - begin, length)
     ]
-    return _Plan(parts, cls, has_mask_token, count)
+    return _Plan(parts, cls, has_mask_token, count, longest)
 
 
 def _rows(x: Tensor, rows: slice | Tensor) -> Tensor:
@@ -163,7 +174,7 @@ class _Embed(torch.autograd.Function):
         with torch.autocast(patches.device.type, enabled=False):
             w, b = weight.to(dtype), bias.to(dtype)
             for rows, places in plan.parts:
-                embedded = linear(_rows(patches, rows).to(dtype), w, b)
+                embedded = linear(_rows(patches, rows).to(dtype), w, b, plan.longest)
                 if isinstance(places, slice):
                     out[places] = embedded
                 else:
@@ -190,7 +201,9 @@ class _Embed(torch.autograd.Function):
                 if wants_bias:
                     grad_bias += grads.sum(0, dtype=wide)
                 if wants_patches:
-                    grad_patches[rows] = linear(grads, weight.to(dtype).t()).to(patches.dtype)
+                    grad_patches[rows] = linear(
+                        grads, weight.to(dtype).t(), longest=plan.longest
+                    ).to(patches.dtype)
             if wants_cls:
                 grad_cls = grad[plan.cls].sum(0, dtype=wide).to(cls_token.dtype)
             if wants_mask and plan.masked is not None:

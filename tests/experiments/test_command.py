@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 import gimp_fast
 from gimp_fast.data import open_cohort
+from gimp_fast.data.slides import prepared
+from gimp_fast.data.slides.file_state import file_state
 from gimp_fast.experiments import execute, main
 from gimp_fast.experiments.paper import experiment
 from gimp_fast.experiments.plan import Shared, make_plan
@@ -221,6 +224,36 @@ def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
     assert errors["fold_0", 0].startswith("ended by SIGKILL; memory may have run out")
     assert errors["fold_1", 0].startswith("RuntimeError: no luck; see ")
     assert errors["fold_0", 1] == "ended with exit code 1 before it began"
+
+
+def test_runs_share_what_was_found_of_touched_slides(cohort_folder, tmp_path, monkeypatch):
+    cohort = open_cohort(cohort_folder)
+    bags = map(cohort.bag, filter(cohort.has_slides, cohort.case_ids))
+    old = os.path.commonpath([slide.path for bag in bags for slide in bag.slides])
+    shutil.copytree(old, tmp_path / "slides", copy_function=shutil.copyfile)  # with new times
+    shutil.copytree(cohort_folder, tmp_path / "cohort")
+    table = tmp_path / "cohort" / "slides.csv"
+    table.write_text(table.read_text().replace(old, str(tmp_path / "slides")))
+    monkeypatch.setattr(prepared, "_verified", {})
+    cohort = open_cohort(tmp_path / "cohort")
+    plan = make_plan(
+        [experiment("table1")], cohort, Shared("small"), rows=frozenset(["mean_pool", "snn"]),
+        splits=["fold_0"], seeds=[0], threads=1,
+    )  # fmt: skip
+    slides, rna = sorted(plan.runs, key=lambda run: run.settings.modalities, reverse=True)
+    assert execute.verified_slides(cohort, [rna]) == {}
+    paths = {
+        slide.path
+        for part in cohort.split("fold_0").values()
+        for case in filter(cohort.has_slides, part)
+        for slide in cohort.bag(case).slides
+    }
+    first, *others = sorted(paths)
+    first.write_bytes(b"damaged")
+    found = execute.verified_slides(cohort, [slides, rna])
+    assert len(found) > len(paths) / 2
+    assert found == {path: file_state(path) for path in others if path in found}
+    assert first not in found
 
 
 def test_a_run_whose_folder_cannot_be_made(cohort_folder, tmp_path):

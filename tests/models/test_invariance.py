@@ -105,18 +105,67 @@ def test_mates_who_lack_a_modality(name, modalities, threads):
         assert torch.equal(found[2:], expected)
 
 
+def sizes_of_parts(model, inputs):
+    """How many patients each call of the model's own code gets."""
+    sizes, original = [], model.vectors
+    model.vectors = lambda batch: sizes.append(len(batch)) or original(batch)
+    model.represent(inputs)
+    model.vectors = original
+    return sizes
+
+
 @every_model
 def test_training_mode_computes_the_batch_at_once(name, modalities):
-    """Only there: one product of many rows is faster, and dropout makes mates matter anyway."""
+    """One product of many rows is faster, and dropout makes mates matter anyway."""
     model, inputs = make(name, modalities), inputs_of(*bags_and_genes(), range(len(LENGTHS)))
-    sizes = []
-    original = model.vectors
-    model.vectors = lambda batch: sizes.append(len(batch)) or original(batch)
-    model.train()
-    model.represent(inputs)
-    model.eval()
-    model.represent(inputs)
-    assert sizes == [len(LENGTHS)] + [1] * len(LENGTHS)
+    assert sizes_of_parts(model.train(), inputs) == [len(LENGTHS)]
+
+
+packed = pytest.mark.parametrize(
+    ("name", "modalities"),
+    [case for case in CASES if case.values[0] not in ("dsmil", "mean_pool")],
+)
+
+
+@packed
+@torch.no_grad()
+def test_eval_mode_computes_short_bags_together(name, modalities, threads):
+    threads(1)
+    model, inputs = make(name, modalities), inputs_of(*bags_and_genes(), range(len(LENGTHS)))
+    assert sizes_of_parts(model, inputs) == [len(LENGTHS)]
+    threads(2)  # they would cut what is packed at other places
+    assert sizes_of_parts(model, inputs) == [1, 1, 1]
+    threads(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sizes_of_parts(model, inputs) == [1, 1, 1]
+    bags, genes = bags_and_genes()
+    wide = inputs_of([bag.double() for bag in bags], genes.double(), range(len(bags)))
+    assert sizes_of_parts(model.double(), wide) == [1, 1, 1]
+
+
+@torch.no_grad()
+def test_a_width_that_loops_do_not_divide_keeps_patients_apart(threads):
+    threads(1)
+    sizes = {"num_classes": 2, "feature_dim": CHANNELS, "num_genes": GENES}
+    model = models.build("abmil", sizes | {"dim": 100}).eval()
+    inputs = inputs_of(*bags_and_genes(), range(len(LENGTHS)))
+    assert sizes_of_parts(model, inputs) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["gimp", "transmil", "mcat", "porpoise", "clam_mb"])
+@torch.no_grad()
+def test_long_bags_stay_alone(name, threads):
+    threads(1)
+    model, generator = make(name, models.model_class(name).reads[0]), torch.Generator()
+    lengths = [500, 400, 1, 1100, 30, 20, 990]
+    bags = [torch.randn(n, CHANNELS, generator=generator) for n in lengths]
+    genes = torch.randn(len(bags), GENES, generator=generator)
+    inputs = inputs_of(bags, genes, range(len(bags)))
+    assert sizes_of_parts(model, inputs) == [3, 1, 2, 1]
+    together = results(model, inputs)
+    for i in range(len(bags)):
+        for found, alone in zip(together, results(model, inputs_of(bags, genes, [i])), strict=True):
+            assert torch.equal(found[i : i + 1], alone)
 
 
 @every_model

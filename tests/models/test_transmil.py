@@ -13,6 +13,7 @@ from builders.peers import one_logit_of
 from torch import nn
 
 from gimp_fast.models.transmil import PyramidPositions
+from gimp_fast.ops.packing import Bags
 
 DIM = 16
 SETTINGS = {"num_classes": 2, "feature_dim": CHANNELS, "dim": DIM, "num_landmarks": 10, "heads": 4}
@@ -112,17 +113,21 @@ def test_logits_equal_torchmils(n):
     torch.testing.assert_close(logits[1] - logits[0], expected)
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 8])
-def test_one_convolution_is_the_sum_of_three(side):
+@pytest.mark.parametrize("sides", [(1,), (2,), (3, 1, 8)], ids=str)
+def test_one_convolution_is_the_sum_of_three(sides):
     torch.manual_seed(0)
     positions = PyramidPositions(6).double()
-    tokens = torch.randn(side * side, 6, dtype=torch.float64)
-    grid = tokens.T.reshape(6, side, side)
-    expected = grid + sum(
-        F.conv2d(grid[None], conv.weight, conv.bias, padding=size // 2, groups=6)[0]
-        for conv, size in zip(positions.convs, (7, 5, 3), strict=True)
-    )
-    torch.testing.assert_close(positions(tokens), expected.flatten(1).T)
+    bags = Bags.of_lengths([1 + side * side for side in sides])
+    tokens = torch.randn(bags.num_rows, 6, dtype=torch.float64)
+    expected = []
+    for bag, side in zip(tokens.split(bags.lengths), sides, strict=True):
+        grid = bag[1:].T.reshape(6, side, side)
+        grid = grid + sum(
+            F.conv2d(grid[None], conv.weight, conv.bias, padding=size // 2, groups=6)[0]
+            for conv, size in zip(positions.convs, (7, 5, 3), strict=True)
+        )
+        expected += [bag[:1], grid.flatten(1).T]
+    torch.testing.assert_close(positions(tokens, bags), torch.cat(expected))
 
 
 def test_the_order_of_a_bag_matters_and_its_place_among_others_does_not():

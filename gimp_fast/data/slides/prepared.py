@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from gimp_fast.errors import FaultError
 
 # File -> its state when this process last found the content that was prepared.
 _verified: dict[Path, str] = {}
+
+
+def verified_files() -> dict[Path, str]:
+    """The files that this process has found to hold what was prepared, for :func:`trust`."""
+    return {path.absolute(): state for path, state in _verified.items()}
+
+
+def trust(files: Mapping[Path, str]) -> None:
+    """Believe what another process has found; a file that changed since then is read again."""
+    _verified.update(files)
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class PreparedFile:
         """FaultError if the content was changed since ``prepare``.
 
         A file in its old state was read to its end by ``prepare``, in a process of its own, and
-        is believed. Any other is read so again, once by each process, and after each change.
+        is believed. Any other is read so again after each change, by each process or by one that
+        it trusts.
         """
         found = file_state(self.path)
         if not found or found not in (self.file_state, _verified.get(self.path)):

@@ -141,3 +141,20 @@ def test_the_state_of_a_file(tmp_path):
     before = file_state(tmp_path)
     (tmp_path / "b").touch()
     assert file_state(tmp_path) != before
+
+
+def test_what_another_process_verified_is_trusted_until_the_next_change(inputs, scans, monkeypatch):
+    assert prepare.main(inputs.argv()) == 0
+    file, bag = inputs.slides / f"{CASE}-01Z.h5", open_cohort(inputs.out).bag(CASE)
+    os.utime(file)
+    bag.check()
+    assert scans == [file]
+    found = prepared.verified_files()
+    assert found == {file: file_state(file)}
+    monkeypatch.setattr(prepared, "_verified", {})  # as in another process
+    prepared.trust(found)
+    bag.read()
+    assert scans == [file]
+    edit(file, "features")
+    assert [kind for kind, _ in faults_of(bag.read)] == ["changed-file"]
+    assert scans == [file, file]
