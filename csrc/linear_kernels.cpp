@@ -38,7 +38,7 @@ void for_blocks(const Team& team, int64_t count, int64_t length, const Body& bod
 // another.
 int64_t block_length(const Team& team, int64_t count, int64_t step, int64_t most) {
   const int64_t wanted = 4 * team.workers;
-  return smaller(most, round_up((count + wanted - 1) / wanted, step));
+  return smaller(most, round_up(count / wanted + 1, step));
 }
 
 // Up to so many rows, packing the weight takes longer than what it saves: it is read as it is, and

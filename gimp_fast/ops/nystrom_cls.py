@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gimp_fast.ops import nystrom_native
-from gimp_fast.ops.nystrom_plan import Plan, add_shares, project_landmarks, steady_linear
+from gimp_fast.ops.nystrom_plan import Plan, add_landmark_grads, project_landmarks, steady_linear
 from gimp_fast.ops.products import linear, weight_grad
 
 
@@ -79,12 +79,10 @@ class _Cls(torch.autograd.Function):
             )  # fmt: skip
             grad_marks = grad_marks.transpose(1, 2).flatten(2)  # (B, M, H·D)
             of_queries = weight_grad(grad_q, x.index_select(0, plan.rows.index))
-            if means.shape[1]:
-                of_queries += weight_grad(grad_marks.flatten(0, 1), means.flatten(0, 1))
-            grad_weight = torch.cat([of_queries, weight_grad(grad_k, x), grad_of_v.flatten(0, 1)])
             grad_x = linear(grad_k, of_k.t(), longest=longest).contiguous()
             grouped.grouped_linear_bwd_x(weights, grad_sums, bounds, grad_x)
-            add_shares(grad_x, linear(grad_marks, of_q.t(), longest=longest), plan.bags)
+            add_landmark_grads(grad_x, of_queries, grad_marks, means, of_q, plan)
+            grad_weight = torch.cat([of_queries, weight_grad(grad_k, x), grad_of_v.flatten(0, 1)])
             grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t(), longest=longest))
         grad_conv = None if conv_weight is None else grad_conv.to(conv_weight.dtype)
         return grad_x.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), grad_conv, None

@@ -11,7 +11,7 @@ from torch import Tensor
 from gimp_fast import native
 from gimp_fast.ops import nystrom_native
 from gimp_fast.ops.packing import Bags, Rows
-from gimp_fast.ops.products import chunks, linear, steady_threads
+from gimp_fast.ops.products import chunks, linear, steady_threads, weight_grad
 from gimp_fast.ops.segment_means import segment_means_fwd, segments
 
 # Tokens whose gradients get their share of the landmarks' at a time; they fit a CPU's cache.
@@ -67,24 +67,52 @@ def steady_linear(x: Tensor, weight: Tensor, longest: int | None = None) -> Tens
         return linear(x, weight, longest=longest)
 
 
+def long_bags(plan: Plan) -> list[int]:
+    """The bags that have landmarks."""
+    return [bag for bag, length in enumerate(plan.bags.lengths) if length > plan.settings[0]]
+
+
 def project_landmarks(x: Tensor, of_q: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Means of x (B, M, C), without any if all bags are short, and Q̃ (B, H, M, D)."""
+    """Means of x (L, M, C) of the L long bags, and Q̃ (B, H, M, D), zero for the others."""
     bags, heads, marks = plan.bags, plan.heads, plan.settings[0]
-    if max(bags.lengths, default=0) <= marks:
-        none = x.new_zeros(len(bags), heads, marks, len(of_q) // heads)
-        return x.new_zeros(len(bags), 0, x.shape[1]), none
-    means = segment_means_fwd(x, bags.cu_seqlens, marks)
-    q_marks = steady_linear(means, of_q, plan.longest)
+    chosen = long_bags(plan)
+    q_marks = x.new_zeros(len(bags), marks, len(of_q))
+    means = x.new_zeros(0, marks, x.shape[1])
+    if chosen:
+        means = segment_means_fwd(x, bags.cu_seqlens, marks)[chosen]
+        for place, bag in enumerate(chosen):
+            q_marks[bag] = steady_linear(means[place], of_q, plan.longest)
     return means, q_marks.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def add_shares(grad_x: Tensor, grad_means: Tensor, bags: Bags) -> None:
-    """Add to each row of grad_x its share of the gradient of its segment's mean, (B, M, C)."""
-    marks = grad_means.shape[1]
+def add_landmark_grads(
+    grad_x: Tensor,
+    grad_q_weight: Tensor,
+    grad_marks: Tensor,
+    means: Tensor,
+    of_q: Tensor,
+    plan: Plan,
+) -> None:
+    """Add what the landmarks pass on: to the rows of the long bags, and to the gradient of W_q.
+
+    Args:
+        grad_x: (T, C).
+        grad_q_weight: (H·D, C).
+        grad_marks: (B, M, H·D), gradient of Q̃.
+        means: (L, M, C), as of :func:`project_landmarks`.
+        of_q: (H·D, C), W_q.
+    """
+    for place, bag in enumerate(long_bags(plan)):
+        start, stop = plan.bags.spans[bag]
+        grad_q_weight += weight_grad(grad_marks[bag], means[place])
+        grad_means = linear(grad_marks[bag], of_q.t(), longest=plan.longest)
+        add_shares(grad_x[start:stop], grad_means)
+
+
+def add_shares(grad_x: Tensor, grad_means: Tensor) -> None:
+    """Add to each row (N, C) its share of the gradient of its segment's mean, (M, C)."""
     add = _add_natively if _is_native(grad_x) else _add_by_chunks
-    for bag, (start, stop) in enumerate(bags.spans):
-        if stop - start > marks:
-            add(grad_x[start:stop], grad_means[bag])
+    add(grad_x, grad_means)
 
 
 def _is_native(x: Tensor) -> bool:

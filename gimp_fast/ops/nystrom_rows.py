@@ -11,7 +11,7 @@ from gimp_fast.ops.nystrom_attention import choose_backend
 from gimp_fast.ops.nystrom_cls import nystrom_cls
 from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.nystrom_operators import MODULES, differentiable_rows
-from gimp_fast.ops.nystrom_plan import Plan, add_shares, project_landmarks, steady_linear
+from gimp_fast.ops.nystrom_plan import Plan, add_landmark_grads, project_landmarks, steady_linear
 from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, Rows, operands
 from gimp_fast.ops.patch_embedding import take_rows
@@ -194,13 +194,11 @@ class _Rows(torch.autograd.Function):
                     of_conv = [add_token_conv_rows_grad(*given, *plan.places)]
                 grad_conv = of_conv[0].to(conv_weight.dtype)
             grad_marks = grad_marks.to(x.dtype).transpose(1, 2).flatten(2)  # (B, M, H·D)
-            parts = [weight_grad(grad_q, x.index_select(0, plan.rows.index))]
-            if means.shape[1]:
-                parts[0] = parts[0] + weight_grad(grad_marks.flatten(0, 1), means.flatten(0, 1))
-            grad_weight = torch.cat([*parts, weight_grad(grad_kv, x)])
+            of_queries = weight_grad(grad_q, x.index_select(0, plan.rows.index))
             longest = plan.longest
             grad_x = linear(grad_kv, of_kv.t(), longest=longest)
-            add_shares(grad_x, linear(grad_marks, of_q.t(), longest=longest), plan.bags)
+            add_landmark_grads(grad_x, of_queries, grad_marks, means, of_q, plan)
+            grad_weight = torch.cat([of_queries, weight_grad(grad_kv, x)])
             grad_x.index_add_(0, plan.rows.index, linear(grad_q, of_q.t(), longest=longest))
         return grad_x.to(ctx.dtypes[0]), grad_weight.to(ctx.dtypes[1]), grad_conv, None
 

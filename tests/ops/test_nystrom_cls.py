@@ -290,16 +290,14 @@ def test_outputs_and_gradients_of_another_shape_are_refused():
             torch.ops.gimp_fast.nystrom_weights_bwd(**arguments, **(grads | {name: bad}))
 
 
-@pytest.mark.parametrize("channels", [1, 7, 32])
-def test_shares_of_the_landmarks_gradients_are_the_same_natively(channels, monkeypatch):
-    bags = Bags.of_lengths([40, 8, 0, 9, 1000])
+@pytest.mark.parametrize(("rows", "channels"), [(9, 1), (40, 7), (1000, 32)])
+def test_shares_of_the_landmarks_gradients_are_the_same_natively(rows, channels, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    before = torch.randn(bags.num_rows, channels, generator=generator)
-    grads = torch.randn(len(bags), 8, channels, generator=generator)
+    before = torch.randn(rows, channels, generator=generator)
+    grads = torch.randn(8, channels, generator=generator)
     found, expected = before.clone(), before.clone()
-    nystrom_plan.add_shares(found, grads, bags)
+    nystrom_plan.add_shares(found, grads)
     monkeypatch.setattr(nystrom_plan, "_is_native", lambda x: False)
-    nystrom_plan.add_shares(expected, grads, bags)
+    nystrom_plan.add_shares(expected, grads)
     assert torch.equal(found, expected)
-    assert torch.equal(found[40:48], before[40:48])
-    assert not torch.equal(found[48:57], before[48:57])
+    assert not torch.equal(found, before)
