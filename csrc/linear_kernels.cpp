@@ -19,18 +19,23 @@ constexpr int64_t kMost = 48;
 constexpr int64_t kSumRows = 10 * kRun;
 
 template <typename Body>
-void for_blocks(const Team& team, int64_t count, int64_t length, const Body& body) {
-  auto block = [&](int64_t item, int64_t worker) {
-    body(item * length, smaller(length, count - item * length), worker);
-  };
-  const int64_t blocks = (count + length - 1) / length;
+void for_items(const Team& team, int64_t count, const Body& body) {
   if (team.threads == nullptr) {
-    for (int64_t item = 0; item < blocks; ++item) block(item, 0);
+    for (int64_t item = 0; item < count; ++item) body(item, 0);
     return;
   }
-  using Block = decltype(block);
-  team.run(team.threads, blocks, &block, [](void* data, int64_t item, int64_t worker) {
-    (*static_cast<Block*>(data))(item, worker);
+  team.run(team.threads, count, const_cast<void*>(static_cast<const void*>(&body)),
+           [](void* data, int64_t item, int64_t worker) {
+             (*static_cast<const Body*>(data))(item, worker);
+           });
+}
+
+int64_t blocks_of(int64_t count, int64_t length) { return (count + length - 1) / length; }
+
+template <typename Body>
+void for_blocks(const Team& team, int64_t count, int64_t length, const Body& body) {
+  for_items(team, blocks_of(count, length), [&](int64_t item, int64_t worker) {
+    body(item * length, smaller(length, count - item * length), worker);
   });
 }
 
@@ -150,21 +155,25 @@ void sum_bias_grad(const LinearCall& call, int64_t first, int64_t count) {
 
 void backward(const LinearCall& call, const Team& team, float* block) {
   const Room room(call, block);
-  if (call.grad_x != nullptr) {
-    pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
-    const int64_t length = block_length(team, call.rows, 24, kRows);
-    for_blocks(team, call.rows, length, [&](int64_t row, int64_t count, int64_t worker) {
-      multiply_rows(call.grad + row * call.outputs, call.outputs, room.packed, call.inputs, count,
-                    nullptr, call.adds, room.tiles + worker * room.tile_size,
-                    call.grad_x + row * call.inputs);
-    });
-  }
-  const int64_t length = block_length(team, call.outputs, 8, kMost);
-  for_blocks(team, call.outputs, length, [&](int64_t first, int64_t count, int64_t worker) {
-    if (call.grad_weight != nullptr) {
-      sum_weight_grad(call, first, count, room, room.tiles + worker * room.tile_size);
+  const bool sums = call.grad_weight != nullptr || call.grad_bias != nullptr;
+  const int64_t some_outputs = block_length(team, call.outputs, 8, kMost);
+  const int64_t of_weight = sums ? blocks_of(call.outputs, some_outputs) : 0;
+  const int64_t some_rows = block_length(team, call.rows, 24, kRows);
+  const int64_t of_rows = call.grad_x != nullptr ? blocks_of(call.rows, some_rows) : 0;
+  if (of_rows > 0) pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
+  for_items(team, of_weight + of_rows, [&](int64_t item, int64_t worker) {
+    float* tile = room.tiles + worker * room.tile_size;
+    if (item < of_weight) {
+      const int64_t first = item * some_outputs;
+      const int64_t count = smaller(some_outputs, call.outputs - first);
+      if (call.grad_weight != nullptr) sum_weight_grad(call, first, count, room, tile);
+      if (call.grad_bias != nullptr) sum_bias_grad(call, first, count);
+      return;
     }
-    if (call.grad_bias != nullptr) sum_bias_grad(call, first, count);
+    const int64_t row = (item - of_weight) * some_rows;
+    multiply_rows(call.grad + row * call.outputs, call.outputs, room.packed, call.inputs,
+                  smaller(some_rows, call.rows - row), nullptr, call.adds, tile,
+                  call.grad_x + row * call.inputs);
   });
 }
 

@@ -17,7 +17,7 @@ from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
 from gimp_fast.nn.square_conv import add_square_conv
 from gimp_fast.ops.packing import Bags, Rows
-from gimp_fast.ops.patch_embedding import take_rows
+from gimp_fast.ops.patch_embedding import take_rows_of_residual
 
 
 class TransMILSettings(ModelSettings):
@@ -120,11 +120,11 @@ class TransMIL(PatientModel):
 
     def _attend(self, layer: int, hidden: Tensor, bags: Bags, rows: Rows | None = None) -> Tensor:
         """Hˡ + Nyström(LN(Hˡ)), (T′, d) -> the same, or its rows (R, d)."""
-        normed = self.norms[layer](hidden)
+        norm, attend = self.norms[layer], self.layers[layer]
         if rows is None:
-            return hidden + self.layers[layer](normed[None], cu_seqlens=bags)[0]
-        attended = self.layers[layer](normed[None], cu_seqlens=bags, rows=rows)
-        return take_rows(hidden, rows.index) + attended
+            return hidden + attend(norm(hidden)[None], cu_seqlens=bags)[0]
+        needed, hidden = take_rows_of_residual(hidden, rows.index)
+        return needed + attend(norm(hidden)[None], cu_seqlens=bags, rows=rows)
 
 
 def _with_cls(cls_token: Tensor, rows: Tensor) -> Tensor:
