@@ -7,6 +7,7 @@
 #include "linear_kernels.h"
 
 #include "cpu_products.h"
+#include "cpu_team.h"
 
 namespace gimp_fast {
 namespace {
@@ -18,23 +19,11 @@ constexpr int64_t kMost = 48;
 // Rows of x and grad that are added up apart.
 constexpr int64_t kSumRows = 10 * kRun;
 
-template <typename Body>
-void for_items(const Team& team, int64_t count, const Body& body) {
-  if (team.threads == nullptr) {
-    for (int64_t item = 0; item < count; ++item) body(item, 0);
-    return;
-  }
-  team.run(team.threads, count, const_cast<void*>(static_cast<const void*>(&body)),
-           [](void* data, int64_t item, int64_t worker) {
-             (*static_cast<const Body*>(data))(item, worker);
-           });
-}
-
 int64_t blocks_of(int64_t count, int64_t length) { return (count + length - 1) / length; }
 
 template <typename Body>
 void for_blocks(const Team& team, int64_t count, int64_t length, const Body& body) {
-  for_items(team, blocks_of(count, length), [&](int64_t item, int64_t worker) {
+  for_each(team, blocks_of(count, length), [&](int64_t item, int64_t worker) {
     body(item * length, smaller(length, count - item * length), worker);
   });
 }
@@ -161,7 +150,7 @@ void backward(const LinearCall& call, const Team& team, float* block) {
   const int64_t some_rows = block_length(team, call.rows, 24, kRows);
   const int64_t of_rows = call.grad_x != nullptr ? blocks_of(call.rows, some_rows) : 0;
   if (of_rows > 0) pack({call.weight, call.inputs, 1}, call.outputs, call.inputs, room.packed);
-  for_items(team, of_weight + of_rows, [&](int64_t item, int64_t worker) {
+  for_each(team, of_weight + of_rows, [&](int64_t item, int64_t worker) {
     float* tile = room.tiles + worker * room.tile_size;
     if (item < of_weight) {
       const int64_t first = item * some_outputs;

@@ -77,10 +77,12 @@ class Tokens {
   int64_t element_size_;
 };
 
+inline float* floats_of(const Tensor& x) { return static_cast<float*>(x.mutable_data_ptr()); }
+
 // A contiguous fp32 tensor with a part for each bag and head.
 inline float* part_of(const Tensor& x, int64_t bag, int64_t head, int64_t heads) {
   const int64_t parts = x.size(0) * heads, size = parts ? x.numel() / parts : 0;
-  return static_cast<float*>(x.mutable_data_ptr()) + (bag * heads + head) * size;
+  return floats_of(x) + (bag * heads + head) * size;
 }
 
 inline void check_part(const Tensor& x, const char* name, const std::vector<int64_t>& sizes) {
@@ -88,6 +90,12 @@ inline void check_part(const Tensor& x, const char* name, const std::vector<int6
               x.dim() == static_cast<int64_t>(sizes.size());
   for (std::size_t i = 0; fits && i < sizes.size(); ++i) fits = x.size(i) == sizes[i];
   STD_TORCH_CHECK(fits, "nystrom_attention: ", name, " has another shape, dtype or layout");
+}
+
+inline void check_filter(const Tensor& filter, int64_t heads) {
+  STD_TORCH_CHECK(filter.dim() == 4 && filter.size(2) % 2 == 1,
+                  "nystrom_attention: the filter must be (H, 1, K, 1) with K odd");
+  check_part(filter, "the filter", {heads, 1, filter.size(2), 1});
 }
 
 // Rows of x lie along `dim`.
@@ -211,9 +219,9 @@ struct Arguments {
 
   Call checked() const {
     check_sizes();
-    const auto floats = [](const Tensor& x) { return static_cast<float*>(x.mutable_data_ptr()); };
-    const Marks marks = {floats(q_marks), floats(k_marks), floats(mark_lse), floats(values),
-                         floats(mixed),   floats(factors), q_marks.size(2)};
+    const Marks marks = {floats_of(q_marks), floats_of(k_marks), floats_of(mark_lse),
+                         floats_of(values),  floats_of(mixed),   floats_of(factors),
+                         q_marks.size(2)};
     const Call call = {
         q.size(0),
         q.size(1),
@@ -242,7 +250,7 @@ struct Arguments {
   Tensor sum_over_bags(const Call& call, const std::vector<double>& of_filters) const {
     Tensor of_filter = torch::stable::new_empty(q_marks, {call.heads, 1, call.filter_length, 1},
                                                 ScalarType::Float);
-    call.sum_over_bags(of_filters, static_cast<float*>(of_filter.mutable_data_ptr()));
+    call.sum_over_bags(of_filters, floats_of(of_filter));
     return of_filter;
   }
 
@@ -268,11 +276,7 @@ struct Arguments {
     check_part(factors, "factors", {bags, h, 2});
     STD_TORCH_CHECK(m >= num_landmarks || call.longest() <= m,
                     "nystrom_attention: too few landmarks");
-    if (filter) {
-      STD_TORCH_CHECK(filter->dim() == 4 && filter->size(2) % 2 == 1,
-                      "nystrom_attention: the filter must be (H, 1, K, 1) with K odd");
-      check_part(*filter, "the filter", {h, 1, filter->size(2), 1});
-    }
+    if (filter) check_filter(*filter, h);
     if (positions) {
       STD_TORCH_CHECK(positions->is_cpu() && positions->scalar_type() == ScalarType::Long &&
                           positions->is_contiguous() && positions->dim() == 1 &&

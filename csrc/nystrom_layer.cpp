@@ -16,8 +16,6 @@ const float* read(const Tensor& x, const char* name, const std::vector<int64_t>&
   return static_cast<const float*>(x.const_data_ptr());
 }
 
-float* floats_of(const Tensor& x) { return static_cast<float*>(x.mutable_data_ptr()); }
-
 // x (B, N, C), weight_in (3 H D, C), weight_out (O, H D), filter (H, 1, K, 1).
 struct Layer {
   const Tensor &x, &weight_in, &weight_out;
@@ -43,13 +41,10 @@ struct Layer {
     STD_TORCH_CHECK(channels() > 0 && outputs() > 0 && inner() > 0 && inner() % heads == 0,
                     "nystrom_layer: the channels do not fit the heads");
     check_bounds(bounds, x, 1);
-    read(x, "x", {x.size(0), x.size(1), channels()});
-    read(weight_in, "the first weight", {3 * inner(), channels()});
-    read(weight_out, "the second weight", {outputs(), inner()});
-    if (!filter) return;
-    STD_TORCH_CHECK(filter->dim() == 4 && filter->size(2) % 2 == 1,
-                    "nystrom_layer: the filter must be (H, 1, K, 1) with K odd");
-    read(*filter, "the filter", {heads, 1, filter->size(2), 1});
+    check_part(x, "x", {x.size(0), x.size(1), channels()});
+    check_part(weight_in, "the first weight", {3 * inner(), channels()});
+    check_part(weight_out, "the second weight", {outputs(), inner()});
+    if (filter) check_filter(*filter, heads);
   }
   LinearCall projection_in() const { return linear_call(x, weight_in, 3 * inner(), channels()); }
   LinearCall projection_out(const Tensor& attended) const {

@@ -83,27 +83,12 @@ struct Pinv {
       // The longest rows first, so that threads end together.
       const int64_t row = (blocks - 1 - block) * kRowBlock, rows = smaller(kRowBlock, m - row);
       const int64_t columns = smaller(m, round_up(row + rows, kPanel));
-      product_of_panels(a.from_row(row), second, out + row * side, rows, columns, add);
+      product(a.from_row(row), second, out + row * side, side, rows, columns, m, add);
     });
     for_each(team, blocks, [&](int64_t block, int64_t) {
       const int64_t row = block * kRowBlock;
       mirror(out, row, smaller(kRowBlock, m - row));
     });
-  }
-
-  // The first `columns` of a product with b (m, m).
-  void product_of_panels(Strided a, Factor b, float* out, int64_t rows, int64_t columns,
-                         bool add) const {
-    for (int64_t start = 0; start < m; start += kRun) {
-      const int64_t run = smaller(kRun, m - start);
-      const Strided part = {a.data + start * a.columns, a.rows, a.columns};
-      for (int64_t first = 0; first < columns; first += kPanel) {
-        const int64_t width = panel_width(m, first), step = b.step ? b.step : width;
-        const float* panel = b.data + (b.step ? first : first * m);
-        panel_product(width, part, panel + start * step, step, out + first, side, rows, run,
-                      add || start > 0);
-      }
-    }
   }
 
   // Copy what is left of the diagonal in some rows to what is above it.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu_products.h"
+#include "cpu_team.h"
 #include "nystrom_attention.h"
 
 namespace gimp_fast {
@@ -28,18 +29,6 @@ struct Ranges {
   int64_t begin(int64_t range) const { return range * length; }
   int64_t end(int64_t range) const { return smaller(rows, (range + 1) * length); }
 };
-
-template <typename Body>
-inline void for_each(const Team& team, int64_t count, const Body& body) {
-  if (team.threads == nullptr) {
-    for (int64_t item = 0; item < count; ++item) body(item, 0);
-    return;
-  }
-  team.run(team.threads, count, const_cast<void*>(static_cast<const void*>(&body)),
-           [](void* data, int64_t item, int64_t worker) {
-             (*static_cast<const Body*>(data))(item, worker);
-           });
-}
 
 // Room in a block of memory; without a block, only the size is counted.
 struct Arena {
