@@ -36,6 +36,14 @@ GRACE_SECONDS = 60  # for a run that was asked to stop, to finish its step and s
 POLL_SECONDS = 0.1
 _SAVED = "runs have saved their state: the same command resumes them"
 
+_OF_SERVER = {
+    # Not to look for the package in the current folder, as it would by default: that may hold the
+    # sources, without what is built of them.
+    "PYTHONSAFEPATH": "1",
+    # NumPy's products are small, and its threads would wait for them on the cores of other runs.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
 # Called with a task that ended, its error (None if it succeeded), and the seconds that it took.
 Report = Callable[[Task, str | None, float], None]
 
@@ -144,21 +152,19 @@ def run_all(tasks: Sequence[Task], jobs: int, report: Report, gpus: int = 0) -> 
 
 
 def _start_server() -> Any:
-    """Start the process that runs are forked from, with what they import already loaded.
-
-    It must not look for the package in the current folder, as it would by default: that may hold
-    the sources, without what is built of them.
-    """
+    """Start the process that runs are forked from, with what they import already loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["gimp_fast.experiments.worker"])
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    before = {name: os.environ.get(name) for name in _OF_SERVER}
+    os.environ.update(_OF_SERVER)
     try:
         forkserver.ensure_running()
     finally:
-        os.environ.pop("PYTHONSAFEPATH")
-        if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
     return context
 
 

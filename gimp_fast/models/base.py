@@ -12,9 +12,9 @@ from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
-from gimp_fast.nn.uniform_dropout import UniformDropout
 from gimp_fast.ops import native_linear
 from gimp_fast.ops.packing import PACKED_WIDTH, aligned, lengths_within
 from gimp_fast.ops.registration import is_transformed
@@ -281,4 +281,4 @@ def absent_token(dim: int) -> nn.Parameter:
 
 def dense(width: int, out: int, dropout: float) -> nn.Sequential:
     """ReLU(W x + b), then dropout: (..., width) -> (..., out)."""
-    return nn.Sequential(Linear(width, out), nn.ReLU(), UniformDropout(dropout))
+    return nn.Sequential(Linear(width, out), nn.ReLU(), Dropout(dropout))

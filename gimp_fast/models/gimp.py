@@ -20,9 +20,9 @@ from gimp_fast.models.base import (
 )
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
-from gimp_fast.nn.uniform_dropout import UniformDropout
 
 _SNN_WIDTHS = (256, 256, 256, 256)
 
@@ -143,7 +143,7 @@ class GiMP(PatientModel):
         self.head = nn.Sequential(
             Linear(width, config.head_hidden),
             nn.GELU(),
-            UniformDropout(config.head_dropout),
+            Dropout(config.head_dropout),
             Linear(config.head_hidden, config.num_classes),
         )
         self.gene_head = None

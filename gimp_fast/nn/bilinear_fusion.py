@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
-from gimp_fast.nn.uniform_dropout import UniformDropout
 
 Gate = Literal["linear", "bilinear"]
 
@@ -29,7 +29,7 @@ class GatedReduction(nn.Module):
         self.hidden = Linear(dim, reduced)
         self.gate = Linear(gate_dim, reduced)
         self.out = Linear(reduced, reduced)
-        self.dropout = UniformDropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, vector: Tensor, gate: Tensor) -> Tensor:
         """(B, dim) and (B, gate_dim) -> (B, reduced)."""
@@ -72,15 +72,15 @@ class BilinearFusion(nn.Module):
         self.first = GatedReduction(first, gate_dim, reduced, dropout)
         self.second = GatedReduction(second, gate_dim, reduced, dropout)
         self.products = nn.Sequential(
-            UniformDropout(dropout),
+            Dropout(dropout),
             Linear((reduced + 1) ** 2, hidden),
             nn.ReLU(),
-            UniformDropout(dropout),
+            Dropout(dropout),
         )
         self.out = nn.Sequential(
             Linear(hidden + (first + second if skip else 0), hidden),
             nn.ReLU(),
-            UniformDropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
-from gimp_fast.nn.uniform_dropout import UniformDropout
 
 
 class SelfAttentionBlock(nn.Module):
@@ -30,7 +30,7 @@ class SelfAttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.to_qkv = Linear(dim, 3 * dim, bias=False)
         self.to_out = Linear(dim, dim)
-        self.dropout = UniformDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.mlp = None
         if mlp_ratio:
             hidden = round(dim * mlp_ratio)
@@ -39,7 +39,7 @@ class SelfAttentionBlock(nn.Module):
                 Linear(dim, hidden),
                 nn.GELU(),
                 Linear(hidden, dim),
-                UniformDropout(dropout),
+                Dropout(dropout),
             )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -107,7 +107,7 @@ class GroupMSA(nn.Module):
         self.fragment_embedding = nn.Parameter(torch.randn(slots, dim) * 0.02)
         self.group_tokens = nn.Parameter(torch.randn(self.num_groups, 1, dim) * 0.02)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.dropout = UniformDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.intra = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.inter = SelfAttentionBlock(dim, heads, mlp_ratio, dropout)
         self.norm = nn.LayerNorm(dim)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
 from gimp_fast.ops import native_layer, native_linear
 from gimp_fast.ops.nystrom_attention import choose_backend
@@ -14,21 +15,6 @@ from gimp_fast.ops.nystrom_rows import nystrom_rows
 from gimp_fast.ops.overflow import has_overflowed, multiplied, score_factors
 from gimp_fast.ops.packing import Bags, Rows, as_bags, validate_rows
 from gimp_fast.ops.token_conv import token_conv
-
-
-class Dropout(nn.Dropout):
-    """``torch.nn.Dropout`` that saves one byte per element for the backward pass, on the CPU too.
-
-    torch itself saves a factor per element on the CPU. In fp32 and fp64 the results are bitwise the
-    same; in half precisions the factor is not rounded.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu" or self.inplace:
-            return super().forward(x)
-        return torch.native_dropout(x, self.p, True)[0]
 
 
 class NystromAttention(nn.Module):
@@ -188,6 +174,14 @@ class NystromAttention(nn.Module):
         )
         return dropout(out)
 
+    def _projects_in_plainly(self) -> bool:
+        """True if no module need be called for Q, K and V: their weight says all."""
+        return _is_plain(self.to_qkv) and self.to_qkv.bias is None
+
+    def _projects_out_plainly(self) -> bool:
+        """True if no module but the dropout need be called for the output."""
+        return _is_plain(self.to_out[0]) and not _has_hooks(self.to_out)
+
     def _may_pack(self, x: Tensor, longest: int) -> bool:
         """True if bags of up to ``longest`` rows may be computed by one call.
 
@@ -195,6 +189,8 @@ class NystromAttention(nn.Module):
         """
         if x.is_cuda:
             return self.training
+        if not (self._projects_in_plainly() and self._projects_out_plainly()):
+            return False
         projections = (self.to_qkv, self.to_out[0])
         return all(native_linear.takes(x, y.weight, y.bias, longest) for y in projections)
 
@@ -206,6 +202,8 @@ class NystromAttention(nn.Module):
         else:
             bags = as_bags(cu_seqlens, x.shape[1])
         validate_rows(rows, bags, x.device)
+        if not self._projects_in_plainly():
+            return self._attend_bags(x, cu_seqlens).flatten(0, 1).index_select(0, rows.index)
         longest = max(bags.lengths, default=0)
         if len(bags) == 1 or self._may_pack(x, longest):
             return self._rows(tokens, rows, bags, longest)
@@ -234,6 +232,8 @@ class NystromAttention(nn.Module):
         return self._project(out, longest)
 
     def _project(self, x: Tensor, longest: int | None) -> Tensor:
+        if not self._projects_out_plainly():
+            return self.to_out(x)
         linear, dropout = self.to_out
         return dropout(linear(x, longest))
 
@@ -241,9 +241,8 @@ class NystromAttention(nn.Module):
         self, x: Tensor, cu_seqlens: Tensor | Bags | None = None, longest: int | None = None
     ) -> Tensor:
         """(B, N, C) or packed (1, T, C) -> the same; ``longest`` as in ``native_linear.takes``."""
-        qkv = self.to_qkv(x, longest).unflatten(
-            -1, (3, self.heads, self.dim_head)
-        )  # (B, N, 3, H, D)
+        qkv = self.to_qkv(x, longest) if _is_plain(self.to_qkv) else self.to_qkv(x)
+        qkv = qkv.unflatten(-1, (3, self.heads, self.dim_head))  # (B, N, 3, H, D)
         backend = choose_backend(self.backend, qkv)
         if backend == "torch" and cu_seqlens is None and x.shape[1] <= self.num_landmarks:
             # The same as nystrom_attention for a short bag, with fewer calls, whose time matters.
@@ -265,6 +264,20 @@ class NystromAttention(nn.Module):
         )
         del qkv  # without gradients, this frees three fifths of the memory in use
         return self._project(out, longest)  # (B, N, C)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    """False if a projection has hooks, was replaced or parametrized: then it must be called."""
+    return type(linear) is Linear and not _has_hooks(linear)
 
 
 def _alone(rows: Rows, bag: int, start: int, stop: int) -> tuple[Rows, Bags]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
 from gimp_fast.ops.packing import Bags, Rows, as_bags
@@ -65,7 +66,7 @@ class PatchAggregator(nn.Module):
         self.feature_dim = feature_dim
         self.checkpoint_layers = checkpoint_layers
         self.embed = nn.Linear(feature_dim, dim)
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = Dropout(input_dropout)
         self.cls_token = nn.Parameter(torch.randn(dim) * 0.02)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_layers))

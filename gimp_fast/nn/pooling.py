@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
-from gimp_fast.nn.uniform_dropout import UniformDropout
 from gimp_fast.ops.packing import Bags, aligned, as_bags
 from gimp_fast.ops.products import steady_threads
 
@@ -73,7 +73,7 @@ class AttentionScores(nn.Module):
         super().__init__()
         self.value = Linear(dim, hidden)
         self.gate = Linear(dim, hidden) if gated else None
-        self.dropout = UniformDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.score = Linear(hidden, heads)
 
     def forward(self, rows: Tensor) -> Tensor:

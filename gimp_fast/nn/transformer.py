@@ -7,7 +7,7 @@ import copy
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gimp_fast.nn.uniform_dropout import UniformDropout
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.ops.products import linear, steady_threads
 
 
@@ -26,7 +26,7 @@ class TransformerLayer(nn.TransformerEncoderLayer):
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.0):
         super().__init__(dim, heads, hidden, dropout, batch_first=True)
-        self.dropout, self.dropout1, self.dropout2 = (UniformDropout(dropout) for _ in range(3))
+        self.dropout, self.dropout1, self.dropout2 = (Dropout(dropout) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, d) -> (B, N, d)."""
