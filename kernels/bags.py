@@ -3,6 +3,10 @@
 How a bag is cut depends on its own length alone, so its result is bitwise the same alone, in a
 batch, or packed. Row kernels take tiles of a fixed number of rows. Reductions over the tokens take
 chunks, whose partial results a second kernel adds in a fixed order, without atomics.
+
+Programs find their bag by bisection of ``cu_seqlens``: the tiles of bag b begin at number
+``cu_seqlens[b] // length + b``, which leaves room for the last, shorter one. Spare programs return.
+No kernel is compiled for a number of bags.
 """
 
 from __future__ import annotations
@@ -50,9 +54,14 @@ class Bags:
 
     def chunks(self) -> int:
         """Number of chunks, or an upper bound as in :meth:`tiles`."""
-        if self.packed:
-            return min(MAX_CHUNKS * self.num_bags, self.tokens // MIN_CHUNK + self.num_bags)
-        return self.num_bags * triton.cdiv(self.tokens, chunk_length(self.tokens))
+        if not self.packed:
+            return self.num_bags * triton.cdiv(self.tokens, chunk_length(self.tokens))
+        return self.num_bags * MAX_CHUNKS if self.few else self.tiles(MIN_CHUNK)
+
+    @property
+    def few(self) -> bool:
+        """True if room for ``MAX_CHUNKS`` chunks of every packed bag is the smaller bound."""
+        return self.packed and self.num_bags * MAX_CHUNKS < self.tiles(MIN_CHUNK)
 
     @property
     def arguments(self) -> tuple[Tensor | None, int, int]:
@@ -65,58 +74,75 @@ class Bags:
         return self.cu_seqlens, self.tokens
 
     @property
-    def constants(self) -> dict[str, bool | int]:
-        """Constants of every kernel: ``PACKED, BAGS``."""
-        return {
-            "PACKED": self.packed,
-            "BAGS": triton.next_power_of_2(self.num_bags) if self.packed else 1,
-        }
+    def constants(self) -> dict[str, bool]:
+        """Constant of every kernel: ``PACKED``."""
+        return {"PACKED": self.packed}
+
+    @property
+    def chunk_constants(self) -> dict[str, bool]:
+        """Constants of kernels that know chunks: ``PACKED, FEW``."""
+        return {"PACKED": self.packed, "FEW": self.few}
 
 
 @triton.jit
-def tile_length(n, LENGTH: tl.constexpr):
-    """LENGTH, or the length of a chunk if LENGTH is 0: ``chunk_length`` on the device."""
-    if LENGTH == 0:
-        return tl.maximum(512, (((n + 63) // 64 + 127) // 128) * 128)
-    else:
-        return LENGTH + n * 0
+def chunk_size(n):
+    """``chunk_length`` on the device."""
+    return tl.maximum(512, (((n + 63) // 64 + 127) // 128) * 128)
 
 
 @triton.jit
-def locate(cu_seqlens, tokens, num_bags, tile, LENGTH, PACKED: tl.constexpr, BAGS: tl.constexpr):
-    """Bag of a tile, and the tile's index in that bag. A bag ≥ num_bags means: no such tile."""
+def _bag_of(cu_seqlens, num_bags, number, LENGTH: tl.constexpr):
+    """The last bag whose tiles begin at ``number`` or before, and where they begin."""
+    low = num_bags * 0
+    high = num_bags
+    while high - low > 1:
+        middle = (low + high) // 2
+        begins = tl.load(cu_seqlens + middle) // LENGTH + middle
+        low = tl.where(begins <= number, middle, low)
+        high = tl.where(begins <= number, high, middle)
+    return low, tl.load(cu_seqlens + low) // LENGTH + low
+
+
+@triton.jit
+def locate(cu_seqlens, tokens, num_bags, tile, LENGTH: tl.constexpr, PACKED: tl.constexpr):
+    """Bag of a tile of LENGTH rows, and the tile's index in that bag, which may lie beyond it."""
     if PACKED:
-        bags = tl.arange(0, BAGS)
-        inside = bags < num_bags
-        starts = tl.load(cu_seqlens + bags, mask=inside, other=0)
-        n = tl.load(cu_seqlens + bags + 1, mask=inside, other=0) - starts
-        length = tile_length(n, LENGTH)
-        counts = (n + length - 1) // length
-        bag = tl.sum((tl.cumsum(counts, 0) <= tile).to(tl.int32), 0)
-        index = tile - tl.sum(tl.where(bags < bag, counts, 0), 0)
+        bag, first = _bag_of(cu_seqlens, num_bags, tile, LENGTH)
+        index = tile - first
     else:
-        length = tile_length(tokens, LENGTH)
-        count = (tokens + length - 1) // length
+        count = (tokens + LENGTH - 1) // LENGTH
         bag = tile // count
         index = tile % count
     return bag, index
 
 
 @triton.jit
-def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr, BAGS: tl.constexpr):
-    """First chunk of a bag, and the number of chunks in it."""
-    if PACKED:
-        bags = tl.arange(0, BAGS)
-        inside = bags < num_bags
-        starts = tl.load(cu_seqlens + bags, mask=inside, other=0)
-        n = tl.load(cu_seqlens + bags + 1, mask=inside, other=0) - starts
-        length = tile_length(n, 0)
-        counts = (n + length - 1) // length
-        first = tl.sum(tl.where(bags < bag, counts, 0), 0)
-        count = tl.sum(tl.where(bags == bag, counts, 0), 0)
+def locate_chunk(cu_seqlens, tokens, num_bags, chunk, PACKED: tl.constexpr, FEW: tl.constexpr):
+    """Bag of a chunk, and the chunk's index in that bag, which may lie beyond it."""
+    if FEW:
+        bag = chunk // 64
+        index = chunk % 64
+    elif PACKED:
+        bag, index = locate(cu_seqlens, tokens, num_bags, chunk, 512, PACKED)
     else:
-        length = tile_length(tokens, 0)
+        length = chunk_size(tokens)
         count = (tokens + length - 1) // length
+        bag = chunk // count
+        index = chunk % count
+    return bag, index
+
+
+@triton.jit
+def chunks_of(cu_seqlens, tokens, bag, PACKED: tl.constexpr, FEW: tl.constexpr):
+    """Number of a bag's first chunk, and how many chunks it has."""
+    n = bag_size(cu_seqlens, tokens, bag, PACKED)
+    length = chunk_size(n)
+    count = (n + length - 1) // length
+    if FEW:
+        first = bag * 64
+    elif PACKED:
+        first = tl.load(cu_seqlens + bag) // 512 + bag
+    else:
         first = bag * count
     return first, count
 

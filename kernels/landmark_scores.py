@@ -22,7 +22,7 @@ WIDE = Config(tokens=16, landmarks=32, num_warps=8, num_stages=1)
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmark_scores_fwd_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k_marks, scores_out, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     row_tiles = tl.cdiv(M, BLOCK_R)
@@ -57,7 +57,7 @@ def _landmark_scores_fwd_kernel(
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmark_scores_bwd_rows_kernel(
     cu_seqlens, tokens, num_bags, k_marks, a, grad_a, delta_out, grad_q_marks, scale, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Row sums of A ∘ dA, and the gradient of Q̃."""
@@ -93,7 +93,7 @@ def _landmark_scores_bwd_rows_kernel(
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmark_scores_bwd_columns_kernel(
     cu_seqlens, tokens, num_bags, q_marks, a, grad_a, delta_in, grad_k_marks, scale, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add the scores' share to the gradient of K̃."""

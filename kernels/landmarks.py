@@ -38,7 +38,7 @@ def _segment_mean(
 def _landmarks_fwd_kernel(
     cu_seqlens, tokens, num_bags, q, k, q_marks, k_marks,
     q_b, q_h, q_n, k_b, k_h, k_n, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     bag = tl.program_id(0) // M
     mark = tl.program_id(0) % M

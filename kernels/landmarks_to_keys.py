@@ -18,13 +18,14 @@ from gimp_fast.kernels.bags import (
     Bags,
     bag_rows,
     bag_size,
+    chunk_size,
     chunks_of,
     load_rows,
     load_stats,
     locate,
+    locate_chunk,
     store_rows,
     store_stats,
-    tile_length,
 )
 from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.launch import Architecture, Config, choose, launch
@@ -37,15 +38,16 @@ COMBINE = Config(tokens=1, landmarks=16, num_warps=4, num_stages=2)
 def _landmarks_to_keys_fwd_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_stats,
     k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate(cu_seqlens, tokens, num_bags, tile, 0, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    length = chunk_size(n)
+    if chunk * length >= n:
+        return
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     marks = tl.minimum(n, M)
     if tl.program_id(1) * BLOCK_M >= marks:
@@ -54,7 +56,6 @@ def _landmarks_to_keys_fwd_kernel(
     q_tile = load_rows(q_marks + mark_rows * D, m, D, m < marks, D, BLOCK_D)
     k_base = k + batch.to(tl.int64) * k_b + head.to(tl.int64) * k_h
     v_base = v + batch.to(tl.int64) * v_b + head.to(tl.int64) * v_h
-    length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -82,7 +83,7 @@ def _landmarks_to_keys_fwd_kernel(
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_combine_kernel(
     cu_seqlens, tokens, num_bags, part_out, part_stats, values, mark_stats, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles
@@ -90,7 +91,7 @@ def _landmarks_to_keys_combine_kernel(
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = bag_size(cu_seqlens, tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
-    first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED, BAGS)
+    first_chunk, chunks = chunks_of(cu_seqlens, tokens, bag, PACKED, FEW)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -131,7 +132,7 @@ def landmarks_to_keys_fwd(
         config,
         *bags.arguments, q_marks, k, v, part_out, part_stats,
         *k.stride()[:3], *v.stride()[:3], scale * LOG2_E, h, m, d,
-        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     launch(
@@ -139,7 +140,7 @@ def landmarks_to_keys_fwd(
         (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
         *bags.arguments, part_out, part_stats, values, mark_stats, scale * LOG2_E, h, m, d,
-        **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
+        **bags.chunk_constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
     )  # fmt: skip
     return values, mark_stats
 
@@ -148,16 +149,17 @@ def landmarks_to_keys_fwd(
 def _landmarks_to_keys_bwd_marks_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
     k_b, k_h, k_n, v_b, v_h, v_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One chunk's share of the gradient of Q̃."""
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate(cu_seqlens, tokens, num_bags, tile, 0, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    length = chunk_size(n)
+    if chunk * length >= n:
+        return
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     marks = tl.minimum(n, M)
     if tl.program_id(1) * BLOCK_M >= marks:
@@ -170,7 +172,6 @@ def _landmarks_to_keys_bwd_marks_kernel(
     delta = tl.load(mark_delta + mark_rows + m, mask=exists, other=0.0)
     k_base = k + batch.to(tl.int64) * k_b + head.to(tl.int64) * k_h
     v_base = v + batch.to(tl.int64) * v_b + head.to(tl.int64) * v_h
-    length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     grad = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for start in range(chunk * length, stop, BLOCK_N):
@@ -194,15 +195,15 @@ def _landmarks_to_keys_bwd_rows_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_stats, mark_delta, grad_k_marks,
     grad_k, grad_v, k_b, k_h, k_n, v_b, v_h, v_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
     scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a tile of K and V; K also gets its share of the gradient of K̃."""
     head = tl.program_id(1)
-    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if index * BLOCK_N >= n:
+        return
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
     marks = tl.minimum(n, M)
@@ -267,7 +268,7 @@ def landmarks_to_keys_bwd_marks(
         config,
         *bags.arguments, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
         *k.stride()[:3], *v.stride()[:3], scale, scale * LOG2_E, h, m, d,
-        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return part_grad

@@ -5,6 +5,7 @@ Every launch goes through :func:`launch`, so that a test can compile for a GPU t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,10 +113,29 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
 
 
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Blocks that surely run at the same time on a device."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def launch(
-    kernel: Any, grid: tuple[int, ...], config: Config, *args: Any, **constants: Any
+    kernel: Any,
+    grid: tuple[int, ...],
+    config: Config,
+    *args: Any,
+    cooperative: bool = False,
+    **constants: Any,
 ) -> None:
-    """Run a kernel, unless its grid is empty."""
+    """Run a kernel, unless its grid is empty.
+
+    ``cooperative`` blocks wait for each other: they must all run at the same time.
+    """
     if 0 in grid:
         return
-    kernel[grid](*args, **constants, num_warps=config.num_warps, num_stages=config.num_stages)
+    options = {"launch_cooperative_grid": True} if cooperative else {}
+    kernel[grid](
+        *args, **constants, **options, num_warps=config.num_warps, num_stages=config.num_stages
+    )

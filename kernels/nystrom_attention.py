@@ -144,7 +144,7 @@ def _or_zeros(x: Tensor | None, like: Tensor) -> Tensor:
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _to_dtype_kernel(
     cu_seqlens, tokens, num_bags, x, y, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles
@@ -173,7 +173,7 @@ def _values_gradient_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     grad_w, grad_out, values, grad_values, mark_delta,
     g_b, g_h, g_n, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles

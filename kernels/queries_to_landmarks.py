@@ -19,13 +19,14 @@ from gimp_fast.kernels.bags import (
     Bags,
     bag_rows,
     bag_size,
+    chunk_size,
     chunks_of,
     load_rows,
     load_stats,
     locate,
+    locate_chunk,
     store_rows,
     store_stats,
-    tile_length,
 )
 from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.landmarks_to_keys import COMBINE, LOG2_E, segment_share
@@ -37,14 +38,14 @@ def _queries_to_landmarks_fwd_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, values, out, row_stats,
     q_b, q_h, q_n, out_b, out_h, out_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
-    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if index * BLOCK_N >= n:
+        return
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
@@ -117,15 +118,15 @@ def _queries_to_landmarks_delta_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, grad_out, row_stats, row_delta,
     q_b, q_h, q_n, g_b, g_h, g_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Row sums of P ∘ dP, which are the row sums of the output times its gradient."""
     head = tl.program_id(1)
-    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if index * BLOCK_N >= n:
+        return
     if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         return
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -156,16 +157,17 @@ def _queries_to_landmarks_bwd_marks_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, grad_out, row_stats, row_delta,
     part_dy, part_dk, q_b, q_h, q_n, g_b, g_h, g_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One chunk's share of the gradients of Y and K̃."""
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate(cu_seqlens, tokens, num_bags, tile, 0, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    length = chunk_size(n)
+    if chunk * length >= n:
+        return
     if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
         return
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -176,7 +178,6 @@ def _queries_to_landmarks_bwd_marks_kernel(
     y_tile = load_rows(mixed + mark_rows * D, m, D, exists, D, BLOCK_D)
     q_base = q + batch.to(tl.int64) * q_b + head.to(tl.int64) * q_h
     g_base = grad_out + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
-    length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     dy = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -204,15 +205,15 @@ def _queries_to_landmarks_bwd_rows_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, grad_out, row_stats, row_delta, grad_q_marks,
     grad_q, q_b, q_h, q_n, g_b, g_h, g_n, dq_b, dq_h, dq_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, SHARES: tl.constexpr, BLOCK_M: tl.constexpr,
+    PACKED: tl.constexpr, SHARES: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of Q, with SHARES including its share of the gradient of Q̃."""
     head = tl.program_id(1)
-    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if index * BLOCK_N >= n:
+        return
     rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = rows < n
     mark_rows = (bag.to(tl.int64) * H + head) * M
@@ -251,7 +252,7 @@ def _queries_to_landmarks_bwd_rows_kernel(
 def _sum_chunks_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     part, grad, H, M, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK_M: tl.constexpr,
+    PACKED: tl.constexpr, FEW: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
@@ -268,7 +269,7 @@ def _sum_chunks_kernel(
     else:
         total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         here = inside & (n > M)
-    first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED, BAGS)
+    first_chunk, chunks = chunks_of(cu_seqlens, tokens, bag, PACKED, FEW)
     for chunk in range(0, chunks):
         part_rows = ((first_chunk + chunk).to(tl.int64) * H + head) * M
         total += load_rows(part + part_rows * D, m, D, here, D, BLOCK_D)
@@ -296,7 +297,7 @@ def sum_chunks(
         (bags.num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
         *bags.arguments, *keys.whole, part, grad, h, m, d,
-        **bags.constants, ACCUMULATE=onto is not None, BLOCK_M=COMBINE.landmarks,
+        **bags.chunk_constants, ACCUMULATE=onto is not None, BLOCK_M=COMBINE.landmarks,
         BLOCK_D=block_d(d),
     )  # fmt: skip
     return grad
@@ -331,7 +332,7 @@ def queries_to_landmarks_bwd_marks(
         *bags.arguments, *keys.whole,
         q, k_marks, mixed, grad_out, row_stats, row_delta, part_dy, part_dk,
         *strides, scale, scale * LOG2_E, h, m, d,
-        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return row_delta, part_dy, part_dk

@@ -30,6 +30,7 @@ from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_a
 # Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications): warps, blocks,
 # and KiB of shared memory, of which each block takes one more than it asks for.
 MULTIPROCESSOR = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228)}
+MULTIPROCESSORS = 108  # of the GPU that is pretended
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 MODULES = (
     "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
@@ -54,11 +55,13 @@ def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> l
     """
     launches = []
 
-    def keep(kernel, grid, config, *args, **constants):
-        launches.append((kernel, config, args, constants))
+    def keep(kernel, grid, config, *args, cooperative=False, **constants):
+        options = {"launch_cooperative_grid": True} if cooperative else {}
+        launches.append((kernel, config, args, constants | options))
 
     for module in MODULES:
         sys.modules[f"gimp_fast.kernels.{module}"].launch = keep
+    sys.modules["gimp_fast.kernels.pinv"].multiprocessors = lambda device: MULTIPROCESSORS
     heads, n, marks = 2, 1000, 256
     for cu_seqlens in (None, torch.empty(3, dtype=torch.int32, device="meta")):
         qkv = torch.empty(1, n, 3, heads, head_dim, dtype=dtype, device="meta")
