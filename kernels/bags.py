@@ -78,11 +78,6 @@ class Bags:
         """Constant of every kernel: ``PACKED``."""
         return {"PACKED": self.packed}
 
-    @property
-    def chunk_constants(self) -> dict[str, bool]:
-        """Constants of kernels that know chunks: ``PACKED, FEW``."""
-        return {"PACKED": self.packed, "FEW": self.few}
-
 
 @triton.jit
 def chunk_size(n):
@@ -117,13 +112,19 @@ def locate(cu_seqlens, tokens, num_bags, tile, LENGTH: tl.constexpr, PACKED: tl.
 
 
 @triton.jit
-def locate_chunk(cu_seqlens, tokens, num_bags, chunk, PACKED: tl.constexpr, FEW: tl.constexpr):
+def _are_few(tokens, num_bags):
+    """``Bags.few`` of packed bags on the device."""
+    return num_bags * 64 < tokens // 512 + num_bags
+
+
+@triton.jit
+def locate_chunk(cu_seqlens, tokens, num_bags, chunk, PACKED: tl.constexpr):
     """Bag of a chunk, and the chunk's index in that bag, which may lie beyond it."""
-    if FEW:
-        bag = chunk // 64
-        index = chunk % 64
-    elif PACKED:
-        bag, index = locate(cu_seqlens, tokens, num_bags, chunk, 512, PACKED)
+    if PACKED:
+        bag, first = _bag_of(cu_seqlens, num_bags, chunk, 512)
+        few = _are_few(tokens, num_bags)
+        bag = tl.where(few, chunk // 64, bag)
+        index = tl.where(few, chunk % 64, chunk - first)
     else:
         length = chunk_size(tokens)
         count = (tokens + length - 1) // length
@@ -133,15 +134,14 @@ def locate_chunk(cu_seqlens, tokens, num_bags, chunk, PACKED: tl.constexpr, FEW:
 
 
 @triton.jit
-def chunks_of(cu_seqlens, tokens, bag, PACKED: tl.constexpr, FEW: tl.constexpr):
+def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr):
     """Number of a bag's first chunk, and how many chunks it has."""
     n = bag_size(cu_seqlens, tokens, bag, PACKED)
     length = chunk_size(n)
     count = (n + length - 1) // length
-    if FEW:
-        first = bag * 64
-    elif PACKED:
-        first = tl.load(cu_seqlens + bag) // 512 + bag
+    if PACKED:
+        spread = tl.load(cu_seqlens + bag) // 512 + bag
+        first = tl.where(_are_few(tokens, num_bags), bag * 64, spread)
     else:
         first = bag * count
     return first, count

@@ -38,12 +38,12 @@ COMBINE = Config(tokens=1, landmarks=16, num_warps=4, num_stages=2)
 def _landmarks_to_keys_fwd_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_stats,
     k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
     length = chunk_size(n)
     if chunk * length >= n:
@@ -83,7 +83,7 @@ def _landmarks_to_keys_fwd_kernel(
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_combine_kernel(
     cu_seqlens, tokens, num_bags, part_out, part_stats, values, mark_stats, scale_log2, H, M, D,
-    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
     bag = tl.program_id(0) // mark_tiles
@@ -91,7 +91,7 @@ def _landmarks_to_keys_combine_kernel(
     m = (tl.program_id(0) % mark_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = bag_size(cu_seqlens, tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
-    first_chunk, chunks = chunks_of(cu_seqlens, tokens, bag, PACKED, FEW)
+    first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -132,7 +132,7 @@ def landmarks_to_keys_fwd(
         config,
         *bags.arguments, q_marks, k, v, part_out, part_stats,
         *k.stride()[:3], *v.stride()[:3], scale * LOG2_E, h, m, d,
-        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     launch(
@@ -140,7 +140,7 @@ def landmarks_to_keys_fwd(
         (num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
         *bags.arguments, part_out, part_stats, values, mark_stats, scale * LOG2_E, h, m, d,
-        **bags.chunk_constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
+        **bags.constants, BLOCK_M=COMBINE.landmarks, BLOCK_D=block_d(d),
     )  # fmt: skip
     return values, mark_stats
 
@@ -149,13 +149,13 @@ def landmarks_to_keys_fwd(
 def _landmarks_to_keys_bwd_marks_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
     k_b, k_h, k_n, v_b, v_h, v_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One chunk's share of the gradient of Q̃."""
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
     length = chunk_size(n)
     if chunk * length >= n:
@@ -268,7 +268,7 @@ def landmarks_to_keys_bwd_marks(
         config,
         *bags.arguments, q_marks, k, v, grad_values, mark_stats, mark_delta, part_grad,
         *k.stride()[:3], *v.stride()[:3], scale, scale * LOG2_E, h, m, d,
-        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return part_grad

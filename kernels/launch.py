@@ -54,7 +54,7 @@ SINGLE_TF32X3 = {
     "reduce_bwd": (Config(32, 32, 8, 1), Config(32, 16, 8, 1)),
     "rows_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
 }
-PRODUCT = Config(64, 64, 4, 3)
+PRODUCT = Config(64, 64, 8, 3)
 # Fits the 48 KB of shared memory that every GPU has.
 SAFE = Config(16, 16, 4, 1)
 

@@ -5,7 +5,6 @@ Each pass is one launch for all matrices: see ``gimp_fast.kernels.pinv_chain``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,107 +14,95 @@ from torch import Tensor
 
 from gimp_fast.kernels.bags import Bags, bag_size
 from gimp_fast.kernels.launch import Architecture, launch, multiprocessors
-from gimp_fast.kernels.pinv_chain import last_z, meet, place, product, run_chain, write
-from gimp_fast.kernels.pinv_grads import grads_of_chain
+from gimp_fast.kernels.pinv_chain import applied, last_z, room_size, run_chain, steps_of
+from gimp_fast.kernels.pinv_grads import grads_of_chain, grads_size
+from gimp_fast.kernels.pinv_products import Shape, meet, product
 
-THIN_STEPS = 2
 # Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
 # other number if there are enough: the more matrices are in work, the more memory they take.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
 BLOCK_K = 32
 
 
-@triton.jit(do_not_specialize=["tokens", "matrices", "teams"])
+@triton.jit(do_not_specialize=["tokens", "matrices", "team", "teams"])
 def _pinv_fwd_kernel(
-    cu_seqlens, tokens, matrices, teams, a, w, y, rooms, counters, H,
-    M: tl.constexpr, D: tl.constexpr, CLASSIC: tl.constexpr, THIN: tl.constexpr,
-    ROOM: tl.constexpr, TEAM: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    cu_seqlens, tokens, matrices, team, teams, a, w, y, rooms, counters, H,
+    ROOM: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
+    SHAPE: tl.constexpr,
 ):  # fmt: skip
-    team = tl.program_id(0) // TEAM
-    rank = tl.program_id(0) % TEAM
-    sums = rooms + team.to(tl.int64) * ROOM
-    room = sums + 2 * M
-    arrived = team * 0
-    wide = team.to(tl.int64) * 0
-    for matrix in range(team, matrices, teams):
+    M: tl.constexpr = SHAPE[0]
+    D: tl.constexpr = SHAPE[1]
+    number = tl.program_id(0) // team
+    rank = tl.program_id(0) % team
+    wide = number.to(tl.int64) * 0
+    room = rooms + (wide + number) * ROOM
+    arrived = number * 0
+    for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
             matrix_a = a + (wide + matrix) * M * M
             start = (wide + matrix) * M * D
             arrived = run_chain(
-                matrix_a, w + start, sums, room, counters + team, arrived, rank, M, D, CLASSIC,
-                THIN, False, TEAM, BLOCK_M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION,
-            )  # fmt: skip
-            z = last_z(room, M, CLASSIC, False)
-            u = w + start
-            if THIN > 0:
-                u = room + (9 * M * M + 2 * M * D)
-            NARROW_TILES: tl.constexpr = tl.cdiv(M, BLOCK_R) * tl.cdiv(D, BLOCK_C)
-            for tile in range(rank, NARROW_TILES, TEAM):
-                r, c = place(tile, D, BLOCK_R, BLOCK_C)
-                zu = product(z, u, r, c, M, D, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-                write(y + start, r, c, zu, M, D)
-            # The room is written again for the next matrix.
-            arrived = meet(counters + team, arrived, TEAM)
+                matrix_a,
+                w + start,
+                room,
+                counters + number,
+                arrived,
+                rank,
+                team,
+                BLOCK_M,
+                STEPS,
+                SHAPE,
+            )
+            u = applied(w + start, room, STEPS, M, D)
+            product(y + start, 1.0, last_z(room, STEPS, M), u, rank, team, "nn", M, D, M, SHAPE)
+            # The next matrix takes the room.
+            arrived = meet(counters + number, arrived, team)
 
 
-@triton.jit(do_not_specialize=["tokens", "matrices", "teams"])
+@triton.jit(do_not_specialize=["tokens", "matrices", "team", "teams"])
 def _pinv_bwd_kernel(
-    cu_seqlens, tokens, matrices, teams, grad_y, a, w, grad_a, grad_w, rooms, counters, H,
-    M: tl.constexpr, D: tl.constexpr, CLASSIC: tl.constexpr, THIN: tl.constexpr,
-    ROOM: tl.constexpr, TEAM: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    cu_seqlens, tokens, matrices, team, teams, grad_y, a, w, grad_a, grad_w, rooms, counters, H,
+    ROOM: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
+    SHAPE: tl.constexpr,
 ):  # fmt: skip
-    team = tl.program_id(0) // TEAM
-    rank = tl.program_id(0) % TEAM
-    sums = rooms + team.to(tl.int64) * ROOM
-    room = sums + 2 * M
-    arrived = team * 0
-    wide = team.to(tl.int64) * 0
-    for matrix in range(team, matrices, teams):
+    M: tl.constexpr = SHAPE[0]
+    D: tl.constexpr = SHAPE[1]
+    number = tl.program_id(0) // team
+    rank = tl.program_id(0) % team
+    wide = number.to(tl.int64) * 0
+    room = rooms + (wide + number) * ROOM
+    arrived = number * 0
+    for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
             square = (wide + matrix) * M * M
             start = (wide + matrix) * M * D
             arrived = run_chain(
-                a + square, w + start, sums, room, counters + team, arrived, rank, M, D, CLASSIC,
-                THIN, True, TEAM, BLOCK_M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION,
-            )  # fmt: skip
+                a + square,
+                w + start,
+                room,
+                counters + number,
+                arrived,
+                rank,
+                team,
+                BLOCK_M,
+                STEPS,
+                SHAPE,
+            )
             arrived = grads_of_chain(
-                grad_y + start, a + square, w + start, grad_a + square, grad_w + start, sums, room,
-                counters + team, arrived, rank, M, D, CLASSIC, THIN, TEAM, BLOCK_M, BLOCK_R,
-                BLOCK_C, BLOCK_K, PRECISION,
+                grad_y + start, a + square, w + start, grad_a + square, grad_w + start, room,
+                counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE,
             )  # fmt: skip
-            arrived = meet(counters + team, arrived, TEAM)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How the matrices are shared among programs."""
-
-    team: int  # programs of a matrix
-    teams: int
-    room: int  # floats of a team
-
-    @property
-    def programs(self) -> int:
-        return self.team * self.teams
-
-
-def _plan(a: Tensor, d: int, classic: int, thin: int, records: bool, arch: Architecture) -> _Plan:
-    b, h, m, _ = a.shape
+def _team(matrices: int, m: int, arch: Architecture, available: int) -> int:
+    """How many of ``available`` programs share a matrix."""
     tiles = triton.cdiv(m, arch.product.tokens) * triton.cdiv(m, arch.product.landmarks)
-    available = multiprocessors(a.device)
     team = 1
     while 2 * team <= min(tiles, LARGEST_TEAM, available) and (
-        2 * team * b * h <= available or 2 * team <= SMALLEST_TEAM
+        2 * team * matrices <= available or 2 * team <= SMALLEST_TEAM
     ):
         team *= 2
-    kept = max(classic, 1) if records else 1
-    squares, narrows = 4 * kept + 5, 3 * max(thin, 1)
-    if records:
-        squares, narrows = squares + 7, narrows + 5
-    teams = min(b * h, available // team)
-    return _Plan(team, teams, 2 * m + squares * m * m + narrows * m * d)
+    return team
 
 
 def pinv_matmul_fwd(
@@ -132,7 +119,7 @@ def pinv_matmul_fwd(
         (B, H, M, D) fp32; rows of bags of N ≤ M tokens are not written.
     """
     y = w.new_empty(w.shape)
-    _run(_pinv_fwd_kernel, (a, w, y), a, w, iterations, bags, arch, precision, records=False)
+    _run(_pinv_fwd_kernel, (a, w, y), a, w, iterations, bags, arch, precision, keeps=False)
     return y
 
 
@@ -148,25 +135,25 @@ def pinv_matmul_bwd(
     """Gradients of A and W from that of Z W, all fp32; the chain is recomputed."""
     grad_a, grad_w = a.new_empty(a.shape), w.new_empty(w.shape)
     operands = (grad_y, a, w, grad_a, grad_w)
-    _run(_pinv_bwd_kernel, operands, a, w, iterations, bags, arch, precision, records=True)
+    _run(_pinv_bwd_kernel, operands, a, w, iterations, bags, arch, precision, keeps=True)
     return grad_a, grad_w
 
 
 def _run(
     kernel: Any, operands: tuple[Tensor, ...], a: Tensor, w: Tensor, iterations: int, bags: Bags,
-    arch: Architecture, precision: str, *, records: bool,
+    arch: Architecture, precision: str, *, keeps: bool,
 ) -> None:  # fmt: skip
-    b, h, m, _ = a.shape
-    d, thin = w.shape[3], min(iterations, THIN_STEPS)
-    classic = iterations - thin
-    plan = _plan(a, d, classic, thin, records, arch)
+    b, h, m, d = w.shape
+    config, available = arch.product, multiprocessors(a.device)
+    team = _team(b * h, m, arch, available)
+    teams = min(b * h, available // team)
+    shape = Shape(m, d, config.tokens, config.landmarks, BLOCK_K, precision)
+    steps = steps_of(iterations, keeps)
+    room = triton.cdiv(room_size(steps, shape) + (grads_size(shape) if keeps else 0), 32) * 32
     launch(
-        kernel, (plan.programs,), arch.product,
-        bags.cu_seqlens, bags.tokens, b * h, plan.teams, *operands,
-        a.new_empty(plan.teams, plan.room),
-        a.new_zeros(plan.teams, dtype=torch.int32), h,
-        M=m, D=d, CLASSIC=classic, THIN=thin, ROOM=plan.room, TEAM=plan.team,
-        **bags.constants, BLOCK_M=triton.next_power_of_2(m), BLOCK_R=arch.product.tokens,
-        BLOCK_C=arch.product.landmarks, BLOCK_K=BLOCK_K, PRECISION=precision,
-        cooperative=plan.team > 1,
+        kernel, (team * teams,), config,
+        bags.cu_seqlens, bags.tokens, b * h, team, teams, *operands,
+        a.new_empty(teams, room), a.new_zeros(teams, dtype=torch.int32), h,
+        ROOM=room, **bags.constants, BLOCK_M=triton.next_power_of_2(m), STEPS=tuple(steps),
+        SHAPE=tuple(shape), cooperative=team > 1,
     )  # fmt: skip

@@ -1,236 +1,181 @@
-"""The steps of the pseudo-inverse and their gradients on the device; fp32.
-
-A team of programs computes one matrix after the other, from its first step to its last in one
-launch. Each program takes every TEAM-th tile of a product, and all of them meet before a product
-reads what another has written. A tile is computed in the same order whichever program takes it, so
-results do not depend on the size of the team.
+"""The steps of the pseudo-inverse on the device; fp32.
 
 As in ``gimp_fast.ops.pinv`` the first steps build Z and correct themselves; the last two never form
-it. Matrices are (M, M), narrow ones (M, D), all contiguous.
+it, and are applied to W. A team meets between two products: ``gimp_fast.kernels.pinv_products``.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
+from gimp_fast.kernels.pinv_products import (
+    Shape,
+    meet,
+    product,
+    product_and_sum,
+    product_plus,
+    product_plus_two,
+)
 
-@triton.jit
-def meet(counter, arrived, TEAM: tl.constexpr):
-    """Wait for the other programs of the team, and see what they wrote.
-
-    ``counter`` counts the programs that have arrived, at this meeting and all before it.
-    """
-    tl.debug_barrier()
-    if TEAM > 1:
-        arrived += TEAM
-        tl.atomic_add(counter, 1, sem="release", scope="gpu")
-        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrived:
-            pass
-        tl.debug_barrier()
-    return arrived
+THIN_STEPS = 2
 
 
-@triton.jit
-def place(tile, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Rows and columns of a tile of a matrix with C columns."""
-    columns: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
-    r = (tile // columns) * BLOCK_R + tl.arange(0, BLOCK_R)
-    c = (tile % columns) * BLOCK_C + tl.arange(0, BLOCK_C)
-    return r, c
+class Steps(NamedTuple):
+    """Steps that build Z, and steps that are applied to W; whether all are kept, or the last."""
+
+    classic: int
+    thin: int
+    keeps: bool
 
 
-@triton.jit
-def read(x, r, c, R: tl.constexpr, C: tl.constexpr):
-    """A tile of a contiguous (R, C) matrix, zero outside."""
-    inside = (r < R)[:, None] & (c < C)[None, :]
-    return tl.load(x + r[:, None] * C + c[None, :], mask=inside, other=0.0)
+def steps_of(iterations: int, keeps: bool) -> Steps:
+    thin = min(iterations, THIN_STEPS)
+    return Steps(iterations - thin, thin, keeps)
 
 
-@triton.jit
-def write(x, r, c, value, R: tl.constexpr, C: tl.constexpr):
-    inside = (r < R)[:, None] & (c < C)[None, :]
-    tl.store(x + r[:, None] * C + c[None, :], value, mask=inside)
+def room_size(steps: Steps, shape: Shape) -> int:
+    """Floats that the chain takes: sums, then the matrices in the order of :func:`run_chain`."""
+    kept = max(steps.classic, 1) if steps.keeps else 1
+    squares = kept + 1 + 3 * kept + 4
+    return 2 * shape.m + squares * shape.m**2 + 3 * max(steps.thin, 1) * shape.m * shape.d
 
 
 @triton.jit
-def dot(
-    total, a, b, r, c, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
-    A_R: tl.constexpr, A_K: tl.constexpr, B_K: tl.constexpr, B_C: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A tile of ``total`` + A·B, with A (R, K) and B (K, C) of these strides."""
-    for start in range(0, K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        a_tile = tl.load(
-            a + r[:, None] * A_R + k[None, :] * A_K,
-            mask=(r < R)[:, None] & (k < K)[None, :], other=0.0,
-        )  # fmt: skip
-        b_tile = tl.load(
-            b + k[:, None] * B_K + c[None, :] * B_C,
-            mask=(k < K)[:, None] & (c < C)[None, :], other=0.0,
-        )  # fmt: skip
-        total = tl.dot(a_tile, b_tile, total, input_precision=PRECISION)
-    return total
+def kept_steps(STEPS: tl.constexpr):
+    """Classic steps for which there is room."""
+    kept: tl.constexpr = STEPS[0] if STEPS[2] and STEPS[0] > 0 else 1
+    return kept
 
 
 @triton.jit
-def product(
-    a, b, r, c, M: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A tile of A·B, with A (M, K) and B (K, C)."""
-    zero = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    return dot(zero, a, b, r, c, M, C, K, K, 1, C, 1, BLOCK_K, PRECISION)
+def last_z(room, STEPS: tl.constexpr, M: tl.constexpr):
+    """Z after the classic steps."""
+    last: tl.constexpr = STEPS[0] if STEPS[2] else STEPS[0] % 2
+    return room + 2 * M + last * M * M
 
 
 @triton.jit
-def product_nt(
-    a, b, r, c, M: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A tile of A·Bᵀ, with A (M, K) and B (C, K)."""
-    zero = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    return dot(zero, a, b, r, c, M, C, K, K, 1, 1, K, BLOCK_K, PRECISION)
+def thin_xs(room, STEPS: tl.constexpr, M: tl.constexpr):
+    """X, S = X² and T = 7X − S of the first thin step, and X of the second."""
+    return room + 2 * M + (4 * kept_steps(STEPS) + 1) * M * M
 
 
 @triton.jit
-def product_tn(
-    a, b, r, c, M: tl.constexpr, C: tl.constexpr, K: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """A tile of Aᵀ·B, with A (K, M) and B (K, C)."""
-    zero = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    return dot(zero, a, b, r, c, M, C, K, 1, M, C, 1, BLOCK_K, PRECISION)
+def thin_slots(room, STEPS: tl.constexpr, M: tl.constexpr):
+    """t₁, t₂ and the result of each thin step."""
+    return thin_xs(room, STEPS, M) + 4 * M * M
 
 
 @triton.jit
-def start_factor(a, sums, rank, M: tl.constexpr, BLOCK_M: tl.constexpr):
-    """1 / (largest row sum · largest column sum); one program keeps the sums, (2, M)."""
+def end_of_chain(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+    slots: tl.constexpr = 3 * STEPS[1] if STEPS[1] > 0 else 3
+    return thin_slots(room, STEPS, M) + slots * M * D
+
+
+@triton.jit
+def applied(w, room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+    """What Z is multiplied by: W after the thin steps."""
+    u = w
+    if STEPS[1] > 0:
+        u = thin_slots(room, STEPS, M) + 2 * M * D
+    return u
+
+
+@triton.jit
+def tile_of(a, r, c, M: tl.constexpr):
+    """Elements of a contiguous (M, M) matrix, zero outside."""
+    inside = (r < M)[:, None] & (c < M)[None, :]
+    return tl.load(a + r[:, None] * M + c[None, :], mask=inside, other=0.0)
+
+
+@triton.jit(noinline=True)
+def _start(a, room, rank, team, BLOCK_M: tl.constexpr, SHAPE: tl.constexpr):
+    """Z₀ = Aᵀ / (largest row sum · largest column sum); one program keeps the sums (2, M)."""
+    M: tl.constexpr = SHAPE[0]
     ROWS: tl.constexpr = 16
     c = tl.arange(0, BLOCK_M)
     column_sums = tl.zeros([BLOCK_M], tl.float32)
     largest = tl.zeros([ROWS], tl.float32)
     for start in range(0, M, ROWS):
         r = start + tl.arange(0, ROWS)
-        tile = read(a, r, c, M, M)
+        tile = tile_of(a, r, c, M)
         column_sums += tl.sum(tile, 0)
         row_sums = tl.sum(tile, 1)
         largest = tl.maximum(largest, row_sums)
-        tl.store(sums + r, row_sums, mask=(r < M) & (rank == 0))
-    tl.store(sums + M + c, column_sums, mask=(c < M) & (rank == 0))
-    return 1.0 / (tl.max(largest, 0) * tl.max(column_sums, 0))
+        tl.store(room + r, row_sums, mask=(r < M) & (rank == 0))
+    tl.store(room + M + c, column_sums, mask=(c < M) & (rank == 0))
+    factor = 1.0 / (tl.max(largest, 0) * tl.max(column_sums, 0))
+    z = room + 2 * M
+    for row in range(rank * ROWS, M, team * ROWS):
+        r = row + tl.arange(0, ROWS)
+        tile = tile_of(a, r, c, M) * factor
+        inside = (r < M)[:, None] & (c < M)[None, :]
+        tl.store(z + c[None, :] * M + r[:, None], tile, mask=inside)
 
 
 @triton.jit
 def run_chain(
-    a, w, sums, room, counter, arrived, rank,
-    M: tl.constexpr, D: tl.constexpr, CLASSIC: tl.constexpr, THIN: tl.constexpr,
-    RECORD: tl.constexpr, TEAM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    a, w, room, counter, arrived, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
+    SHAPE: tl.constexpr,
 ):  # fmt: skip
-    """All steps on A, and the thin ones on w.
-
-    The room holds Z before each classic step and after the last, then the other matrices. Unless
-    RECORD is set, each classic step takes the place of the one before.
-    """
+    """All steps on A, and the thin ones on w."""
+    M: tl.constexpr = SHAPE[0]
+    D: tl.constexpr = SHAPE[1]
     SQUARE: tl.constexpr = M * M
     NARROW: tl.constexpr = M * D
-    TILES: tl.constexpr = tl.cdiv(M, BLOCK_R) * tl.cdiv(M, BLOCK_C)
-    NARROW_TILES: tl.constexpr = tl.cdiv(M, BLOCK_R) * tl.cdiv(D, BLOCK_C)
-    KEPT: tl.constexpr = CLASSIC if RECORD and CLASSIC > 0 else 1
-    xs = room + (KEPT + 1) * SQUARE  # x, t and r of each classic step
-    thin = xs + 3 * KEPT * SQUARE  # x, s and t of the first thin step, x of the last
-    narrow = thin + 4 * SQUARE  # t₁, t₂ and the result of each thin step
-
-    factor = start_factor(a, sums, rank, M, BLOCK_M)
-    for tile in range(rank, TILES, TEAM):
-        r, c = place(tile, M, BLOCK_R, BLOCK_C)
-        write(room, r, c, tl.trans(read(a, c, r, M, M)) * factor, M, M)
-    arrived = meet(counter, arrived, TEAM)
-
+    CLASSIC: tl.constexpr = STEPS[0]
+    THIN: tl.constexpr = STEPS[1]
+    zs = room + 2 * M
+    xs = zs + (kept_steps(STEPS) + 1) * SQUARE  # X, T and R of each classic step
+    _start(a, room, rank, team, BLOCK_M, SHAPE)
+    arrived = meet(counter, arrived, team)
     for step in range(CLASSIC):
-        if RECORD:
-            z = room + step * SQUARE
+        if STEPS[2]:
+            z = zs + step * SQUARE
             next_z = z + SQUARE
             x = xs + 3 * step * SQUARE
         else:
-            z = room + (step % 2) * SQUARE
-            next_z = room + (1 - step % 2) * SQUARE
+            z = zs + (step % 2) * SQUARE
+            next_z = zs + (1 - step % 2) * SQUARE
             x = xs
         t = x + SQUARE
         root = t + SQUARE
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            write(x, r, c, product(a, z, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION), M, M)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            xx = product(x, x, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(t, r, c, 7.0 * read(x, r, c, M, M) - xx, M, M)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            xt = product(x, t, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(root, r, c, 15.0 * read(x, r, c, M, M) - xt, M, M)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            zr = product(z, root, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(next_z, r, c, 3.25 * read(z, r, c, M, M) - 0.25 * zr, M, M)
-        arrived = meet(counter, arrived, TEAM)
+        product(x, 1.0, a, z, rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus(t, -1.0, x, x, 7.0, x, rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus(root, -1.0, x, t, 15.0, x, rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus(next_z, -0.25, z, root, 3.25, z, rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
 
+    first = thin_xs(room, STEPS, M)
     if THIN > 0:
-        z = last_z(room, M, CLASSIC, RECORD)
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            az = product(a, z, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(thin, r, c, az, M, M)
-        arrived = meet(counter, arrived, TEAM)
+        product(first, 1.0, a, last_z(room, STEPS, M), rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
     if THIN > 1:
-        s = thin + SQUARE
+        s = first + SQUARE
         t = s + SQUARE
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            xx = product(thin, thin, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(s, r, c, xx, M, M)
-            write(t, r, c, 7.0 * read(thin, r, c, M, M) - xx, M, M)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, TILES, TEAM):
-            r, c = place(tile, M, BLOCK_R, BLOCK_C)
-            st = product(s, t, r, c, M, M, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            x = 3.25 * read(thin, r, c, M, M) - 3.75 * read(s, r, c, M, M)
-            write(t + SQUARE, r, c, x + 0.25 * st, M, M)
-        arrived = meet(counter, arrived, TEAM)
+        product_and_sum(s, 1.0, first, first, t, -1.0, 7.0, first, rank, team, "nn", M, M, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus_two(
+            t + SQUARE, 0.25, s, t, 3.25, first, -3.75, s, rank, team, "nn", M, M, M, SHAPE
+        )
+        arrived = meet(counter, arrived, team)
 
     u = w
     for back in tl.static_range(THIN):
-        x = thin + (3 * (THIN - 1 - back)) * SQUARE
-        t1 = narrow + 3 * (THIN - 1 - back) * NARROW
+        x = first + 3 * (THIN - 1 - back) * SQUARE
+        t1 = thin_slots(room, STEPS, M) + 3 * (THIN - 1 - back) * NARROW
         t2 = t1 + NARROW
-        for tile in range(rank, NARROW_TILES, TEAM):
-            r, c = place(tile, D, BLOCK_R, BLOCK_C)
-            xu = product(x, u, r, c, M, D, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(t1, r, c, 7.0 * read(u, r, c, M, D) - xu, M, D)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, NARROW_TILES, TEAM):
-            r, c = place(tile, D, BLOCK_R, BLOCK_C)
-            xt = product(x, t1, r, c, M, D, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(t2, r, c, 15.0 * read(u, r, c, M, D) - xt, M, D)
-        arrived = meet(counter, arrived, TEAM)
-        for tile in range(rank, NARROW_TILES, TEAM):
-            r, c = place(tile, D, BLOCK_R, BLOCK_C)
-            xt = product(x, t2, r, c, M, D, M, BLOCK_R, BLOCK_C, BLOCK_K, PRECISION)
-            write(t2 + NARROW, r, c, 3.25 * read(u, r, c, M, D) - 0.25 * xt, M, D)
-        arrived = meet(counter, arrived, TEAM)
+        product_plus(t1, -1.0, x, u, 7.0, u, rank, team, "nn", M, D, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus(t2, -1.0, x, t1, 15.0, u, rank, team, "nn", M, D, M, SHAPE)
+        arrived = meet(counter, arrived, team)
+        product_plus(t2 + NARROW, -0.25, x, t2, 3.25, u, rank, team, "nn", M, D, M, SHAPE)
+        arrived = meet(counter, arrived, team)
         u = t2 + NARROW
     return arrived
-
-
-@triton.jit
-def last_z(room, M: tl.constexpr, CLASSIC: tl.constexpr, RECORD: tl.constexpr):
-    """Z after the classic steps."""
-    if RECORD:
-        return room + CLASSIC * M * M
-    else:
-        return room + (CLASSIC % 2) * M * M

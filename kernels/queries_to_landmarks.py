@@ -157,13 +157,13 @@ def _queries_to_landmarks_bwd_marks_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, grad_out, row_stats, row_delta,
     part_dy, part_dk, q_b, q_h, q_n, g_b, g_h, g_n, scale, scale_log2, H, M, D,
-    PACKED: tl.constexpr, FEW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One chunk's share of the gradients of Y and K̃."""
     tile = tl.program_id(0)
     head = tl.program_id(2)
-    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED, FEW)
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tile, PACKED)
     n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
     length = chunk_size(n)
     if chunk * length >= n:
@@ -252,7 +252,7 @@ def _queries_to_landmarks_bwd_rows_kernel(
 def _sum_chunks_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     part, grad, H, M, D,
-    PACKED: tl.constexpr, FEW: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK_M: tl.constexpr,
+    PACKED: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     mark_tiles = tl.cdiv(M, BLOCK_M)
@@ -269,7 +269,7 @@ def _sum_chunks_kernel(
     else:
         total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         here = inside & (n > M)
-    first_chunk, chunks = chunks_of(cu_seqlens, tokens, bag, PACKED, FEW)
+    first_chunk, chunks = chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED)
     for chunk in range(0, chunks):
         part_rows = ((first_chunk + chunk).to(tl.int64) * H + head) * M
         total += load_rows(part + part_rows * D, m, D, here, D, BLOCK_D)
@@ -297,7 +297,7 @@ def sum_chunks(
         (bags.num_bags * triton.cdiv(m, COMBINE.landmarks), h),
         COMBINE,
         *bags.arguments, *keys.whole, part, grad, h, m, d,
-        **bags.chunk_constants, ACCUMULATE=onto is not None, BLOCK_M=COMBINE.landmarks,
+        **bags.constants, ACCUMULATE=onto is not None, BLOCK_M=COMBINE.landmarks,
         BLOCK_D=block_d(d),
     )  # fmt: skip
     return grad
@@ -332,7 +332,7 @@ def queries_to_landmarks_bwd_marks(
         *bags.arguments, *keys.whole,
         q, k_marks, mixed, grad_out, row_stats, row_delta, part_dy, part_dk,
         *strides, scale, scale * LOG2_E, h, m, d,
-        **bags.chunk_constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return row_delta, part_dy, part_dk

@@ -1,0 +1,171 @@
+"""Products that a team of programs computes together, for the steps of the pseudo-inverse; fp32.
+
+Each program takes every team-th tile. A tile is computed in one order whichever program takes it,
+so results do not depend on the size of the team. Matrices are contiguous; the constant SHAPE is
+``Shape`` as a tuple.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+
+class Shape(NamedTuple):
+    """Sizes of matrices (M, M) and (M, D), and of tiles; precision of products."""
+
+    m: int
+    d: int
+    block_r: int
+    block_c: int
+    block_k: int
+    precision: str
+
+
+@triton.jit
+def meet(counter, arrived, team):
+    """Wait for the other programs of the team, and see what they wrote.
+
+    ``counter`` counts the programs that have arrived, at this meeting and all before it.
+    """
+    tl.debug_barrier()
+    if team > 1:
+        tl.atomic_add(counter, 1, sem="release", scope="gpu")
+        while tl.atomic_add(counter, 0, sem="acquire", scope="gpu") < arrived + team:
+            pass
+        tl.debug_barrier()
+    return arrived + team
+
+
+# Inlined, the addresses of all products would be computed first, and not fit the registers.
+@triton.jit(noinline=True)
+def _multiply(
+    a, b, out, c, d, out2, alpha, beta, gamma, alpha2, beta2, rank, team,
+    LAYOUT: tl.constexpr, PARTS: tl.constexpr, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    SHAPE: tl.constexpr,
+):  # fmt: skip
+    """The program's tiles of αP (PARTS = 1), αP + βC (2), αP + βC + γD (3), or of αP + βC and, into
+    ``out2``, α₂P + β₂C (4), where P is (R, C): A·B, A·Bᵀ or Aᵀ·B by LAYOUT, with a sum of K terms.
+    """
+    BLOCK_R: tl.constexpr = SHAPE[2]
+    BLOCK_C: tl.constexpr = SHAPE[3]
+    BLOCK_K: tl.constexpr = SHAPE[4]
+    COLUMNS: tl.constexpr = (C + BLOCK_C - 1) // BLOCK_C
+    TILES: tl.constexpr = (R + BLOCK_R - 1) // BLOCK_R * COLUMNS
+    A_R: tl.constexpr = 1 if LAYOUT == "tn" else K
+    A_K: tl.constexpr = R if LAYOUT == "tn" else 1
+    B_K: tl.constexpr = 1 if LAYOUT == "nt" else C
+    B_C: tl.constexpr = K if LAYOUT == "nt" else 1
+    tl.debug_barrier()  # C may have been written by other threads of this program
+    for tile in range(rank, TILES, team):
+        r = (tile // COLUMNS) * BLOCK_R + tl.arange(0, BLOCK_R)
+        col = (tile % COLUMNS) * BLOCK_C + tl.arange(0, BLOCK_C)
+        total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+        for start in range(0, K, BLOCK_K):
+            k = start + tl.arange(0, BLOCK_K)
+            a_tile = tl.load(
+                a + r[:, None] * A_R + k[None, :] * A_K,
+                mask=(r < R)[:, None] & (k < K)[None, :], other=0.0,
+            )  # fmt: skip
+            b_tile = tl.load(
+                b + k[:, None] * B_K + col[None, :] * B_C,
+                mask=(k < K)[:, None] & (col < C)[None, :], other=0.0,
+            )  # fmt: skip
+            total = tl.dot(a_tile, b_tile, total, input_precision=SHAPE[5])
+        at = r[:, None] * C + col[None, :]
+        inside = (r < R)[:, None] & (col < C)[None, :]
+        result = alpha * total
+        if PARTS > 1:
+            c_tile = tl.load(c + at, mask=inside, other=0.0)
+            result += beta * c_tile
+            if PARTS == 4:
+                tl.store(out2 + at, alpha2 * total + beta2 * c_tile, mask=inside)
+        if PARTS == 3:
+            result += gamma * tl.load(d + at, mask=inside, other=0.0)
+        tl.store(out + at, result, mask=inside)
+
+
+@triton.jit
+def product(
+    out, alpha, a, b, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+    K: tl.constexpr, SHAPE: tl.constexpr,
+):  # fmt: skip
+    """out = α A·B."""
+    none = 0.0
+    _multiply(
+        a,
+        b,
+        out,
+        out,
+        out,
+        out,
+        alpha,
+        none,
+        none,
+        none,
+        none,
+        rank,
+        team,
+        LAYOUT,
+        1,
+        R,
+        C,
+        K,
+        SHAPE,
+    )
+
+
+@triton.jit
+def product_plus(
+    out, alpha, a, b, beta, c, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
+    K: tl.constexpr, SHAPE: tl.constexpr,
+):  # fmt: skip
+    """out = α A·B + β C, where C may be out."""
+    none = 0.0
+    _multiply(
+        a, b, out, c, out, out, alpha, beta, none, none, none, rank, team, LAYOUT, 2, R, C, K, SHAPE
+    )
+
+
+@triton.jit
+def product_plus_two(
+    out, alpha, a, b, beta, c, gamma, d, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
+):  # fmt: skip
+    """out = α A·B + β C + γ D, where C or D may be out."""
+    none = 0.0
+    _multiply(
+        a, b, out, c, d, out, alpha, beta, gamma, none, none, rank, team, LAYOUT, 3, R, C, K, SHAPE
+    )
+
+
+@triton.jit
+def product_and_sum(
+    out, alpha, a, b, out2, alpha2, beta2, c, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
+):  # fmt: skip
+    """out = α A·B, and out2 = α₂ A·B + β₂ C."""
+    none = 0.0
+    _multiply(
+        a,
+        b,
+        out,
+        c,
+        out,
+        out2,
+        alpha,
+        none,
+        none,
+        alpha2,
+        beta2,
+        rank,
+        team,
+        LAYOUT,
+        4,
+        R,
+        C,
+        K,
+        SHAPE,
+    )
