@@ -116,7 +116,7 @@ def _start(a, room, rank, team, BLOCK_M: tl.constexpr, SHAPE: tl.constexpr):
         tl.store(z + c[None, :] * M + r[:, None], tile, mask=inside)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def run_chain(
     a, w, room, counter, arrived, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
     SHAPE: tl.constexpr,

@@ -65,7 +65,8 @@ def grads_of_chain(
             result = narrows + NARROW
         arrived = _grads_of_apply(
             x, slots, given, narrows + step * NARROW, narrows + 2 * NARROW, result,
-            own + step * SQUARE, counter, arrived, rank, team, 1.0 if step == THIN - 1 else 0.25, SHAPE,
+            own + step * SQUARE, counter, arrived, rank, team, 1.0 if step == THIN - 1 else 0.25,
+            SHAPE,
         )  # fmt: skip
     if THIN > 0:
         total = own
@@ -91,7 +92,7 @@ def grads_of_chain(
     return meet(counter, arrived, team)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def _grads_of_apply(
     x,
     slots,
@@ -131,7 +132,7 @@ def _grads_of_apply(
     return meet(counter, arrived, team)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def _grads_of_thin_step(
     x, total, own, dx, scratch, counter, arrived, rank, team, SHAPE: tl.constexpr
 ):
@@ -150,7 +151,7 @@ def _grads_of_thin_step(
     return meet(counter, arrived, team)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def _grads_of_classic_step(
     a, z, x, dz, scratch, dx, grad_a, counter, arrived, rank, team, SHAPE: tl.constexpr
 ):

@@ -32,6 +32,9 @@ SHARED = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 48 
 # The configurations were chosen with triton 3.7. Older ones need more registers: a few kernels of
 # fp32 or of odd head dims spill 8 to 160 bytes a thread.
 STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
+# The pseudo-inverse calls its products, and keeps addresses on the stack meanwhile. They are read
+# between two products, in microseconds each, not in their loops.
+CALLS = 256
 # (capability, dtype): head dims.
 CASES = {
     (80, "bfloat16"): (64, 128),
@@ -102,4 +105,6 @@ def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results,
     for head_dim in head_dims:
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == KERNELS
     assert [row for row in rows if row["shared"] > SHARED[capability]] == []
-    assert [row for row in rows if row["stack"] > STACK] == []
+    assert [
+        row for row in rows if row["stack"] > (CALLS if "_pinv_" in row["kernel"] else STACK)
+    ] == []
