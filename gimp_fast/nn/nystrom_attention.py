@@ -140,12 +140,12 @@ class NystromAttention(nn.Module):
             raise ValueError(f"x must be on {weight.device} like the weights, got {x.device}")
 
     def _attend_bags(self, x: Tensor, cu_seqlens: Tensor | Bags | None) -> Tensor:
-        if x.is_cuda and self.training:  # bounds on the GPU are not read here
+        if x.device.type != "cpu" and self.training:  # bounds on the GPU are not read here
             return self._attend(x, cu_seqlens)
         bags = None if cu_seqlens is None else as_bags(cu_seqlens, x.shape[1])
         longest = x.shape[1] if bags is None else max(bags.lengths, default=0)
         if self._may_pack(x, longest):
-            if not x.is_cuda and choose_backend(self.backend, x) == "native":
+            if x.device.type == "cpu" and choose_backend(self.backend, x) == "native":
                 return self._attend_at_once(x, bags)
             return self._attend(x, bags, longest)
         # One bag per call: a matrix product may round a row differently when it has more rows.
@@ -187,7 +187,7 @@ class NystromAttention(nn.Module):
 
         Either no row rounds otherwise then, or it may.
         """
-        if x.is_cuda:
+        if x.device.type != "cpu":
             return self.training
         if not (self._projects_in_plainly() and self._projects_out_plainly()):
             return False
