@@ -64,6 +64,11 @@ class DeviceProgram:
         return tensors
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """As the programs call it: ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
+
+
 def bytes_of(x: Tensor) -> bytes:
     return x.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 

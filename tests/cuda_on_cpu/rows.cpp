@@ -61,11 +61,12 @@ void with_type(const std::string& name, const Body& body) {
   throw std::runtime_error(name + " is no dtype");
 }
 
-// How the next launches run; fewer blocks than the grid asks for have to go round more often.
+// The next argument is the order of threads.
 cuda_on_cpu::Launch next_launch(Arguments& arguments) {
   return cuda_on_cpu::Launch(kThreads, static_cast<int>(arguments.number()));
 }
 
+// Fewer blocks have to go round more often.
 RowGrid at_most(RowGrid grid, int64_t blocks) {
   grid.blocks = std::min(grid.blocks, blocks);
   return grid;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from builders.device_code import RISING, DeviceProgram
+from builders.device_code import RISING, DeviceProgram, name_of
 from builders.dtypes import NAMES, dtype_id
 from builders.masks import MASKS, make_mask
 from torch import Tensor
@@ -48,7 +48,7 @@ def forward(rows: DeviceProgram, prediction, target, mask, shift=0, blocks=ALL_B
     dtype = prediction.dtype
     count = n * -(-channels // 4) if signs else 0
     return rows.results(
-        *("masked_l1_fwd", str(dtype)[6:], n, channels, shift, blocks, int(signs)),
+        *("masked_l1_fwd", name_of(dtype), n, channels, shift, blocks, int(signs)),
         inputs=(prediction, target, mask),
         outputs=[(wide(dtype), 1), (torch.uint8, count)],
     )
@@ -56,7 +56,7 @@ def forward(rows: DeviceProgram, prediction, target, mask, shift=0, blocks=ALL_B
 
 def backward(rows: DeviceProgram, grad, signs, mask, channels, dtype, shift=0, blocks=ALL_BLOCKS):
     (out,) = rows.results(
-        *("masked_l1_bwd", str(dtype)[6:], len(mask), channels, shift, blocks),
+        *("masked_l1_bwd", name_of(dtype), len(mask), channels, shift, blocks),
         inputs=(torch.tensor([grad], dtype=wide(dtype)), signs, mask),
         outputs=[(dtype, len(mask) * channels)],
     )
@@ -115,6 +115,12 @@ def test_the_largest_grid_is_that_of_the_last_stage(rows):
     )
     expected = (prediction.double() - target.double())[mask].abs().sum()
     torch.testing.assert_close(total.double().squeeze(), expected, rtol=1e-6, atol=0)
+
+
+def test_without_rows_there_is_no_grid_so_the_operator_returns_before(rows):
+    done = rows.run("masked_l1_fwd", "float32", 0, 5, 0, ALL_BLOCKS, 1, RISING)
+    assert done.returncode == 1
+    assert "a grid of 0 blocks" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("channels", [7, 16], ids=["C7", "C16"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from builders.device_code import RISING, DeviceProgram
+from builders.device_code import RISING, DeviceProgram, name_of
 from builders.dtypes import NAMES, dtype_id
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def sample_rows(rows: int, channels: int, dtypes: tuple[torch.dtype, torch.dtype
 
 
 def words(decoded: Tensor, target: Tensor, shift: int, blocks: int) -> list[str | int]:
-    dtypes = (str(x.dtype)[6:] for x in (decoded, target))
+    dtypes = (name_of(x.dtype) for x in (decoded, target))
     return ["masked_reconstruction_rows", *dtypes, len(decoded), *target.shape, shift, blocks]
 
 
