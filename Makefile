@@ -31,7 +31,7 @@ BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
 	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
-NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+NATIVE := $(wildcard csrc/*.h csrc/*.cuh csrc/*.cpp csrc/*.cu tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
 BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
 
 # Stamps of what is installed; a changed source is installed again.

@@ -1,5 +1,7 @@
-// What the CUDA operators over rows share: types, grids, the current stream.
+// What the CUDA operators over rows share: how they launch kernels, and the types of tensors.
 #pragma once
+
+#include "cuda_rows.cuh"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -9,11 +11,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/shim_utils.h>
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -22,37 +21,28 @@ namespace gimp_fast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
-// A grid of this size fills the largest card several times over.
-constexpr int64_t kMaxWriteBlocks = 8192;
-
-template <typename T>
-using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-template <typename T>
-__device__ Accumulator<T> widen(T value) {
-  return static_cast<Accumulator<T>>(value);
-}
-
-// The smallest power of two that covers `groups`, a warp at most: short rows share a warp.
-inline int lanes_for(int64_t groups) {
-  int lanes = 1;
-  while (lanes < kWarp && lanes < groups) lanes *= 2;
-  return lanes;
-}
-
-inline int64_t blocks_for(int64_t rows, int lanes, int64_t most) {
-  const int64_t block_rows = kThreads / lanes;
-  return std::min((rows + block_rows - 1) / block_rows, most);
-}
-
 inline cudaStream_t current_stream(const Tensor& tensor) {
   void* stream = nullptr;
   // The newer check with a longer message is missing in the oldest supported torch.
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
   return static_cast<cudaStream_t>(stream);
 }
+
+// Runs kernels on the stream of a tensor. The tests have another one, which runs them on a CPU.
+class Launch {
+ public:
+  explicit Launch(const Tensor& tensor) : stream_(current_stream(tensor)) {}
+
+  template <typename... Parameters>
+  void operator()(void (*kernel)(Parameters...), int64_t blocks,
+                  std::type_identity_t<Parameters>... arguments) const {
+    kernel<<<blocks, kThreads, 0, stream_>>>(arguments...);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+ private:
+  cudaStream_t stream_;
+};
 
 // Calls body(T{}) with the CUDA type of `dtype`; `op` is for the message.
 template <typename Body>

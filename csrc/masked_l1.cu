@@ -1,166 +1,13 @@
-// Masked L1 on CUDA. A group of lanes walks a row; uncounted rows are not read. Sums are reduced in
-// two stages of fixed order, without atomics: the result is bitwise reproducible.
+// Masked L1 on CUDA: the operators. Their kernels are in masked_l1.cuh.
 
 #include "cuda_rows.h"
+#include "masked_l1.cuh"
 #include "masked_l1.h"
 
 #include <tuple>
-#include <type_traits>
 
 namespace gimp_fast {
 namespace {
-
-// Grids of this size fill the largest card several times over, and one block sums their partials.
-constexpr int64_t kMaxSumBlocks = 1024;
-
-// Sixteen bytes of channels, and at least the four channels of one byte of signs.
-template <typename T>
-constexpr int kGroup = sizeof(T) == 8 ? 4 : 16 / sizeof(T);
-
-template <typename T>
-struct alignas(16) Group {
-  T value[kGroup<T>];
-};
-
-template <typename T>
-using SignWord = std::conditional_t<kGroup<T> == 8, uint16_t, uint8_t>;
-
-// Four channels from `at` on, fewer at the end of a row; `bits` receives their signs.
-template <typename T>
-__device__ Accumulator<T> add_scalars(const T* prediction, const T* target, int64_t at,
-                                      int64_t channels, uint8_t& bits) {
-  Accumulator<T> sum = 0;
-  bits = 0;
-#pragma unroll
-  for (int i = 0; i < kChannelsPerByte; ++i) {
-    if (at + i < channels) {
-      const Accumulator<T> d = widen(prediction[at + i]) - widen(target[at + i]);
-      sum += d < 0 ? -d : d;
-      bits |= static_cast<uint8_t>((d > 0) << i | (d < 0) << (i + 4));
-    }
-  }
-  return sum;
-}
-
-template <typename T>
-__device__ Accumulator<T> add_group(const T* prediction, const T* target, SignWord<T>& word) {
-  const auto p = *reinterpret_cast<const Group<T>*>(prediction);
-  const auto t = *reinterpret_cast<const Group<T>*>(target);
-  Accumulator<T> sum = 0;
-  word = 0;
-#pragma unroll
-  for (int i = 0; i < kGroup<T>; ++i) {
-    const Accumulator<T> d = widen(p.value[i]) - widen(t.value[i]);
-    sum += d < 0 ? -d : d;
-    const int bit = i % kChannelsPerByte + 8 * (i / kChannelsPerByte);
-    word |= static_cast<SignWord<T>>((d > 0) << bit | (d < 0) << (bit + 4));
-  }
-  return sum;
-}
-
-// Sum of the block in thread 0, always added in the same order.
-__device__ double block_sum(double value) {
-  __shared__ double warps[kThreads / kWarp];
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    value += __shfl_down_sync(0xffffffffu, value, step);
-  }
-  if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
-  __syncthreads();
-  if (threadIdx.x != 0) return 0;
-  double total = 0;
-  for (const double warp : warps) total += warp;
-  return total;
-}
-
-// Aligned: every row starts on sixteen bytes and holds whole groups.
-template <typename T, bool Aligned>
-__global__ void masked_l1_fwd_kernel(const T* prediction, const T* target, const bool* mask,
-                                     int64_t rows, int64_t channels, int lanes, uint8_t* signs,
-                                     double* partial) {
-  const int64_t bytes = (channels + kChannelsPerByte - 1) / kChannelsPerByte;
-  const int64_t block_rows = kThreads / lanes;
-  const int lane = threadIdx.x % lanes;
-  double total = 0;
-  for (int64_t row = blockIdx.x * block_rows + threadIdx.x / lanes; row < rows;
-       row += gridDim.x * block_rows) {
-    uint8_t* row_signs = signs ? signs + row * bytes : nullptr;
-    if (!mask[row]) {
-      if (row_signs) {
-        for (int64_t i = lane; i < bytes; i += lanes) row_signs[i] = 0;
-      }
-      continue;
-    }
-    const T* p = prediction + row * channels;
-    const T* t = target + row * channels;
-    Accumulator<T> sum = 0;
-    if constexpr (Aligned) {
-#pragma unroll 4
-      for (int64_t i = lane; i < channels / kGroup<T>; i += lanes) {
-        SignWord<T> word;
-        sum += add_group(p + i * kGroup<T>, t + i * kGroup<T>, word);
-        if (row_signs) reinterpret_cast<SignWord<T>*>(row_signs)[i] = word;
-      }
-    } else {
-      for (int64_t i = lane; i < bytes; i += lanes) {
-        uint8_t bits;
-        sum += add_scalars(p, t, i * kChannelsPerByte, channels, bits);
-        if (row_signs) row_signs[i] = bits;
-      }
-    }
-    total += sum;
-  }
-  total = block_sum(total);
-  if (threadIdx.x == 0) partial[blockIdx.x] = total;
-}
-
-template <typename Out>
-__global__ void sum_partials_kernel(const double* partial, int64_t count, Out* sum) {
-  double total = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) total += partial[i];
-  total = block_sum(total);
-  if (threadIdx.x == 0) *sum = static_cast<Out>(total);
-}
-
-template <typename T, typename Grad, bool Aligned>
-__global__ void masked_l1_bwd_kernel(const Grad* grad, const uint8_t* signs, const bool* mask,
-                                     int64_t rows, int64_t channels, int lanes, T* out) {
-  const int64_t bytes = (channels + kChannelsPerByte - 1) / kChannelsPerByte;
-  const int64_t block_rows = kThreads / lanes;
-  const int lane = threadIdx.x % lanes;
-  const T zero = static_cast<T>(0.0f);
-  const T positive = static_cast<T>(static_cast<Accumulator<T>>(*grad));
-  const T negative = static_cast<T>(-static_cast<Accumulator<T>>(*grad));
-  for (int64_t row = blockIdx.x * block_rows + threadIdx.x / lanes; row < rows;
-       row += gridDim.x * block_rows) {
-    const bool counted = mask[row];
-    const uint8_t* row_signs = signs + row * bytes;
-    T* row_out = out + row * channels;
-    if constexpr (Aligned) {
-#pragma unroll 4
-      for (int64_t i = lane; i < channels / kGroup<T>; i += lanes) {
-        const unsigned word = counted ? reinterpret_cast<const SignWord<T>*>(row_signs)[i] : 0;
-        Group<T> group;
-#pragma unroll
-        for (int j = 0; j < kGroup<T>; ++j) {
-          const int bit = j % kChannelsPerByte + 8 * (j / kChannelsPerByte);
-          group.value[j] = word >> bit & 1 ? positive : word >> (bit + 4) & 1 ? negative : zero;
-        }
-        *reinterpret_cast<Group<T>*>(row_out + i * kGroup<T>) = group;
-      }
-    } else {
-      for (int64_t i = lane; i < channels; i += lanes) {
-        const unsigned byte = counted ? row_signs[i / kChannelsPerByte] : 0;
-        const int bit = static_cast<int>(i % kChannelsPerByte);
-        row_out[i] = byte >> bit & 1 ? positive : byte >> (bit + 4) & 1 ? negative : zero;
-      }
-    }
-  }
-}
-
-template <typename T>
-bool rows_are_aligned(int64_t channels, const void* pointer) {
-  return channels % kGroup<T> == 0 && reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
 
 std::tuple<Tensor, Tensor> masked_l1_fwd(const Tensor& prediction, const Tensor& target,
                                          const Tensor& mask, bool save_signs) {
@@ -171,23 +18,17 @@ std::tuple<Tensor, Tensor> masked_l1_fwd(const Tensor& prediction, const Tensor&
   if (prediction.numel() == 0) return {sum, signs};
 
   const int64_t rows = mask.numel();
-  const cudaStream_t stream = current_stream(mask);
+  const Launch launch(mask);
   const auto* counted = static_cast<const bool*>(mask.const_data_ptr());
   auto* s = save_signs ? static_cast<uint8_t*>(signs.mutable_data_ptr()) : nullptr;
   with_type("masked_l1", prediction.scalar_type(), [&]<typename T>(T) {
     const auto* p = static_cast<const T*>(prediction.const_data_ptr());
     const auto* t = static_cast<const T*>(target.const_data_ptr());
-    const bool aligned = rows_are_aligned<T>(channels, p) && rows_are_aligned<T>(channels, t);
-    const int lanes = lanes_for(aligned ? channels / kGroup<T> : sign_bytes(channels));
-    const int64_t blocks = blocks_for(rows, lanes, kMaxSumBlocks);
-    Tensor partial = torch::stable::new_empty(mask, {blocks}, ScalarType::Double);
-    auto* parts = static_cast<double*>(partial.mutable_data_ptr());
-    const auto kernel = aligned ? masked_l1_fwd_kernel<T, true> : masked_l1_fwd_kernel<T, false>;
-    kernel<<<blocks, kThreads, 0, stream>>>(p, t, counted, rows, channels, lanes, s, parts);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-    sum_partials_kernel<<<1, kThreads, 0, stream>>>(
-        parts, blocks, static_cast<Accumulator<T>*>(sum.mutable_data_ptr()));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const RowGrid grid = masked_l1_fwd_grid(p, t, rows, channels);
+    Tensor partial = torch::stable::new_empty(mask, {grid.blocks}, ScalarType::Double);
+    launch_masked_l1_fwd(launch, grid, p, t, counted, rows, channels, s,
+                         static_cast<double*>(partial.mutable_data_ptr()),
+                         static_cast<Accumulator<T>*>(sum.mutable_data_ptr()));
   });
   return {sum, signs};
 }
@@ -203,19 +44,14 @@ Tensor masked_l1_bwd(const Tensor& grad, const Tensor& signs, const Tensor& mask
   if (out.numel() == 0) return out;
 
   const int64_t rows = mask.numel();
-  const cudaStream_t stream = current_stream(mask);
+  const Launch launch(mask);
   const auto* s = static_cast<const uint8_t*>(signs.const_data_ptr());
   const auto* counted = static_cast<const bool*>(mask.const_data_ptr());
   with_type("masked_l1", dtype, [&]<typename T>(T) {
-    using Grad = Accumulator<T>;
-    auto* g = static_cast<T*>(out.mutable_data_ptr());
-    const bool aligned = rows_are_aligned<T>(channels, g);
-    const int lanes = lanes_for(aligned ? channels / kGroup<T> : channels);
-    const auto kernel =
-        aligned ? masked_l1_bwd_kernel<T, Grad, true> : masked_l1_bwd_kernel<T, Grad, false>;
-    kernel<<<blocks_for(rows, lanes, kMaxWriteBlocks), kThreads, 0, stream>>>(
-        static_cast<const Grad*>(grad.const_data_ptr()), s, counted, rows, channels, lanes, g);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const auto* g = static_cast<const Accumulator<T>*>(grad.const_data_ptr());
+    auto* o = static_cast<T*>(out.mutable_data_ptr());
+    launch_masked_l1_bwd(launch, masked_l1_bwd_grid(o, rows, channels), g, s, counted, rows,
+                         channels, o);
   });
   return out;
 }

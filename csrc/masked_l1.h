@@ -1,11 +1,7 @@
-// What the CPU and the CUDA masked L1 share: the checks that memory safety needs, and how signs are
-// stored.
-//
-// The sign of a difference takes two bits. Four channels make one byte: the low nibble has a bit
-// for each positive difference, the high nibble one for each negative; both are clear where the
-// difference is zero or NaN. A row of C channels takes ceil(C / 4) bytes, so no byte is shared by
-// two rows.
+// What the CPU and the CUDA masked L1 share: the checks that memory safety needs.
 #pragma once
+
+#include "masked_l1_signs.h"
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -19,12 +15,6 @@ namespace gimp_fast {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-constexpr int64_t kChannelsPerByte = 4;
-
-inline int64_t sign_bytes(int64_t channels) {
-  return (channels + kChannelsPerByte - 1) / kChannelsPerByte;
-}
 
 inline void check_mask(const Tensor& mask) {
   STD_TORCH_CHECK(mask.scalar_type() == ScalarType::Bool, "masked_l1: mask must be bool");

@@ -33,7 +33,7 @@ inline unsigned bits_of(I64 lanes) {
 #endif
 }
 
-// How the signs of one vector are packed: see masked_l1.h.
+// How the signs of one vector are packed: see masked_l1_signs.h.
 inline uint16_t pack(F32 difference) {
   const unsigned positive = bits_of(difference > 0), negative = bits_of(difference < 0);
   return static_cast<uint16_t>((positive & 0x0f) | (negative & 0x0f) << 4 | (positive & 0xf0) << 4 |

@@ -64,6 +64,9 @@ def examine() -> dict[str, Any]:
             "native": status.cpu,
             "cuda": status.cuda,
             "instructions": list(status.instructions),
+            "cuda_driver": _dotted(status.cuda_driver),
+            "cuda_runtime": _dotted(status.cuda_runtime),
+            "driver_is_too_old": status.driver_is_too_old,
             "facts": status.facts,
         },
         "gpus": _gpus(),
@@ -84,17 +87,27 @@ def _products() -> dict[str, Any]:
     return {"library": chosen.library, "reason": chosen.reason, "gflops": measured}
 
 
+def _dotted(version: tuple[int, int] | None) -> str | None:
+    return None if version is None else f"{version[0]}.{version[1]}"
+
+
 def _gpus() -> list[dict[str, Any]]:
     import torch
 
-    return [
-        {
-            "name": gpu.name,
-            "memory_gib": round(gpu.total_memory / 2**30, 1),
-            "capability": f"{gpu.major}.{gpu.minor}",
-        }
-        for gpu in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    ]
+    from gimp_fast.ops import gpus
+
+    found = []
+    for device in gpus.visible():
+        gpu = torch.cuda.get_device_properties(device)
+        found.append(
+            {
+                "name": gpu.name,
+                "memory_gib": round(gpu.total_memory / 2**30, 1),
+                "capability": f"{gpu.major}.{gpu.minor}",
+                "cannot_run": gpus.reasons(device),
+            }
+        )
+    return found
 
 
 def _choices(operator: str) -> dict[str, str]:
@@ -123,6 +136,7 @@ def render(facts: dict[str, Any]) -> str:
         f"{gpu['name']}, {gpu['memory_gib']} GiB, sm_{gpu['capability'].replace('.', '')}"
         for gpu in facts["gpus"]
     ]
+    driver = [f"driver of CUDA {version}"] if (version := facts["build"]["cuda_driver"]) else []
     compiled = "nothing"
     if build:
         cuda = f", nvcc {build['nvcc']} for sm {build['cuda_archs']}" if build["cuda"] else ""
@@ -137,7 +151,7 @@ def render(facts: dict[str, Any]) -> str:
         ("compiled", compiled),
         ("CPU operators", _with_instructions(facts["build"])),
         ("CUDA operators", facts["build"]["cuda"]),
-        ("GPU", "; ".join(gpus) or "none visible to torch"),
+        ("GPU", "; ".join([*gpus, *driver]) or "none visible to torch"),
     ]
     lines = [f"{name:<15} {text}" for name, text in rows]
     lines += ["", "backends"]
@@ -197,6 +211,13 @@ def _advice(facts: dict[str, Any]) -> list[str]:
         )
     elif not facts["gpus"]:
         advice.append("fix: torch sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES.")
+    if facts["build"]["driver_is_too_old"]:
+        runtime = facts["build"]["cuda_runtime"]
+        advice.append(f"fix: update the NVIDIA driver to one that supports CUDA {runtime}.")
+    for reason in dict.fromkeys(
+        text for gpu in facts["gpus"] for text in gpu["cannot_run"].values()
+    ):
+        advice.append(f"note: {reason}. Other backends run there instead.")
     faster = _faster_library(facts["products"])
     if faster:
         advice.append(

@@ -42,12 +42,16 @@ HALF_HOPPER = {
     "reduce_bwd": (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
     "rows_bwd": (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
 }
+# Compilers for Blackwell leave fewer registers to a few kernels.
+HALF_SM100 = HALF_HOPPER | {"reduce_bwd": (Config(64, 64, 8, 2), Config(64, 32, 8, 2))}
+HALF_SM120 = HALF_AMPERE | {"reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2))}
 SINGLE_IEEE = {
     "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
     "rows": (Config(32, 32, 4, 2), Config(16, 32, 4, 2)),
     "reduce_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 2)),
     "rows_bwd": (Config(16, 32, 4, 1), Config(16, 32, 4, 2)),
 }
+SINGLE_SM120 = SINGLE_IEEE | {"reduce": (Config(32, 32, 4, 2), Config(16, 32, 8, 2))}
 SINGLE_TF32X3 = {
     "reduce": (Config(32, 32, 8, 2), Config(32, 16, 8, 1)),
     "rows": (Config(16, 32, 4, 1), Config(16, 32, 8, 1)),
@@ -82,6 +86,8 @@ ARCHITECTURES = {
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    100: Architecture(HALF_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    120: Architecture(HALF_SM120, SINGLE_SM120, PRODUCT, "ieee"),
 }
 UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
 

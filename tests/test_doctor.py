@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+from importlib.util import find_spec
 
 import pytest
+from builders.gpus import pretend_gpus
 
 from gimp_fast import doctor
 from gimp_fast.ops import available_backends, product_library
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,11 @@ def changed(facts):
         },
     }
     facts["build"]["instructions"] = ["avx512", "avx2", "baseline"]
+    facts["build"] |= {"cuda_driver": "13.1", "cuda_runtime": "13.0", "driver_is_too_old": False}
     facts["torch"]["cuda"] = "13.0"
-    facts["gpus"] = [{"name": "RTX 3090", "memory_gib": 23.6, "capability": "8.6"}]
+    facts["gpus"] = [
+        {"name": "RTX 3090", "memory_gib": 23.6, "capability": "8.6", "cannot_run": {}}
+    ]
     facts["packages"]["triton"] = "3.7.1"
     facts["products"] = {
         "library": "torch",
@@ -66,7 +73,7 @@ def test_complete_machine_needs_no_advice(changed):
     report = doctor.render(changed)
     assert "torch: the table's choice for GenuineIntel with AVX512" in report
     assert "1024×64×256: torch 148, onednn 78; 2000×512×512: torch 123, onednn 145" in report
-    assert "RTX 3090, 23.6 GiB, sm_86" in report
+    assert "RTX 3090, 23.6 GiB, sm_86; driver of CUDA 13.1" in report
     assert "nvcc 13.0 for sm 80 86" in report
     assert "available, with avx512 (compiled for less: avx2, baseline)" in report
     assert "Everything that was built can run here." in report
@@ -88,6 +95,48 @@ def test_every_gap_has_a_fix(changed, change, advice):
     report = doctor.render(changed)
     assert advice in report
     assert "Everything" not in report
+
+
+@pytest.fixture
+def report_with(monkeypatch):
+    """The report of a machine with a GPU that is not here."""
+    monkeypatch.delenv("GIMP_FAST_BACKEND", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    def report(*names, **options):
+        pretend_gpus(monkeypatch, *names, **options)
+        return doctor.render(doctor.examine())
+
+    return report
+
+
+@needs_triton
+def test_a_gpu_that_is_too_old_is_named_with_the_reason(report_with):
+    report = report_with("Tesla T4")
+    assert "Tesla T4, 16.0 GiB, sm_75; driver of CUDA 13.0" in report
+    for needed in ("the CUDA operators are compiled for 8.0", "Triton's kernels need 8.0"):
+        reason = f"Tesla T4 has compute capability 7.5; {needed}"
+        assert report.count(reason) == 2  # as a status, and as a note
+    assert "cuda: torch" in report
+    assert "Other backends run there instead." in report
+    assert "Everything" not in report
+
+
+@needs_triton
+def test_a_driver_that_is_too_old_is_named_with_what_to_do(report_with):
+    report = report_with("A100", driver=(12, 4))
+    assert "the NVIDIA driver supports CUDA up to 12.4, and these operators" in report
+    assert "fix: update the NVIDIA driver to one that supports CUDA 13.0." in report
+    assert "note: A100" not in report
+    assert "cuda: triton" in report
+
+
+@needs_triton
+def test_a_gpu_that_runs_everything_needs_no_note(report_with):
+    report = report_with("H100")
+    assert "note: H100" not in report
+    assert "cuda: cuda" in report
+    assert "cuda: triton" in report
 
 
 def test_backend_from_the_environment_that_cannot_run_is_shown(monkeypatch):

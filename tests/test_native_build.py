@@ -14,6 +14,8 @@ import pytest
 import torch
 from builders.once import make_once, session_folder
 
+from gimp_fast import native
+
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURES = {"sm_80", "sm_86", "sm_89", "sm_90"}
 
@@ -102,6 +104,21 @@ def test_no_kernel_spills_or_uses_a_stack(ptxas_report):
     )
     assert len(found) >= len(ARCHITECTURES)
     assert set(found) == {("0", "0", "0")}
+
+
+def test_the_cuda_library_tells_its_own_version_and_that_of_the_driver(tmp_path, monkeypatch):
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not on PATH")
+    library = tmp_path / "versions.so"
+    source = ROOT / "csrc" / "cuda_versions.cu"
+    flags = ("-shared", "-Xcompiler", "-fPIC", "-cudart", "static")
+    subprocess.run(["nvcc", *flags, source, "-o", library], check=True)
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, encoding="utf-8", check=True)
+    release = re.search(r"release (\d+)\.(\d+)", text.stdout)
+    monkeypatch.setattr(native, "_cuda_library", lambda: library)
+    driver, runtime = native._cuda_versions()
+    assert runtime == tuple(map(int, release.groups()))
+    assert driver is None or driver >= (11, 0)
 
 
 def without_nvcc(folder: Path) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_wheel_holds_the_operators_and_the_package_data(wheel_names):
 def test_wheel_installs_nothing_else_at_the_top(wheel_names):
     top = {name.split("/")[0] for name in wheel_names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"gimp_fast"}
-    assert not [name for name in wheel_names if name.endswith((".cpp", ".cu", ".h"))]
+    assert not [name for name in wheel_names if name.endswith((".cpp", ".cu", ".cuh", ".h"))]
 
 
 def test_source_archive_holds_what_a_build_needs(built):

@@ -11,6 +11,7 @@ import torch
 from gimp_fast import native
 from gimp_fast.errors import GimpError, one_line, one_of
 from gimp_fast.native import AVAILABLE
+from gimp_fast.ops import gpus
 
 BACKENDS = ("reference", "torch", "native", "cuda", "triton")
 ENVIRONMENT_VARIABLE = "GIMP_FAST_BACKEND"
@@ -21,13 +22,14 @@ def available_backends() -> dict[str, str]:
     return {name: _status(name) for name in BACKENDS}
 
 
-def _status(name: str) -> str:
+def _status(name: str, device: torch.device | None = None) -> str:
+    """``"available"``, or why a backend cannot run: on this device, or on any that is here."""
     # Only that of one backend: a small layer is called thousands of times a second.
     if name == "native":
         return native.load().cpu
     if name == "cuda":
-        return _cuda_status()
-    return _triton_status() if name == "triton" else AVAILABLE
+        return _cuda_status(device)
+    return _triton_status(device) if name == "triton" else AVAILABLE
 
 
 def resolve_backend(
@@ -70,12 +72,6 @@ def resolve_backend(
     raise RuntimeError(f"{op}: no backend can run on {device}: {listed}")
 
 
-# Makes torch.compile choose the backend while it traces, so that fullgraph=True does not trace
-# reads of the environment. torch.compiler.assume_constant_result sets the same attribute, but that
-# decorator imports the whole compiler, and with it triton.
-resolve_backend._dynamo_marked_constant = True
-
-
 def backend_of_a_part(supported: Sequence[str], *, device: torch.device) -> str | None:
     """A backend for one part of an operator, or None where torch computes that part too.
 
@@ -92,6 +88,13 @@ def backend_of_a_part(supported: Sequence[str], *, device: torch.device) -> str 
         if name in ("auto", candidate) and not _why_not(candidate, supported, device, True):
             return candidate
     return None
+
+
+# Makes torch.compile choose the backend while it traces, so that fullgraph=True does not trace
+# reads of the environment. torch.compiler.assume_constant_result sets the same attribute, but that
+# decorator imports the whole compiler, and with it triton.
+resolve_backend._dynamo_marked_constant = True
+backend_of_a_part._dynamo_marked_constant = True
 
 
 def _from_environment() -> str:
@@ -117,28 +120,37 @@ def _why_not(
             )
         if automatic:
             return "the interpreter is slow and runs only when backend='triton' is named"
-    status = _status(name)
+    status = _status(name, device)
     return None if status == AVAILABLE else status
 
 
-def _cuda_status() -> str:
+def _cuda_status(device: torch.device | None) -> str:
     status = native.load().cuda
-    if status == AVAILABLE and not torch.cuda.is_available():
+    if status != AVAILABLE:
+        return status
+    if not torch.cuda.is_available():
         return "no CUDA GPU is visible to torch"
-    return status
+    return _gpu_status("cuda", device)
+
+
+def _gpu_status(name: str, device: torch.device | None) -> str:
+    reason = gpus.why_on_no_gpu(name) if device is None else gpus.why_not(name, device)
+    return reason or AVAILABLE
 
 
 def _triton_interprets() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _triton_status() -> str:
+def _triton_status(device: torch.device | None) -> str:
     # Only looked up, not imported: everything else must run on a machine without Triton.
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if not torch.cuda.is_available() and not _triton_interprets():
+    if _triton_interprets():
+        return AVAILABLE
+    if not torch.cuda.is_available():
         return "no CUDA GPU is visible to torch; set TRITON_INTERPRET=1 to interpret on the CPU"
-    return AVAILABLE
+    return _gpu_status("triton", device)
 
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"

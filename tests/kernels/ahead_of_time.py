@@ -29,7 +29,10 @@ from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_a
 
 # Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications): warps, blocks,
 # and KiB of shared memory, of which each block takes one more than it asks for.
-MULTIPROCESSOR = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228)}
+MULTIPROCESSOR = {
+    80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228),
+    100: (64, 32, 228), 120: (48, 24, 100),
+}  # fmt: skip
 MULTIPROCESSORS = 108  # of the GPU that is pretended
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 MODULES = (

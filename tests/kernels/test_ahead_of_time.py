@@ -28,7 +28,10 @@ KERNELS = {
     for name in re.findall(r"^def (_\w+_kernel)\(", path.read_text(encoding="utf-8"), re.M)
 }
 # Bytes of shared memory that one block may have.
-SHARED = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 48 * 1024}
+SHARED = {
+    80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024,
+    103: 48 * 1024, 120: 99 * 1024,
+}  # fmt: skip
 # The configurations were chosen with triton 3.7. Older ones need more registers: a few kernels of
 # fp32 or of odd head dims spill 8 to 160 bytes a thread.
 STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
@@ -45,8 +48,13 @@ CASES = {
     (89, "float16"): (64,),
     (90, "bfloat16"): (64, 128),
     (90, "float32"): (64, 128),
+    (100, "bfloat16"): (64, 128),
+    (100, "float32"): (64, 128),
+    (120, "bfloat16"): (64, 128),
+    (120, "float32"): (64, 128),
+    (120, "float16"): (16,),
     # A GPU that the table does not know gets settings that fit any.
-    (100, "bfloat16"): (64,),
+    (103, "bfloat16"): (64,),
 }
 
 

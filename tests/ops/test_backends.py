@@ -28,7 +28,9 @@ def statuses(monkeypatch):
 
     def replace(**statuses):
         available = dict.fromkeys(BACKENDS, "available") | statuses
-        monkeypatch.setattr("gimp_fast.ops.backends._status", available.get)
+        monkeypatch.setattr(
+            "gimp_fast.ops.backends._status", lambda name, device=None: available[name]
+        )
 
     return replace
 
