@@ -53,10 +53,23 @@ def _in_memory(places, first, rows, stop, SOME: tl.constexpr):
 
 
 @triton.jit
-def _add_tap(total, x, weight, tap: tl.constexpr, K: tl.constexpr, FLIP: tl.constexpr):
+def _tap(taps, tap, K: tl.constexpr, FLIP: tl.constexpr):
+    return tl.load(taps + (K - 1 - tap if FLIP else tap)).to(tl.float32)
+
+
+@triton.jit
+def _add_tap(total, x, taps, tap: tl.constexpr, K: tl.constexpr, FLIP: tl.constexpr):
     if tap >= 0 and tap < K:
-        total += x * tl.load(weight + (K - 1 - tap if FLIP else tap)).to(tl.float32)
+        total += x * _tap(taps, tap, K, FLIP)
     return total
+
+
+@triton.jit
+def _read(
+    base, places, first, rows, n, v_n, D, GATHER: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    sources, inside = _in_memory(places, first, rows, n, GATHER)
+    return load_rows(base, sources, v_n, inside, D, BLOCK_D).to(tl.float32)
 
 
 @triton.jit
@@ -75,8 +88,8 @@ def _token_conv_kernel(
     cu_seqlens, tokens, num_bags, places, v, weight, add, out,
     v_b, v_h, v_n, a_b, a_h, a_n, D,
     PACKED: tl.constexpr, BAGS: tl.constexpr, K: tl.constexpr, FLIP: tl.constexpr,
-    GATHER: tl.constexpr, SCATTER: tl.constexpr, WINDOW: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    GATHER: tl.constexpr, SCATTER: tl.constexpr, WINDOW: tl.constexpr, UNROLL: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """GATHER: v has the needed rows only, the others are zero. SCATTER: add and out have."""
     bag, tile = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
@@ -86,10 +99,11 @@ def _token_conv_kernel(
     head = tl.program_id(1).to(tl.int64)
     heads = tl.num_programs(1)
     column = tl.program_id(2) * BLOCK_D
-    start = tile * BLOCK_N
-    rows = start + 4 * tl.arange(0, BLOCK_N // 4)
+    width = D - column
+    rows = tile * BLOCK_N + 4 * tl.arange(0, BLOCK_N // 4)
+    source = rows - K // 2
     if GATHER or SCATTER:
-        reach = start - K // 2 + tl.arange(0, WINDOW)
+        reach = tile * BLOCK_N - K // 2 + tl.arange(0, WINDOW)
         _, needed = _in_memory(places, first, reach, n, True)
         busy = tl.max(needed.to(tl.int32), 0) > 0
     else:
@@ -101,17 +115,28 @@ def _token_conv_kernel(
     total2 = tl.zeros([BLOCK_N // 4, BLOCK_D], tl.float32)
     total3 = tl.zeros([BLOCK_N // 4, BLOCK_D], tl.float32)
     if busy:
-        for shift in tl.static_range(K + 3):
-            sources, inside = _in_memory(places, first, rows + (shift - K // 2), n, GATHER)
-            x = load_rows(base, sources, v_n, inside, D - column, BLOCK_D).to(tl.float32)
+        # The first rows and the last are not within reach of all four tokens.
+        for shift in tl.static_range(3):
+            x = _read(base, places, first, source + shift, n, v_n, width, GATHER, BLOCK_D)
             total0 = _add_tap(total0, x, taps, shift, K, FLIP)
+            total1 = _add_tap(total1, x, taps, shift - 1, K, FLIP)
+            total2 = _add_tap(total2, x, taps, shift - 2, K, FLIP)
+        for start in range(3, K, UNROLL):
+            for step in tl.static_range(UNROLL):
+                last = start + step
+                x = _read(base, places, first, source + last, n, v_n, width, GATHER, BLOCK_D)
+                total0 += x * _tap(taps, last, K, FLIP)
+                total1 += x * _tap(taps, last - 1, K, FLIP)
+                total2 += x * _tap(taps, last - 2, K, FLIP)
+                total3 += x * _tap(taps, last - 3, K, FLIP)
+        for shift in tl.static_range(K if K > 3 else 3, K + 3):
+            x = _read(base, places, first, source + shift, n, v_n, width, GATHER, BLOCK_D)
             total1 = _add_tap(total1, x, taps, shift - 1, K, FLIP)
             total2 = _add_tap(total2, x, taps, shift - 2, K, FLIP)
             total3 = _add_tap(total3, x, taps, shift - 3, K, FLIP)
     row = heads * D
     to = out + batch.to(tl.int64) * tokens * row + head * D + column
     at = batch.to(tl.int64) * a_b + head * a_h + column
-    width = D - column
     _write(total0, add, to, at, places, first, rows, n, a_n, row, width, SCATTER, BLOCK_D)
     _write(total1, add, to, at, places, first, rows + 1, n, a_n, row, width, SCATTER, BLOCK_D)
     _write(total2, add, to, at, places, first, rows + 2, n, a_n, row, width, SCATTER, BLOCK_D)
@@ -256,8 +281,14 @@ def _convolve(
         *bags.arguments, places, v, weight, add, out,
         *v.stride()[:3], *((0, 0, 0) if add is None else add.stride()[:3]), d,
         **bags.constants, K=kernel, FLIP=flip, GATHER=gather, SCATTER=scatter,
-        WINDOW=triton.next_power_of_2(TOKENS + kernel - 1), BLOCK_N=TOKENS, BLOCK_D=block,
+        WINDOW=triton.next_power_of_2(TOKENS + kernel - 1), UNROLL=_unroll(kernel - 3),
+        BLOCK_N=TOKENS, BLOCK_D=block,
     )  # fmt: skip
+
+
+def _unroll(count: int) -> int:
+    """Steps of a loop to write out: as many as share it evenly and leave registers free."""
+    return next(steps for steps in (6, 5, 4, 3, 2, 1) if count % steps == 0)
 
 
 def _weight_grad(
