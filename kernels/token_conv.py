@@ -25,8 +25,8 @@ from gimp_fast.kernels.launch import Architecture, Config, architecture, launch
 
 TOKENS = 128  # of a tile
 COLUMNS = 64  # of a tile, at most
-WEIGHT_GRAD_HALF = Config(tokens=32, landmarks=1, num_warps=4, num_stages=3)
-WEIGHT_GRAD_SINGLE = Config(tokens=32, landmarks=1, num_warps=8, num_stages=2)
+LINE = 128  # bytes of a row that a tile of products has
+WEIGHT_GRAD = Config(tokens=32, landmarks=1, num_warps=4, num_stages=3)
 SUM = Config(tokens=128, landmarks=32, num_warps=4, num_stages=1)
 PLACES = Config(tokens=256, landmarks=1, num_warps=4, num_stages=1)
 
@@ -297,16 +297,15 @@ def _weight_grad(
 ) -> Tensor:  # fmt: skip
     _, h, _, d = v.shape
     arch = architecture(v.device) if arch is None else arch
-    config = WEIGHT_GRAD_SINGLE if v.dtype == torch.float32 else WEIGHT_GRAD_HALF
-    block = min(COLUMNS, block_d(d))
-    column_blocks, tap_blocks = triton.cdiv(d, block), triton.cdiv(kernel, config.tokens + 1)
+    block = min(LINE // v.element_size(), block_d(d))
+    column_blocks, tap_blocks = triton.cdiv(d, block), triton.cdiv(kernel, WEIGHT_GRAD.tokens + 1)
     part = v.new_empty(bags.chunks() * column_blocks, h, kernel, dtype=torch.float32)
     launch(
         _token_conv_weight_grad_kernel,
         (bags.chunks(), h, column_blocks * tap_blocks),
-        config,
+        WEIGHT_GRAD,
         *bags.arguments, places, grad, v, part, *grad.stride()[:3], *v.stride()[:3], d,
-        **bags.constants, K=kernel, GATHER=places is not None, BLOCK_N=config.tokens,
+        **bags.constants, K=kernel, GATHER=places is not None, BLOCK_N=WEIGHT_GRAD.tokens,
         BLOCK_D=block, PRECISION=arch.precision,
     )  # fmt: skip
     total = v.new_empty(h, 1, kernel, 1, dtype=torch.float32)
