@@ -1,8 +1,8 @@
 """The depthwise convolution along the tokens of a bag and its gradients, for all rows or for some.
 
-Output and gradient of v are one kernel, which reads the filter forwards or backwards. It is bound
-by the memory of the GPU, if the cores do not wait for their L1 caches: so a thread computes four
-neighbouring tokens, and reads each row of v once for the four instead of once for each tap.
+Output and gradient of v are one kernel, which reads the filter forwards or backwards. To keep up
+with the memory of the GPU, its cores must not wait for their L1 caches. So a thread computes four
+neighbouring tokens, and reads each row of v once for the four, not once for each tap.
 
 The gradient of the filter is summed in two stages, in a fixed order. Products of gradients and
 values of 32 tokens are a matrix, whose diagonals belong to the taps; tensor cores add up the
@@ -65,9 +65,7 @@ def _add_tap(total, x, taps, tap: tl.constexpr, K: tl.constexpr, FLIP: tl.conste
 
 
 @triton.jit
-def _read(
-    base, places, first, rows, n, v_n, D, GATHER: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
+def _read(base, places, first, rows, n, v_n, D, GATHER: tl.constexpr, BLOCK_D: tl.constexpr):
     sources, inside = _in_memory(places, first, rows, n, GATHER)
     return load_rows(base, sources, v_n, inside, D, BLOCK_D).to(tl.float32)
 

@@ -12,7 +12,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def takes(v: Tensor) -> bool:
-    """Whether the kernels compute the convolution of v, on a GPU without being asked to."""
+    """Whether the kernels compute the convolution of v. Interpreted ones never do by themselves."""
     return v.dtype in DTYPES and backend_of_a_part(("triton",), device=v.device) == "triton"
 
 
