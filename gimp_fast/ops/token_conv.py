@@ -1,4 +1,4 @@
-"""Depthwise convolution along the tokens of a bag, as products with a banded matrix."""
+"""Depthwise convolution along the tokens of a bag: by Triton kernels, or as banded products."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gimp_fast.ops import token_conv_triton
 from gimp_fast.ops.packing import Bags, bag_slices, operands, spans_of, validate_packed
 from gimp_fast.ops.registration import compute_dtype, differentiable, operator, token_major
 
-# Tokens of one product. Longer blocks multiply more zeros, but a GPU needs few launches.
+# Tokens of one product. Longer blocks multiply more zeros, but a GPU needs few launches. (A GPU
+# multiplies only what its kernels do not take: fp64, or without Triton.)
 BLOCK_CPU = 64
 BLOCK_GPU = 512
 
@@ -38,7 +40,7 @@ def token_conv(
         ValueError: shapes, dtypes or bounds do not fit.
     """
     validate_conv(v, weight, add, cu_seqlens)
-    return _conv(v, weight, add, *operands(cu_seqlens, v.shape[2]))
+    return _conv(v, weight, add, *operands(cu_seqlens, v.shape[2]), False)
 
 
 def validate_conv(
@@ -71,12 +73,16 @@ def token_conv_fwd(
     add: Tensor | None,
     cu_seqlens: Tensor | None,
     bounds: list[int] | None = None,
+    flip: bool = False,
 ) -> Tensor:
-    """The convolution, as a registered operator.
+    """The convolution, as a registered operator; with ``flip``, that of the filter from its end.
 
-    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read.
+    ``bounds`` are the numbers in ``cu_seqlens``; if they are None, products read the tensor.
     """
+    if token_conv_triton.takes(v):
+        return token_conv_triton.token_conv_fwd(v, weight, add, cu_seqlens, bounds, flip)
     out = token_major(v)
+    weight = weight.flip(2) if flip else weight
     with torch.autocast(v.device.type, enabled=False):
         write_token_conv(out, v, weight, spans_of(cu_seqlens, bounds, v.shape[2]), add)
     return out
@@ -101,6 +107,8 @@ def token_conv_weight_grad(
     bounds: list[int] | None = None,
 ) -> Tensor:
     """:func:`conv_weight_grad`, as a registered operator."""
+    if token_conv_triton.takes(v):
+        return token_conv_triton.token_conv_weight_grad(grad, v, cu_seqlens, bounds, kernel)
     with torch.autocast(v.device.type, enabled=False):
         return conv_weight_grad(grad, v, spans_of(cu_seqlens, bounds, v.shape[2]), kernel)
 
@@ -163,7 +171,7 @@ def block_length(v: Tensor) -> int:
 
 
 @torch.library.register_fake(token_conv_fwd)
-def _(v, weight, add, cu_seqlens, bounds=None):
+def _(v, weight, add, cu_seqlens, bounds=None, flip=False):
     return token_major(v)
 
 
@@ -173,7 +181,7 @@ def _(grad, v, cu_seqlens, kernel, bounds=None):
 
 
 def _setup_conv(ctx, inputs, output):
-    v, weight, _, cu_seqlens, ctx.bounds = inputs
+    v, weight, _, cu_seqlens, ctx.bounds, ctx.flip = inputs
     ctx.save_for_backward(v, weight, cu_seqlens)
 
 
@@ -182,11 +190,11 @@ def _conv_backward(ctx, grad):
     wants_v, wants_weight, wants_add = ctx.needs_input_grad[:3]
     grad_v = grad_weight = None
     if wants_v:
-        grad_v = _conv(grad, weight.flip(2), None, cu_seqlens, ctx.bounds)
+        grad_v = _conv(grad, weight, None, cu_seqlens, ctx.bounds, not ctx.flip)
     if wants_weight:
         grad_weight = _weight_grad(grad, v, cu_seqlens, weight.shape[2], ctx.bounds)
-        grad_weight = grad_weight.to(weight.dtype)
-    return grad_v, grad_weight, grad if wants_add else None, None, None
+        grad_weight = (grad_weight.flip(2) if ctx.flip else grad_weight).to(weight.dtype)
+    return grad_v, grad_weight, grad if wants_add else None, None, None, None
 
 
 def _setup_weight_grad(ctx, inputs, output):
@@ -197,8 +205,8 @@ def _setup_weight_grad(ctx, inputs, output):
 def _weight_grad_backward(ctx, weight):
     grad, v, cu_seqlens = ctx.saved_tensors
     packed = (cu_seqlens, ctx.bounds)
-    grad_v = _conv(grad, weight.flip(2), None, *packed)
-    return _conv(v, weight, None, *packed), grad_v, None, None, None
+    grad_v = _conv(grad, weight, None, *packed, True)
+    return _conv(v, weight, None, *packed, False), grad_v, None, None, None
 
 
 _conv = differentiable(token_conv_fwd, _setup_conv, _conv_backward)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from gimp_fast.ops import token_conv_triton
 from gimp_fast.ops.packing import Bags, Rows, operands, spans_of
 from gimp_fast.ops.products import chunks
 from gimp_fast.ops.registration import compute_dtype, differentiable, operator, token_major
@@ -53,6 +54,8 @@ def token_conv_rows_fwd(
     bounds: list[int] | None = None,
 ) -> Tensor:
     """:func:`token_conv_rows`, as a registered operator."""
+    if token_conv_triton.takes(v):
+        return token_conv_triton.token_conv_rows_fwd(v, weight, add, index, cu_seqlens, bounds)
     out = v.new_empty(1, len(index), v.shape[1], v.shape[3]).transpose(1, 2)
     with torch.autocast(v.device.type, enabled=False):
         write_token_conv_rows(out, v, weight, index, (cu_seqlens, bounds), add)
@@ -69,6 +72,8 @@ def token_conv_rows_bwd(
     bounds: list[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of v and of the weight, the latter in fp32 or wider."""
+    if token_conv_triton.takes(v):
+        return token_conv_triton.token_conv_rows_bwd(grad, v, weight, index, cu_seqlens, bounds)
     grad_v = token_major(v).zero_()
     with torch.autocast(v.device.type, enabled=False):
         packed = (cu_seqlens, bounds)
@@ -178,7 +183,7 @@ def _write_by_taps(
     cu_seqlens: Tensor,
     add: Tensor | None,
 ) -> None:
-    """The convolution where places cannot be read: tap after tap, for all rows."""
+    """The convolution where places cannot be read and no kernel runs: tap after tap."""
     wide, values = compute_dtype(v), v[0].transpose(0, 1)  # (T, H, D)
     total = values.new_zeros(len(index), *values.shape[1:], dtype=wide)
     for taps, sources, filters in _taps(index, weight.to(wide), cu_seqlens, len(values)):

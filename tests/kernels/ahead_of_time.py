@@ -1,4 +1,4 @@
-"""Compile every launch of Nyström attention for a GPU that is not here; print what each needs.
+"""Compile every launch of a Nyström layer for a GPU that is not here; print what each needs.
 
 python tests/kernels/ahead_of_time.py 86 bfloat16 64 128   ->  one JSON object a kernel
 python tests/kernels/ahead_of_time.py --table FILE         ->  all architectures, as a JSON table
@@ -21,10 +21,12 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from gimp_fast.kernels import launch as launching
+from gimp_fast.kernels import token_conv
 from gimp_fast.kernels.nystrom_attention import nystrom_attention_bwd, nystrom_attention_fwd
 
 # Limits of a multiprocessor (CUDA C++ Programming Guide, technical specifications): warps, blocks,
@@ -37,7 +39,7 @@ MULTIPROCESSORS = 108  # of the GPU that is pretended
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 MODULES = (
     "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
-    "nystrom_attention",
+    "nystrom_attention", "token_conv",
 )  # fmt: skip
 
 
@@ -71,13 +73,33 @@ def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> l
         q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
         out, *saved = nystrom_attention_fwd(q, k, v, cu_seqlens, marks, 6, 0.125, arch)
         nystrom_attention_bwd(out, q, k, v, cu_seqlens, *saved, 6, 0.125, arch)
+        convolve(v, out, cu_seqlens, arch)
     needed = q[:, :, : n // 2]
     q_marks = q.new_empty(2, heads, marks, head_dim)
     out, *saved = nystrom_attention_fwd(
         needed, k, v, cu_seqlens, marks, 6, 0.125, arch, q_marks, cu_seqlens
     )
     nystrom_attention_bwd(out, needed, k, v, cu_seqlens, *saved, 6, 0.125, arch, cu_seqlens)
+    convolve_rows(v, out, cu_seqlens, arch)
     return launches
+
+
+def convolve(
+    v: Tensor, out: Tensor, cu_seqlens: Tensor | None, arch: launching.Architecture
+) -> None:
+    """The convolution of a layer and its gradients; under autocast the filter is in fp32."""
+    filters = v.new_empty(v.shape[1], 1, 33, 1, dtype=torch.float32)
+    token_conv.token_conv_fwd(v, filters, out, cu_seqlens)
+    token_conv.token_conv_fwd(out, filters, None, cu_seqlens, flip=True)
+    token_conv.token_conv_weight_grad(out, v, cu_seqlens, 33, arch)
+
+
+def convolve_rows(v: Tensor, out: Tensor, cu_seqlens: Tensor, arch: launching.Architecture) -> None:
+    """The same of some rows."""
+    filters = v.new_empty(v.shape[1], 1, 33, 1, dtype=torch.float32)
+    index = v.new_empty(out.shape[2], dtype=torch.int64)
+    token_conv.token_conv_rows_fwd(v, filters, out, index, cu_seqlens)
+    token_conv.token_conv_rows_bwd(out, v, filters, index, cu_seqlens, arch)
 
 
 def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[dict[str, Any]]:
@@ -96,7 +118,7 @@ def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[
             "kernel": compiled.metadata.name,
             "head_dim": head_dim,
             "config": str(config),
-            "packed": constants["PACKED"],
+            "packed": constants.get("PACKED"),
             "shared": compiled.metadata.shared,
             **(needs := resources(compiled.asm["cubin"])),
             "warps": resident_warps(

@@ -24,6 +24,7 @@ def test_small_cases_hold_the_kernels_to_the_references():
     small_cases = load("small_cases")
     assert small_cases.attention_case((7,), 16, 13, torch.float32) < 1e-5
     assert small_cases.attention_case((20, 1), 16, 16, torch.float32) < 1e-5
+    assert small_cases.token_conv_case((20, 0, 1), 13, 5, torch.float32) < 1e-6
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
