@@ -19,7 +19,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gimp_fast.kernels.bags import Bags, bag_rows, load_rows, locate, store_rows, tile_length
+from gimp_fast.kernels.bags import (
+    Bags,
+    bag_rows,
+    chunk_size,
+    load_rows,
+    locate,
+    locate_chunk,
+    store_rows,
+)
 from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.launch import Architecture, Config, architecture, launch
 
@@ -85,15 +93,15 @@ def _write(
 def _token_conv_kernel(
     cu_seqlens, tokens, num_bags, places, v, weight, add, out,
     v_b, v_h, v_n, a_b, a_h, a_n, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, K: tl.constexpr, FLIP: tl.constexpr,
+    PACKED: tl.constexpr, K: tl.constexpr, FLIP: tl.constexpr,
     GATHER: tl.constexpr, SCATTER: tl.constexpr, WINDOW: tl.constexpr, UNROLL: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """GATHER: v has the needed rows only, the others are zero. SCATTER: add and out have."""
-    bag, tile = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED, BAGS)
-    if bag >= num_bags:
-        return
+    bag, tile = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
     n, first, batch = _bag(cu_seqlens, tokens, bag, PACKED)
+    if tile * BLOCK_N >= n:
+        return
     head = tl.program_id(1).to(tl.int64)
     heads = tl.num_programs(1)
     column = tl.program_id(2) * BLOCK_D
@@ -145,7 +153,7 @@ def _token_conv_kernel(
 def _token_conv_weight_grad_kernel(
     cu_seqlens, tokens, num_bags, places, grad, v, part,
     g_b, g_h, g_n, v_b, v_h, v_n, D,
-    PACKED: tl.constexpr, BAGS: tl.constexpr, K: tl.constexpr, GATHER: tl.constexpr,
+    PACKED: tl.constexpr, K: tl.constexpr, GATHER: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """GATHER: grad has the needed rows only, the others are zero."""
@@ -159,12 +167,12 @@ def _token_conv_weight_grad_kernel(
     part_row = tl.program_id(0).to(tl.int64) * column_blocks + tl.program_id(2) % column_blocks
     to = part + (part_row * tl.num_programs(1) + head) * K + first_tap + window
     is_tap = (window <= BLOCK_N) & (first_tap + window < K)
-    bag, chunk = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), 0, PACKED, BAGS)
-    if bag >= num_bags:
+    bag, chunk = locate_chunk(cu_seqlens, tokens, num_bags, tl.program_id(0), PACKED)
+    n, first, batch = _bag(cu_seqlens, tokens, bag, PACKED)
+    length = chunk_size(n)
+    if chunk * length >= n:
         tl.store(to, tl.zeros([WINDOW], tl.float32), mask=is_tap)
         return
-    n, first, batch = _bag(cu_seqlens, tokens, bag, PACKED)
-    length = tile_length(n, 0)
     stop = tl.minimum((chunk + 1) * length, n)
     g_base = grad + batch.to(tl.int64) * g_b + head * g_h + column
     v_base = v + batch.to(tl.int64) * v_b + head * v_h + column
