@@ -39,14 +39,15 @@ def meet(counter, arrived, team):
     return arrived + team
 
 
-# Inlined, the addresses of all products would be computed first, and not fit the registers.
+# Inlined, the addresses of all products would be computed first, and not fit the registers. What is
+# added is chosen at run time: fewer functions are compiled.
 @triton.jit(noinline=True)
 def _multiply(
-    a, b, out, c, d, out2, alpha, beta, gamma, alpha2, beta2, rank, team,
-    LAYOUT: tl.constexpr, PARTS: tl.constexpr, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    a, b, out, c, d, out2, alpha, beta, gamma, alpha2, beta2, rank, team, parts,
+    LAYOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
     SHAPE: tl.constexpr,
 ):  # fmt: skip
-    """The program's tiles of αP (PARTS = 1), αP + βC (2), αP + βC + γD (3), or of αP + βC and, into
+    """The program's tiles of αP (parts = 1), αP + βC (2), αP + βC + γD (3), or of αP + βC and, into
     ``out2``, α₂P + β₂C (4), where P is (R, C): A·B, A·Bᵀ or Aᵀ·B by LAYOUT, with a sum of K terms.
     """
     BLOCK_R: tl.constexpr = SHAPE[2]
@@ -77,14 +78,31 @@ def _multiply(
         at = r[:, None] * C + col[None, :]
         inside = (r < R)[:, None] & (col < C)[None, :]
         result = alpha * total
-        if PARTS > 1:
+        if parts > 1:
             c_tile = tl.load(c + at, mask=inside, other=0.0)
             result += beta * c_tile
-            if PARTS == 4:
+            if parts == 4:
                 tl.store(out2 + at, alpha2 * total + beta2 * c_tile, mask=inside)
-        if PARTS == 3:
+        if parts == 3:
             result += gamma * tl.load(d + at, mask=inside, other=0.0)
         tl.store(out + at, result, mask=inside)
+
+
+@triton.jit
+def _number(value):
+    """A number that no function is compiled for."""
+    return tl.full([], value, tl.float32)
+
+
+@triton.jit
+def _call(
+    a, b, out, c, d, out2, alpha, beta, gamma, alpha2, beta2, rank, team, parts,
+    LAYOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
+):  # fmt: skip
+    _multiply(
+        a, b, out, c, d, out2, _number(alpha), _number(beta), _number(gamma), _number(alpha2),
+        _number(beta2), rank, team, tl.full([], parts, tl.int32), LAYOUT, R, C, K, SHAPE,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -93,40 +111,18 @@ def product(
     K: tl.constexpr, SHAPE: tl.constexpr,
 ):  # fmt: skip
     """out = α A·B."""
-    none = 0.0
-    _multiply(
-        a,
-        b,
-        out,
-        out,
-        out,
-        out,
-        alpha,
-        none,
-        none,
-        none,
-        none,
-        rank,
-        team,
-        LAYOUT,
-        1,
-        R,
-        C,
-        K,
-        SHAPE,
+    _call(
+        a, b, out, out, out, out, alpha, 0.0, 0.0, 0.0, 0.0, rank, team, 1, LAYOUT, R, C, K, SHAPE
     )
 
 
 @triton.jit
 def product_plus(
-    out, alpha, a, b, beta, c, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
-    K: tl.constexpr, SHAPE: tl.constexpr,
+    out, alpha, a, b, beta, c, rank, team, LAYOUT: tl.constexpr, R: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
 ):  # fmt: skip
     """out = α A·B + β C, where C may be out."""
-    none = 0.0
-    _multiply(
-        a, b, out, c, out, out, alpha, beta, none, none, none, rank, team, LAYOUT, 2, R, C, K, SHAPE
-    )
+    _call(a, b, out, c, out, out, alpha, beta, 0.0, 0.0, 0.0, rank, team, 2, LAYOUT, R, C, K, SHAPE)
 
 
 @triton.jit
@@ -135,10 +131,7 @@ def product_plus_two(
     C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
 ):  # fmt: skip
     """out = α A·B + β C + γ D, where C or D may be out."""
-    none = 0.0
-    _multiply(
-        a, b, out, c, d, out, alpha, beta, gamma, none, none, rank, team, LAYOUT, 3, R, C, K, SHAPE
-    )
+    _call(a, b, out, c, d, out, alpha, beta, gamma, 0.0, 0.0, rank, team, 3, LAYOUT, R, C, K, SHAPE)
 
 
 @triton.jit
@@ -147,25 +140,7 @@ def product_and_sum(
     C: tl.constexpr, K: tl.constexpr, SHAPE: tl.constexpr,
 ):  # fmt: skip
     """out = α A·B, and out2 = α₂ A·B + β₂ C."""
-    none = 0.0
-    _multiply(
-        a,
-        b,
-        out,
-        c,
-        out,
-        out2,
-        alpha,
-        none,
-        none,
-        alpha2,
-        beta2,
-        rank,
-        team,
-        LAYOUT,
-        4,
-        R,
-        C,
-        K,
+    _call(
+        a, b, out, c, out, out2, alpha, 0.0, 0.0, alpha2, beta2, rank, team, 4, LAYOUT, R, C, K,
         SHAPE,
-    )
+    )  # fmt: skip
