@@ -43,7 +43,10 @@ HALF_HOPPER = {
     "rows_bwd": (Config(64, 64, 8, 2), Config(64, 64, 8, 2)),
 }
 # Compilers for Blackwell leave fewer registers to a few kernels.
-HALF_SM100 = HALF_HOPPER | {"reduce_bwd": (Config(64, 64, 8, 2), Config(64, 32, 8, 2))}
+HALF_SM100 = HALF_HOPPER | {
+    "rows": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
+    "reduce_bwd": (Config(64, 64, 8, 2), Config(64, 32, 8, 2)),
+}
 HALF_SM120 = HALF_AMPERE | {"reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2))}
 SINGLE_IEEE = {
     "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),

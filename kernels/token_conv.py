@@ -34,7 +34,7 @@ from gimp_fast.kernels.launch import Architecture, Config, architecture, launch
 TOKENS = 128  # of a tile
 COLUMNS = 64  # of a tile, at most
 LINE = 128  # bytes of a row that a tile of products has
-WEIGHT_GRAD = Config(tokens=32, landmarks=1, num_warps=4, num_stages=3)
+WEIGHT_GRAD = Config(tokens=32, landmarks=1, num_warps=4, num_stages=2)
 SUM = Config(tokens=128, landmarks=32, num_warps=4, num_stages=1)
 PLACES = Config(tokens=256, landmarks=1, num_warps=4, num_stages=1)
 
