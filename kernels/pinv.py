@@ -42,17 +42,9 @@ def _pinv_fwd_kernel(
             matrix_a = a + (wide + matrix) * M * M
             start = (wide + matrix) * M * D
             arrived = run_chain(
-                matrix_a,
-                w + start,
-                room,
-                counters + number,
-                arrived,
-                rank,
-                team,
-                BLOCK_M,
-                STEPS,
-                SHAPE,
-            )
+                matrix_a, w + start, room, counters + number, arrived, rank, team,
+                BLOCK_M, STEPS, SHAPE,
+            )  # fmt: skip
             u = applied(w + start, room, STEPS, M, D)
             product(y + start, 1.0, last_z(room, STEPS, M), u, rank, team, "nn", M, D, M, SHAPE)
             # The next matrix takes the room.
@@ -77,17 +69,9 @@ def _pinv_bwd_kernel(
             square = (wide + matrix) * M * M
             start = (wide + matrix) * M * D
             arrived = run_chain(
-                a + square,
-                w + start,
-                room,
-                counters + number,
-                arrived,
-                rank,
-                team,
-                BLOCK_M,
-                STEPS,
-                SHAPE,
-            )
+                a + square, w + start, room, counters + number, arrived, rank, team,
+                BLOCK_M, STEPS, SHAPE,
+            )  # fmt: skip
             arrived = grads_of_chain(
                 grad_y + start, a + square, w + start, grad_a + square, grad_w + start, room,
                 counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gimp_fast.ops.registration import token_major
+from gimp_fast.ops.registration import token_major, unit_stride
 
 Spans = list[tuple[int, int]] | None
 
@@ -41,7 +41,7 @@ def nystrom_fwd(
     saved[-1].fill_(1)  # the factors of bags without tokens
     out = token_major(q)
     torch.ops.gimp_fast.nystrom_native_fwd(
-        *map(_unit_stride, (q, k, v)),
+        *map(unit_stride, (q, k, v)),
         _bounds(spans),
         _bounds(q_spans if q_marks is not None else spans),
         *saved,
@@ -84,7 +84,7 @@ def nystrom_bwd(
     grads = grads or (token_major(q), token_major(k), token_major(v))
     grad_marks = torch.zeros_like(q_marks) if marks_given else None
     grad_filter = torch.ops.gimp_fast.nystrom_native_bwd(
-        *map(_unit_stride, (grad, q, k, v)),
+        *map(unit_stride, (grad, q, k, v)),
         _bounds(spans),
         _bounds(q_spans if marks_given else spans),
         q_marks,
@@ -135,7 +135,7 @@ def weights_fwd(
     saved[-1].fill_(1)  # the factors of bags without tokens
     out = k.new_empty(k.shape[2], k.shape[1])
     torch.ops.gimp_fast.nystrom_weights_fwd(
-        *map(_unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
+        *map(unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
         num_landmarks, pinv_iterations, scale, out,
     )  # fmt: skip
     return out, *saved
@@ -159,7 +159,7 @@ def weights_bwd(
     *saved, num_landmarks, pinv_iterations, scale = saved_and_settings
     grad_marks = torch.zeros_like(saved[0])
     grad_filter = torch.ops.gimp_fast.nystrom_weights_bwd(
-        grad, *map(_unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
+        grad, *map(unit_stride, (q, k)), _bounds(spans), *saved, _filter(conv_weight), positions,
         num_landmarks, pinv_iterations, scale, *grads, grad_marks,
     )  # fmt: skip
     return grad_marks, grad_filter
@@ -171,7 +171,3 @@ def _bounds(spans: Spans) -> list[int]:
 
 def _filter(weight: Tensor | None) -> Tensor | None:
     return None if weight is None else weight.detach().float().contiguous()
-
-
-def _unit_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()

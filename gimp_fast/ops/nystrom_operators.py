@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gimp_fast.ops import nystrom_native, nystrom_torch
 from gimp_fast.ops.packing import as_bags, spans_of
-from gimp_fast.ops.registration import differentiable, operator, token_major
+from gimp_fast.ops.registration import differentiable, on_device, operator, token_major, unit_stride
 
 # Backends whose module has nystrom_fwd and nystrom_bwd, as nystrom_torch has.
 MODULES = {"native": nystrom_native, "torch": nystrom_torch}
@@ -38,9 +38,9 @@ def nystrom_attention_fwd(
         if backend == "triton":
             from gimp_fast.kernels import nystrom_attention as kernels
 
-            with _on_device(q):
+            with on_device(q):
                 return kernels.nystrom_attention_fwd(
-                    *map(_unit_stride, (q, k, v)),
+                    *map(unit_stride, (q, k, v)),
                     _device_bounds(cu_seqlens, q, check=bounds is None),
                     num_landmarks,
                     pinv_iterations,
@@ -76,9 +76,9 @@ def nystrom_attention_bwd(
         if backend == "triton":
             from gimp_fast.kernels import nystrom_attention as kernels
 
-            with _on_device(q):
+            with on_device(q):
                 return kernels.nystrom_attention_bwd(
-                    *map(_unit_stride, (grad, q, k, v)),
+                    *map(unit_stride, (grad, q, k, v)),
                     _device_bounds(cu_seqlens, q, check=False),
                     *saved,
                     pinv_iterations,
@@ -119,9 +119,9 @@ def nystrom_rows_fwd(
         if backend == "triton":
             from gimp_fast.kernels import nystrom_attention as kernels
 
-            with _on_device(q):
+            with on_device(q):
                 return kernels.nystrom_attention_fwd(
-                    *map(_unit_stride, (q, k, v)),
+                    *map(unit_stride, (q, k, v)),
                     _device_bounds(cu_seqlens, k, check=bounds is None),
                     *settings,
                     q_marks=q_marks.contiguous(),
@@ -159,9 +159,9 @@ def nystrom_rows_bwd(
         if backend == "triton":
             from gimp_fast.kernels import nystrom_attention as kernels
 
-            with _on_device(q):
+            with on_device(q):
                 return kernels.nystrom_attention_bwd(
-                    *map(_unit_stride, (grad, q, k, v)),
+                    *map(unit_stride, (grad, q, k, v)),
                     _device_bounds(cu_seqlens, k, check=False),
                     *saved,
                     pinv_iterations,
@@ -177,15 +177,6 @@ def nystrom_rows_bwd(
 
 def _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds):
     return spans_of(cu_seqlens, bounds, k.shape[2]), spans_of(q_seqlens, q_bounds, q.shape[2])
-
-
-def _on_device(x: Tensor) -> torch.cuda.device:
-    """Makes the device of x current, where Triton launches; for a CPU tensor it does nothing."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)
-
-
-def _unit_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool) -> Tensor | None:

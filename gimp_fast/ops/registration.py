@@ -65,3 +65,13 @@ def token_major(like: Tensor) -> Tensor:
     """
     b, h, n, d = like.shape
     return like.new_empty(b, n, h, d).transpose(1, 2)
+
+
+def on_device(x: Tensor) -> torch.cuda.device:
+    """Makes the device of x current, where Triton launches; for a CPU tensor it does nothing."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)
+
+
+def unit_stride(x: Tensor) -> Tensor:
+    """x with channels that lie side by side, as kernels read them."""
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gimp_fast.ops.backends import backend_of_a_part
 from gimp_fast.ops.packing import as_bags
+from gimp_fast.ops.registration import on_device, unit_stride
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -27,11 +28,11 @@ def token_conv_fwd(
     """As :func:`token_conv.token_conv_fwd`."""
     from gimp_fast.kernels import token_conv as kernels
 
-    with _on_device(v):
+    with on_device(v):
         return kernels.token_conv_fwd(
-            _unit_stride(v),
+            unit_stride(v),
             weight.contiguous(),
-            None if add is None else _unit_stride(add),
+            None if add is None else unit_stride(add),
             _device_bounds(cu_seqlens, bounds, v),
             flip,
         )
@@ -43,9 +44,9 @@ def token_conv_weight_grad(
     """As :func:`token_conv.token_conv_weight_grad`."""
     from gimp_fast.kernels import token_conv as kernels
 
-    with _on_device(v):
+    with on_device(v):
         return kernels.token_conv_weight_grad(
-            _unit_stride(grad), _unit_stride(v), _device_bounds(cu_seqlens, bounds, v), kernel
+            unit_stride(grad), unit_stride(v), _device_bounds(cu_seqlens, bounds, v), kernel
         )
 
 
@@ -60,11 +61,11 @@ def token_conv_rows_fwd(
     """As :func:`token_conv_rows.token_conv_rows_fwd`."""
     from gimp_fast.kernels import token_conv as kernels
 
-    with _on_device(v):
+    with on_device(v):
         return kernels.token_conv_rows_fwd(
-            _unit_stride(v),
+            unit_stride(v),
             weight.contiguous(),
-            None if add is None else _unit_stride(add),
+            None if add is None else unit_stride(add),
             index.contiguous(),
             _device_bounds(cu_seqlens, bounds, v),
         )
@@ -81,23 +82,14 @@ def token_conv_rows_bwd(
     """As :func:`token_conv_rows.token_conv_rows_bwd`."""
     from gimp_fast.kernels import token_conv as kernels
 
-    with _on_device(v):
+    with on_device(v):
         return kernels.token_conv_rows_bwd(
-            _unit_stride(grad),
-            _unit_stride(v),
+            unit_stride(grad),
+            unit_stride(v),
             weight.contiguous(),
             index.contiguous(),
             _device_bounds(cu_seqlens, bounds, v),
         )
-
-
-def _on_device(x: Tensor) -> torch.cuda.device:
-    """Makes the device of x current, where Triton launches; for a CPU tensor it does nothing."""
-    return torch.cuda.device(x.device if x.is_cuda else -1)
-
-
-def _unit_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _device_bounds(cu_seqlens: Tensor | None, bounds: list[int] | None, v: Tensor) -> Tensor | None:
