@@ -1,12 +1,15 @@
 """How kernels are launched: one tested configuration for each architecture, no tuning at run time.
 
-Every launch goes through :func:`launch`, so that a test can compile for a GPU that is not present.
+Every launch goes through :func:`launch`. Under :func:`recording` it is kept and not made, so that a
+GPU need not be present to count launches or to compile them.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -122,9 +125,71 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel.
+
+    Attributes:
+        kernel: the Triton function.
+        grid: programs along each axis.
+        arguments: tensors and numbers, in the kernel's order.
+        constants: its compile-time arguments, by name.
+        cooperative: whether its programs wait for each other, and must all run at the same time.
+    """
+
+    kernel: Any
+    grid: tuple[int, ...]
+    config: Config
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+    cooperative: bool
+
+    @property
+    def name(self) -> str:
+        return self.kernel.__name__
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How Triton is to compile and launch it."""
+        options: dict[str, Any] = {
+            "num_warps": self.config.num_warps,
+            "num_stages": self.config.num_stages,
+        }
+        return options | {"launch_cooperative_grid": True} if self.cooperative else options
+
+    def make(self) -> None:
+        self.kernel[self.grid](*self.arguments, **self.constants, **self.options)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    multiprocessors: int
+    launches: list[Launch] = field(default_factory=list)
+
+
+_recordings: list[_Recording] = []
+
+
+@contextmanager
+def recording(multiprocessors: int = 132) -> Iterator[list[Launch]]:
+    """Keep launches in the list that this gives, and make none, as if for a GPU of this size.
+
+    The tensors may be on any device, "meta" included; what kernels would write is left as it is.
+    """
+    _recordings.append(_Recording(multiprocessors))
+    try:
+        yield _recordings[-1].launches
+    finally:
+        _recordings.pop()
+
+
 def multiprocessors(device: torch.device) -> int:
     """Blocks that surely run at the same time on a device."""
+    return _recordings[-1].multiprocessors if _recordings else _multiprocessors(device)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -144,7 +209,8 @@ def launch(
     """
     if 0 in grid:
         return
-    options = {"launch_cooperative_grid": True} if cooperative else {}
-    kernel[grid](
-        *args, **constants, **options, num_warps=config.num_warps, num_stages=config.num_stages
-    )
+    made = Launch(kernel, grid, config, args, constants, cooperative)
+    if _recordings:
+        _recordings[-1].launches.append(made)
+    else:
+        made.make()

@@ -37,10 +37,6 @@ MULTIPROCESSOR = {
 }  # fmt: skip
 MULTIPROCESSORS = 108  # of the GPU that is pretended
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-MODULES = (
-    "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
-    "nystrom_attention", "token_conv",
-)  # fmt: skip
 
 
 def pretend(capability: int) -> None:
@@ -54,19 +50,18 @@ def pretend(capability: int) -> None:
     )
 
 
-def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> list[tuple]:
-    """(kernel, config, arguments, constants) of every launch of a forward and a backward pass: of a
-    batch, of packed bags, and of some of their queries.
+def record(
+    dtype: torch.dtype, head_dim: int, arch: launching.Architecture
+) -> list[launching.Launch]:
+    """Every launch of a forward and a backward pass: of a batch, of packed bags, and of some of
+    their queries.
     """
-    launches = []
+    with launching.recording(MULTIPROCESSORS) as launches:
+        run_all(dtype, head_dim, arch)
+    return launches
 
-    def keep(kernel, grid, config, *args, cooperative=False, **constants):
-        options = {"launch_cooperative_grid": True} if cooperative else {}
-        launches.append((kernel, config, args, constants | options))
 
-    for module in MODULES:
-        sys.modules[f"gimp_fast.kernels.{module}"].launch = keep
-    sys.modules["gimp_fast.kernels.pinv"].multiprocessors = lambda device: MULTIPROCESSORS
+def run_all(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> None:
     heads, n, marks = 2, 1000, 256
     for cu_seqlens in (None, torch.empty(3, dtype=torch.int32, device="meta")):
         qkv = torch.empty(1, n, 3, heads, head_dim, dtype=dtype, device="meta")
@@ -81,7 +76,6 @@ def record(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> l
     )
     nystrom_attention_bwd(out, needed, k, v, cu_seqlens, *saved, 6, 0.125, arch, cu_seqlens)
     convolve_rows(v, out, cu_seqlens, arch)
-    return launches
 
 
 def convolve(
@@ -107,22 +101,20 @@ def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[
     pretend(capability)
     arch = launching.ARCHITECTURES.get(capability, launching.UNKNOWN)
     seen = set()
-    for kernel, config, args, constants in record(dtype, head_dim, arch):
-        compiled = kernel.warmup(
-            *args, **constants, num_warps=config.num_warps, num_stages=config.num_stages, grid=(1,)
-        )
+    for made in record(dtype, head_dim, arch):
+        compiled = made.kernel.warmup(*made.arguments, **made.constants, **made.options, grid=(1,))
         if compiled.hash in seen:
             continue
         seen.add(compiled.hash)
         yield {
             "kernel": compiled.metadata.name,
             "head_dim": head_dim,
-            "config": str(config),
-            "packed": constants.get("PACKED"),
+            "config": str(made.config),
+            "packed": made.constants.get("PACKED"),
             "shared": compiled.metadata.shared,
             **(needs := resources(compiled.asm["cubin"])),
             "warps": resident_warps(
-                capability, config.num_warps, needs["registers"], compiled.metadata.shared
+                capability, made.config.num_warps, needs["registers"], compiled.metadata.shared
             ),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 
@@ -17,10 +16,6 @@ from gimp_fast.kernels.nystrom_attention import (
     nystrom_attention_fwd,
 )
 
-MODULES = (
-    "landmarks", "landmark_scores", "landmarks_to_keys", "queries_to_landmarks", "pinv",
-    "nystrom_attention",
-)  # fmt: skip
 HEADS, D, M = 8, 64, 256
 # Bags in a batch, or packed, and the tokens of each.
 SHAPES = {
@@ -32,46 +27,32 @@ SHAPES = {
 }
 
 
-@pytest.fixture
-def launches(monkeypatch):
-    """(kernel, grid, constants) of each launch, which is not made, on a GPU like an H100."""
-    made = []
-
-    def keep(kernel, grid, config, *args, cooperative=False, **constants):
-        made.append((kernel.fn.__name__, grid, constants))
-
-    for name in MODULES:
-        module = importlib.import_module(f"gimp_fast.kernels.{name}")
-        monkeypatch.setattr(module, "launch", keep)
-    monkeypatch.setattr(pinv, "multiprocessors", lambda device: 132)
-    return made
-
-
-def run(bags, tokens, packed):
-    """Forward and backward pass."""
+def launches_of(bags, tokens, packed):
+    """Those of a forward and a backward pass on a GPU like an H100."""
     batch, length = (1, bags * tokens) if packed else (bags, tokens)
     cu_seqlens = torch.empty(bags + 1, dtype=torch.int32, device="meta") if packed else None
     qkv = torch.empty(batch, length, 3, HEADS, D, dtype=torch.bfloat16, device="meta")
     q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
     arch = launching.ARCHITECTURES[90]
-    out, *saved = nystrom_attention_fwd(q, k, v, cu_seqlens, M, 6, 0.125, arch)
-    nystrom_attention_bwd(out, q, k, v, cu_seqlens, *saved, 6, 0.125, arch)
+    with launching.recording() as launches:
+        out, *saved = nystrom_attention_fwd(q, k, v, cu_seqlens, M, 6, 0.125, arch)
+        nystrom_attention_bwd(out, q, k, v, cu_seqlens, *saved, 6, 0.125, arch)
+    return launches
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_launches_do_not_grow_with_the_batch(launches, shape):
-    run(*shape)
+def test_launches_do_not_grow_with_the_batch(shape):
+    launches = launches_of(*shape)
     assert len(launches) == 20
-    assert Counter(name for name, *_ in launches)["_pinv_fwd_kernel"] == 1
+    assert Counter(made.name for made in launches)["_pinv_fwd_kernel"] == 1
 
 
-def test_kernels_are_the_same_for_3_and_for_300_bags(launches):
+def test_kernels_are_the_same_for_3_and_for_300_bags():
     """No constant says how many bags there are, so nothing is compiled again."""
-    run(3, 1000, True)
-    few = [(name, constants) for name, _, constants in launches]
-    launches.clear()
-    run(300, 1000, True)
-    assert [(name, constants) for name, _, constants in launches] == few
+    few, many = (
+        [(made.name, made.constants) for made in launches_of(bags, 1000, True)] for bags in (3, 300)
+    )
+    assert few == many
 
 
 def test_a_team_fits_the_device_and_has_work():
