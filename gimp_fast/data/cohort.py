@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.bag import Bag
-from gimp_fast.data.class_checks import Counts, count_classes, split_cautions
+from gimp_fast.data.class_checks import (
+    Counts,
+    count_classes,
+    sites_of_barcodes,
+    split_cautions,
+)
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
+    SITE,
     SPLIT_COLUMNS,
     TABLES,
     Rows,
@@ -72,6 +79,9 @@ class Cohort:
         self.gene_names: tuple[str, ...] = tuple(row["gene_name"] for row in tables["genes.csv"])
         patients = tables["patients.csv"]
         self.case_ids: tuple[str, ...] = tuple(row["case_id"] for row in patients)
+        self._sites = {row["case_id"]: row[SITE] for row in patients if row.get(SITE)}
+        if patients and SITE not in patients[0]:
+            self._sites = sites_of_barcodes(self.case_ids)
         self._labels = {
             row["case_id"]: self.classes.index(row["label"]) if row["label"] else None
             for row in patients
@@ -148,6 +158,22 @@ class Cohort:
                 "prepared for prediction"
             )
         return self._labels[case_id]
+
+    def site(self, case_id: str) -> str | None:
+        """Hospital of the patient: from ``prepare --site-column``, or of a TCGA barcode.
+
+        None if it is not known.
+        """
+        self._check_case(case_id)
+        return self._sites.get(case_id)
+
+    def keeps_sites_apart(self, name: str) -> bool:
+        """Whether every hospital is in one part only of a split, and all are known."""
+        split = self.split(name)
+        parts = [{self.site(case) for case in cases} for cases in split.values()]
+        return None not in set().union(*parts) and not any(
+            one & other for one, other in itertools.combinations(parts, 2)
+        )
 
     def has_slides(self, case_id: str) -> bool:
         self._check_case(case_id)
