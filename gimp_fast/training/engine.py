@@ -102,6 +102,7 @@ def _train(
     split_name = cohort.only_split(config.split)
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
+    _check_earlier(names, wanted, folder)
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
     for text in cohort.cautions_of(context.split):
         log(f"caution: {text}")
@@ -120,6 +121,17 @@ def _train(
                 return evaluate_run(context, folder, cohort, split_name, log)
         finally:
             folder.close()
+
+
+def _check_earlier(names: Sequence[str], wanted: Sequence[str], folder: RunFolder) -> None:
+    """GimpError if a stage would begin without an earlier one that the configuration has."""
+    last = max(map(names.index, wanted), default=0)
+    for name in names[:last]:
+        if name not in wanted and not folder.checkpoint(name).exists():
+            raise GimpError(
+                f"--stages {' '.join(wanted)}: found no {folder.checkpoint(name)}; expected the "
+                f"weights of stage '{name}', which comes first: run it, or set {name}.epochs=0"
+            )
 
 
 def _prepare(
@@ -196,6 +208,7 @@ def _fit_scaler(
         values,
         scaling=config.gene_scaling,
         most_variable=config.most_variable_genes,
+        limit=config.gene_limit,
     )
 
 

@@ -102,6 +102,8 @@ class PretrainStage(Stage):
         if settings.reconstruction == "mean":
             counted = batch.masked.sum() * batch.patches.shape[-1]
             reconstruction = share.ratio(reconstruction, counted)
+        else:
+            reconstruction = share.mean(reconstruction)
         # Triplets are mined among the patients of all ranks (section 2.3).
         triplet = share.of_all(
             triplet_loss(
