@@ -24,10 +24,10 @@ DISTRIBUTION = {
 OPTIONAL = {"wandb", "timm", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {
-    "gimp_fast": ("formats", "wsi"),
+    "gimp_fast": ("formats", "tune", "wsi"),
     "kernels": (),
     "benchmarks": ("formats", "wsi", "bench"),
-    "tests": ("formats", "wsi", "test"),
+    "tests": ("formats", "tune", "wsi", "test"),
 }
 
 pytestmark = pytest.mark.skipif(

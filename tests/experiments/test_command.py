@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_predictions(made):
     assert test["accuracy"]["low"] <= test["accuracy"]["value"] <= test["accuracy"]["high"]
     assert row["groups"]["fold"]["versus"] is None
     other = next(row for row in found["rows"] if row["key"] == "mean_pool")
-    versus = other["groups"]["fold"]["versus"]
+    versus = other["groups"]["fold"]["versus"]["accuracy"]
     assert versus["mcnemar"]["p"] <= 1  # the folds have no test patient in common
     difference = other["groups"]["fold"]["test"]["accuracy"]["value"] - test["accuracy"]["value"]
     assert versus["value"] == pytest.approx(difference)
