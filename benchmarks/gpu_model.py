@@ -192,7 +192,11 @@ def print_markdown(records: list[dict[str, Any]]) -> None:
         cells = [record["gpu"], record["shape"], str(record["launches"])]
         times = [record["gpu_ms"], record["floor_ms"]]
         times += [record["peers"][name]["predicted_ms"] for name in peers]
-        print("| " + " | ".join(cells + [f"{ms:.3g}" for ms in times]) + " |")
+        print("| " + " | ".join(cells + list(map(three_digits, times))) + " |")
+
+
+def three_digits(x: float) -> str:
+    return f"{x:,.{max(0, 2 - math.floor(math.log10(x)))}f}"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
