@@ -56,7 +56,7 @@ def families(arch: Architecture) -> dict[str, Config]:
 def changed(arch: Architecture, family: str, config: Config) -> Architecture:
     if family == PRODUCT:
         return replace(arch, product=config)
-    return replace(arch, half=arch.half | {family: (config, arch.half[family][1])})
+    return replace(arch, half=arch.half | {family: (config, *arch.half[family][1:])})
 
 
 def make_calls(device: str) -> Callable[[Architecture], tuple[Callable[[], Any], Callable]]:

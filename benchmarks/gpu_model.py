@@ -87,7 +87,8 @@ def host_ms(case: Case) -> float | None:
     if importlib.util.find_spec("_host_time") is None:
         return None
     measured = importlib.import_module("_host_time").host_ms
-    return measured(case.batch, case.tokens, case.heads, case.head_dim, case.landmarks, case.dtype)
+    sizes = case.batch, case.tokens, case.heads, case.head_dim, case.landmarks
+    return measured(*sizes, DTYPES[case.dtype])
 
 
 def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
