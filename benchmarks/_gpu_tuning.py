@@ -131,6 +131,21 @@ def search(
             print(describe(row), flush=True)
 
 
+def best(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The fastest other configuration of each family, and its time ÷ that of the table."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if "reason" in row:
+            continue
+        other, table = (
+            row[f"forward_{key}_ms"] + row[f"backward_{key}_ms"] for key in ("other", "table")
+        )
+        ratio = other / table
+        if ratio < found.get(row["family"], {"ratio": float("inf")})["ratio"]:
+            found[row["family"]] = {"other": row["other"], "ratio": ratio}
+    return found
+
+
 def describe(row: dict[str, Any]) -> str:
     config = Config(**row["other"])
     if "reason" in row:
@@ -153,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
 
     def write(rows: list[dict[str, Any]]) -> None:
         if not options.no_write:
-            write_results("tuning", options.device, {"rows": rows}, options.results)
+            results = {"best": best(rows), "rows": rows}
+            write_results("tuning", options.device, results, options.results)
 
     arch = launching.architecture(torch.device("cuda")) if cuda else launching.ARCHITECTURES[90]
     with nullcontext() if cuda else launching.recording():

@@ -107,8 +107,7 @@ def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str
         "shape": str(case),
         **{key: getattr(case, key) for key in ("dtype", "heads", "head_dim", "landmarks")},
         "launches": sum(work.config is not None for work in found),
-        "device_operations": len(found),
-        "syncs": sum(work.name in SYNCS for work in found),
+        **device_counts(found),
         "host_ms": host,
         "gpu_ms": gpu,
         "forward_gpu_ms": sum(time_us(work, device) for work in passes["forward"]) / 1e3,
@@ -122,6 +121,14 @@ def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str
     if options.peers:
         record["peers"] = {name: predict_peer(name, case, device) for name in PEERS}
     return record
+
+
+def device_counts(found: list[Work]) -> dict[str, int]:
+    """What a GPU runs for the operator, torch's own operations included; and waits of the host."""
+    return {
+        "device_operations": len(found),
+        "syncs": sum(work.name in SYNCS for work in found),
+    }
 
 
 def row_of(

@@ -111,6 +111,18 @@ def test_the_work_of_peers_is_that_of_their_algorithms():
     assert sum(work.memory_bytes for work in plain) > 8 * scores
 
 
+def test_a_question_to_the_gpu_is_counted():
+    import torch
+    from _gpu_work import SYNCS, Recorder
+
+    with Recorder() as recorder:
+        x = torch.ones(3, 4)
+        x.mT.sum().item()
+    names = [work.name for work in recorder.works]
+    assert names == ["ones", "sum", "_local_scalar_dense"]
+    assert sum(name in SYNCS for name in names) == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "limit"),
     [
