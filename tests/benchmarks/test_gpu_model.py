@@ -85,6 +85,18 @@ def test_a_record_has_what_a_person_and_a_budget_need(records):
         assert set(record["peers"]) == set(PEERS)
 
 
+@pytest.mark.parametrize(("host", "decides"), [(1000.0, "host_ms"), (0.001, "gpu_ms")])
+def test_the_longer_of_host_and_gpu_decides(host, decides, monkeypatch, capsys):
+    import gpu_model
+
+    monkeypatch.setattr(gpu_model, "host_ms", lambda case: host)
+    gpu_model.main(["--gpu", "h200", "--shape", "1x1000", "--no-peers", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["host_ms"] == host
+    assert record["predicted_ms"] == record[decides]
+    assert record["share_of_floor"] == record["floor_ms"] / record["predicted_ms"]
+
+
 @pytest.mark.parametrize("gpu", ["3090", "a100", "h100", "h200"])
 def test_more_tokens_take_longer(records, gpu):
     shapes = [f"1x{n}" for n in (300, 1001, 6000, 15000, 148569)]
