@@ -173,7 +173,8 @@ def origin(device: str) -> dict[str, Any]:
             return ""  # a copy without its history
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../gimp_fast", "../csrc")
+    sources = ("../gimp_fast", "../kernels", "../csrc")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else processor.name(),
         "vendor": processor.vendor(),
