@@ -26,6 +26,7 @@ from gimp_fast.data.cohort_files import (
     load_array,
     read_manifest,
     read_rows_of,
+    slide_means,
 )
 from gimp_fast.data.cohort_slides import open_store, slides_by_case
 from gimp_fast.data.names import PARTS
@@ -89,6 +90,7 @@ class Cohort:
         with_rna = [row["case_id"] for row in patients if row["has_rna"] == "1"]
         self._expression_row = {case: row for row, case in enumerate(with_rna)}
         self.store = open_store(path, manifest)
+        self._slide_ids = [row["slide_id"] for row in tables["slides.csv"]]
         self._slides = slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
@@ -202,6 +204,26 @@ class Cohort:
         if not self.has_slides(case_id):
             raise GimpError(f"{self.path}: patient '{case_id}' has no slide features")
         return Bag(case_id, self._slides[case_id], self.feature_dim)
+
+    def mean_patches(self, case_ids: Iterable[str]) -> np.ndarray:
+        """The mean patch of each patient, (n, C) float64, in the order asked for.
+
+        ``prepare`` has stored the means of slides; in a cohort of an earlier version, slides are
+        read.
+
+        Raises:
+            GimpError: a patient has no slide, or what is read was changed since ``prepare``.
+        """
+        stored, means = slide_means(self.path), []
+        rows = dict(zip(self._slide_ids, range(len(self._slide_ids)), strict=True))
+        for case in case_ids:
+            bag = self.bag(case)
+            if stored is None:
+                means.append(bag.read().mean(0, dtype=np.float64))
+            else:
+                of_slides = stored[[rows[slide] for slide in bag.slide_ids]]
+                means.append(np.average(of_slides, axis=0, weights=bag.lengths))
+        return np.array(means, np.float64).reshape(len(means), self.feature_dim)
 
     def __reduce__(self) -> tuple:
         # Worker processes open the folder again, instead of copying store and expression.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.evaluation.intervals import estimate
-from gimp_fast.evaluation.rates import Predictions, auc
+from gimp_fast.evaluation.rates import Predictions, auc, in_blocks
 from gimp_fast.evaluation.score_intervals import of_difference
 
 
@@ -141,7 +141,7 @@ def compare_auc(
         return None
     once = np.ones((1, patients))
     value = float((auc(mine, once) - auc(theirs, once))[0])
-    draws = auc(mine, weights) - auc(theirs, weights)
+    draws = np.concatenate([auc(mine, some) - auc(theirs, some) for some in in_blocks(weights)])
     found = estimate(value, draws)
     if found is None:
         return None

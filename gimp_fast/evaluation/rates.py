@@ -134,6 +134,11 @@ def metrics_with_intervals(
     return {"n": n} | {name: value and asdict(value) for name, value in found.items()}
 
 
+def in_blocks(weights: np.ndarray) -> list[np.ndarray]:
+    """Resamples in blocks that a cache holds the work of."""
+    return np.array_split(weights, 1 + len(weights) // _BLOCK)
+
+
 def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
     """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
 
@@ -145,8 +150,7 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
         resample, has.
     """
     once = weighted_rates(predictions, np.ones((1, weights.shape[1])))
-    blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
-    drawn = [weighted_rates(predictions, block) for block in blocks]
+    drawn = [weighted_rates(predictions, block) for block in in_blocks(weights)]
     found = {
         name: estimate(
             value,

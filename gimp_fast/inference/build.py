@@ -12,6 +12,8 @@ from gimp_fast.errors import GimpError
 from gimp_fast.models import PatientModel, available, build, expected_model, model_class
 from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.scaling import PREFIX, GeneScaler
+from gimp_fast.training.slide_scaling import PREFIX as SLIDE_PREFIX
+from gimp_fast.training.slide_scaling import SlideScaler
 
 _LARGEST_SETTING = 10_000  # below it, the weights decide whether a setting fits
 
@@ -66,6 +68,21 @@ def fitted_scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneS
         )
     arrays = (tensor.float().numpy() for tensor in (mean, std))
     return GeneScaler(*arrays, limit=None if limit is None else float(limit))
+
+
+def fitted_slide_scaler(
+    tensors: dict[str, Tensor], channels: int, source: Path
+) -> SlideScaler | None:
+    """The scaling of patches, if the model has one; GimpError if it does not fit."""
+    mean, matrix = (tensors.get(f"{SLIDE_PREFIX}{name}") for name in ("mean", "matrix"))
+    if mean is None and matrix is None:
+        return None
+    if not (_are_numbers(mean, (channels,)) and _are_numbers(matrix, (channels, channels))):
+        raise GimpError(
+            f"{source}: found a damaged checkpoint; expected slide_scaler.mean and "
+            f"slide_scaler.matrix of {channels} channels"
+        )
+    return SlideScaler(mean.float(), matrix.float())
 
 
 def _are_numbers(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:

@@ -192,6 +192,8 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
     tensors = with_prefix("model", trained.model.state_dict())
     if trained.scaler is not None:
         tensors |= trained.scaler.tensors()
+    if trained.slide_scaler is not None:
+        tensors |= trained.slide_scaler.tensors()
     return tensors
 
 

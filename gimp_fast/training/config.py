@@ -61,6 +61,9 @@ class TrainConfig(Settings):
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
         gene_limit: largest |z-score| that a model is shown; null for none. A gene that hardly any
             training patient expresses would have values in the thousands.
+        site_shrinkage: how much directions shrink in which the patch embeddings of hospitals differ
+            within a class, fitted on the training patients; null leaves embeddings as they are.
+            See :class:`gimp_fast.training.slide_scaling.SlideScaler`.
         most_variable_genes: keep this many genes, those that vary most among training patients.
         bootstrap: resamples of the confidence intervals.
         model: architecture: the settings class of the method.
@@ -87,6 +90,7 @@ class TrainConfig(Settings):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     gene_scaling: GeneScaling = "z-score"
     gene_limit: float | None = Field(10.0, gt=0)
+    site_shrinkage: float | None = Field(None, ge=0)
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: SerializeAsAny[ModelSettings] = GiMPSettings()

@@ -81,6 +81,8 @@ class FinetuneSettings(StageSettings):
             always train it. ``genes.epochs=0`` needs false.
         modality_dropout: probability of hiding one of a training patient's two modalities, so that
             the model learns to do without it.
+        site_weights: how much training patients count: ``"none"``, all the same, or ``"sqrt"``, in
+            inverse proportion to the root of the number of patients of their hospital.
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
             gene encoder is trained in this stage.
         select: score that chooses the best validation epoch; ties go to the lower validation loss.
@@ -90,5 +92,6 @@ class FinetuneSettings(StageSettings):
     batch_size: int = Field(16, ge=1)
     freeze_genes: bool = True
     modality_dropout: float = Field(0.0, ge=0, lt=1)
+    site_weights: Literal["none", "sqrt"] = "none"
     noise: float = Field(0.0, ge=0)
     select: Literal["accuracy", "auc", "loss"] = "accuracy"

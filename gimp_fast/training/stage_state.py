@@ -65,6 +65,9 @@ class StageState:
         scaler = self.stage.context.reader.scaler
         if scaler is not None:
             tensors |= scaler.tensors()
+        slide_scaler = self.stage.context.reader.slide_scaler
+        if slide_scaler is not None:
+            tensors |= slide_scaler.tensors()
         kept = {name: getattr(progress, name) for name in ("epoch", "rows", "best")}
         return tensors, self.provenance | {"stage": self.stage.name} | kept
 
