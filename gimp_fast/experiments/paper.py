@@ -74,6 +74,7 @@ class Experiment:
         name: on the command line.
         about: its question, in a paragraph for readers who do not have the paper at hand.
         reference: key of the row that the others are compared with.
+        probes: whether the table shows what pre-training taught the slide encoder.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Experiment:
     about: str
     rows: tuple[Row, ...]
     reference: str = "gimp"
+    probes: bool = False
 
     @property
     def reference_row(self) -> Row:
@@ -188,7 +190,7 @@ def _table2() -> Experiment:
         "or through slides and RNA (with GroupMSA). The paper prints 0.9974 for the last row, "
         "which no number of 189 or 190 patients gives; its Table 1 has 0.9947 (189/190)."
     )
-    return Experiment("table2", "Table 2: ablation", about, rows)
+    return Experiment("table2", "Table 2: ablation", about, rows, probes=True)
 
 
 def _fig2() -> Experiment:
@@ -205,7 +207,8 @@ def _fig2() -> Experiment:
         "in the plane by t-SNE. Classes that lie apart here are easy to tell apart afterwards. "
         "t-SNE shows neighbourhoods only, so the table measures the vectors themselves."
     )
-    return Experiment("fig2", "Figure 2: patients after pre-training", about, rows)
+    title = "Figure 2: patients after pre-training"
+    return Experiment("fig2", title, about, rows, probes=True)
 
 
 def _delta(deltas: Sequence[float]) -> Experiment:

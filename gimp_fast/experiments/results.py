@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ from gimp_fast.evaluation.rates import (
 from gimp_fast.experiments.fallback import mix
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
-from gimp_fast.experiments.vectors import Separation, pretrained_vectors, separation
+from gimp_fast.experiments.vectors import (
+    Probe,
+    Separation,
+    linear_probe,
+    pretrained_vectors,
+    separation,
+)
 from gimp_fast.runs.records import CasePredictions, Metrics, RunRecord, open_run
 
 
@@ -168,6 +174,7 @@ class Group:
         predictions: row key -> its predictions of test patients.
         scores: row key -> scores, for every row.
         separation: row key -> how far apart classes lie after pre-training, in Figure 2 only.
+        probes: row key -> what pre-training taught the slide encoder, in tables that show it.
     """
 
     name: str
@@ -178,6 +185,7 @@ class Group:
     predictions: dict[str, Predictions]
     scores: dict[str, RowScores]
     separation: dict[str, Separation]
+    probes: dict[str, Probe] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:
@@ -275,7 +283,7 @@ def _group(
     versus = compare_all(
         predictions, experiment.reference, weights, units_are_patients=units.hospitals is None
     )
-    scores, apart = {}, {}
+    scores, apart, probes = {}, {}, {}
     for key, of_row in runs.items():
         test = val = None
         if key in done:
@@ -285,10 +293,13 @@ def _group(
             if experiment.name == "fig2":
                 vectors = [pretrained_vectors(one.run, one.folder) for one in done[key]]
                 apart[key] = separation(vectors)
+            places = [(one.run, one.folder) for one in done[key]]
+            if experiment.probes and (probe := linear_probe(places)):
+                probes[key] = probe
         failed, count = _failed(of_row, errors), len(done.get(key, ()))
         alone = _by_modality(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), alone)
-    return Group(name, tuple(splits), patients, units, done, predictions, scores, apart)
+    return Group(name, tuple(splits), patients, units, done, predictions, scores, apart, probes)
 
 
 def _drawn(call: Call, splits: Sequence[str], patients: Sequence[str]) -> tuple[Units, np.ndarray]:

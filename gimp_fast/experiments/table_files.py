@@ -60,6 +60,8 @@ def _row_json(results: Results, row: Row) -> dict[str, Any]:
         facts["paper"] = {"accuracy": row.paper.value, **asdict(row.paper)}
     facts["skipped"] = results.skipped.get(row.key)
     facts["groups"] = {group.name: asdict(group.scores[row.key]) for group in results.groups}
+    probed = [group for group in results.groups if row.key in group.probes]
+    facts["probes"] = {group.name: asdict(group.probes[row.key]) for group in probed}
     if results.experiment.name == "fig2":
         measured = [group for group in results.groups if row.key in group.separation]
         facts["separation"] = {g.name: asdict(g.separation[row.key]) for g in measured}
@@ -112,6 +114,13 @@ def _notes(results: Results) -> list[str]:
             "The silhouette compares a patient's mean distance to their own class with that to "
             "the nearest other class: 1 is far apart, 0 mixed; mean ± SD over runs. The vote of "
             f"the {NEIGHBOURS} nearest training patients predicts a test patient's class.",
+        )
+    if any(group.probes for group in results.groups):
+        notes.append(
+            "What pre-training taught the slide encoder: the share of test patients that logistic "
+            "regression of CLS_img gets right, fitted on the training patients, with the weights "
+            "as they were drawn and with those after pre-training. No part of the model is trained "
+            "for it. CLS_img sees slides alone."
         )
     if any(score.by_modality for score in scores):
         notes.append(

@@ -61,6 +61,8 @@ def grids(results: Results) -> dict[str, Grid]:
     every = [scores.by_modality for group in results.groups for scores in group.scores.values()]
     if any(every):
         tables["Each modality alone"] = modality_grid(results)
+    if any(group.probes for group in results.groups):
+        tables["What pre-training taught the slide encoder"] = probe_grid(results)
     return tables
 
 
@@ -130,6 +132,17 @@ def modality_grid(results: Results) -> Grid:
 
     titles = ("Slides and RNA", "RNA alone", "Slides alone", "Fusion weight")
     grid = _grid(results, titles, cells)
+    return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
+
+
+def probe_grid(results: Results) -> Grid:
+    """A linear classifier of CLS_img, before and after pre-training."""
+
+    def cells(row: Row, group: Group) -> list[str]:
+        found = group.probes.get(row.key)
+        return [] if found is None else [_share(found.drawn), _share(found.pretrained)]
+
+    grid = _grid(results, ("Weights as drawn", "After pre-training"), cells)
     return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
 
 
