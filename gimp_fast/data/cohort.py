@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -168,6 +169,11 @@ class Cohort:
         """
         self._check_case(case_id)
         return self._sites.get(case_id)
+
+    def can_compare_sites(self) -> bool:
+        """Whether some class has patients of two known hospitals."""
+        places = {(self._labels[case], site) for case, site in self._sites.items()}
+        return max(Counter(label for label, _ in places).values(), default=0) > 1
 
     def keeps_sites_apart(self, name: str) -> bool:
         """Whether every hospital is in one part only of a split, and all are known."""

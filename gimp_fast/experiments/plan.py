@@ -228,7 +228,8 @@ def planned_run(
 ) -> PlannedRun:
     """The run of a row on a split, with its settings and its digest."""
     if row.method == LOGISTIC_REGRESSION:
-        chosen = {key: float(value) for key, _, value in (text.partition("=") for text in tuned)}
+        parts = (text.partition("=") for text in tuned)
+        chosen = {key: json.loads(value) for key, _, value in parts}
         settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split, **chosen)
         values = {"method": row.method, **asdict(settings)}
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, SLIDES, Row
+from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, RNA, SLIDES, Row
 from gimp_fast.training import TrainConfig
 from gimp_fast.training.stages import stages_of
 
@@ -74,16 +74,21 @@ SPACES: dict[str, Space] = {
     "gimp": _PRETRAINED | {"genes.lr": LogRange(3e-4, 3e-3)},
     LOGISTIC_REGRESSION: {"strength": LogRange(1e-3, 1.0)},
 }
+# Of whatever reads slides, in a cohort that knows its hospitals.
+SITES: Space = {"site_shrinkage": (None, 10.0)}
 
 
-def space_of(row: Row, config: TrainConfig | None) -> Space:
+def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
     """What can be changed of a row; a method that is not in the table has a model of bags.
 
     Args:
         row: of a table.
         config: its configuration without changes; None for logistic regression.
+        has_sites: whether hospitals of the cohort can be compared.
     """
     space = SPACES.get(row.method, _SLIDES)
+    if has_sites and row.modalities != RNA:
+        space = space | SITES
     if config is None:
         return space
     stages = {stage.name for stage in stages_of(config)}
@@ -94,7 +99,7 @@ def space_of(row: Row, config: TrainConfig | None) -> Space:
             return row.modalities != SLIDES or not name.startswith("gene_")
         if name == "modality_dropout":
             return row.modalities == BOTH
-        return section in stages
+        return not name or section in stages
 
     fixed = {override.partition("=")[0] for override in row.overrides}
     return {key: values for key, values in space.items() if key not in fixed and matters(key)}

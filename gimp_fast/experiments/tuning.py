@@ -9,6 +9,7 @@ that are done from their folders.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class _Search:
         if not self.trials:
             return ()  # the shared configuration
         self._asked = self._study.ask(self._space)
-        return tuple(f"{key}={value}" for key, value in self._asked.params.items())
+        return tuple(f"{key}={json.dumps(value)}" for key, value in self._asked.params.items())
 
     def tell(self, overrides: tuple[str, ...], loss: float | None) -> None:
         self.trials.append(Trial(overrides, loss))
@@ -88,8 +89,9 @@ def tune(
         for row in table.rows
         if row.key in rows and not row.mixes and not skip_reason(row, cohort)
     }
+    has_sites = cohort.can_compare_sites()
     searches = [
-        _Search(row, split, _space(row, split, shared, seed, threads))
+        _Search(row, split, _space(row, split, shared, seed, threads, has_sites))
         for row in wanted.values()
         for split in splits
     ]
@@ -109,10 +111,13 @@ def tune(
     return chosen, _record(searches, trials)
 
 
-def _space(row: Row, split: str, shared: Shared, seed: int, threads: int | None) -> Space:
-    if row.method == LOGISTIC_REGRESSION:
-        return space_of(row, None)
-    return space_of(row, shared.config(row, split, seed, threads))
+def _space(
+    row: Row, split: str, shared: Shared, seed: int, threads: int | None, has_sites: bool
+) -> Space:
+    config = None
+    if row.method != LOGISTIC_REGRESSION:
+        config = shared.config(row, split, seed, threads)
+    return space_of(row, config, has_sites=has_sites)
 
 
 def _loss(finished: Finished | None) -> float | None:

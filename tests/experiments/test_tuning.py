@@ -57,7 +57,7 @@ def test_all_seeds_have_the_chosen_settings_of_their_split(tuned):
         config = (tuned / "runs" / run["folder"] / "config.yaml").read_text(encoding="utf-8")
         for text in chosen[run["split"]]["chosen"]:
             name, _, value = text.partition("=")
-            assert f"{name.partition('.')[2]}: {value}" in config
+            assert f"{name.rpartition('.')[2]}: {json.loads(value)}" in config
 
 
 def test_the_same_command_takes_the_trials_that_are_done(tuned, cohort_folder, tiny, monkeypatch):
@@ -86,30 +86,37 @@ def test_without_optuna_the_message_says_what_to_install(
 @pytest.mark.parametrize("row", experiment("table1").rows, ids=lambda row: row.key)
 def test_every_setting_of_a_space_is_one_of_the_method(row):
     if row.method == "logistic_regression":
-        assert list(space_of(row, None)) == ["strength"]
+        reads_slides = row.modalities != "rna"
+        space = space_of(row, None, has_sites=True)
+        assert list(space) == ["strength", *["site_shrinkage"] * reads_slides]
+        assert list(space_of(row, None, has_sites=False)) == ["strength"]
         return
     config = Shared("small").config(row, "fold_0", 0, 1)
-    space = space_of(row, config)
+    space = space_of(row, config, has_sites=True)
     assert space
     for key, values in space.items():
         ends = (values.low, values.high) if isinstance(values, LogRange) else values
         for value in ends:
-            changed = Shared("small").config(row, "fold_0", 0, 1, [f"{key}={value}"])
-            section, name = key.split(".")
-            assert getattr(getattr(changed, section), name) == value
+            changed = Shared("small").config(row, "fold_0", 0, 1, [f"{key}={json.dumps(value)}"])
+            *section, name = key.split(".")
+            assert getattr(getattr(changed, section[0]) if section else changed, name) == value
 
 
 def test_settings_that_do_not_matter_are_not_tuned():
     rows = {row.key: row for row in experiment("table1").rows}
 
     def keys(name):
-        return set(space_of(rows[name], Shared("small").config(rows[name], "fold_0", 0, 1)))
+        config = Shared("small").config(rows[name], "fold_0", 0, 1)
+        return set(space_of(rows[name], config, has_sites=name != "gimp"))
 
     whole = keys("gimp")
     assert {"genes.lr", "pretrain.lr", "model.gene_dropout"} <= whole
     assert not {key for key in keys("gimp_scratch") if key.startswith("pretrain.")}
     assert not {key for key in keys("gimp_slide_scratch") if "gene" in key or "pretrain" in key}
     assert "genes.lr" not in keys("mgca")
+    assert "site_shrinkage" in keys("mgca")
+    assert "site_shrinkage" not in keys("gimp")  # hospitals of the cohort are not known
+    assert "site_shrinkage" not in keys("snn")
 
 
 def test_every_method_has_a_space():
