@@ -106,13 +106,18 @@ def architecture(device: torch.device) -> Architecture:
     return ARCHITECTURES.get(10 * major + minor, UNKNOWN)
 
 
-def inverse_precision(arch: Architecture, dtype: torch.dtype) -> str:
-    """Precision of the pseudo-inverse's fp32 products, by the dtype of q.
+# Steps of the pseudo-inverse whose operands surely fit fp16: see ``gimp_fast.kernels.pinv_range``.
+LONGEST_HALF_CHAIN = 6
 
-    bf16 has fewer digits than TF32: a TF32 product, even truncated, adds at most a fifth to the
-    error. fp16 has as many digits as TF32 and would lose accuracy.
+
+def inverse_precision(arch: Architecture, dtype: torch.dtype, iterations: int) -> str:
+    """Precision of the pseudo-inverse's products, by the dtype of q.
+
+    bf16 has three bits fewer than fp16: operands in fp16 add at most a tenth to the error. For q in
+    fp16 they would lose accuracy, and long chains could leave the range of fp16.
     """
-    return "tf32" if dtype == torch.bfloat16 else arch.precision
+    half = dtype == torch.bfloat16 and iterations <= LONGEST_HALF_CHAIN
+    return "fp16" if half else arch.precision
 
 
 def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -> Config:

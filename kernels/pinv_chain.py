@@ -40,7 +40,8 @@ def room_size(steps: Steps, shape: Shape) -> int:
     """Floats that the chain takes: sums, then the matrices in the order of :func:`run_chain`."""
     kept = max(steps.classic, 1) if steps.keeps else 1
     squares = kept + 1 + 3 * kept + 4
-    return 2 * shape.m + squares * shape.m**2 + 3 * max(steps.thin, 1) * shape.m * shape.d
+    narrows = 3 * max(steps.thin, 1) + 1
+    return 2 * shape.m + squares * shape.m**2 + narrows * shape.m * shape.d
 
 
 @triton.jit
@@ -70,15 +71,20 @@ def thin_slots(room, STEPS: tl.constexpr, M: tl.constexpr):
 
 
 @triton.jit
-def end_of_chain(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+def scaled_w(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
     slots: tl.constexpr = 3 * STEPS[1] if STEPS[1] > 0 else 3
     return thin_slots(room, STEPS, M) + slots * M * D
 
 
 @triton.jit
-def applied(w, room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
-    """What Z is multiplied by: W after the thin steps."""
-    u = w
+def end_of_chain(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+    return scaled_w(room, STEPS, M, D) + M * D
+
+
+@triton.jit
+def applied(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+    """What Z is multiplied by: the scaled W after the thin steps."""
+    u = scaled_w(room, STEPS, M, D)
     if STEPS[1] > 0:
         u = thin_slots(room, STEPS, M) + 2 * M * D
     return u
@@ -118,10 +124,10 @@ def _start(a, room, rank, team, BLOCK_M: tl.constexpr, SHAPE: tl.constexpr):
 
 @triton.jit(noinline=True)
 def run_chain(
-    a, w, room, counter, arrived, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
+    a, room, counter, arrived, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
     SHAPE: tl.constexpr,
 ):  # fmt: skip
-    """All steps on A, and the thin ones on w."""
+    """All steps on A, and the thin ones on the scaled W."""
     M: tl.constexpr = SHAPE[0]
     D: tl.constexpr = SHAPE[1]
     SQUARE: tl.constexpr = M * M
@@ -166,7 +172,7 @@ def run_chain(
         )
         arrived = meet(counter, arrived, team)
 
-    u = w
+    u = scaled_w(room, STEPS, M, D)
     for back in tl.static_range(THIN):
         x = first + 3 * (THIN - 1 - back) * SQUARE
         t1 = thin_slots(room, STEPS, M) + 3 * (THIN - 1 - back) * NARROW

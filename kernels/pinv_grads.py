@@ -10,6 +10,7 @@ from gimp_fast.kernels.pinv_chain import (
     end_of_chain,
     kept_steps,
     last_z,
+    scaled_w,
     thin_slots,
     thin_xs,
     tile_of,
@@ -22,19 +23,28 @@ from gimp_fast.kernels.pinv_products import (
     product_plus,
     product_plus_two,
 )
+from gimp_fast.kernels.pinv_range import SHRINK
 
 
 def grads_size(shape: Shape) -> int:
     """Floats that the gradients take, after those of the chain."""
-    return 7 * shape.m**2 + 5 * shape.m * shape.d
+    return 7 * shape.m**2 + 6 * shape.m * shape.d
+
+
+@triton.jit
+def scaled_grad(room, STEPS: tl.constexpr, M: tl.constexpr, D: tl.constexpr):
+    return end_of_chain(room, STEPS, M, D) + 7 * M * M + 5 * M * D
 
 
 @triton.jit
 def grads_of_chain(
-    grad_y, a, w, grad_a, grad_w, room, counter, arrived, rank, team, BLOCK_M: tl.constexpr,
-    STEPS: tl.constexpr, SHAPE: tl.constexpr,
+    a, grad_a, grad_w, undo_w, undo_grad, room, counter, arrived, rank, team,
+    BLOCK_M: tl.constexpr, STEPS: tl.constexpr, SHAPE: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of A and w from that of Z w. The room holds what ``run_chain`` kept."""
+    """Gradients of A and W from the scaled gradient of Z W.
+
+    The room holds that, and what ``run_chain`` kept. ``undo_w`` and ``undo_grad`` undo the scaling.
+    """
     M: tl.constexpr = SHAPE[0]
     D: tl.constexpr = SHAPE[1]
     SQUARE: tl.constexpr = M * M
@@ -47,9 +57,10 @@ def grads_of_chain(
     dx = scratch + 3 * SQUARE
     own = dx + SQUARE  # of each thin X, by its own products
     narrows = own + 2 * SQUARE
-    product(dz, 1.0, grad_y, applied(w, room, STEPS, M, D), rank, team, "nt", M, M, D, SHAPE)
+    grad_y = scaled_grad(room, STEPS, M, D)
+    product(dz, SHRINK, grad_y, applied(room, STEPS, M, D), rank, team, "nt", M, M, D, SHAPE)
     if THIN == 0:
-        product(grad_w, 1.0, z, grad_y, rank, team, "tn", M, D, M, SHAPE)
+        product(grad_w, undo_grad, z, grad_y, rank, team, "tn", M, D, M, SHAPE)
         _clear(grad_a, rank, team, SHAPE)
     else:
         product(narrows, 0.25, z, grad_y, rank, team, "tn", M, D, M, SHAPE)
@@ -58,15 +69,16 @@ def grads_of_chain(
     for step in tl.static_range(THIN):
         x = thin_xs(room, STEPS, M) + 3 * step * SQUARE
         slots = thin_slots(room, STEPS, M) + 3 * step * NARROW
-        given = w
+        given = scaled_w(room, STEPS, M, D)
         result = grad_w
+        share = undo_grad
         if step < THIN - 1:
             given = slots + 5 * NARROW
             result = narrows + NARROW
+            share = tl.full([], 0.25, tl.float32)
         arrived = _grads_of_apply(
             x, slots, given, narrows + step * NARROW, narrows + 2 * NARROW, result,
-            own + step * SQUARE, counter, arrived, rank, team, 1.0 if step == THIN - 1 else 0.25,
-            SHAPE,
+            own + step * SQUARE, counter, arrived, rank, team, share, SHAPE,
         )  # fmt: skip
     if THIN > 0:
         total = own
@@ -88,26 +100,17 @@ def grads_of_chain(
             a, zs + classic_step * SQUARE, xs + 3 * classic_step * SQUARE, dz, scratch, dx, grad_a,
             counter, arrived, rank, team, SHAPE,
         )  # fmt: skip
-    _add_grad_of_start(a, room, dz, grad_a, rank, team, BLOCK_M, SHAPE)
+    _add_grad_of_start(
+        a, room, dz, grad_a, undo_w, undo_grad, rank, team, BLOCK_M, SHAPE
+    )  # fmt: skip
     return meet(counter, arrived, team)
 
 
 @triton.jit(noinline=True)
 def _grads_of_apply(
-    x,
-    slots,
-    given,
-    one,
-    scratch,
-    result,
-    own,
-    counter,
-    arrived,
-    rank,
-    team,
-    share,
+    x, slots, given, one, scratch, result, own, counter, arrived, rank, team, share,
     SHAPE: tl.constexpr,
-):
+):  # fmt: skip
     """One thin step on ``given``, from ``one``, a quarter of the gradient of what it gave.
 
     ``share`` of the gradient of ``given`` goes into ``result``, that of X into ``own``.
@@ -126,9 +129,9 @@ def _grads_of_apply(
     product_plus_two(
         result, -share, x, three, 7.0 * share, three, share, rest, rank, team, "tn", M, D, M, SHAPE
     )
-    product(own, -1.0, one, t2, rank, team, "nt", M, M, D, SHAPE)
-    product_plus(own, -1.0, two, t1, 1.0, own, rank, team, "nt", M, M, D, SHAPE)
-    product_plus(own, -1.0, three, given, 1.0, own, rank, team, "nt", M, M, D, SHAPE)
+    product(own, -SHRINK, one, t2, rank, team, "nt", M, M, D, SHAPE)
+    product_plus(own, -SHRINK, two, t1, 1.0, own, rank, team, "nt", M, M, D, SHAPE)
+    product_plus(own, -SHRINK, three, given, 1.0, own, rank, team, "nt", M, M, D, SHAPE)
     return meet(counter, arrived, team)
 
 
@@ -185,8 +188,10 @@ def _clear(x, rank, team, SHAPE: tl.constexpr):
 
 
 @triton.jit(noinline=True)
-def _add_grad_of_start(a, room, dz, grad_a, rank, team, BLOCK_M: tl.constexpr, SHAPE: tl.constexpr):
-    """Add the gradient of A through Z₀ = Aᵀ / (largest row sum · largest column sum).
+def _add_grad_of_start(
+    a, room, dz, grad_a, undo_w, undo_grad, rank, team, BLOCK_M: tl.constexpr, SHAPE: tl.constexpr
+):
+    """Add the gradient of A through Z₀ = Aᵀ / (largest row sum · largest column sum); undo scales.
 
     Rows, or columns, that share the largest sum share its gradient evenly.
     """
@@ -217,4 +222,5 @@ def _add_grad_of_start(a, room, dz, grad_a, rank, team, BLOCK_M: tl.constexpr, S
         grad = tl.load(dz + m[None, :] * M + r[:, None], mask=inside, other=0.0)
         total = tile_of(grad_a, r, m, M) + factor * grad + in_columns[None, :]
         total += tl.where(is_largest, of_row, 0.0)[:, None]
+        total = total * (1.0 / SHRINK) * undo_w * undo_grad
         tl.store(grad_a + r[:, None] * M + m[None, :], total, mask=inside)

@@ -1,7 +1,8 @@
 """Products that a team of programs computes together, for the steps of the pseudo-inverse; fp32.
 
 Each program takes every team-th tile. A tile is computed in one order whichever program takes it,
-so results do not depend on the size of the team. Matrices are contiguous; the constant SHAPE is
+so results do not depend on the size of the team. Matrices are contiguous and in fp32; with the
+precision "fp16" a product rounds what it reads, and still adds up in fp32. The constant SHAPE is
 ``Shape`` as a tuple.
 """
 
@@ -74,7 +75,10 @@ def _multiply(
                 b + k[:, None] * B_K + col[None, :] * B_C,
                 mask=(k < K)[:, None] & (col < C)[None, :], other=0.0,
             )  # fmt: skip
-            total = tl.dot(a_tile, b_tile, total, input_precision=SHAPE[5])
+            if SHAPE[5] == "fp16":
+                total = tl.dot(a_tile.to(tl.float16), b_tile.to(tl.float16), total)
+            else:
+                total = tl.dot(a_tile, b_tile, total, input_precision=SHAPE[5])
         at = r[:, None] * C + col[None, :]
         inside = (r < R)[:, None] & (col < C)[None, :]
         result = alpha * total
