@@ -15,22 +15,25 @@ from torch import Tensor
 from gimp_fast.kernels.bags import Bags, bag_size
 from gimp_fast.kernels.launch import Architecture, launch, multiprocessors
 from gimp_fast.kernels.long_bags import matrix_slot
-from gimp_fast.kernels.pinv_chain import (
+from gimp_fast.kernels.pinv_chain import run_chain
+from gimp_fast.kernels.pinv_grads import grads_of_chain
+from gimp_fast.kernels.pinv_products import meet, product
+from gimp_fast.kernels.pinv_range import normalised
+from gimp_fast.kernels.pinv_room import (
+    VALUES,
+    Shape,
     applied,
     last_z,
+    place,
     room_size,
-    run_chain,
-    scaled_w,
     steps_of,
 )
-from gimp_fast.kernels.pinv_grads import grads_of_chain, grads_size, scaled_grad
-from gimp_fast.kernels.pinv_products import Shape, meet, product
-from gimp_fast.kernels.pinv_range import normalised
 
 # Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
 # other number if there are enough: the more matrices are in work, the more memory they take.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
-BLOCK_K = 32
+# Terms of a product's sum at a time, by the bytes of what it reads.
+BLOCK_K = {"fp16": 64}
 
 
 @triton.jit
@@ -64,13 +67,14 @@ def _pinv_fwd_kernel(
     for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
             square, start = _offsets(cu_seqlens, tokens, matrices, number, matrix, H, M, D, PACKED)
-            undo = normalised(w + start, scaled_w(room, STEPS, M, D), rank, team, SHAPE)
+            scaled = room + place("w", STEPS, SHAPE)
+            undo = normalised(w + start, scaled, rank, team, SHAPE)
             arrived = run_chain(
                 a + square, room, counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE
             )
-            z = last_z(room, STEPS, M)
-            u = applied(room, STEPS, M, D)
-            product(y + start, undo, z, u, rank, team, "nn", M, D, M, SHAPE)
+            z = last_z(room, STEPS, SHAPE)
+            u = applied(room, STEPS, SHAPE)
+            product(y + start, undo, z, u, rank, team, VALUES, "nn", M, D, M, SHAPE)
             # The next matrix takes the room.
             arrived = meet(counters + number, arrived, team)
 
@@ -88,10 +92,10 @@ def _pinv_bwd_kernel(
     for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
             square, start = _offsets(cu_seqlens, tokens, matrices, number, matrix, H, M, D, PACKED)
-            undo = normalised(w + start, scaled_w(room, STEPS, M, D), rank, team, SHAPE)
-            undo_grad = normalised(
-                grad_y + start, scaled_grad(room, STEPS, M, D), rank, team, SHAPE
-            )
+            scaled = room + place("w", STEPS, SHAPE)
+            undo = normalised(w + start, scaled, rank, team, SHAPE)
+            scaled = room + place("dy", STEPS, SHAPE)
+            undo_grad = normalised(grad_y + start, scaled, rank, team, SHAPE)
             arrived = run_chain(
                 a + square, room, counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE
             )
@@ -155,9 +159,9 @@ def _run(
     in_work = a.shape[0] * h  # at most
     team = _team(in_work, m, arch, available)
     teams = min(in_work, available // team)
-    shape = Shape(m, d, config.tokens, config.landmarks, BLOCK_K, precision)
+    shape = Shape(m, d, config.tokens, config.landmarks, BLOCK_K.get(precision, 32), precision)
     steps = steps_of(iterations, keeps)
-    room = triton.cdiv(room_size(steps, shape) + (grads_size(shape) if keeps else 0), 32) * 32
+    room = room_size(steps, shape)
     launch(
         kernel, (team * teams,), config,
         bags.cu_seqlens, bags.tokens, b * h, team, teams, *operands,

@@ -21,6 +21,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from gimp_fast.kernels.pinv_room import operand
+
 SHRINK = tl.constexpr(2.0**-15)
 NORM_BITS = tl.constexpr(10)
 
@@ -46,7 +48,7 @@ def _finite(x, at, SIZE: tl.constexpr):
 
 @triton.jit(noinline=True)
 def normalised(x, out, rank, team, SHAPE: tl.constexpr):
-    """Write x (M, D) times a power of two, and give what undoes that.
+    """Write x (M, D) times a power of two, with its copy for products; give what undoes that.
 
     Entries that are not finite do not count, and stay what they are.
     """
@@ -67,5 +69,8 @@ def normalised(x, out, rank, team, SHAPE: tl.constexpr):
     factor = _power(-exponent)
     for start in range(rank * BLOCK, SIZE, team * BLOCK):
         at = start + i
-        tl.store(out + at, factor * tl.load(x + at, mask=at < SIZE, other=0.0), mask=at < SIZE)
+        scaled = factor * tl.load(x + at, mask=at < SIZE, other=0.0)
+        tl.store(out + at, scaled, mask=at < SIZE)
+        if SHAPE[5] == "fp16":
+            tl.store(operand(out, SIZE, SHAPE) + at, scaled, mask=at < SIZE)
     return _power(exponent)

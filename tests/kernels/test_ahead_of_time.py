@@ -116,3 +116,7 @@ def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results,
     assert [
         row for row in rows if row["stack"] > (CALLS if "_pinv_" in row["kernel"] else STACK)
     ] == []
+    # Operands of the pseudo-inverse arrive 16 bytes at a time, whichever way a product reads them.
+    assert [
+        row for row in rows if "_pinv_" in row["kernel"] and row["copies"] not in ([16], [])
+    ] == []

@@ -86,8 +86,8 @@ def test_matrices_of_short_packed_bags_take_no_memory(tokens):
     ("shape", "rooms"), [("one", 8), ("batch-of-8", 33), ("batch-of-128", 33), ("300-packed", 33)]
 )
 def test_rooms_of_the_pseudo_inverse_do_not_grow_with_the_batch(shape, rooms):
-    """A quarter of the multiprocessors is the most; a room of the backward pass has 8 MiB."""
+    """A quarter of the multiprocessors is the most; a room of the backward pass has 9 MiB."""
     launches = launches_of(*SHAPES[shape])
     (room,) = (x for x in tensors_of(launches, "_pinv_bwd_kernel") if x.dim() == 2)
     assert room.shape[0] == rooms
-    assert room.nbytes <= rooms * 8 * 2**20
+    assert room.nbytes <= rooms * 9 * 2**20
