@@ -32,8 +32,8 @@ from gimp_fast.kernels.pinv_room import (
 # Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
 # other number if there are enough: the more matrices are in work, the more memory they take.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
-# Terms of a product's sum at a time, by the bytes of what it reads.
-BLOCK_K = {"fp16": 64}
+# Terms of a product's sum at a time.
+BLOCK_K, HALF_BLOCK_K = 32, 64
 
 
 @triton.jit
@@ -159,7 +159,8 @@ def _run(
     in_work = a.shape[0] * h  # at most
     team = _team(in_work, m, arch, available)
     teams = min(in_work, available // team)
-    shape = Shape(m, d, config.tokens, config.landmarks, BLOCK_K.get(precision, 32), precision)
+    block_k = HALF_BLOCK_K if precision == "fp16" else BLOCK_K
+    shape = Shape(m, d, config.tokens, config.landmarks, block_k, precision)
     steps = steps_of(iterations, keeps)
     room = room_size(steps, shape)
     launch(

@@ -20,19 +20,12 @@ from gimp_fast.kernels.pinv_room import (
     BOTH,
     OPERAND,
     last_z,
-    operand,
     place,
     stride,
     thin_slots,
     thin_x,
 )
-
-
-@triton.jit
-def tile_of(a, r, c, M: tl.constexpr):
-    """Elements of a contiguous (M, M) matrix, zero outside."""
-    inside = (r < M)[:, None] & (c < M)[None, :]
-    return tl.load(a + r[:, None] * M + c[None, :], mask=inside, other=0.0)
+from gimp_fast.kernels.pinv_start import start
 
 
 @triton.jit
@@ -42,40 +35,6 @@ def read_a(a, room, STEPS: tl.constexpr, SHAPE: tl.constexpr):
     if SHAPE[5] == "fp16":
         at = room + place("a", STEPS, SHAPE)
     return at
-
-
-@triton.jit(noinline=True)
-def _start(
-    a, room, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr, SHAPE: tl.constexpr
-):  # fmt: skip
-    """Z₀ = Aᵀ / (largest row sum · largest column sum); one program keeps the sums (2, M)."""
-    M: tl.constexpr = SHAPE[0]
-    ROWS: tl.constexpr = 16
-    sums = room + place("sums", STEPS, SHAPE)
-    c = tl.arange(0, BLOCK_M)
-    column_sums = tl.zeros([BLOCK_M], tl.float32)
-    largest = tl.zeros([ROWS], tl.float32)
-    for start in range(0, M, ROWS):
-        r = start + tl.arange(0, ROWS)
-        tile = tile_of(a, r, c, M)
-        column_sums += tl.sum(tile, 0)
-        row_sums = tl.sum(tile, 1)
-        largest = tl.maximum(largest, row_sums)
-        tl.store(sums + r, row_sums, mask=(r < M) & (rank == 0))
-    tl.store(sums + M + c, column_sums, mask=(c < M) & (rank == 0))
-    factor = 1.0 / (tl.max(largest, 0) * tl.max(column_sums, 0))
-    z = room + place("z", STEPS, SHAPE)
-    for row in range(rank * ROWS, M, team * ROWS):
-        r = row + tl.arange(0, ROWS)
-        inside = (r < M)[:, None] & (c < M)[None, :]
-        tile = tile_of(a, r, c, M)
-        z_tile = tile * factor
-        turned = c[None, :] * M + r[:, None]
-        tl.store(z + turned, z_tile, mask=inside)
-        if SHAPE[5] == "fp16":
-            tl.store(operand(z, M * M, SHAPE) + turned, z_tile, mask=inside)
-            a_copy = operand(room + place("a", STEPS, SHAPE), M * M, SHAPE)
-            tl.store(a_copy + r[:, None] * M + c[None, :], tile, mask=inside)
 
 
 @triton.jit
@@ -106,8 +65,7 @@ def run_chain(
     M: tl.constexpr = SHAPE[0]
     D: tl.constexpr = SHAPE[1]
     THIN: tl.constexpr = STEPS[1]
-    _start(a, room, rank, team, BLOCK_M, STEPS, SHAPE)
-    arrived = meet(counter, arrived, team)
+    arrived = start(a, room, counter, arrived, rank, team, BLOCK_M, STEPS, SHAPE)
     a = read_a(a, room, STEPS, SHAPE)
     for step in range(STEPS[0]):
         z, x, t, root, next_z = classic_step(room, step, STEPS, SHAPE)

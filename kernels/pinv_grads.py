@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gimp_fast.kernels.pinv_chain import classic_step, read_a, tile_of
+from gimp_fast.kernels.pinv_chain import classic_step, read_a
 from gimp_fast.kernels.pinv_products import (
     meet,
     product,
@@ -25,6 +25,7 @@ from gimp_fast.kernels.pinv_room import (
     thin_slots,
     thin_x,
 )
+from gimp_fast.kernels.pinv_start import add_grad_of_start
 
 
 @triton.jit(noinline=True)
@@ -70,8 +71,9 @@ def grads_of_chain(
         arrived = _grads_of_classic_step(
             a_read, room, STEPS[0] - 1 - back, grad_a, counter, arrived, rank, team, STEPS, SHAPE
         )
-    _add_grad_of_start(a, room, grad_a, undo_w, undo_grad, rank, team, BLOCK_M, STEPS, SHAPE)
-    return meet(counter, arrived, team)
+    return add_grad_of_start(
+        a, room, grad_a, undo_w, undo_grad, counter, arrived, rank, team, BLOCK_M, STEPS, SHAPE
+    )
 
 
 @triton.jit(noinline=True)
@@ -176,45 +178,3 @@ def _clear(x, rank, team, SHAPE: tl.constexpr):
     for start in range(rank * 1024, SIZE, team * 1024):
         at = start + tl.arange(0, 1024)
         tl.store(x + at, tl.zeros([1024], tl.float32), mask=at < SIZE)
-
-
-@triton.jit(noinline=True)
-def _add_grad_of_start(
-    a, room, grad_a, undo_w, undo_grad, rank, team, BLOCK_M: tl.constexpr, STEPS: tl.constexpr,
-    SHAPE: tl.constexpr,
-):  # fmt: skip
-    """Add the gradient of A through Z₀ = Aᵀ / (largest row sum · largest column sum); undo scales.
-
-    Rows, or columns, that share the largest sum share its gradient evenly.
-    """
-    M: tl.constexpr = SHAPE[0]
-    ROWS: tl.constexpr = 16
-    m = tl.arange(0, BLOCK_M)
-    sums = room + place("sums", STEPS, SHAPE)
-    dz = room + place("dz", STEPS, SHAPE)
-    row_sums = tl.load(sums + m, mask=m < M, other=0.0)
-    column_sums = tl.load(sums + M + m, mask=m < M, other=0.0)
-    largest_row = tl.max(row_sums, 0)
-    largest_column = tl.max(column_sums, 0)
-    factor = 1.0 / (largest_row * largest_column)
-    inner = tl.zeros([ROWS], tl.float32)
-    for start in range(0, M, ROWS):
-        r = start + tl.arange(0, ROWS)
-        inside = (r < M)[:, None] & (m < M)[None, :]
-        grad = tl.load(dz + m[None, :] * M + r[:, None], mask=inside, other=0.0)
-        inner += tl.sum(tile_of(a, r, m, M) * grad, 1)
-    d_factor = -tl.sum(inner, 0) * factor
-    row_ties = tl.sum((row_sums == largest_row).to(tl.float32), 0)
-    column_ties = tl.sum((column_sums == largest_column).to(tl.float32), 0)
-    of_row = d_factor / (largest_row * row_ties)
-    of_column = d_factor / (largest_column * column_ties)
-    in_columns = tl.where(column_sums == largest_column, of_column, 0.0)
-    for row in range(rank * ROWS, M, team * ROWS):
-        r = row + tl.arange(0, ROWS)
-        inside = (r < M)[:, None] & (m < M)[None, :]
-        is_largest = tl.load(sums + r, mask=r < M, other=0.0) == largest_row
-        grad = tl.load(dz + m[None, :] * M + r[:, None], mask=inside, other=0.0)
-        total = tile_of(grad_a, r, m, M) + factor * grad + in_columns[None, :]
-        total += tl.where(is_largest, of_row, 0.0)[:, None]
-        total = total * (1.0 / SHRINK) * undo_w * undo_grad
-        tl.store(grad_a + r[:, None] * M + m[None, :], total, mask=inside)

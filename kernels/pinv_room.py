@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 
 THIN_STEPS = 2
+# Of a block of rows, which one program adds up.
+ROWS = tl.constexpr(16)
 # What is written of a matrix: values, the copy that products read, or both.
 VALUES = tl.constexpr(1)
 OPERAND = tl.constexpr(2)
@@ -52,6 +54,7 @@ def _plan(steps, shape):
     kept = max(steps.classic, 1) if steps.keeps else 1
     plan = [
         ("sums", 2 * shape.m, 1, values),  # of rows and of columns
+        ("column sums", triton.cdiv(shape.m, ROWS.value) * shape.m, 1, values),  # of blocks of rows
         ("a", square, int(shape.precision == "fp16"), operand),
         ("z", square, kept + 1, both),
         ("x", square, kept, both),  # of the classic steps, as t and r
@@ -79,6 +82,7 @@ def _plan(steps, shape):
             ("du x", narrow, 1, operand),
             ("du x x", narrow, 1, both),
             ("part of du", narrow, 1, values),
+            ("inner", shape.m, 1, values),  # products of the rows of A and of dZᵀ
         ]
     return plan
 

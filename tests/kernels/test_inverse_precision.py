@@ -16,6 +16,7 @@ from builders.attention import (
 )
 from builders.errors import assert_no_worse, attention_sizes, relative_error
 
+from gimp_fast.ops import nystrom_attention
 from gimp_fast.reference.nystrom_attention import (
     landmarks_reference,
     nystrom_attention_reference,
@@ -102,6 +103,23 @@ def test_bf16_loses_nothing_to_operands_in_fp16(kind):
     )
     sizes = attention_sizes(expected, exact, loss_weight(exact))
     assert_no_worse(found, plain, expected, 1.1, sizes)
+
+
+@pytest.mark.parametrize("kind", ["random", "peaked", "clustered"])
+def test_bf16_errs_at_most_twice_as_much_as_the_torch_backend(kind):
+    """As in the kernels, all but the operands of the inverse is in fp32 until the end."""
+    qkv = projections(kind)
+    inputs, exact = split(qkv, torch.bfloat16), split(qkv.bfloat16().double())
+    expected = outputs_and_gradients(nystrom_attention_reference, exact, num_landmarks=M)
+    peer = outputs_and_gradients(nystrom_attention, inputs, backend="torch", num_landmarks=M)
+
+    def in_fp32(*inputs):
+        out = composition(*(x.float() for x in inputs), inverse_as_in_the_kernels)
+        return out.to(torch.bfloat16)
+
+    found = outputs_and_gradients(in_fp32, inputs)
+    sizes = attention_sizes(expected, exact, loss_weight(exact))
+    assert_no_worse(found, peer, expected, 2, sizes)
 
 
 def scores(kind, marks, count=1):
@@ -206,6 +224,18 @@ def test_powers_of_two_change_no_bit(exponents, iterations):
 
 
 @pytest.mark.triton
+def test_a_matrix_is_bitwise_the_same_alone_and_beside_a_larger_one():
+    a = scores("random", 16, count=2).softmax(-1)
+    w, grad = narrow(16, count=2)
+    w[1] *= 1e20
+    grad[1] *= 1e-9
+    both = of_kernels(a, w, grad, iterations=3)
+    for i in range(2):
+        alone = of_kernels(a[i : i + 1], w[i : i + 1], grad[i : i + 1], iterations=3)
+        assert all(torch.equal(x, y[i : i + 1]) for x, y in zip(alone, both, strict=True))
+
+
+@pytest.mark.triton
 def test_no_gradient_gives_none():
     a, w, _ = small_inputs()
     _, grad_a, grad_w = of_kernels(a, w, torch.zeros_like(w), iterations=3)
@@ -252,7 +282,10 @@ def test_every_operand_fits_fp16():
         15 / 4 * largest_z(STEPS - 3 - back) * slope ** (2 + back) * norm**2 * shrink
         for back in range(STEPS - 2)
     ]
-    assert max(thin + classic) <= LARGEST_HALF
+    # Of the last thin X, and, with the products of a thin step backwards, of the first.
+    last = 15 * slope * largest_z(STEPS - 2) / 4 * norm**2 * shrink
+    first = [(6 / 4 + 15 / 4 + 1 / 4) * last, (slope + 1) * last]
+    assert max(thin + classic + first) <= LARGEST_HALF
 
 
 def test_long_chains_stay_in_fp32():
