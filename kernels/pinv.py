@@ -30,7 +30,8 @@ from gimp_fast.kernels.pinv_room import (
 )
 
 # Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
-# other number if there are enough: the more matrices are in work, the more memory they take.
+# other number if there are enough tiles: each team takes the memory of a room, so no more rooms are
+# needed than a quarter of the multiprocessors, for any number of matrices.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
 # Terms of a product's sum at a time.
 BLOCK_K, HALF_BLOCK_K = 32, 64

@@ -4,7 +4,7 @@ A singular value s of A has its x in X and its z in Z, with x = s z. Each step t
 p(x) = ¼x(13 − 15x + 7x² − x³). x stays between 0 and 1, where the slope of p is at most 13/4, so:
 
 - The first x is s² times a factor of at most 1. After n steps z is at most the largest p…p(x)/√x:
-  1, 1.4, 2.1, 3.7, 6.7, 12, 22 for n = 0 to 6. X, S, T and R are at most 1, 1, 6 and 9.
+  1, 1.3, 2.1, 3.7, 6.7, 12, 22 for n = 0 to 6. X, S, T and R are at most 1, 1, 6 and 9.
 - A step multiplies an (M, D) matrix by up to 13/4, in between by up to 15.
 - A step backwards multiplies each entry of Z's gradient, in the basis of singular vectors, by a
   difference quotient of p, which is at most 13/4. The gradient of X is at most 15/4 z times that
