@@ -79,16 +79,18 @@ class Architecture:
         product: configuration of M×M products.
         precision: of fp32 products: ``"ieee"``, or ``"tf32x3"`` where three TF32 products on tensor
             cores are faster than one on the fp32 units. Both are as accurate as fp32.
+        half_product: configuration of M×M products of fp16 operands, if it is another one.
     """
 
     half: dict[str, tuple[Config, Config]]
     single: dict[str, tuple[Config, Config]]
     product: Config
     precision: str
+    half_product: Config | None = None
 
 
 ARCHITECTURES = {
-    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3", PRODUCT),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gimp_fast.kernels.bags import Bags, bag_size
-from gimp_fast.kernels.launch import Architecture, launch, multiprocessors
+from gimp_fast.kernels.launch import Architecture, Config, launch, multiprocessors
 from gimp_fast.kernels.long_bags import matrix_slot
 from gimp_fast.kernels.pinv_chain import run_chain
 from gimp_fast.kernels.pinv_grads import grads_of_chain
@@ -106,9 +106,9 @@ def _pinv_bwd_kernel(
             )  # fmt: skip
 
 
-def _team(matrices: int, m: int, arch: Architecture, available: int) -> int:
+def _team(matrices: int, m: int, config: Config, available: int) -> int:
     """How many of ``available`` programs share a matrix."""
-    tiles = triton.cdiv(m, arch.product.tokens) * triton.cdiv(m, arch.product.landmarks)
+    tiles = triton.cdiv(m, config.tokens) * triton.cdiv(m, config.landmarks)
     team = 1
     while 2 * team <= min(tiles, LARGEST_TEAM, available) and (
         2 * team * matrices <= available or 2 * team <= SMALLEST_TEAM
@@ -156,11 +156,13 @@ def _run(
     arch: Architecture, precision: str, *, keeps: bool,
 ) -> None:  # fmt: skip
     b, h, m, d = w.shape
-    config, available = arch.product, multiprocessors(a.device)
+    half = precision == "fp16"
+    config = (arch.half_product if half else None) or arch.product
+    available = multiprocessors(a.device)
     in_work = a.shape[0] * h  # at most
-    team = _team(in_work, m, arch, available)
+    team = _team(in_work, m, config, available)
     teams = min(in_work, available // team)
-    block_k = HALF_BLOCK_K if precision == "fp16" else BLOCK_K
+    block_k = HALF_BLOCK_K if half else BLOCK_K
     shape = Shape(m, d, config.tokens, config.landmarks, block_k, precision)
     steps = steps_of(iterations, keeps)
     room = room_size(steps, shape)

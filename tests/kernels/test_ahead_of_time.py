@@ -37,7 +37,7 @@ SHARED = {
 STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
 # The pseudo-inverse calls its products, and keeps addresses on the stack meanwhile. They are read
 # between two products, in microseconds each, not in their loops.
-CALLS = 32
+CALLS = 8
 # (capability, dtype): head dims.
 CASES = {
     (80, "bfloat16"): (64, 128),

@@ -56,15 +56,15 @@ def test_kernels_are_the_same_for_3_and_for_300_bags():
 
 
 def test_a_team_fits_the_device_and_has_work():
-    arch = launching.ARCHITECTURES[90]
+    config = launching.ARCHITECTURES[90].product
     for matrices in (1, 7, 8, 64, 1024):
         for available in (1, 3, 20, 82, 132):
             for m in (1, 37, 64, 256, 512):
-                team = pinv._team(matrices, m, arch, available)
+                team = pinv._team(matrices, m, config, available)
                 assert 1 <= team <= min(available, pinv.LARGEST_TEAM)
                 assert team <= math.ceil(m / 64) ** 2
-    assert pinv._team(8, 256, arch, 132) == 16
-    assert pinv._team(1024, 256, arch, 132) == 4
+    assert pinv._team(8, 256, config, 132) == 16
+    assert pinv._team(1024, 256, config, 132) == 4
 
 
 def tensors_of(launches, name):
