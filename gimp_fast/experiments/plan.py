@@ -21,7 +21,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, did_you_mean
 from gimp_fast.experiments.baselines import LogisticSettings
 from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
-from gimp_fast.files.yaml_file import read_yaml_mapping
+from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
 from gimp_fast.models import available, model_class
 from gimp_fast.plugins import load_plugins
 from gimp_fast.runs.records import Run
@@ -229,7 +229,7 @@ def planned_run(
     """The run of a row on a split, with its settings and its digest."""
     if row.method == LOGISTIC_REGRESSION:
         parts = (text.partition("=") for text in tuned)
-        chosen = {key: json.loads(value) for key, _, value in parts}
+        chosen = {key: parse_yaml(value, key) for key, _, value in parts}
         settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split, **chosen)
         values = {"method": row.method, **asdict(settings)}
     else:
