@@ -117,7 +117,7 @@ def export_ensemble(
             written.
     """
     out, ensemble = Path(out), Ensemble(members, Path(out))
-    check_place(out, overwrite, _is_ensemble, "an ensemble")
+    check_place(out, overwrite, _other_than_ensemble, "an ensemble")
     names = [member_name(number) for number in range(len(members))]
     facts = {"ensemble_version": ENSEMBLE_VERSION, "members": names}
     with new_folder(out, replace=overwrite) as folder:
@@ -141,17 +141,18 @@ def _card(ensemble: Ensemble, names: Sequence[str]) -> str:
     return _CARD.format(count=len(names), classes=classes, members="\n".join(lines))
 
 
-def _is_ensemble(folder: Path) -> bool:
-    """Whether a folder holds an ensemble and nothing else."""
+def _other_than_ensemble(folder: Path) -> str:
     if not (folder / ENSEMBLE).is_file():
-        return False
-    members = [path for path in folder.iterdir() if path.name not in (ENSEMBLE, CARD)]
-    return all(
-        path.is_dir()
-        and (path / WEIGHTS).is_file()
-        and {file.name for file in path.iterdir()} <= set(EXPORT_FILES)
-        for path in members
-    )
+        return f"no {ENSEMBLE}"
+    others = []
+    for path in folder.iterdir():
+        if path.name in (ENSEMBLE, CARD):
+            continue
+        inside = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        if WEIGHTS not in inside:
+            others.append(path.name)
+        others += [f"{path.name}/{name}" for name in inside - set(EXPORT_FILES)]
+    return ", ".join(sorted(others)[:5])
 
 
 def members_of(path: str | Path) -> list[Path]:

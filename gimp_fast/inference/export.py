@@ -86,7 +86,7 @@ def export_model(trained: TrainedModel, out: str | Path, *, overwrite: bool = Fa
         GimpError: the folder holds something else, or cannot be written.
     """
     out = Path(out)
-    check_place(out, overwrite, _is_export, "an export")
+    check_place(out, overwrite, _other_than_export, "an export")
     with new_folder(out, replace=overwrite) as folder:
         write_export(trained, folder)
 
@@ -176,8 +176,11 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_place(out: Path, overwrite: bool, replaceable: Callable[[Path], bool], what: str) -> None:
-    """GimpError unless ``out`` is new or empty, or may be overwritten and is what it replaces."""
+def check_place(out: Path, overwrite: bool, others: Callable[[Path], str], what: str) -> None:
+    """GimpError unless ``out`` is new or empty, or may be overwritten and is ``what``.
+
+    ``others`` names what a folder holds besides, or lacks; an empty text if it is ``what``.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -188,14 +191,15 @@ def check_place(out: Path, overwrite: bool, replaceable: Callable[[Path], bool],
             f"to replace {what}"
         )
     # Replacing deletes what is there.
-    if not replaceable(out):
-        found = ", ".join(sorted(path.name for path in out.iterdir())[:5])
+    if found := others(out):
         raise GimpError(f"{out}: found {found}; --overwrite only replaces {what}")
 
 
-def _is_export(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir()}
-    return WEIGHTS in names and names <= set(EXPORT_FILES)
+def _other_than_export(folder: Path) -> str:
+    others = sorted(path.name for path in folder.iterdir() if path.name not in EXPORT_FILES)
+    if others:
+        return ", ".join(others[:5])
+    return "" if (folder / WEIGHTS).is_file() else f"no {WEIGHTS}"
 
 
 def _tensors(trained: TrainedModel) -> dict[str, Tensor]:

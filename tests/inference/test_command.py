@@ -97,7 +97,6 @@ def test_some_patients_by_id_and_file(folder, tmp_path):
         ([], "give --data and --out to predict, or --export"),
         (["--data", "COHORT"], "belong together"),
         (["--out", "x.csv"], "give --data and --out"),
-        (["--export", "x", "--run", "RUN"], "--export writes one model; found 2"),
         (["--data", "nowhere", "--out", "x.csv"], "nowhere: not a cohort folder"),
         (["--data", "RUN", "--out", "x.csv"], "not a cohort folder"),
         (["--data", "COHORT", "--out", "x.csv", "--run", "nowhere"], "nowhere: found no such"),

@@ -114,10 +114,10 @@ def test_only_an_ensemble_is_replaced(exported, members, tmp_path):
     export_ensemble(members[:2], exported, overwrite=True)
     assert len(members_of(exported)) == 2
     export_model(members[0], tmp_path / "one")
-    with pytest.raises(GimpError, match="--overwrite only replaces an ensemble"):
+    with pytest.raises(GimpError, match=r"found no ensemble\.json; --overwrite only replaces an"):
         export_ensemble(members, tmp_path / "one", overwrite=True)
     (exported / "member_0" / "mine.txt").write_text("notes")
-    with pytest.raises(GimpError, match="--overwrite only replaces an ensemble"):
+    with pytest.raises(GimpError, match=r"found member_0/mine\.txt; --overwrite only replaces"):
         export_ensemble(members, exported, overwrite=True)
     with pytest.raises(GimpError, match="--overwrite only replaces an export"):
         export_model(members[0], exported, overwrite=True)
