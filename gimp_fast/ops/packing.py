@@ -233,9 +233,10 @@ def operands(
 ) -> tuple[Tensor | None, list[int] | None]:
     """The bounds as registered operators take them: a tensor, and numbers where they are known.
 
-    The numbers are None while a compiler traces (it would compile once for each set of numbers) and
-    while a CUDA graph is captured (a copy from the GPU would end the capture). The operator then
-    reads the tensor.
+    The numbers are not given while a compiler traces (it would compile once for each set of
+    numbers) and while a CUDA graph is captured (a copy from the GPU would end the capture). Of
+    :class:`Bags` they are then an empty list, which means that they need no check. Of a tensor they
+    are None, and the operator reads it.
 
     Raises:
         ValueError: as :func:`as_bags`.
@@ -244,10 +245,10 @@ def operands(
     if cu_seqlens is None:
         return None, None
     tensor = cu_seqlens.cu_seqlens if isinstance(cu_seqlens, Bags) else cu_seqlens
-    if torch.compiler.is_compiling():
-        return tensor, None
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-        return tensor, None
+    if torch.compiler.is_compiling() or (
+        tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    ):
+        return tensor, [] if isinstance(cu_seqlens, Bags) else None
     return tensor, list(as_bags(cu_seqlens, num_rows).bounds)
 
 
@@ -257,7 +258,7 @@ def spans_of(
     """(start, stop) of each bag, from the operands of an operator; None if nothing is packed."""
     if cu_seqlens is None:
         return None
-    return as_bags(cu_seqlens, num_rows).spans if bounds is None else list(pairwise(bounds))
+    return list(pairwise(bounds)) if bounds else as_bags(cu_seqlens, num_rows).spans
 
 
 def bag_slices(x: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int, slice]]:
