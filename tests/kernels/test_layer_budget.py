@@ -10,6 +10,12 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
+from gimp_fast.kernels.launch import recording
+from gimp_fast.ops import backends, nystrom_operators
+from gimp_fast.ops.nystrom_layer import nystrom_layer
+from gimp_fast.ops.packing import Bags
+from gimp_fast.ops.registration import implementations
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(
     not BENCHMARKS.is_dir(), reason="the tests lie without the benchmarks"
@@ -72,3 +78,62 @@ def test_the_counter_counts_kernels_and_no_views(counting):
     with counting.counting(counts):
         (x.t().reshape(3, 8)[1:].unbind(0)[0].new_empty(3) + 1).mul_(2).detach()
     assert counts.operators == {"clone": 1, "add": 1, "mul_": 1}
+
+
+OPERATORS = torch.ops.gimp_fast
+
+
+def bags_of(*lengths):
+    return Bags.of_lengths(lengths, "meta")
+
+
+def test_a_compiled_layer_of_packed_bags_is_one_graph_that_trusts_them(monkeypatch):
+    """On a GPU nothing reads the bounds: not to check them, and not to compile for their values."""
+    monkeypatch.setattr(backends, "_why_not", lambda *_, **__: None)
+    graphs = []
+
+    def keep(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    def layer(qkv, weight, bags):
+        return nystrom_layer(qkv, weight, num_landmarks=16, cu_seqlens=bags, backend="triton")
+
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend=keep)
+    qkv = torch.empty(1, 57, 3, 2, 16, device="meta")
+    weight = torch.empty(2, 1, 5, 1, device="meta")
+    for bags in (bags_of(20, 0, 37), bags_of(5, 40, 12)):
+        compiled(qkv, weight, bags)
+    (graph,) = graphs
+    bounds = {
+        node.target: node.args[8 if node.target is OPERATORS.nystrom_attention_fwd.default else 4]
+        for node in graph.graph.nodes
+        if "gimp_fast" in str(node.target)
+    }
+    assert bounds == {
+        OPERATORS.nystrom_attention_fwd.default: [],
+        OPERATORS.token_conv_fwd.default: [],
+    }
+
+
+@pytest.mark.parametrize(("bounds", "waits"), [([], 0), ([0, 20, 57], 0), (None, 1)])
+def test_an_operator_reads_bounds_only_if_nobody_checked_them(bounds, waits, counting):
+    q, k, v = (torch.empty(1, 2, 57, 16, device="meta") for _ in range(3))
+    cu_seqlens = bags_of(20, 37).cu_seqlens
+    counts = counting.Counts()
+    run = implementations[OPERATORS.nystrom_attention_fwd.default]
+    with recording(), counting.counting(counts), suppress(NotImplementedError):
+        run(q, k, v, cu_seqlens, 16, 6, 0.25, "triton", bounds)
+    assert counts.waits.total() == waits
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [([], [0, 57, 57]), ([0, 20, 57], [-3, 99, 57])],
+    ids=["trusted", "known"],
+)
+def test_bounds_that_were_not_read_stay_within_the_tensor(bounds, expected):
+    q = torch.empty(1, 2, 57, 16)
+    cu_seqlens = torch.tensor([-3, 99, 57])
+    assert nystrom_operators._device_bounds(cu_seqlens, bounds, q).tolist() == expected
