@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gimp_fast.kernels import launch as launching
 from gimp_fast.nn import NystromAttention
+from gimp_fast.nn.layer_norm import LayerNorm
 from gimp_fast.ops.packing import Bags
 from gimp_fast.ops.registration import implementations
 
@@ -35,11 +36,15 @@ WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"}
 
 @dataclass
 class Counts:
-    """How often each kernel of the package, each operator and each wait occurred."""
+    """How often each kernel of the package, each operator and each wait occurred.
+
+    ``largest_cast`` is the number of elements of the largest tensor that changed its dtype.
+    """
 
     launches: Counter[str] = field(default_factory=Counter)
     operators: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    largest_cast: int = 0
 
     @property
     def device_operations(self) -> int:
@@ -67,6 +72,8 @@ class _Counting(TorchDispatchMode):
             self.counts.waits[name] += 1
         elif name not in FREE and not _is_view(func):
             self.counts.operators[name] += 1
+        if name == "_to_copy":
+            self.counts.largest_cast = max(self.counts.largest_cast, args[0].numel())
         return func(*args, **kwargs)
 
 
@@ -121,11 +128,21 @@ class _Autocast(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self.enabled = True
         self.weights: dict[torch.Tensor, torch.Tensor] = {}
+
+    @contextmanager
+    def set(self, device_type: str, *, enabled: bool) -> Iterator[None]:
+        """In place of ``torch.autocast``."""
+        before, self.enabled = self.enabled, enabled
+        yield
+        self.enabled = before
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        if not self.enabled:
+            return func(*args, **(kwargs or {}))
         if func is F.linear:
             args = tuple(self._bf16(x) if isinstance(x, torch.Tensor) else x for x in args)
         elif func is F.layer_norm:
@@ -141,18 +158,19 @@ class _Autocast(TorchFunctionMode):
 
 
 @contextmanager
-def _pretended_gpu(capability: int) -> Iterator[None]:
-    """Let the package take the "meta" device for a GPU, with autocast."""
+def _pretended_gpu(capability: int) -> Iterator[_Autocast]:
+    """Let the package take the "meta" device for a GPU, with this autocast."""
+    autocast = _Autocast()
     with ExitStack() as stack:
         for target, value in (
-            ("torch.is_autocast_enabled", lambda *_: True),
+            ("torch.is_autocast_enabled", lambda *_: autocast.enabled),
             ("torch.get_autocast_dtype", lambda *_: torch.bfloat16),
-            ("torch.autocast", lambda *_, **__: nullcontext()),
+            ("torch.autocast", autocast.set),
             ("gimp_fast.ops.backends._why_not", lambda *_, **__: None),
             ("gimp_fast.kernels.launch._capability", lambda device: capability),
         ):
             stack.enter_context(mock.patch(target, value))
-        yield
+        yield autocast
 
 
 def count_layer(
@@ -168,11 +186,15 @@ def count_layer(
     counts = Counts()
     shape = (1, bags * tokens, dim) if packed else (bags, tokens, dim)
     x = torch.empty(shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    norm = nn.LayerNorm(dim, device="meta")
     layer = NystromAttention(dim, dim // heads, heads, landmarks).to("meta")
+    norm = LayerNorm(dim, device="meta")
     given = Bags.of_equal(bags, tokens, "meta") if packed else None
-    with _pretended_gpu(capability), launching.recording() as launches, counting(counts):
-        with _Autocast():
+    with (
+        _pretended_gpu(capability) as autocast,
+        launching.recording() as launches,
+        counting(counts),
+    ):
+        with autocast:
             out = x + layer(norm(x), cu_seqlens=given)
         out.backward(torch.empty_like(out))
     counts.launches.update(made.name for made in launches)
@@ -180,5 +202,7 @@ def count_layer(
 
 
 if __name__ == "__main__":
-    for name, value in vars(count_layer(8, 6000)).items():
-        print(name, value.total(), dict(value))
+    found = count_layer(8, 6000)
+    for name in ("launches", "operators", "waits"):
+        counter = getattr(found, name)
+        print(name, counter.total(), dict(counter))

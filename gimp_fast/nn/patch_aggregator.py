@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gimp_fast.nn.dropout import Dropout
+from gimp_fast.nn.layer_norm import LayerNorm
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
 from gimp_fast.ops.packing import Bags, Rows, as_bags
@@ -69,7 +70,7 @@ class PatchAggregator(nn.Module):
         self.input_dropout = Dropout(input_dropout)
         self.cls_token = nn.Parameter(torch.randn(dim) * 0.02)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_layers))
+        self.norms = nn.ModuleList(LayerNorm(dim) for _ in range(num_layers))
         self.layers = nn.ModuleList(
             NystromAttention(
                 dim,
