@@ -77,6 +77,13 @@ class Bags:
         shift = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
         return Bags(bounds, self.cu_seqlens + shift)
 
+    @property
+    def without_cls(self) -> Bags:
+        """The bags with one row less each: the other way round."""
+        bounds = tuple(bound - number for number, bound in enumerate(self.bounds))
+        shift = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
+        return Bags(bounds, self.cu_seqlens - shift)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Bags:
         return replace(self, cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking))
 
@@ -119,21 +126,23 @@ class Rows:
         return cls(torch.tensor(starts, dtype=torch.int64, device=device), rows)
 
     @classmethod
-    def cls_and_masked(cls, bags: Bags, masked: Tensor) -> Rows:
+    def cls_and_masked(
+        cls, bags: Bags, masked: Tensor, counts: Sequence[int] | None = None
+    ) -> Rows:
         """The CLS token of each bag, and its masked patches; places are those of ``with_cls``.
-
-        On a GPU this waits once, for the number of masked patches of each bag.
 
         Args:
             bags: of the patches, without CLS tokens.
             masked: (T,) bool over the patches, True = masked.
+            counts: masked patches of each bag; without them a GPU is asked, and waited for.
         """
         before = F.pad(masked.cumsum(0), (1, 0))[bags.cu_seqlens.long()]  # (B + 1,)
         ends = before + torch.arange(len(before), device=before.device)
         is_cls = masked.new_zeros(len(masked) + len(bags))
         is_cls[bags.with_cls.cu_seqlens[:-1].long()] = True
         needed = is_cls.masked_scatter(~is_cls, masked)
-        rows = Bags(tuple(ends.tolist()), ends.int())
+        bounds = ends.tolist() if counts is None else accumulate((n + 1 for n in counts), initial=0)
+        rows = Bags(tuple(bounds), ends.int())
         return cls(needed.nonzero_static(size=rows.num_rows)[:, 0], rows)
 
 

@@ -100,7 +100,7 @@ class PretrainStage(Stage):
         if settings.triplets == "slide":
             cls_pat = cls_pat[:, : self.context.model.config.dim]  # CLS_img
         if settings.reconstruction == "mean":
-            counted = batch.masked.sum() * batch.patches.shape[-1]
+            counted = batch.masked.mask.sum() * batch.patches.shape[-1]
             reconstruction = share.ratio(reconstruction, counted)
         # Triplets are mined among the patients of all ranks (section 2.3).
         triplet = share.of_all(
