@@ -26,9 +26,10 @@ from gimp_fast.nn.layer_norm import LayerNorm
 from gimp_fast.ops.packing import Bags
 from gimp_fast.ops.registration import implementations
 
-# Operators that only reserve memory, or give another view of it without saying so in their schema.
+# Operators that start no kernel, though their schema does not say so.
 FREE = {
     "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "_unsafe_view",
+    "promote_types",
 }  # fmt: skip
 # Operators whose result the processor needs, so that it waits for the GPU.
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"}
@@ -66,7 +67,9 @@ class _Counting(TorchDispatchMode):
             with self:
                 return implementations[func](*args, **kwargs)
         name = func.overloadpacket.__name__
-        waits = name in WAITS or _crosses_devices(args, kwargs) or _reads_a_mask(name, args)
+        waits = (
+            name in WAITS or _crosses_devices(args, kwargs) or _has_unknown_size(func, args, kwargs)
+        )
         # Counted first: without data, most of them fail.
         if waits:
             self.counts.waits[name] += 1
@@ -117,9 +120,13 @@ def _crosses_devices(args: tuple, kwargs: dict[str, Any]) -> bool:
     return len(set(devices)) > 1
 
 
-def _reads_a_mask(name: str, args: tuple) -> bool:
-    """True for ``x[mask]``, whose size is in the mask."""
-    indices = args[1] if name in ("index", "index_put", "index_put_") else ()
+def _has_unknown_size(func: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """True for ``x[mask]``, and for repetitions, unless the size of the result is given."""
+    if func is torch.ops.aten.repeat_interleave.Tensor:
+        return kwargs.get("output_size") is None
+    indices = (
+        args[1] if func.overloadpacket.__name__ in ("index", "index_put", "index_put_") else ()
+    )
     return any(x is not None and x.dtype == torch.bool for x in indices)
 
 
@@ -158,7 +165,7 @@ class _Autocast(TorchFunctionMode):
 
 
 @contextmanager
-def _pretended_gpu(capability: int) -> Iterator[_Autocast]:
+def pretended_gpu(capability: int) -> Iterator[_Autocast]:
     """Let the package take the "meta" device for a GPU, with this autocast."""
     autocast = _Autocast()
     with ExitStack() as stack:
@@ -190,7 +197,7 @@ def count_layer(
     norm = LayerNorm(dim, device="meta")
     given = Bags.of_equal(bags, tokens, "meta") if packed else None
     with (
-        _pretended_gpu(capability) as autocast,
+        pretended_gpu(capability) as autocast,
         launching.recording() as launches,
         counting(counts),
     ):

@@ -124,7 +124,8 @@ class _Plan(NamedTuple):
 def _plan(
     bags: Bags, masked: Tensor | None, num_masked: int | None, patches: Tensor, longest: int | None
 ) -> _Plan:
-    length = CHUNK_GPU if patches.is_cuda else CHUNK_CPU
+    on_cpu = patches.device.type == "cpu"
+    length = CHUNK_CPU if on_cpu else CHUNK_GPU
     cls = place_cls(bags)
     count = len(patches) + len(bags)
     if masked is None and longest is not None and len(bags) > 1:
@@ -145,7 +146,7 @@ def _plan(
     # Products but the native ones may round a row differently when they have more rows, so the CPU
     # multiplies one bag at a time. A GPU needs few launches.
     ends = [len(rows)]
-    if not patches.is_cuda and longest is None:
+    if on_cpu and longest is None:
         ends = torch.searchsorted(rows, bags.cu_seqlens[1:].long()).tolist()
     parts = [
         (rows[begin:end][chunk], places[begin:end][chunk])

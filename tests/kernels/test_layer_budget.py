@@ -11,7 +11,11 @@ import torch
 
 pytest.importorskip("triton")
 from gimp_fast.kernels.launch import recording
+from gimp_fast.losses import triplet_loss
+from gimp_fast.models.gimp import GiMP, GiMPConfig
+from gimp_fast.models.inputs import Presence
 from gimp_fast.ops import backends, nystrom_operators
+from gimp_fast.ops.masks import Masked
 from gimp_fast.ops.nystrom_layer import nystrom_layer
 from gimp_fast.ops.packing import Bags
 from gimp_fast.ops.registration import implementations
@@ -50,6 +54,26 @@ def test_a_layer_takes_few_operations_and_never_waits(bags, tokens, packed, capa
     assert not found.waits
 
 
+def test_a_pretraining_step_never_waits(counting):
+    """Forward and backward pass; what was counted on the CPU is used, whatever the GPU computes."""
+    windows, length, channels, num_genes = 4, 700, 96, 60
+    config = GiMPConfig(feature_dim=channels, num_genes=num_genes, num_classes=3, dim=128, heads=2)
+    model = GiMP(config).to("meta").train()
+    patches = torch.empty(windows, length, channels, device="meta")
+    mask = torch.empty(windows, length, dtype=torch.bool, device="meta")
+    rna = Presence((True, False, True, True), *(torch.empty(n, device="meta") for n in (4, 3)))
+    genes = torch.empty(windows, num_genes, device="meta")
+    labels = torch.empty(windows, dtype=torch.int64, device="meta")
+    counts = counting.Counts()
+    with counting.pretended_gpu(90) as autocast, recording(), counting.counting(counts):
+        with autocast:
+            masked = Masked(mask, (350, 350, 340, 350))
+            reconstruction, cls_pat = model.pretrain_parts(patches, masked, genes, rna)
+        (reconstruction + triplet_loss(cls_pat.float(), labels)).backward()
+    assert counts.operators["masked_reconstruction_rows"] == 1
+    assert not counts.waits
+
+
 @pytest.mark.parametrize(
     "wait",
     [
@@ -58,11 +82,12 @@ def test_a_layer_takes_few_operations_and_never_waits(bags, tokens, packed, capa
         lambda x: x.nonzero(),
         lambda x: x[x > 0],
         lambda x: bool((x > 0).all()),
+        lambda x: x.repeat_interleave(torch.empty(3, dtype=torch.int64, device=x.device)),
         lambda x: torch.tensor([1, 2], device=x.device),
         lambda x: torch.ones(3).to(x.device),
         lambda x: x.copy_(torch.ones(3)),
     ],
-    ids=["item", "tolist", "nonzero", "mask", "bool", "tensor", "to", "copy"],
+    ids=["item", "tolist", "nonzero", "mask", "bool", "repeat", "tensor", "to", "copy"],
 )
 def test_the_counter_sees_waits(wait, counting):
     counts = counting.Counts()
