@@ -179,27 +179,27 @@ class StageRun:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         losses = self.losses(batch, Share(self.ranks, plan.total))
-        names = list(losses)
-        shares = torch.stack([losses[name].detach().double() for name in names]).tolist()
-        values = self._sum_over_ranks(dict(zip(names, shares, strict=True)))
         times.mark("forward")
         self.optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(values["loss"]):
-            if self.ranks.size > 1:  # all ranks must run the backward pass too
-                losses["loss"].backward()
-            self._diverged(plan, f"a loss of {values['loss']}")
-            return
         # DistributedDataParallel averages over ranks; the gradients must be summed.
         self.scaler.scale(losses["loss"] * self.ranks.size).backward()
-        times.mark("backward")
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.stage.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        if bool(norm.isfinite()):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]).to(self.device)
+        # Everything is read at once: the only time that a step waits for a GPU.
+        numbers = [*(loss.detach() for loss in losses.values()), norm]
+        *shares, length = torch.stack([number.double() for number in numbers]).tolist()
+        values = self._sum_over_ranks(dict(zip(losses, shares, strict=True)))
+        times.mark("backward")
+        if not math.isfinite(values["loss"]):
+            self.scaler.update()
+            self._diverged(plan, f"a loss of {values['loss']}")
+            return
+        if math.isfinite(length):
             if self.settings.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         elif not self.scaler.is_enabled():
-            self._diverged(plan, f"a gradient of norm {norm.item()}")
+            self._diverged(plan, f"a gradient of norm {length}")
             return
         else:
             self.progress.skipped += 1  # fp16 overflow: the scaler reduces its scale
