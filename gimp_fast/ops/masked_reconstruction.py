@@ -13,6 +13,10 @@ from gimp_fast.ops.masks import Masked, split_masked, true_rows
 from gimp_fast.ops.products import chunks, linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, operator, product_dtype
 
+# Rows that are decoded at a time.
+CHUNK_CPU = 4096
+CHUNK_GPU = 16384
+
 
 def masked_reconstruction_loss(
     tokens: Tensor,
@@ -22,7 +26,7 @@ def masked_reconstruction_loss(
     mask: Tensor | Masked,
     *,
     reduction: str = "mean",
-    chunk_rows: int = 4096,
+    chunk_rows: int | None = None,
 ) -> Tensor:
     """L1 distance of the masked patches from z Wᵀ + b, their reconstruction (GiMP eq. 3).
 
@@ -48,7 +52,8 @@ def masked_reconstruction_loss(
         mask: (..., N) bool, True = masked = counted. A GPU is asked how many there are, and waited
             for, unless they are :class:`Masked`; a compiled function asks in any case.
         reduction: ``"mean"`` or ``"sum"``; ``"sum"`` is eq. 3.
-        chunk_rows: number of rows that are decoded at a time.
+        chunk_rows: number of rows that are decoded at a time; by default 4096 on a CPU, whose cache
+            should hold them, and 16384 on a GPU, which needs few launches.
 
     Returns:
         Scalar, float32 (float64 for float64 products).
@@ -58,6 +63,8 @@ def masked_reconstruction_loss(
             gradient; the message has the values.
     """
     dtype = product_dtype(tokens)
+    if chunk_rows is None:
+        chunk_rows = CHUNK_CPU if tokens.device.type == "cpu" else CHUNK_GPU
     mask, counts = split_masked(mask)
     count = None if counts is None else sum(counts)
     _validate(tokens, weight, bias, target, mask, reduction, chunk_rows, dtype)
