@@ -14,6 +14,7 @@ from gimp_fast.kernels.launch import recording
 from gimp_fast.losses import triplet_loss
 from gimp_fast.models.gimp import GiMP, GiMPConfig
 from gimp_fast.models.inputs import Presence
+from gimp_fast.nn import NystromAttention
 from gimp_fast.ops import backends, nystrom_operators
 from gimp_fast.ops.masks import Masked
 from gimp_fast.ops.nystrom_layer import nystrom_layer
@@ -163,3 +164,26 @@ def test_bounds_that_were_not_read_stay_within_the_tensor(bounds, expected):
     q = torch.empty(1, 2, 57, 16)
     cu_seqlens = torch.tensor([-3, 99, 57])
     assert nystrom_operators._device_bounds(cu_seqlens, bounds, q).tolist() == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+def test_a_layer_on_a_gpu_never_waits(packed, compiled):
+    layer = NystromAttention(128, 64, 2, 64).cuda()
+    attend = torch.compile(layer, fullgraph=True) if compiled else layer
+    shape = (1, 1000, 128) if packed else (2, 700, 128)
+    x = torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    bags = Bags.of_lengths([300, 700], "cuda") if packed else None
+
+    def step():
+        with torch.autocast("cuda", torch.bfloat16):
+            out = x + attend(x, cu_seqlens=bags)
+        out.backward(torch.ones_like(out))
+
+    step()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
