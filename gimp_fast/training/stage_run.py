@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.files.progress import Progress as ProgressBar
@@ -22,6 +23,7 @@ from gimp_fast.runs.folder import RunFolder
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.divergence import patients_of_step
+from gimp_fast.training.graphs import recorded_steps
 from gimp_fast.training.loader import (
     BatchLoader,
     StepPlan,
@@ -74,6 +76,7 @@ class StageRun:
             StageModule(stage), self.ranks, self.device, some_unused=stage.leaves_unused
         )
         self.losses = torch.compile(module) if self.config.compile else module
+        self.recorded = recorded_steps(stage, self._losses_and_gradients, log)
         self.loader = BatchLoader(stage.fetcher(), workers, self.device.type == "cuda")
         self.recent = RecentCheckpoints(folder.checkpoints, self.config.keep_checkpoints)
         self.steps = num_batches(len(stage.train_cases), self.settings.batch_size)
@@ -178,11 +181,13 @@ class StageRun:
     def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        losses = self.losses(batch, Share(self.ranks, plan.total))
-        times.mark("forward")
-        self.optimizer.zero_grad(set_to_none=True)
-        # DistributedDataParallel averages over ranks; the gradients must be summed.
-        self.scaler.scale(losses["loss"] * self.ranks.size).backward()
+        share = Share(self.ranks, plan.total)
+        if self.recorded is not None:
+            losses = self.recorded(batch, share)  # both passes count as "backward"
+        else:
+            losses = self.losses(batch, share)
+            times.mark("forward")
+            self._backward(losses["loss"])
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.stage.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]).to(self.device)
@@ -207,6 +212,16 @@ class StageRun:
         self.scaler.update()
         times.mark("optimizer")
         self.progress.count(values, plan.total)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        # DistributedDataParallel averages over ranks; the gradients must be summed.
+        self.scaler.scale(loss * self.ranks.size).backward()
+
+    def _losses_and_gradients(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        losses = self.losses(batch, share)
+        self._backward(losses["loss"])
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _sum_over_ranks(self, shares: Scores) -> Scores:
         """Sums of the shares of all ranks.

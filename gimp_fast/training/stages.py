@@ -77,6 +77,7 @@ class PretrainStage(Stage):
 
     name = "pretrain"
     keeps_best = False  # the paper fine-tunes from the last epoch
+    recordable = True
 
     @staticmethod
     def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
