@@ -93,6 +93,8 @@ class RecordedSteps:
         if self._seen[kind] <= WARM_UP or len(self._recorded) == MOST:
             return self._recorder.warm_up(lambda: self._compute(batch, share))
         static = map_tensors(batch, Tensor.clone)
+        for parameter in self._parameters:  # gradients are made in the graph's own memory
+            parameter.grad = None
         results, replay = self._recorder.record(lambda: self._compute(static, share))
         gradients = [p.grad for p in self._parameters]
         self._recorded[kind] = _Recorded(static, results, gradients, replay)
