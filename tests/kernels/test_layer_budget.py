@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -38,9 +39,7 @@ SHAPES = {
 @pytest.fixture
 def counting(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    import _device_operations
-
-    yield _device_operations
+    yield importlib.import_module("_device_operations")
     del sys.modules["_device_operations"]
 
 
