@@ -78,14 +78,18 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.data import open_cohort
     from gimp_fast.files.locks import claim
     from gimp_fast.heatmaps.make import make_heatmaps
-    from gimp_fast.inference import load
+    from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
     from gimp_fast.wsi.images import SlideImages
 
     is_export = (args.run / layout.WEIGHTS).is_file()
     if args.out is None and is_export:
         parser.error("--out is required for an exported model")
-    trained = load(args.run, args.device, precision="fp32")
+    if (args.run / layout.ENSEMBLE).is_file():
+        raise GimpError(
+            f"{args.run}: found an ensemble; expected one model, such as a member of it"
+        )
+    trained = load_one(args.run, args.device, precision="fp32")
     cohort = open_cohort(args.data or _cohort_of(args.run))
     cases = select_patients(
         trained, cohort, cases=args.cases, slides=args.slides, part=args.part, split=args.split

@@ -4,6 +4,7 @@ python -m gimp_fast.predict --run runs/first --data new_patients --out predicted
 python -m gimp_fast.predict --run runs/first --data cohort --part test --out test
 python -m gimp_fast.predict --run runs/fold_0 --run runs/fold_1 --data new_patients --out mean
 python -m gimp_fast.predict --run runs/first --export model
+python -m gimp_fast.predict --run runs/seed_0 --run runs/seed_1 --export ensemble
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def build_parser() -> Parser:
         action="append",
         required=True,
         metavar="RUN",
-        help="finished run, or an exported model; with several, probabilities are averaged",
+        help="finished run, or an exported model or ensemble; with several, probabilities are "
+        "averaged",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder that `prepare` wrote")
     add(
@@ -54,7 +56,12 @@ def build_parser() -> Parser:
         help=f"folder of the predictions, {layout.PREDICTIONS} and its warnings; a name that ends "
         "with .csv is the file itself",
     )
-    add("--export", type=Path, metavar="DIR", help="write the model to this folder; new or empty")
+    add(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the model to this folder, new or empty; several become one ensemble",
+    )
     add("--overwrite", action="store_true", help="replace an existing export")
     group = parser.add_argument_group("patients (default: all)").add_argument
     group(
@@ -87,11 +94,14 @@ def main(argv: Sequence[str]) -> int | None:
     args = build_parser().parse_args(argv)
     _check_request(args)
     # After parsing, so that --help and a wrong option do not wait for torch.
-    from gimp_fast.inference import load
+    from gimp_fast.inference.ensemble import export_ensemble, members_of
     from gimp_fast.inference.export import export_model
+    from gimp_fast.inference.loading import load_one
 
+    paths = [member for run in args.run for member in members_of(run)]
     models = [
-        load(run, args.device, precision=args.precision, backend=args.backend) for run in args.run
+        load_one(path, args.device, precision=args.precision, backend=args.backend)
+        for path in paths
     ]
     for model in models:
         print(f"{model.source}: {model}")
@@ -100,8 +110,12 @@ def main(argv: Sequence[str]) -> int | None:
             "SYNTHETIC: trained on generated patients; predictions say nothing about real patients."
         )
     if args.export:
-        export_model(models[0], args.export, overwrite=args.overwrite)
-        print(f"model exported to {args.export}")
+        if len(models) == 1:
+            export_model(models[0], args.export, overwrite=args.overwrite)
+            print(f"model exported to {args.export}")
+        else:
+            export_ensemble(models, args.export, overwrite=args.overwrite)
+            print(f"ensemble of {len(models)} models exported to {args.export}")
     if args.data:
         _predict(args, models)
     return 0
@@ -116,8 +130,6 @@ def _check_request(args: argparse.Namespace) -> None:
         )
     if args.bootstrap < 1:
         raise GimpError(f"--bootstrap: found {args.bootstrap}; expected 1 or more")
-    if args.export and len(args.run) > 1:
-        raise GimpError(f"--export writes one model; found {len(args.run)} of --run")
 
 
 def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:

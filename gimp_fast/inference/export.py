@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,24 @@ def export_model(trained: TrainedModel, out: str | Path, *, overwrite: bool = Fa
         GimpError: the folder holds something else, or cannot be written.
     """
     out = Path(out)
-    _check_place(out, overwrite)
+    check_place(out, overwrite, _is_export, "an export")
+    with new_folder(out, replace=overwrite) as folder:
+        write_export(trained, folder)
+
+
+def write_export(trained: TrainedModel, folder: Path) -> None:
+    """Write the files of an export into a folder."""
     facts, genes = exported_facts(trained), []
     if trained.scaler is not None:
         columns = (trained.gene_ids, trained.gene_names, trained.scaler.mean, trained.scaler.std)
         rows = (map(str, row) for row in zip(*columns, strict=True))
         genes = [dict(zip(_GENE_COLUMNS, row, strict=True)) for row in rows]
-    with new_folder(out, replace=overwrite) as folder:
-        save_checkpoint(folder / WEIGHTS, _tensors(trained), facts)
-        write_text(folder / EXPORT_CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
-        write_table(folder / GENES, genes, _GENE_COLUMNS)
-        write_text(folder / CARD, model_card(trained, facts))
-        lines = [f"{_sha256(folder / name)}  {name}\n" for name in (WEIGHTS, EXPORT_CONFIG, GENES)]
-        write_text(folder / CHECKSUMS, "".join(lines))
+    save_checkpoint(folder / WEIGHTS, _tensors(trained), facts)
+    write_text(folder / EXPORT_CONFIG, json.dumps(_config(trained, facts), indent=2) + "\n")
+    write_table(folder / GENES, genes, _GENE_COLUMNS)
+    write_text(folder / CARD, model_card(trained, facts))
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in (WEIGHTS, EXPORT_CONFIG, GENES)]
+    write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def exported_facts(trained: TrainedModel) -> dict[str, Any]:
@@ -170,7 +176,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_place(out: Path, overwrite: bool) -> None:
+def check_place(out: Path, overwrite: bool, replaceable: Callable[[Path], bool], what: str) -> None:
+    """GimpError unless ``out`` is new or empty, or may be overwritten and is what it replaces."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not out.is_dir():
@@ -178,21 +185,26 @@ def _check_place(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise GimpError(
             f"{out}: found a folder with files in it; expected a new or empty one, or --overwrite "
-            "to replace an export"
+            f"to replace {what}"
         )
-    # Replacing deletes what is there, so it must be an export.
-    others = sorted(path.name for path in out.iterdir() if path.name not in EXPORT_FILES)
-    if others or not (out / WEIGHTS).is_file():
-        what = ", ".join(others[:5]) if others else f"no {WEIGHTS}"
-        raise GimpError(f"{out}: found {what}; --overwrite only replaces an export")
+    # Replacing deletes what is there.
+    if not replaceable(out):
+        found = ", ".join(sorted(path.name for path in out.iterdir())[:5])
+        raise GimpError(f"{out}: found {found}; --overwrite only replaces {what}")
+
+
+def _is_export(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    return WEIGHTS in names and names <= set(EXPORT_FILES)
 
 
 def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
     """All weights of the model, and the gene scaling; no optimiser, no state of a stage."""
     tensors = with_prefix("model", trained.model.state_dict())
     if trained.scaler is not None:
-        tensors["scaler.mean"] = torch.from_numpy(trained.scaler.mean)
-        tensors["scaler.std"] = torch.from_numpy(trained.scaler.std)
+        tensors |= trained.scaler.tensors()
+    if trained.slide_scaler is not None:
+        tensors |= trained.slide_scaler.tensors()
     return tensors
 
 

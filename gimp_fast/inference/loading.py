@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gimp_fast.errors import GimpError
+from gimp_fast.inference.ensemble import Ensemble, members_of
 from gimp_fast.inference.export import read_export
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.runs import layout
@@ -22,8 +23,8 @@ def load(
     *,
     precision: str | None = None,
     backend: str = "auto",
-) -> TrainedModel:
-    """The model of a finished run, or an exported one.
+) -> TrainedModel | Ensemble:
+    """The model of a finished run, or an exported one; an :class:`Ensemble` where several were.
 
     Args:
         path: a run folder, of which the chosen fine-tuned model is taken, or what
@@ -37,6 +38,16 @@ def load(
             version does not know.
     """
     path = Path(path)
+    options = {"precision": precision, "backend": backend}
+    if (path / layout.ENSEMBLE).is_file():
+        return Ensemble([load_one(one, device, **options) for one in members_of(path)], path)
+    return load_one(path, device, **options)
+
+
+def load_one(
+    path: Path, device: str = "cpu", *, precision: str | None = None, backend: str = "auto"
+) -> TrainedModel:
+    """As :func:`load`, of what is no ensemble."""
     read = read_export if (path / layout.WEIGHTS).is_file() else _read_run
     tensors, facts = read(path)
     return TrainedModel(tensors, facts, path, device=device, precision=precision, backend=backend)

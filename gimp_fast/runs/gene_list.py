@@ -19,12 +19,14 @@ _STAGES = ("finetune", "last")
 
 
 def read_gene_reference(path: str | Path) -> GeneReference:
-    """The gene list of a cohort folder, a run folder, an exported model, or a checkpoint.
+    """The gene list of a cohort, a run, an exported model or ensemble, or a checkpoint.
 
     Raises:
         FaultError: the path is none of them, or holds no genes.
     """
     path = Path(path)
+    if (path / layout.ENSEMBLE).is_file():
+        return _of_ensemble(path)
     if (path / MANIFEST).is_file():
         return read_cohort_genes(path)
     try:
@@ -32,6 +34,16 @@ def read_gene_reference(path: str | Path) -> GeneReference:
     except (GimpError, KeyError, TypeError, ValueError) as error:
         raise no_gene_list(path, error) from error
     return make_gene_reference(path, facts)
+
+
+def _of_ensemble(path: Path) -> GeneReference:
+    """The gene list of the first member that reads genes; all of them read the same."""
+    members = sorted(path.glob(layout.member_name("*")))
+    for member in members:
+        facts = parse_json(_state_of(member), member)["cohort"]
+        if facts["gene_ids"]:
+            return make_gene_reference(path, facts)
+    raise no_gene_list(path, GimpError(f"{len(members)} models without genes"))
 
 
 def _state_of(path: Path) -> str:

@@ -33,6 +33,7 @@ GENES = "genes.csv"
 CARD = "README.md"
 CHECKSUMS = "checksums.txt"
 EXPORT_FILES = (WEIGHTS, EXPORT_CONFIG, GENES, CARD, CHECKSUMS)
+ENSEMBLE = "ensemble.json"  # beside the folders of several exported models
 
 # A folder of heatmaps: the summary, and the folder of all patients' genes.
 MAPS = "heatmaps.json"
@@ -52,6 +53,11 @@ GENE_BARS = "genes.png"
 # Of a checkpoint's JSON and its checksum, in the header of its safetensors file.
 STATE_KEY = "gimp_fast"
 CHECKSUM_KEY = "xxh3"
+
+
+def member_name(number: int) -> str:
+    """The folder of a member of an ensemble."""
+    return f"member_{number}"
 
 
 def checkpoint_file(run: Path, name: str) -> Path:

@@ -37,7 +37,7 @@ SHARED = {
 STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
 # The pseudo-inverse calls its products, and keeps addresses on the stack meanwhile. They are read
 # between two products, in microseconds each, not in their loops.
-CALLS = 256
+CALLS = 8
 # (capability, dtype): head dims.
 CASES = {
     (80, "bfloat16"): (64, 128),
@@ -113,6 +113,8 @@ def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results,
     for head_dim in head_dims:
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == KERNELS
     assert [row for row in rows if row["shared"] > SHARED[capability]] == []
+    assert [row for row in rows if row["stack"] > STACK + CALLS * ("_pinv_" in row["kernel"])] == []
+    # Operands of the pseudo-inverse arrive 16 bytes at a time, whichever way a product reads them.
     assert [
-        row for row in rows if row["stack"] > (CALLS if "_pinv_" in row["kernel"] else STACK)
+        row for row in rows if "_pinv_" in row["kernel"] and row["copies"] not in ([16], [])
     ] == []

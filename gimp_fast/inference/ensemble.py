@@ -1,0 +1,178 @@
+"""Several trained models as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from gimp_fast.errors import GimpError
+from gimp_fast.files.atomic import new_folder, write_json, write_text
+from gimp_fast.files.json_file import read_json
+from gimp_fast.files.safe_text import markdown
+from gimp_fast.inference.export import check_place, write_export
+from gimp_fast.inference.model import TrainedModel
+from gimp_fast.runs.layout import CARD, ENSEMBLE, EXPORT_FILES, WEIGHTS, member_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENSEMBLE_VERSION = 1
+
+_CARD = """\
+# Ensemble of {count} models → {classes}
+
+Its prediction is the mean of its members' probabilities. Each member is a model of its own, with a
+card of its own; results of one member are not those of the ensemble.
+
+{members}
+
+## Loading
+
+```bash
+gimp-fast prepare --slides SLIDES --rna RNA --genes-of THIS_FOLDER --out new_patients
+gimp-fast predict --run THIS_FOLDER --data new_patients --out predicted
+```
+
+```python
+import gimp_fast
+
+model = gimp_fast.load("THIS_FOLDER")
+probabilities = model.predict(patches, genes)  # (patients, classes), in the order of model.classes
+```
+"""
+
+
+class Ensemble:
+    """Models of the same classes, and of the same genes where they read any.
+
+    Args:
+        members: one or more.
+        source: where they come from; errors name it.
+
+    Attributes:
+        members: the models.
+        classes: names of the columns of the probabilities.
+        gene_ids: in the order in which ``predict`` takes them; empty if no member reads genes.
+
+    Raises:
+        GimpError: no member, or members of other classes or genes.
+    """
+
+    def __init__(self, members: Sequence[TrainedModel], source: Path):
+        self.members, self.source = tuple(members), source
+        if not self.members:
+            raise GimpError(f"{source}: found no model; expected one or more")
+        first = self.members[0]
+        self.classes: tuple[str, ...] = first.classes
+        genes = {member.gene_ids: member for member in self.members if member.uses_genes}
+        self.gene_ids: tuple[str, ...] = next(iter(genes), ())
+        for member in self.members:
+            if member.classes != self.classes:
+                raise GimpError(
+                    f"{member.source}: found the classes {', '.join(member.classes)}; expected "
+                    f"{', '.join(self.classes)} as in {first.source}, to average probabilities"
+                )
+        if len(genes) > 1:
+            one, other = list(genes.values())[:2]
+            raise GimpError(
+                f"{other.source}: found other genes than in {one.source}; expected the same, in "
+                "the same order. With most_variable_genes each split chooses its own"
+            )
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether a member was trained on generated patients."""
+        return any(member.synthetic for member in self.members)
+
+    def predict(
+        self,
+        patches: Sequence[np.ndarray | Tensor | None] | None = None,
+        genes: np.ndarray | pd.DataFrame | None = None,
+    ) -> np.ndarray:
+        """Mean class probabilities, (B, classes) float32; see :meth:`TrainedModel.predict`."""
+        found = [member.predict(patches, genes) for member in self.members]
+        return np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
+
+    def __repr__(self) -> str:
+        methods = ", ".join(sorted({member.method for member in self.members}))
+        return f"<Ensemble of {len(self.members)}: {methods} -> {', '.join(self.classes)}>"
+
+
+def export_ensemble(
+    members: Sequence[TrainedModel], out: str | Path, *, overwrite: bool = False
+) -> None:
+    """Write models as one folder: an export of each, and a card; all of it or nothing.
+
+    Args:
+        members: see :class:`Ensemble`.
+        out: folder to write; new or empty.
+        overwrite: replace an ensemble that is there.
+
+    Raises:
+        GimpError: they do not belong together, the folder holds something else, or it cannot be
+            written.
+    """
+    out, ensemble = Path(out), Ensemble(members, Path(out))
+    check_place(out, overwrite, _is_ensemble, "an ensemble")
+    names = [member_name(number) for number in range(len(members))]
+    facts = {"ensemble_version": ENSEMBLE_VERSION, "members": names}
+    with new_folder(out, replace=overwrite) as folder:
+        for name, member in zip(names, ensemble.members, strict=True):
+            (folder / name).mkdir()
+            write_export(member, folder / name)
+        write_json(folder / ENSEMBLE, facts | {"classes": list(ensemble.classes)}, indent=2)
+        write_text(folder / CARD, _card(ensemble, names))
+
+
+def _card(ensemble: Ensemble, names: Sequence[str]) -> str:
+    lines = [
+        f"- [{name}]({name}/{CARD}): {markdown(member.method)}, trained on "
+        f"'{markdown(member.trained_on['name'])}', split {markdown(member.trained_on['split'])}, "
+        f"seed {member.facts.get('training', {}).get('seed', 'not recorded')}"
+        for name, member in zip(names, ensemble.members, strict=True)
+    ]
+    if ensemble.synthetic:
+        lines.insert(0, "> **SYNTHETIC.** Trained on generated patients.\n")
+    classes = ", ".join(map(markdown, ensemble.classes))
+    return _CARD.format(count=len(names), classes=classes, members="\n".join(lines))
+
+
+def _is_ensemble(folder: Path) -> bool:
+    """Whether a folder holds an ensemble and nothing else."""
+    if not (folder / ENSEMBLE).is_file():
+        return False
+    members = [path for path in folder.iterdir() if path.name not in (ENSEMBLE, CARD)]
+    return all(
+        path.is_dir()
+        and (path / WEIGHTS).is_file()
+        and {file.name for file in path.iterdir()} <= set(EXPORT_FILES)
+        for path in members
+    )
+
+
+def members_of(path: str | Path) -> list[Path]:
+    """The folders of an ensemble's members; the path itself for a run or an exported model.
+
+    Raises:
+        GimpError: a damaged ensemble.
+    """
+    path = Path(path)
+    file = path / ENSEMBLE
+    if not file.is_file():
+        return [path]
+    facts = read_json(file)
+    version = facts.get("ensemble_version") if isinstance(facts, dict) else None
+    if version != ENSEMBLE_VERSION:
+        raise GimpError(f"{file}: found version {version!r:.20}; expected {ENSEMBLE_VERSION}")
+    names = facts.get("members")
+    count = len(names) if isinstance(names, list) else 0
+    if not count or names != [member_name(number) for number in range(count)]:
+        raise GimpError(f"{file}: found members {names!r:.80}; expected {member_name(0)}, …")
+    for name in names:
+        if not (path / name / WEIGHTS).is_file():
+            raise GimpError(f"{path / name}: found no {WEIGHTS}; expected a member of {file}")
+    return [path / name for name in names]
