@@ -52,16 +52,17 @@ def triplet_loss(
     negative = ~same
     if mining == "hard":
         anchors = positive.any(1) & negative.any(1)  # (B,)
-        farthest = distances.masked_fill(~positive, float("-inf")).amax(1)[anchors]
-        nearest = distances.masked_fill(~negative, float("inf")).amin(1)[anchors]
-        violations = F.relu(farthest + margin - nearest)  # (anchors,)
-        return violations.sum() / max(len(violations), 1)
+        farthest = distances.masked_fill(~positive, float("-inf")).amax(1)
+        nearest = distances.masked_fill(~negative, float("inf")).amin(1)
+        # Others are not left out, which would wait for a GPU: theirs is relu(-inf), 0.
+        violations = F.relu(farthest + margin - nearest)  # (B,)
+        return violations.sum() / anchors.sum().clamp(min=1)
     if mining == "all":
         gaps = (
             distances[:, :, None] + margin - distances[:, None, :]
         )  # (anchor, positive, negative)
         valid = positive[:, :, None] & negative[:, None, :]
-        violations = F.relu(gaps[valid])
+        violations = F.relu(gaps).where(valid, 0.0)
         return violations.sum() / (violations > 0).sum().clamp(min=1)
     raise ValueError(f"triplet_loss: mining must be 'hard' or 'all', got {mining!r}")
 

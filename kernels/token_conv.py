@@ -29,7 +29,7 @@ from gimp_fast.kernels.bags import (
     store_rows,
 )
 from gimp_fast.kernels.landmarks import block_d
-from gimp_fast.kernels.launch import Architecture, Config, architecture, launch
+from gimp_fast.kernels.launch import Architecture, Config, architecture, ceil_div, launch
 
 TOKENS = 128  # of a tile
 COLUMNS = 64  # of a tile, at most
@@ -281,7 +281,7 @@ def _convolve(
     kernel, block = weight.shape[2], min(COLUMNS, block_d(d))
     launch(
         _token_conv_kernel,
-        (bags.tiles(TOKENS), h, triton.cdiv(d, block)),
+        (bags.tiles(TOKENS), h, ceil_div(d, block)),
         # Eight columns of four tokens for a thread.
         Config(tokens=TOKENS, landmarks=1, num_warps=block // 8, num_stages=1),
         *bags.arguments, places, v, weight, add, out,
@@ -304,7 +304,7 @@ def _weight_grad(
     _, h, _, d = v.shape
     arch = architecture(v.device) if arch is None else arch
     block = min(LINE // v.element_size(), block_d(d))
-    column_blocks, tap_blocks = triton.cdiv(d, block), triton.cdiv(kernel, WEIGHT_GRAD.tokens + 1)
+    column_blocks, tap_blocks = ceil_div(d, block), ceil_div(kernel, WEIGHT_GRAD.tokens + 1)
     part = v.new_empty(bags.chunks() * column_blocks, h, kernel, dtype=torch.float32)
     launch(
         _token_conv_weight_grad_kernel,
@@ -317,7 +317,7 @@ def _weight_grad(
     total = v.new_empty(h, 1, kernel, 1, dtype=torch.float32)
     launch(
         _sum_parts_kernel,
-        (triton.cdiv(h * kernel, SUM.landmarks),),
+        (ceil_div(h * kernel, SUM.landmarks),),
         SUM,
         part, total, len(part), h * kernel,
         BLOCK_C=SUM.tokens, BLOCK=SUM.landmarks,
@@ -331,7 +331,7 @@ def _places(index: Tensor, tokens: int) -> Tensor:
     count = len(index)
     launch(
         _places_kernel,
-        (triton.cdiv(tokens, PLACES.tokens),),
+        (ceil_div(tokens, PLACES.tokens),),
         PLACES,
         index, places, tokens, count, count.bit_length(),
         BLOCK=PLACES.tokens,

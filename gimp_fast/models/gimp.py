@@ -24,6 +24,7 @@ from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.group_msa import Projection
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
+from gimp_fast.ops.masks import Masked
 
 _SNN_WIDTHS = (256, 256, 256, 256)
 
@@ -239,7 +240,7 @@ class GiMP(PatientModel):
     def pretrain_parts(
         self,
         windows: Tensor,
-        masked: Tensor,
+        masked: Tensor | Masked,
         genes: Tensor | None = None,
         rna: Presence | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -250,7 +251,7 @@ class GiMP(PatientModel):
 
         Args:
             windows: (B, L, C) contiguous patch windows.
-            masked: (B, L) bool, True = masked.
+            masked: (B, L) bool, True = masked; a GPU does not wait for :class:`Masked`.
             genes: (B, G) scaled expression, for a model with a gene encoder.
             rna: which patients have RNA; None if all have.
 

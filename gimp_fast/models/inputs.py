@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from gimp_fast.ops.masks import Masked
 from gimp_fast.ops.packing import Bags, aligned, as_bags
 
 
@@ -211,7 +212,7 @@ def map_tensors(value: object, function: Callable[[Tensor], Tensor]) -> object:
         part = getattr(value, field.name)
         if isinstance(part, Tensor):
             changed[field.name] = function(part)
-        elif isinstance(part, (Bags, Presence, PatientInputs)):
+        elif isinstance(part, (Bags, Masked, Presence, PatientInputs)):
             changed[field.name] = map_tensors(part, function)
     return replace(value, **changed)
 

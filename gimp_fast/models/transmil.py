@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gimp_fast.models.base import ModelSettings, PatientModel, Sizes
 from gimp_fast.models.inputs import PatientInputs
+from gimp_fast.nn.layer_norm import LayerNorm
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.nn.pooling import split_bags
@@ -85,7 +86,7 @@ class TransMIL(PatientModel):
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
         self.embed = nn.Sequential(Linear(config.feature_dim, config.dim), nn.ReLU())
         self.cls_token = nn.Parameter(torch.randn(config.dim))
-        self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(2))
+        self.norms = nn.ModuleList(LayerNorm(config.dim) for _ in range(2))
         self.layers = nn.ModuleList(
             NystromAttention(
                 config.dim,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -11,8 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gimp_fast.nn.dropout import Dropout
+from gimp_fast.nn.layer_norm import LayerNorm
 from gimp_fast.nn.nystrom_attention import NystromAttention
 from gimp_fast.ops.masked_reconstruction import masked_reconstruction_loss
+from gimp_fast.ops.masks import Masked, split_masked
 from gimp_fast.ops.packing import Bags, Rows, as_bags
 from gimp_fast.ops.patch_embedding import (
     embed_patches,
@@ -69,7 +70,7 @@ class PatchAggregator(nn.Module):
         self.input_dropout = Dropout(input_dropout)
         self.cls_token = nn.Parameter(torch.randn(dim) * 0.02)
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(num_layers))
+        self.norms = nn.ModuleList(LayerNorm(dim) for _ in range(num_layers))
         self.layers = nn.ModuleList(
             NystromAttention(
                 dim,
@@ -90,7 +91,7 @@ class PatchAggregator(nn.Module):
         patches: Tensor,
         *,
         cu_seqlens: Tensor | Bags | None = None,
-        masked: Tensor | None = None,
+        masked: Tensor | Masked | None = None,
         keep: Keep = "all",
     ) -> tuple[Tensor, Tensor | None]:
         """CLS_img and patch tokens of bags of patches.
@@ -99,7 +100,8 @@ class PatchAggregator(nn.Module):
             patches: (B, N, C) bags of one length, or (T, C) packed bags with ``cu_seqlens``.
             cu_seqlens: (B + 1,) bounds of the packed bags, or bags.
             masked: bool, shape of ``patches`` without C; True = masked. The mask token replaces the
-                embedded patch (masked patch modelling, GiMP section 2.3), which is not read.
+                embedded patch (masked patch modelling, GiMP section 2.3), which is not read. A GPU
+                is asked how many there are, and waited for, unless they are :class:`Masked`.
             keep: which patch tokens to return besides CLS_img. The last layer computes no others.
 
         Returns:
@@ -110,22 +112,23 @@ class PatchAggregator(nn.Module):
         Raises:
             ValueError: shapes do not fit.
         """
+        masked, counts = split_masked(masked)
         self._validate(patches, cu_seqlens, masked, keep)
         shape = patches.shape[:-1]
         if cu_seqlens is None:
             bags = Bags.of_equal(*shape, patches.device)
         else:
             bags = as_bags(cu_seqlens, len(patches)).to(patches.device)
-        spans = bags.spans
         masked = None if masked is None else masked.flatten()
         rows = None
         if keep == "none":
             rows = Rows.first(bags.with_cls)
         elif keep == "masked":
-            rows = Rows.cls_and_masked(bags, masked)
+            rows = Rows.cls_and_masked(bags, masked, counts)
 
         def embed() -> Tensor:  # a variable would keep it alive while the layers run
-            hidden = self._embed(patches.reshape(-1, self.feature_dim), spans, masked)  # (T + B, d)
+            tokens = patches.reshape(-1, self.feature_dim)
+            hidden = self._embed(tokens, bags, masked, counts)  # (T + B, d)
             if cu_seqlens is not None:
                 return hidden[None]
             return hidden.unflatten(0, (shape[0], shape[1] + 1))
@@ -137,12 +140,11 @@ class PatchAggregator(nn.Module):
             hidden = self.norm(hidden)  # (B, N + 1, d)
             return hidden[:, 0], hidden[:, 1:]
         if keep == "masked":  # (R, d), a CLS token before the masked patches of each bag
-            bounds = [bound - bag for bag, bound in enumerate(rows.bags.bounds)]
-            spans = list(pairwise(bounds))
+            bags = rows.bags.without_cls
         else:
             hidden = hidden[0]
-        cls = place_cls(spans, hidden.device)
-        tokens = place_patches(torch.arange(len(hidden) - len(spans), device=hidden.device), spans)
+        cls = place_cls(bags)
+        tokens = place_patches(torch.arange(bags.num_rows, device=hidden.device), bags)
         hidden = self.norm(take_rows(hidden, torch.cat([cls, tokens])))
         return hidden.tensor_split([len(cls)])
 
@@ -165,7 +167,11 @@ class PatchAggregator(nn.Module):
             raise ValueError("keep='masked' needs masked")
 
     def _embed(
-        self, patches: Tensor, spans: list[tuple[int, int]], masked: Tensor | None
+        self,
+        patches: Tensor,
+        bags: Bags,
+        masked: Tensor | None,
+        counts: tuple[int, ...] | None,
     ) -> Tensor:
         """(T, C) -> (T + B, d), with a CLS token before the patches of each bag."""
         weights = (self.embed.weight, self.embed.bias, self.cls_token, self.mask_token)
@@ -174,14 +180,16 @@ class PatchAggregator(nn.Module):
             or torch.compiler.is_compiling()
             or is_transformed(patches)
         ):
-            return embed_patches(patches, *weights, spans, masked)
+            return embed_patches(
+                patches, *weights, bags, masked, None if counts is None else sum(counts)
+            )
         tokens = self.input_dropout(self.embed(patches))
         if masked is not None:
             tokens = torch.where(masked[:, None], self.mask_token.to(tokens.dtype), tokens)
-        cls = self.cls_token.to(tokens.dtype).expand(len(spans), -1)
+        cls = self.cls_token.to(tokens.dtype).expand(len(bags), -1)
         parts = [
             part
-            for bag, (start, stop) in enumerate(spans)
+            for bag, (start, stop) in enumerate(bags.spans)
             for part in (cls[bag : bag + 1], tokens[start:stop])
         ]
         return torch.cat([tokens[:0], *parts])
@@ -237,7 +245,7 @@ class PatchDecoder(nn.Module):
         self,
         tokens: Tensor,
         target: Tensor,
-        masked: Tensor,
+        masked: Tensor | Masked,
         *,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> Tensor:

@@ -9,8 +9,13 @@ from torch import Tensor
 
 from gimp_fast.ops.masked_l1 import DTYPES, REDUCTIONS, masked_l1_loss
 from gimp_fast.ops.masked_reconstruction_rows import row_distances
+from gimp_fast.ops.masks import Masked, split_masked, true_rows
 from gimp_fast.ops.products import chunks, linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, operator, product_dtype
+
+# Rows that are decoded at a time.
+CHUNK_CPU = 4096
+CHUNK_GPU = 16384
 
 
 def masked_reconstruction_loss(
@@ -18,10 +23,10 @@ def masked_reconstruction_loss(
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    mask: Tensor,
+    mask: Tensor | Masked,
     *,
     reduction: str = "mean",
-    chunk_rows: int = 4096,
+    chunk_rows: int | None = None,
 ) -> Tensor:
     """L1 distance of the masked patches from z Wᵀ + b, their reconstruction (GiMP eq. 3).
 
@@ -44,9 +49,11 @@ def masked_reconstruction_loss(
         weight: (C, d), of the dtype of tokens; under autocast of any.
         bias: (C,), or None.
         target: (..., N, C) of any of these dtypes; it gets no gradient.
-        mask: (..., N) bool, True = masked = counted.
+        mask: (..., N) bool, True = masked = counted. A GPU is asked how many there are, and waited
+            for, unless they are :class:`Masked`; a compiled function asks in any case.
         reduction: ``"mean"`` or ``"sum"``; ``"sum"`` is eq. 3.
-        chunk_rows: number of rows that are decoded at a time.
+        chunk_rows: number of rows that are decoded at a time; by default 4096 on a CPU, whose cache
+            should hold them, and 16384 on a GPU, which needs few launches.
 
     Returns:
         Scalar, float32 (float64 for float64 products).
@@ -56,6 +63,10 @@ def masked_reconstruction_loss(
             gradient; the message has the values.
     """
     dtype = product_dtype(tokens)
+    if chunk_rows is None:
+        chunk_rows = CHUNK_CPU if tokens.device.type == "cpu" else CHUNK_GPU
+    mask, counts = split_masked(mask)
+    count = None if counts is None else sum(counts)
     _validate(tokens, weight, bias, target, mask, reduction, chunk_rows, dtype)
     compiling = torch.compiler.is_compiling()
     if not compiling and is_transformed(tokens):
@@ -67,8 +78,8 @@ def masked_reconstruction_loss(
         torch.is_grad_enabled() and x is not None and x.requires_grad
         for x in (tokens, weight, bias)
     ]
-    function = masked_reconstruction_fwd if compiling else _apply
-    total = function(tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad)[0]
+    inputs = (tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad)
+    total = masked_reconstruction_fwd(*inputs)[0] if compiling else _Loss.apply(*inputs, count)
     if reduction == "sum":
         return total
     return total / (mask.sum() * weight.shape[0]).clamp(min=1)
@@ -136,13 +147,14 @@ def _decode(
     chunk_rows: int,
     dtype: torch.dtype,
     needs_grad: list[bool],
+    num_masked: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
     """The sum, its gradients, indices of the masked rows, and whether tokens holds only these rows.
 
     The gradients are those of tokens (R, d), and of weight (C, d) and bias (C,) in fp32 or wider.
     They are empty where ``needs_grad`` is False.
     """
-    rows = mask.flatten().nonzero()[:, 0]
+    rows = true_rows(mask.flatten(), num_masked)
     masked_only = tokens.shape[:-1] != mask.shape
     if masked_only and len(tokens) != len(rows):
         raise ValueError(
@@ -242,18 +254,14 @@ def _scaled(ctx, grad: Tensor, saved: Sequence[Tensor]) -> list[Tensor | None]:
 torch.library.register_autograd(masked_reconstruction_fwd, _backward, setup_context=_setup_context)
 
 
-def _apply(*inputs):
-    return (_Loss.apply(*inputs),)
-
-
 class _Loss(torch.autograd.Function):
     """The registered operator, but it keeps gradients for the masked rows only."""
 
     @staticmethod
-    def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad):
+    def forward(ctx, tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad, count):
         with torch.autocast(tokens.device.type, enabled=False):
             total, *grads, rows, masked_only = _decode(
-                tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad
+                tokens, weight, bias, target, mask, chunk_rows, dtype, needs_grad, count
             )
         ctx.shape = None if masked_only else tokens.shape
         ctx.dtypes, ctx.needs_grad = _dtypes(tokens, weight, bias), needs_grad
@@ -272,4 +280,4 @@ class _Loss(torch.autograd.Function):
         scaled = _scaled(ctx, grad, grads)
         if scaled[0] is not None and ctx.shape is not None:
             scaled[0] = _scatter(scaled[0], rows, ctx.shape)
-        return (*scaled, *[None] * 5)
+        return (*scaled, *[None] * 6)

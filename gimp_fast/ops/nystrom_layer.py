@@ -8,10 +8,20 @@ from torch.autograd.function import once_differentiable
 
 from gimp_fast.ops import nystrom_native, nystrom_torch
 from gimp_fast.ops.nystrom_attention import choose_backend, nystrom_attention
-from gimp_fast.ops.nystrom_operators import MODULES
-from gimp_fast.ops.packing import Bags, as_bags
-from gimp_fast.ops.registration import is_transformed
-from gimp_fast.ops.token_conv import conv_weight_grad, token_conv, write_token_conv
+from gimp_fast.ops.nystrom_operators import (
+    MODULES,
+    nystrom_attention_bwd,
+    nystrom_attention_fwd,
+)
+from gimp_fast.ops.packing import Bags, as_bags, operands
+from gimp_fast.ops.registration import is_transformed, run_operator
+from gimp_fast.ops.token_conv import (
+    conv_weight_grad,
+    token_conv,
+    token_conv_fwd,
+    token_conv_weight_grad,
+    write_token_conv,
+)
 
 
 def nystrom_layer(
@@ -27,7 +37,8 @@ def nystrom_layer(
 
     It equals ``nystrom_attention`` followed by ``token_conv``. On the CPU, the gradients of Q, K
     and V are written straight into the gradient of the projection. This saves a copy of all three.
-    The native backend computes the convolution in the same pass.
+    The native backend computes the convolution in the same pass. On a GPU the convolution's
+    gradient of V is added to the attention's as it is computed.
 
     Args:
         qkv: (B, N, 3, H, D), or packed (1, T, 3, H, D) with ``cu_seqlens``.
@@ -39,8 +50,11 @@ def nystrom_layer(
     """
     q, k, v = _heads_first(qkv)
     chosen = choose_backend(backend, q)
-    on_cpu = chosen in MODULES and qkv.device.type == "cpu"
-    if on_cpu and not torch.compiler.is_compiling() and not is_transformed(qkv):
+    composed = torch.compiler.is_compiling() or is_transformed(qkv)
+    if chosen == "triton" and not composed:
+        packed = operands(cu_seqlens, qkv.shape[1])
+        return _TritonLayer.apply(qkv, conv_weight, *packed, num_landmarks, pinv_iterations)
+    if chosen in MODULES and qkv.device.type == "cpu" and not composed:
         spans = None if cu_seqlens is None else as_bags(cu_seqlens, qkv.shape[1]).spans
         layer = _NativeLayer if chosen == "native" else _Layer
         return layer.apply(qkv, conv_weight, spans, num_landmarks, pinv_iterations)
@@ -121,3 +135,35 @@ class _NativeLayer(torch.autograd.Function):
         )
         grad_weight = grad_weight[0].to(conv_weight.dtype) if grad_weight else None
         return grad_qkv, grad_weight, None, None, None
+
+
+class _TritonLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, qkv, conv_weight, cu_seqlens, bounds, num_landmarks, pinv_iterations):
+        ctx.bounds = bounds
+        ctx.settings = (num_landmarks, pinv_iterations, qkv.shape[-1] ** -0.5, "triton", bounds)
+        q, k, v = _heads_first(qkv)
+        out, *saved = run_operator(nystrom_attention_fwd, q, k, v, cu_seqlens, *ctx.settings)
+        if conv_weight is not None:
+            out = run_operator(token_conv_fwd, v, conv_weight, out, cu_seqlens, bounds, False)
+        ctx.save_for_backward(qkv, conv_weight, cu_seqlens, *saved)
+        return out.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        qkv, conv_weight, cu_seqlens, *saved = ctx.saved_tensors
+        q, k, v = _heads_first(qkv)
+        grad = grad.unflatten(2, qkv.shape[3:]).transpose(1, 2)  # (B, H, N, D)
+        inputs = (grad, q, k, v, cu_seqlens)
+        grad_q, grad_k, grad_v = run_operator(nystrom_attention_bwd, *inputs, *saved, *ctx.settings)
+        grad_weight = None
+        if conv_weight is not None:
+            packed = (cu_seqlens, ctx.bounds)
+            grad_v = run_operator(token_conv_fwd, grad, conv_weight, grad_v, *packed, True)
+            kernel = conv_weight.shape[2]
+            grad_weight = run_operator(
+                token_conv_weight_grad, grad, v, cu_seqlens, kernel, ctx.bounds
+            ).to(conv_weight.dtype)
+        grad_qkv = torch.stack([x.transpose(1, 2) for x in (grad_q, grad_k, grad_v)], 2)
+        return grad_qkv, grad_weight, None, None, None, None

@@ -34,18 +34,18 @@ def nystrom_attention_fwd(
     ``bounds`` are the numbers in ``cu_seqlens``; if they are None, the tensor is read. Triton keeps
     other statistics of the scores, and the native backend keeps landmarks in fp32.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":
-            from gimp_fast.kernels import nystrom_attention as kernels
+    if backend == "triton":
+        from gimp_fast.kernels import nystrom_attention as kernels
 
-            with on_device(q):
-                return kernels.nystrom_attention_fwd(
-                    *map(unit_stride, (q, k, v)),
-                    _device_bounds(cu_seqlens, q, check=bounds is None),
-                    num_landmarks,
-                    pinv_iterations,
-                    scale,
-                )
+        with on_device(q):
+            return kernels.nystrom_attention_fwd(
+                *map(unit_stride, (q, k, v)),
+                _device_bounds(cu_seqlens, bounds, q),
+                num_landmarks,
+                pinv_iterations,
+                scale,
+            )
+    with torch.autocast(q.device.type, enabled=False):
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
         attend = MODULES[backend].nystrom_fwd
         return attend(q, k, v, spans, num_landmarks, pinv_iterations, scale)
@@ -72,18 +72,18 @@ def nystrom_attention_bwd(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     saved = (q_marks, k_marks, mark_stats, values, mixed, row_stats)
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":
-            from gimp_fast.kernels import nystrom_attention as kernels
+    if backend == "triton":
+        from gimp_fast.kernels import nystrom_attention as kernels
 
-            with on_device(q):
-                return kernels.nystrom_attention_bwd(
-                    *map(unit_stride, (grad, q, k, v)),
-                    _device_bounds(cu_seqlens, q, check=False),
-                    *saved,
-                    pinv_iterations,
-                    scale,
-                )
+        with on_device(q):
+            return kernels.nystrom_attention_bwd(
+                *map(unit_stride, (grad, q, k, v)),
+                _device_bounds(cu_seqlens, bounds, q, checked=True),
+                *saved,
+                pinv_iterations,
+                scale,
+            )
+    with torch.autocast(q.device.type, enabled=False):
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
         return MODULES[backend].nystrom_bwd(
             grad, q, k, v, spans, *saved, num_landmarks, pinv_iterations, scale
@@ -115,18 +115,18 @@ def nystrom_rows_fwd(
         q_bounds, bounds: the numbers in them; where they are None, the tensor is read.
     """
     settings = (num_landmarks, pinv_iterations, scale)
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":
-            from gimp_fast.kernels import nystrom_attention as kernels
+    if backend == "triton":
+        from gimp_fast.kernels import nystrom_attention as kernels
 
-            with on_device(q):
-                return kernels.nystrom_attention_fwd(
-                    *map(unit_stride, (q, k, v)),
-                    _device_bounds(cu_seqlens, k, check=bounds is None),
-                    *settings,
-                    q_marks=q_marks.contiguous(),
-                    q_seqlens=_device_bounds(q_seqlens, q, check=q_bounds is None),
-                )
+        with on_device(q):
+            return kernels.nystrom_attention_fwd(
+                *map(unit_stride, (q, k, v)),
+                _device_bounds(cu_seqlens, bounds, k),
+                *settings,
+                q_marks=q_marks.contiguous(),
+                q_seqlens=_device_bounds(q_seqlens, q_bounds, q),
+            )
+    with torch.autocast(q.device.type, enabled=False):
         spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)
         attend = MODULES[backend].nystrom_fwd
         return attend(q, k, v, spans, *settings, q_marks=q_marks, q_spans=q_spans)
@@ -155,19 +155,19 @@ def nystrom_rows_bwd(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the landmarks of q."""
     saved = (q_marks, k_marks, mark_stats, values, mixed, row_stats)
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":
-            from gimp_fast.kernels import nystrom_attention as kernels
+    if backend == "triton":
+        from gimp_fast.kernels import nystrom_attention as kernels
 
-            with on_device(q):
-                return kernels.nystrom_attention_bwd(
-                    *map(unit_stride, (grad, q, k, v)),
-                    _device_bounds(cu_seqlens, k, check=False),
-                    *saved,
-                    pinv_iterations,
-                    scale,
-                    q_seqlens=_device_bounds(q_seqlens, q, check=False),
-                )
+        with on_device(q):
+            return kernels.nystrom_attention_bwd(
+                *map(unit_stride, (grad, q, k, v)),
+                _device_bounds(cu_seqlens, bounds, k, checked=True),
+                *saved,
+                pinv_iterations,
+                scale,
+                q_seqlens=_device_bounds(q_seqlens, q_bounds, q, checked=True),
+            )
+    with torch.autocast(q.device.type, enabled=False):
         spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)
         settings = (num_landmarks, pinv_iterations, scale)
         return MODULES[backend].nystrom_bwd(
@@ -179,16 +179,25 @@ def _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds):
     return spans_of(cu_seqlens, bounds, k.shape[2]), spans_of(q_seqlens, q_bounds, q.shape[2])
 
 
-def _device_bounds(cu_seqlens: Tensor | None, q: Tensor, check: bool) -> Tensor | None:
+def _device_bounds(
+    cu_seqlens: Tensor | None, bounds: list[int] | None, q: Tensor, *, checked: bool = False
+) -> Tensor | None:
+    """The bounds for a kernel; they are read if they are not known and not ``checked`` before.
+
+    Where they are not known and cannot be read they are forced into the tensor, so that wrong ones
+    give wrong bags, but kernels read nothing outside.
+    """
     if cu_seqlens is None:
         return None
-    if q.is_cuda and torch.cuda.is_current_stream_capturing():
-        # Reading from the GPU would end the capture. A copy to it would replay with old values.
-        if not cu_seqlens.is_cuda:
-            raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")
-    elif check:
+    capturing = q.is_cuda and torch.cuda.is_current_stream_capturing()
+    if capturing and not cu_seqlens.is_cuda:
+        # A copy to the GPU would replay with old values.
+        raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")
+    unread = capturing or bounds is not None
+    if not (bounds or unread or checked):
         as_bags(cu_seqlens, q.shape[2])
-    return cu_seqlens.to(q.device, torch.int32, non_blocking=True)
+    on_device = cu_seqlens.to(q.device, torch.int32, non_blocking=True)
+    return on_device.clamp(0, q.shape[2]) if unread and not bounds else on_device
 
 
 @torch.library.register_fake(nystrom_attention_fwd)

@@ -77,6 +77,13 @@ class Bags:
         shift = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
         return Bags(bounds, self.cu_seqlens + shift)
 
+    @property
+    def without_cls(self) -> Bags:
+        """The bags with one row less each: the other way round."""
+        bounds = tuple(bound - number for number, bound in enumerate(self.bounds))
+        shift = torch.arange(len(bounds), dtype=torch.int32, device=self.cu_seqlens.device)
+        return Bags(bounds, self.cu_seqlens - shift)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Bags:
         return replace(self, cu_seqlens=self.cu_seqlens.to(device, non_blocking=non_blocking))
 
@@ -119,21 +126,23 @@ class Rows:
         return cls(torch.tensor(starts, dtype=torch.int64, device=device), rows)
 
     @classmethod
-    def cls_and_masked(cls, bags: Bags, masked: Tensor) -> Rows:
+    def cls_and_masked(
+        cls, bags: Bags, masked: Tensor, counts: Sequence[int] | None = None
+    ) -> Rows:
         """The CLS token of each bag, and its masked patches; places are those of ``with_cls``.
-
-        On a GPU this waits once, for the number of masked patches of each bag.
 
         Args:
             bags: of the patches, without CLS tokens.
             masked: (T,) bool over the patches, True = masked.
+            counts: masked patches of each bag; without them a GPU is asked, and waited for.
         """
         before = F.pad(masked.cumsum(0), (1, 0))[bags.cu_seqlens.long()]  # (B + 1,)
         ends = before + torch.arange(len(before), device=before.device)
         is_cls = masked.new_zeros(len(masked) + len(bags))
         is_cls[bags.with_cls.cu_seqlens[:-1].long()] = True
         needed = is_cls.masked_scatter(~is_cls, masked)
-        rows = Bags(tuple(ends.tolist()), ends.int())
+        bounds = ends.tolist() if counts is None else accumulate((n + 1 for n in counts), initial=0)
+        rows = Bags(tuple(bounds), ends.int())
         return cls(needed.nonzero_static(size=rows.num_rows)[:, 0], rows)
 
 
@@ -233,9 +242,10 @@ def operands(
 ) -> tuple[Tensor | None, list[int] | None]:
     """The bounds as registered operators take them: a tensor, and numbers where they are known.
 
-    The numbers are None while a compiler traces (it would compile once for each set of numbers) and
-    while a CUDA graph is captured (a copy from the GPU would end the capture). The operator then
-    reads the tensor.
+    The numbers are not given while a compiler traces (it would compile once for each set of
+    numbers) and while a CUDA graph is captured (a copy from the GPU would end the capture). Of
+    :class:`Bags` they are then an empty list, which means that they need no check. Of a tensor they
+    are None, and the operator reads it.
 
     Raises:
         ValueError: as :func:`as_bags`.
@@ -244,10 +254,10 @@ def operands(
     if cu_seqlens is None:
         return None, None
     tensor = cu_seqlens.cu_seqlens if isinstance(cu_seqlens, Bags) else cu_seqlens
-    if torch.compiler.is_compiling():
-        return tensor, None
-    if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
-        return tensor, None
+    if torch.compiler.is_compiling() or (
+        tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+    ):
+        return tensor, [] if isinstance(cu_seqlens, Bags) else None
     return tensor, list(as_bags(cu_seqlens, num_rows).bounds)
 
 
@@ -257,7 +267,7 @@ def spans_of(
     """(start, stop) of each bag, from the operands of an operator; None if nothing is packed."""
     if cu_seqlens is None:
         return None
-    return as_bags(cu_seqlens, num_rows).spans if bounds is None else list(pairwise(bounds))
+    return list(pairwise(bounds)) if bounds else as_bags(cu_seqlens, num_rows).spans
 
 
 def bag_slices(x: Tensor, spans: list[tuple[int, int]] | None) -> list[tuple[int, slice]]:

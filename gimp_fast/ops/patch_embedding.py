@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gimp_fast.ops import native_linear
+from gimp_fast.ops.masks import true_rows
+from gimp_fast.ops.packing import Bags
 from gimp_fast.ops.products import chunks, linear, weight_grad
 from gimp_fast.ops.registration import is_transformed, product_dtype
 
@@ -24,8 +26,9 @@ def embed_patches(
     bias: Tensor,
     cls_token: Tensor,
     mask_token: Tensor,
-    spans: list[tuple[int, int]],
+    bags: Bags,
     masked: Tensor | None = None,
+    num_masked: int | None = None,
 ) -> Tensor:
     """H⁰ = [CLS; H_p W + b] of each bag, with the mask token for masked patches (GiMP eq. 1).
 
@@ -38,34 +41,29 @@ def embed_patches(
         weight: (d, C), of the dtype of patches; under autocast of any.
         bias: (d,).
         cls_token, mask_token: (d,).
-        spans: (start, stop) of each of B bags, which cover the T patches.
+        bags: the B bags, which cover the T patches.
         masked: (T,) bool, True = masked.
+        num_masked: how many are True; without this number a GPU is asked, and waited for.
 
     Returns:
         (T + B, d), bag after bag, each with its CLS token first; under autocast in its dtype.
     """
     dtype = product_dtype(patches)
-    longest = max((stop - start for start, stop in spans), default=0)
+    longest = max(bags.lengths, default=0)
     if not native_linear.takes(patches, weight, bias, longest):
         longest = None
-    plan = _plan(spans, masked, patches, longest)
+    plan = _plan(bags, masked, num_masked, patches, longest)
     return _Embed.apply(patches, weight, bias, cls_token, mask_token, plan, dtype)
 
 
-def place_cls(spans: list[tuple[int, int]], device: torch.device) -> Tensor:
+def place_cls(bags: Bags) -> Tensor:
     """Rows (B,) of the CLS tokens in the result of :func:`embed_patches`."""
-    starts = [start + bag for bag, (start, _) in enumerate(spans)]
-    steps = {b - a for a, b in pairwise(starts)} or {1}
-    if starts and len(steps) == 1:
-        # Built on the device: copying to it would end the capture of a CUDA graph.
-        return torch.arange(starts[0], starts[-1] + 1, steps.pop(), device=device)
-    return torch.tensor(starts, dtype=torch.int64, device=device)
+    return bags.with_cls.cu_seqlens[:-1].long()
 
 
-def place_patches(rows: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+def place_patches(rows: Tensor, bags: Bags) -> Tensor:
     """Rows (R,) of the result that hold these patches, after the CLS token of their bag."""
-    stops = torch.tensor([stop for _, stop in spans], dtype=torch.int64, device=rows.device)
-    return rows + torch.searchsorted(stops, rows, right=True) + 1
+    return rows + torch.searchsorted(bags.cu_seqlens[1:].long(), rows, right=True) + 1
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
@@ -124,32 +122,32 @@ class _Plan(NamedTuple):
 
 
 def _plan(
-    spans: list[tuple[int, int]], masked: Tensor | None, patches: Tensor, longest: int | None
+    bags: Bags, masked: Tensor | None, num_masked: int | None, patches: Tensor, longest: int | None
 ) -> _Plan:
-    length = CHUNK_GPU if patches.is_cuda else CHUNK_CPU
-    cls = place_cls(spans, patches.device)
-    count = len(patches) + len(spans)
-    if masked is None and longest is not None and len(spans) > 1:
-        places = place_patches(torch.arange(len(patches)), spans)
+    on_cpu = patches.device.type == "cpu"
+    length = CHUNK_CPU if on_cpu else CHUNK_GPU
+    cls = place_cls(bags)
+    count = len(patches) + len(bags)
+    if masked is None and longest is not None and len(bags) > 1:
+        places = place_patches(torch.arange(len(patches)), bags)
         parts = [(rows, places[rows]) for rows in chunks(len(patches), length)]
         return _Plan(parts, cls, None, count, longest)
     if masked is None:
         parts = []
-        for bag, (start, stop) in enumerate(spans):
+        for bag, (start, stop) in enumerate(bags.spans):
             for chunk in chunks(stop - start, length):
                 first, last = start + chunk.start, start + chunk.stop
                 parts.append((slice(first, last), slice(first + bag + 1, last + bag + 1)))
         return _Plan(parts, cls, None, count, longest)
-    rows = (~masked).nonzero()[:, 0]  # (U,)
-    places = place_patches(rows, spans)
+    rows = true_rows(~masked, None if num_masked is None else len(masked) - num_masked)  # (U,)
+    places = place_patches(rows, bags)
     has_mask_token = masked.new_ones(count)
-    has_mask_token[places] = False
-    has_mask_token[cls] = False
+    has_mask_token.index_fill_(0, torch.cat([places, cls]), False)
     # Products but the native ones may round a row differently when they have more rows, so the CPU
     # multiplies one bag at a time. A GPU needs few launches.
     ends = [len(rows)]
-    if not patches.is_cuda and longest is None:
-        ends = torch.searchsorted(rows, torch.tensor([stop for _, stop in spans])).tolist()
+    if on_cpu and longest is None:
+        ends = torch.searchsorted(rows, bags.cu_seqlens[1:].long()).tolist()
     parts = [
         (rows[begin:end][chunk], places[begin:end][chunk])
         for begin, end in pairwise([0, *ends])

@@ -96,7 +96,7 @@ def _device_bounds(cu_seqlens: Tensor | None, bounds: list[int] | None, v: Tenso
     """The bounds for a kernel. On a GPU they are not read: kernels stay inside the tensors."""
     if cu_seqlens is None:
         return None
-    if bounds is None and not cu_seqlens.is_cuda:
+    if not bounds and not cu_seqlens.is_cuda:
         if v.is_cuda and torch.cuda.is_current_stream_capturing():
             # A copy to the GPU would replay with old values.
             raise RuntimeError("cu_seqlens must be on the GPU while a CUDA graph is captured")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gimp_fast.data import Cohort
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
+from gimp_fast.ops.masks import Masked
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.slide_scaling import SlideScaler
@@ -68,7 +69,7 @@ class WindowBatch(_Batch):
     genes: Tensor | None  # (B, G) scaled expression, zero where absent; None for a slide-only run
     rna: Presence
     patches: Tensor  # (B, L, C) contiguous windows
-    masked: Tensor  # (B, L) bool, True = masked
+    masked: Masked  # (B, L)
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def read_windows(
     windows = map(reader.window, cases, repeat(length), repeat(mask_ratio), plan.rngs())
     patches, masked = (torch.stack(parts) for parts in zip(*windows, strict=True))
     genes, has_genes = reader.genes(cases)
-    return WindowBatch(cases, reader.labels(cases), genes, Presence.of(has_genes), patches, masked)
+    rna = Presence.of(has_genes)
+    return WindowBatch(cases, reader.labels(cases), genes, rna, patches, Masked.of(masked))
 
 
 def read_views(reader: PatientReader, length: int, count: int, plan: StepPlan) -> ViewBatch:

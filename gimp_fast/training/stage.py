@@ -66,12 +66,15 @@ class Stage(ABC):
         train_cases, val_cases: the patients that the stage can use.
         leaves_unused: True if a step may not use some parameters, such as the tokens that replace
             absent modalities.
+        recordable: True if a CUDA graph can replay a step: it never waits for the GPU, and all
+            that the CPU decides is in the batch.
         extra: a module outside the model that the checkpoints must save too.
     """
 
     name: str
     keeps_best: bool
     leaves_unused = False
+    recordable = False
 
     def __init__(self, context: StageContext):
         self.context = context

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.files.progress import Progress as ProgressBar
@@ -22,6 +23,7 @@ from gimp_fast.runs.folder import RunFolder
 from gimp_fast.targets.classification import Scores
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.divergence import patients_of_step
+from gimp_fast.training.graphs import recorded_steps
 from gimp_fast.training.loader import (
     BatchLoader,
     StepPlan,
@@ -74,6 +76,7 @@ class StageRun:
             StageModule(stage), self.ranks, self.device, some_unused=stage.leaves_unused
         )
         self.losses = torch.compile(module) if self.config.compile else module
+        self.recorded = recorded_steps(stage, self._losses_and_gradients, log)
         self.loader = BatchLoader(stage.fetcher(), workers, self.device.type == "cuda")
         self.recent = RecentCheckpoints(folder.checkpoints, self.config.keep_checkpoints)
         self.steps = num_batches(len(stage.train_cases), self.settings.batch_size)
@@ -178,28 +181,30 @@ class StageRun:
     def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        losses = self.losses(batch, Share(self.ranks, plan.total))
-        names = list(losses)
-        shares = torch.stack([losses[name].detach().double() for name in names]).tolist()
-        values = self._sum_over_ranks(dict(zip(names, shares, strict=True)))
-        times.mark("forward")
-        self.optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(values["loss"]):
-            if self.ranks.size > 1:  # all ranks must run the backward pass too
-                losses["loss"].backward()
-            self._diverged(plan, f"a loss of {values['loss']}")
-            return
-        # DistributedDataParallel averages over ranks; the gradients must be summed.
-        self.scaler.scale(losses["loss"] * self.ranks.size).backward()
-        times.mark("backward")
+        share = Share(self.ranks, plan.total)
+        if self.recorded is not None:
+            losses = self.recorded(batch, share)  # both passes count as "backward"
+        else:
+            losses = self.losses(batch, share)
+            times.mark("forward")
+            self._backward(losses["loss"])
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.stage.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        if bool(norm.isfinite()):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]).to(self.device)
+        # Everything is read at once: the only time that a step waits for a GPU.
+        numbers = [*(loss.detach() for loss in losses.values()), norm]
+        *shares, length = torch.stack([number.double() for number in numbers]).tolist()
+        values = self._sum_over_ranks(dict(zip(losses, shares, strict=True)))
+        times.mark("backward")
+        if not math.isfinite(values["loss"]):
+            self.scaler.update()
+            self._diverged(plan, f"a loss of {values['loss']}")
+            return
+        if math.isfinite(length):
             if self.settings.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         elif not self.scaler.is_enabled():
-            self._diverged(plan, f"a gradient of norm {norm.item()}")
+            self._diverged(plan, f"a gradient of norm {length}")
             return
         else:
             self.progress.skipped += 1  # fp16 overflow: the scaler reduces its scale
@@ -207,6 +212,16 @@ class StageRun:
         self.scaler.update()
         times.mark("optimizer")
         self.progress.count(values, plan.total)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        # DistributedDataParallel averages over ranks; the gradients must be summed.
+        self.scaler.scale(loss * self.ranks.size).backward()
+
+    def _losses_and_gradients(self, batch: Any, share: Share) -> dict[str, Tensor]:
+        losses = self.losses(batch, share)
+        self._backward(losses["loss"])
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def _sum_over_ranks(self, shares: Scores) -> Scores:
         """Sums of the shares of all ranks.

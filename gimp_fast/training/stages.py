@@ -78,6 +78,7 @@ class PretrainStage(Stage):
 
     name = "pretrain"
     keeps_best = False  # the paper fine-tunes from the last epoch
+    recordable = True
 
     @staticmethod
     def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
@@ -101,7 +102,7 @@ class PretrainStage(Stage):
         if settings.triplets == "slide":
             cls_pat = cls_pat[:, : self.context.model.config.dim]  # CLS_img
         if settings.reconstruction == "mean":
-            counted = batch.masked.sum() * batch.patches.shape[-1]
+            counted = batch.masked.mask.sum() * batch.patches.shape[-1]
             reconstruction = share.ratio(reconstruction, counted)
         else:
             reconstruction = share.mean(reconstruction)

@@ -196,6 +196,7 @@ def test_a_cuda_graph_replays_the_same_bits(packed):
 
     expected = step()
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         step()
     torch.cuda.current_stream().wait_stream(side)

@@ -11,8 +11,10 @@ from builders.models import patients_lacking, seeded_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gimp_fast import models
+from gimp_fast.losses import triplet_loss
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.ops import nystrom_torch, overflow
+from gimp_fast.ops.masks import Masked
 
 aten = torch.ops.aten
 READS = {
@@ -70,17 +72,28 @@ def test_a_training_step_reads_nothing_back(name):
     assert not reads.found
 
 
-def test_gimps_pretraining_lists_masked_rows_and_little_else():
+@pytest.mark.parametrize(
+    ("counted", "lists"), [(True, {}), (False, {"aten::nonzero": 2})], ids=["counted", "a tensor"]
+)
+def test_gimps_pretraining_reads_nothing_back_if_masks_are_counted(counted, lists):
+    """Else it lists patches to embed and patches to compare with, and counts those of a bag."""
     model = seeded_model("gimp", {k: v for k, v in SETTINGS.items() if k != "projection_dim"})
     windows, genes = windows_and_genes()
     rna = Presence.of([True, False, True, True])
     masked = torch.arange(36).reshape(4, 9) % 2 == 0
+    masked = Masked.of(masked) if counted else masked
     with DeviceReads() as reads:
         reconstruction, cls_pat = model.train().pretrain_parts(windows[:, 0], masked, genes, rna)
         (reconstruction + cls_pat.sum()).backward()
-    # Patches to embed, and patches to compare with. The tokens to keep are listed by the number of
-    # those in each bag, which `Rows.cls_and_masked` reads in place of a third list.
-    assert reads.found == {"aten::nonzero": 2}
+    assert reads.found == lists
+
+
+@pytest.mark.parametrize("mining", ["hard", "all"])
+def test_mining_triplets_reads_nothing_back(mining):
+    features = torch.randn(5, 3, requires_grad=True)
+    with DeviceReads() as reads:
+        triplet_loss(features, torch.tensor([0, 1, 0, 1, 2]), mining=mining).backward()
+    assert not reads.found
 
 
 @pytest.mark.parametrize("name", ["mgca", "biovil", "refers"])

@@ -20,6 +20,7 @@ from builders.errors import assert_no_worse, attention_sizes
 
 from gimp_fast.ops.nystrom_attention import nystrom_attention
 from gimp_fast.ops.nystrom_layer import nystrom_layer
+from gimp_fast.ops.packing import Bags
 from gimp_fast.ops.token_conv import token_conv
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
@@ -43,7 +44,7 @@ def composed(qkv, conv, **kwargs):
 
 
 def run(function, tensors, grad, **kwargs):
-    out = function(*tensors, **SETTINGS, **kwargs)
+    out = function(*tensors, **(SETTINGS | kwargs))
     wanted = [x for x in tensors if x is not None]
     return [out, *torch.autograd.grad(out, wanted, grad)]
 
@@ -59,6 +60,27 @@ def test_is_the_composition(bounds, convolution, backend):
         kwargs["cu_seqlens"] = torch.tensor(bounds)
     found = run(nystrom_layer, tensors, grad, **kwargs)
     for a, b in zip(found, run(composed, tensors, grad, **kwargs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.triton
+@pytest.mark.parametrize("convolution", [True, False], ids=["conv", "plain"])
+@pytest.mark.parametrize("lengths", [None, [5, 0, 19]], ids=["batch", "packed"])
+def test_on_a_gpu_is_the_composition(lengths, convolution):
+    """There it is one function for autograd; without a GPU its kernels are interpreted."""
+    pytest.importorskip("triton")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tensors, grad = inputs(*((2, 19) if lengths is None else (1, 24)), torch.float32)
+    tensors = [x.detach().to(device).requires_grad_() for x in tensors]
+    tensors = tensors if convolution else [tensors[0], None]
+    kwargs = {"backend": "triton", "pinv_iterations": 1}
+    if lengths is not None:
+        kwargs["cu_seqlens"] = Bags.of_lengths(lengths, device)
+    found = run(nystrom_layer, tensors, grad.to(device), **kwargs)
+    expected = run(composed, tensors, grad.to(device), **kwargs)
+    assert found[0].equal(expected[0])
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
 
 

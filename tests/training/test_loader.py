@@ -13,6 +13,7 @@ import torch
 
 from gimp_fast.errors import Fault, FaultError, GimpError
 from gimp_fast.models.inputs import map_tensors
+from gimp_fast.ops.masks import Masked
 from gimp_fast.training.loader import BatchLoader, StepPlan, num_batches, plan_epoch
 from gimp_fast.training.sampling import PatientReader, WindowBatch, read_patients, read_windows
 from gimp_fast.training.scaling import GeneScaler
@@ -130,7 +131,7 @@ def test_a_process_is_sent_the_path_of_the_cohort_not_its_features(reader):
 def test_patches_become_float32_where_they_are_used():
     half = torch.ones(2, 3, 4, dtype=torch.float16)
     labels = torch.zeros(2, dtype=torch.int64)
-    batch = WindowBatch(("a", "b"), labels, None, labels > 0, half, half[..., 0] > 0)
+    batch = WindowBatch(("a", "b"), labels, None, labels > 0, half, Masked.of(half[..., 0] > 0))
     moved = batch.to(torch.device("cpu"))
     assert (moved.patches.dtype, batch.patches.dtype) == (torch.float32, torch.float16)
 
