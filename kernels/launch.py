@@ -33,6 +33,7 @@ class Config:
 # family -> (head dim up to 64, head dim up to 128); larger heads take the safe configuration.
 # "reduce" kernels sum over tokens for a tile of landmarks, "rows" kernels give a tile of tokens.
 # Each is the largest that spills no register; on sm_86 a block has 99 KB of shared memory.
+# "all" kernels hold all landmarks of a head: up to their number here, of a head dim in ALL_DIMS.
 HALF_AMPERE = {
     "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
     "rows": (Config(64, 64, 4, 3), Config(64, 32, 8, 2)),
@@ -64,6 +65,16 @@ SINGLE_TF32X3 = {
     "reduce_bwd": (Config(32, 32, 8, 1), Config(32, 16, 8, 1)),
     "rows_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
 }
+# A tile of 64 × 64 scores reads 16 KB from the L2 cache, which takes a Hopper longer than its
+# products; with all 256 landmarks it reads a quarter. Smaller GPUs are limited by the products, and
+# lack the registers, as Blackwell does in the backward pass.
+ALL_FORWARD = {"all_reduce": (Config(64, 256, 8, 3),), "all_rows": (Config(64, 256, 4, 2),)}
+ALL_BACKWARD = {
+    "all_reduce_bwd": (Config(64, 256, 8, 2),),
+    "all_rows_bwd": (Config(32, 256, 8, 2),),
+}
+# Rows of other head dims need masks, and their addresses too many registers.
+ALL_DIMS = (16, 32, 64)
 PRODUCT = Config(64, 64, 8, 3)
 # Fits the 48 KB of shared memory that every GPU has.
 SAFE = Config(16, 16, 4, 1)
@@ -81,8 +92,8 @@ class Architecture:
             cores are faster than one on the fp32 units. Both are as accurate as fp32.
     """
 
-    half: dict[str, tuple[Config, Config]]
-    single: dict[str, tuple[Config, Config]]
+    half: dict[str, tuple[Config, ...]]
+    single: dict[str, tuple[Config, ...]]
     product: Config
     precision: str
 
@@ -91,8 +102,8 @@ ARCHITECTURES = {
     80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
-    90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
-    100: Architecture(HALF_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    90: Architecture(HALF_HOPPER | ALL_FORWARD | ALL_BACKWARD, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    100: Architecture(HALF_SM100 | ALL_FORWARD, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
     120: Architecture(HALF_SM120, SINGLE_SM120, PRODUCT, "ieee"),
 }
 UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
@@ -123,6 +134,23 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     config = table[family][0 if head_dim <= 64 else 1]
     # Tiles of small heads are small: a third one in flight costs registers and gains nothing.
     return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
+
+
+def choose_all(
+    arch: Architecture, family: str, dtype: torch.dtype, head_dim: int, num_landmarks: int
+) -> Config | None:
+    """Configuration of a kernel that holds all landmarks of a head; None if they do not fit.
+
+    Their number is that of the call, not of a short bag, whose bits must not depend on its batch.
+    """
+    table = arch.single if dtype == torch.float32 else arch.half
+    if family not in table or head_dim not in ALL_DIMS:
+        return None
+    (config,) = table[family]
+    if num_landmarks > config.landmarks:
+        return None
+    # The matrix instructions of Hopper take 64 rows.
+    return replace(config, landmarks=max(64, 1 << (num_landmarks - 1).bit_length()))
 
 
 @dataclass(frozen=True)

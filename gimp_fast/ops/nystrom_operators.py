@@ -83,6 +83,7 @@ def nystrom_attention_bwd(
                     *saved,
                     pinv_iterations,
                     scale,
+                    num_landmarks=num_landmarks,
                 )
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
         return MODULES[backend].nystrom_bwd(
@@ -167,6 +168,7 @@ def nystrom_rows_bwd(
                     pinv_iterations,
                     scale,
                     q_seqlens=_device_bounds(q_seqlens, q, check=False),
+                    num_landmarks=num_landmarks,
                 )
         spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)
         settings = (num_landmarks, pinv_iterations, scale)
