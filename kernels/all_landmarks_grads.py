@@ -162,8 +162,8 @@ def queries_to_landmarks_all_bwd(
         *bags.arguments, *keys.whole,
         q, k_marks, mixed, grad_out, row_stats, *parts, grad_q,
         *q.stride()[:3], *grad_out.stride()[:3], *grad_q.stride()[:3],
-        scale, scale * LOG2_E, h, m,
-        D=d, **bags.constants, FULL=m == config.landmarks, BLOCK_M=config.landmarks,
+        scale, scale * LOG2_E, h, m, d,
+        **bags.constants, FULL=m == config.landmarks, BLOCK_M=config.landmarks,
         BLOCK_N=config.tokens, BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return parts
@@ -183,8 +183,8 @@ def landmarks_to_keys_all_bwd(
         config,
         *bags.arguments, q_marks, k, v, grad_values, mark_stats, mark_delta, grad_k_marks,
         parts, grad_k, grad_v, *k.stride()[:3], *v.stride()[:3],
-        *grad_k.stride()[:3], *grad_v.stride()[:3], scale, scale * LOG2_E, h, m,
-        D=d, **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
+        *grad_k.stride()[:3], *grad_v.stride()[:3], scale, scale * LOG2_E, h, m, d,
+        **bags.constants, BLOCK_M=config.landmarks, BLOCK_N=config.tokens,
         BLOCK_D=block_d(d), PRECISION=arch.precision,
     )  # fmt: skip
     return parts

@@ -28,7 +28,7 @@ def _sum_chunks_kernel(
     n = bag_size(key_seqlens, key_tokens, bag, PACKED)
     inside = m < tl.minimum(n, M)
     mark_rows = (bag.to(tl.int64) * H + head) * M
-    # A bag of N ≤ M tokens has no queries-to-landmarks part.
+    # A bag of N ≤ M tokens has no part from the queries.
     if ACCUMULATE:
         total = load_rows(grad + mark_rows * D, m, D, inside & (n > M), D, BLOCK_D)
         here = inside
@@ -50,7 +50,7 @@ def sum_chunks(parts: Tensor, bags: Bags, keys: Bags, onto: Tensor | None = None
         parts: (K, chunks, H, M, D) fp32, of K gradients.
         bags, keys: the bags that were cut into chunks, and those of all tokens.
         onto: (K, B, H, M, D) fp32 to add to in place. Bags of N ≤ M tokens are summed only here,
-            and onto zero: their landmarks have no other gradient.
+            and onto nothing: their landmarks have no other gradient.
 
     Returns:
         (K, B, H, M, D) fp32.

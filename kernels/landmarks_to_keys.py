@@ -37,8 +37,8 @@ COMBINE = Config(tokens=1, landmarks=16, num_warps=4, num_stages=2)
 @triton.jit(do_not_specialize=["tokens", "num_bags"])
 def _landmarks_to_keys_fwd_kernel(
     cu_seqlens, tokens, num_bags, q_marks, k, v, part_out, part_stats,
-    k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    k_b, k_h, k_n, v_b, v_h, v_n, scale_log2, H, M,
+    D: tl.constexpr, PACKED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)

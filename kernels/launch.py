@@ -51,14 +51,16 @@ HALF_SM100 = HALF_HOPPER | {
     "rows": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
     "reduce_bwd": (Config(64, 64, 8, 2), Config(64, 32, 8, 2)),
 }
-HALF_SM120 = HALF_AMPERE | {"reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2))}
+HALF_SM120 = HALF_AMPERE | {
+    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
+    "reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2)),
+}
 SINGLE_IEEE = {
-    "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    "reduce": (Config(32, 32, 4, 2), Config(16, 32, 8, 2)),
     "rows": (Config(32, 32, 4, 2), Config(16, 32, 4, 2)),
     "reduce_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 2)),
     "rows_bwd": (Config(16, 32, 4, 1), Config(16, 32, 4, 2)),
 }
-SINGLE_SM120 = SINGLE_IEEE | {"reduce": (Config(32, 32, 4, 2), Config(16, 32, 8, 2))}
 SINGLE_TF32X3 = {
     "reduce": (Config(32, 32, 8, 2), Config(32, 16, 8, 1)),
     "rows": (Config(16, 32, 4, 1), Config(16, 32, 8, 1)),
@@ -68,11 +70,13 @@ SINGLE_TF32X3 = {
 # A tile of 64 × 64 scores reads 16 KB from the L2 cache, which takes a Hopper longer than its
 # products; with all 256 landmarks it reads a quarter. Smaller GPUs are limited by the products, and
 # lack the registers, as Blackwell does in the backward pass.
-ALL_FORWARD = {"all_reduce": (Config(64, 256, 8, 3),), "all_rows": (Config(64, 256, 4, 2),)}
-ALL_BACKWARD = {
+ALL_HOPPER = {
+    "all_reduce": (Config(64, 256, 16, 3),),
+    "all_rows": (Config(64, 256, 4, 2),),
     "all_reduce_bwd": (Config(64, 256, 8, 2),),
     "all_rows_bwd": (Config(32, 256, 8, 2),),
 }
+ALL_SM100 = {"all_reduce": (Config(64, 256, 8, 3),), "all_rows": (Config(64, 256, 4, 2),)}
 # Rows of other head dims need masks, and their addresses too many registers.
 ALL_DIMS = (16, 32, 64)
 PRODUCT = Config(64, 64, 8, 3)
@@ -102,9 +106,9 @@ ARCHITECTURES = {
     80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
-    90: Architecture(HALF_HOPPER | ALL_FORWARD | ALL_BACKWARD, SINGLE_TF32X3, PRODUCT, "tf32x3"),
-    100: Architecture(HALF_SM100 | ALL_FORWARD, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
-    120: Architecture(HALF_SM120, SINGLE_SM120, PRODUCT, "ieee"),
+    90: Architecture(HALF_HOPPER | ALL_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    100: Architecture(HALF_SM100 | ALL_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    120: Architecture(HALF_SM120, SINGLE_IEEE, PRODUCT, "ieee"),
 }
 UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
 

@@ -76,8 +76,9 @@ def nystrom_attention_bwd(
     marks = q_marks.shape[2]
     num_landmarks = num_landmarks or marks
     rows = (q, k_marks, mixed, grad, row_stats)
-    grad_k_marks = grad_q_marks = grad_q = row_delta = None
-    grad_w = torch.zeros_like(values)
+    # What bags of N ≤ M tokens have instead of these is not read.
+    grad_w, grad_k_marks, grad_q_marks = values, values, torch.empty_like(values)
+    grad_q = row_delta = None
     if _any_long(bags, marks):
         (grad_y, grad_k_marks), grad_q, row_delta = queries_to_landmarks_bwd(
             *rows, q_bags, bags, num_landmarks, scale, arch
@@ -92,7 +93,6 @@ def nystrom_attention_bwd(
         del scores, grad_scores
     grad_values, mark_delta = _values_gradient(grad_w, grad, values, q_bags, bags)
     del grad_w
-    grad_q_marks, grad_k_marks = (_or_zeros(x, values) for x in (grad_q_marks, grad_k_marks))
     grad_k, grad_v = landmarks_to_keys_bwd(
         q_marks, k, v, grad_values, mark_stats, mark_delta, grad_q_marks, grad_k_marks, bags,
         num_landmarks, scale, arch,
@@ -120,10 +120,6 @@ def _any_long(bags: Bags, marks: int) -> bool:
 def _is_long(bags: Bags, marks: int) -> Tensor:
     """(B, 1, 1, 1) bool: the packed bags of more than M tokens."""
     return (bags.cu_seqlens.diff() > marks)[:, None, None, None]
-
-
-def _or_zeros(x: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if x is None else x
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])

@@ -85,9 +85,9 @@ def _queries_to_landmarks_fwd_kernel(
 def _queries_to_landmarks_all_fwd_kernel(
     cu_seqlens, tokens, num_bags, key_seqlens, key_tokens,
     q, k_marks, mixed, values, out, row_stats,
-    q_b, q_h, q_n, out_b, out_h, out_n, scale_log2, H, M, D,
-    PACKED: tl.constexpr, FULL: tl.constexpr, RUN: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    q_b, q_h, q_n, out_b, out_h, out_n, scale_log2, H, M,
+    D: tl.constexpr, PACKED: tl.constexpr, FULL: tl.constexpr, RUN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), RUN, PACKED)
