@@ -5,10 +5,10 @@ for the landmarks, and those of the queries a third time for the row sums: 16 pr
 exponentials of a score, here 10 and two.
 
 The share of the queries in the gradient of Q̃ is known only after the pseudo-inverse. It is added in
-a pass of its own, so that a gradient in half precision is rounded twice, as it is where torch adds
-up the two. For 8 bags of 6000 tokens, 8 heads, bf16, the pass moves 98 MB: 23 µs on an H200. A
-kernel for the queries alone would have to compute two of its three products again, 25 Gflop in
-32 µs at best, and read as many bytes.
+a pass of its own, so a gradient in half precision is rounded twice, as by torch's autograd, which
+adds up the two. The alternative, a kernel for the queries alone, computes two products again. For 8
+bags of 6000 tokens, 8 heads and 256 landmarks in bf16 the pass moves 98 MB, 23 µs on an H200 and
+105 on an RTX 3090; two products are 25 Gflop, at least 32 and 350 µs.
 """
 
 from __future__ import annotations
