@@ -8,6 +8,11 @@ PYTEST_WORKERS ?= 2
 BENCH_ARGS ?=
 # Arguments for `make attack`: --record writes benchmarks/results/attack.json, --help lists the others.
 ATTACK_ARGS ?=
+# Parts of `make gpu-day`, e.g. PARTS="2 3", and other options of benchmarks/gpu_day.py. With DRY=1 it
+# needs no GPU and measures nothing.
+PARTS ?=
+DRY ?=
+GPU_DAY_ARGS ?=
 # Without a network: `make test OFFLINE=1 VENV=/path/of/an/environment WHEELS=/folder/of/wheels`. The
 # environment has torch and the build tools; packages that it lacks are installed from the wheels.
 OFFLINE ?=
@@ -32,7 +37,7 @@ BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
 	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
 NATIVE := $(wildcard csrc/*.h csrc/*.cuh csrc/*.cpp csrc/*.cu tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
-BENCHMARKS := $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_%,$(wildcard benchmarks/*.py))
 
 # Stamps of what is installed; a changed source is installed again.
 READY := $(VENV)/.build-requirements
@@ -80,13 +85,9 @@ bench: $(INSTALLED_ALL) ## install, and run every benchmark; results go to bench
 		echo "$$script"; $(BIN)/python "$$script" $(BENCH_ARGS); \
 	done
 
-# --cap-gb 24: the memory of an RTX 3090.
-gpu-day: test-gpu ## the tests of a GPU, then its benchmarks beside every peer
-	$(BIN)/python benchmarks/masked_l1.py --device cuda
-	$(BIN)/python benchmarks/masked_reconstruction.py --device cuda
-	$(BIN)/python benchmarks/nystrom_attention.py --device cuda
-	$(BIN)/python benchmarks/nystrom_attention.py --device cuda --level op
-	$(BIN)/python benchmarks/training.py --device cuda --dtype bf16 --cap-gb 24 --largest-batch
+gpu-day: $(INSTALLED_ALL) ## tests and benchmarks of a GPU, in parts below 150 s; PARTS="2 3", DRY=1
+	$(BIN)/python benchmarks/gpu_day.py $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(DRY),--dry-run) $(GPU_DAY_ARGS)
 
 format: $(LINTERS) ## format Python, C++ and CUDA sources in place
 	$(BIN)/ruff check --fix .

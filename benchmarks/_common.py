@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from gimp_fast import processor
+from gimp_fast.files.atomic import write_text
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MIB = 2**20
@@ -164,12 +165,16 @@ def origin(device: str) -> dict[str, Any]:
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", check=True
-        )
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return ""  # a copy without its history
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../gimp_fast", "../csrc")
+    sources = ("../gimp_fast", "../kernels", "../csrc")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else processor.name(),
         "vendor": processor.vendor(),
@@ -179,7 +184,7 @@ def origin(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "revision": git("rev-parse", "HEAD") + ("+changes" if changed else ""),
+        "revision": (git("rev-parse", "HEAD") or "unknown") + ("+changes" if changed else ""),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
@@ -189,5 +194,6 @@ def write_results(stem: str, device: str, results: dict[str, Any], folder: Path 
     name = torch.cuda.get_device_name().replace(" ", "-") if device == "cuda" else "cpu"
     path = folder / f"{name}-{stem}.json"
     folder.mkdir(exist_ok=True)
-    path.write_text(json.dumps(origin(device) | results, indent=2) + "\n", encoding="utf-8")
+    # Whole or not at all: a script that is stopped keeps the results before the last.
+    write_text(path, json.dumps(origin(device) | results, indent=2) + "\n")
     return path

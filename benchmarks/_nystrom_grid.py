@@ -13,7 +13,7 @@ from _nystrom_measure import MODES, WARM_UP_TO, check, make_calls, peak_or_reaso
 from _nystrom_peers import Setting
 
 from gimp_fast import processor
-from gimp_fast.ops.product_library import choice
+from gimp_fast.ops.product_library import ENVIRONMENT_VARIABLE, choice
 
 # Width of the layer -> its heads, width of a head, and landmarks.
 DIMS = {64: (4, 16, 32), 128: (4, 32, 64), 256: (8, 32, 128), 512: (8, 64, 256)}
@@ -70,8 +70,9 @@ def run_grid(options: argparse.Namespace) -> None:
             results["smallest_ratio"] = {name: smallest(results["rows"], name) for name in OURS}
             results["seconds"] = round(time.perf_counter() - begin)
             if not options.no_write:
-                vendor = processor.vendor() or "unknown-vendor"
-                stem = f"{vendor}-nystrom_attention_grid"
+                stem = f"{processor.vendor() or 'unknown-vendor'}-nystrom_attention_grid"
+                if forced := os.environ.get(ENVIRONMENT_VARIABLE):
+                    stem += f"-products_{forced}"
                 print(f"wrote {write_results(stem, 'cpu', results, options.results)}", flush=True)
     finally:
         torch.set_num_threads(before)

@@ -19,7 +19,8 @@ The backward pass is twice the forward pass; recomputation is not counted. Exact
 compared with the same floor.
 
 ``--grid`` compares layers of several widths on a CPU, from the bag of a gene encoder to the longest
-slide, by one thread and by two. It has its own result file for each vendor of processors.
+slide, by one thread and by two. It has its own result file for each vendor of processors, and for
+each library that ``GIMP_FAST_PRODUCTS`` forces.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A = softmax(Q̃ K̃ᵀ), the M×M matrix whose pseudo-inverse the attention needs; fp32.
 
-Bags of N ≤ M tokens do not need it: their matrices are not written.
+Bags of N ≤ M tokens do not need it: packed, they have none (``gimp_fast.kernels.long_bags``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gimp_fast.kernels.bags import Bags, bag_size, load_rows, store_rows
 from gimp_fast.kernels.landmarks import block_d
 from gimp_fast.kernels.landmarks_to_keys import LOG2_E
 from gimp_fast.kernels.launch import Architecture, Config, launch
+from gimp_fast.kernels.long_bags import matrix_slot, matrix_slots
 
 NARROW = Config(tokens=32, landmarks=32, num_warps=4, num_stages=2)
 WIDE = Config(tokens=16, landmarks=32, num_warps=8, num_stages=1)
@@ -33,6 +34,8 @@ def _landmark_scores_fwd_kernel(
         return
     r = (tl.program_id(0) % row_tiles) * BLOCK_R + tl.arange(0, BLOCK_R)
     mark_rows = (bag.to(tl.int64) * H + head) * M
+    slot = matrix_slot(cu_seqlens, tokens, num_bags, bag, M, PACKED)
+    rows = (slot.to(tl.int64) * H + head) * M
     q_tile = load_rows(q_marks + mark_rows * D, r, D, r < M, D, BLOCK_D)
     peak = tl.full([BLOCK_R], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_R], tl.float32)
@@ -50,7 +53,7 @@ def _landmark_scores_fwd_kernel(
         k_tile = load_rows(k_marks + mark_rows * D, c, D, c < M, D, BLOCK_D)
         scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         weights = tl.exp2((scores - peak[:, None]) * scale_log2) / total[:, None]
-        pointers = scores_out + (mark_rows + r)[:, None] * M + c[None, :]
+        pointers = scores_out + (rows + r)[:, None] * M + c[None, :]
         tl.store(pointers, weights, mask=(r < M)[:, None] & (c < M)[None, :])
 
 
@@ -69,17 +72,19 @@ def _landmark_scores_bwd_rows_kernel(
         return
     r = (tl.program_id(0) % row_tiles) * BLOCK_R + tl.arange(0, BLOCK_R)
     mark_rows = (bag.to(tl.int64) * H + head) * M
+    slot = matrix_slot(cu_seqlens, tokens, num_bags, bag, M, PACKED)
+    rows = (slot.to(tl.int64) * H + head) * M
     delta = tl.zeros([BLOCK_R], tl.float32)
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        offsets = (mark_rows + r)[:, None] * M + c[None, :]
+        offsets = (rows + r)[:, None] * M + c[None, :]
         inside = (r < M)[:, None] & (c < M)[None, :]
         weights = tl.load(a + offsets, mask=inside, other=0.0)
         delta += tl.sum(weights * tl.load(grad_a + offsets, mask=inside, other=0.0), 1)
     grad = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
-        offsets = (mark_rows + r)[:, None] * M + c[None, :]
+        offsets = (rows + r)[:, None] * M + c[None, :]
         inside = (r < M)[:, None] & (c < M)[None, :]
         weights = tl.load(a + offsets, mask=inside, other=0.0)
         d_weights = tl.load(grad_a + offsets, mask=inside, other=0.0)
@@ -105,10 +110,12 @@ def _landmark_scores_bwd_columns_kernel(
         return
     c = (tl.program_id(0) % column_tiles) * BLOCK_C + tl.arange(0, BLOCK_C)
     mark_rows = (bag.to(tl.int64) * H + head) * M
+    slot = matrix_slot(cu_seqlens, tokens, num_bags, bag, M, PACKED)
+    rows = (slot.to(tl.int64) * H + head) * M
     grad = tl.zeros([BLOCK_C, BLOCK_D], tl.float32)
     for start in range(0, M, BLOCK_R):
         r = start + tl.arange(0, BLOCK_R)
-        offsets = (mark_rows + r)[:, None] * M + c[None, :]
+        offsets = (rows + r)[:, None] * M + c[None, :]
         inside = (r < M)[:, None] & (c < M)[None, :]
         weights = tl.load(a + offsets, mask=inside, other=0.0)
         d_weights = tl.load(grad_a + offsets, mask=inside, other=0.0)
@@ -124,9 +131,9 @@ def _landmark_scores_bwd_columns_kernel(
 def landmark_scores_fwd(
     q_marks: Tensor, k_marks: Tensor, bags: Bags, scale: float, arch: Architecture
 ) -> Tensor:
-    """A (B, H, M, M) fp32 of landmarks (B, H, M, D)."""
+    """A (slots, H, M, M) fp32 of landmarks (B, H, M, D)."""
     num_bags, h, m, d = q_marks.shape
-    scores = q_marks.new_empty(num_bags, h, m, m, dtype=torch.float32)
+    scores = q_marks.new_empty(matrix_slots(bags, m), h, m, m, dtype=torch.float32)
     config = _config(d)
     launch(
         _landmark_scores_fwd_kernel,

@@ -94,16 +94,18 @@ class Architecture:
         product: configuration of M×M products.
         precision: of fp32 products: ``"ieee"``, or ``"tf32x3"`` where three TF32 products on tensor
             cores are faster than one on the fp32 units. Both are as accurate as fp32.
+        half_product: configuration of M×M products of fp16 operands, if it is another one.
     """
 
     half: dict[str, tuple[Config, ...]]
     single: dict[str, tuple[Config, ...]]
     product: Config
     precision: str
+    half_product: Config | None = None
 
 
 ARCHITECTURES = {
-    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3", PRODUCT),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     90: Architecture(HALF_HOPPER | ALL_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
@@ -121,13 +123,18 @@ def architecture(device: torch.device) -> Architecture:
     return ARCHITECTURES.get(10 * major + minor, UNKNOWN)
 
 
-def inverse_precision(arch: Architecture, dtype: torch.dtype) -> str:
-    """Precision of the pseudo-inverse's fp32 products, by the dtype of q.
+# Steps of the pseudo-inverse whose operands surely fit fp16: see ``gimp_fast.kernels.pinv_range``.
+LONGEST_HALF_CHAIN = 6
 
-    bf16 has fewer digits than TF32: a TF32 product, even truncated, adds at most a fifth to the
-    error. fp16 has as many digits as TF32 and would lose accuracy.
+
+def inverse_precision(arch: Architecture, dtype: torch.dtype, iterations: int) -> str:
+    """Precision of the pseudo-inverse's products, by the dtype of q.
+
+    bf16 has three bits fewer than fp16: operands in fp16 add at most a tenth to the error. For q in
+    fp16 they would lose accuracy, and long chains could leave the range of fp16.
     """
-    return "tf32" if dtype == torch.bfloat16 else arch.precision
+    half = dtype == torch.bfloat16 and iterations <= LONGEST_HALF_CHAIN
+    return "fp16" if half else arch.precision
 
 
 def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -> Config:

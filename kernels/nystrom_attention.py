@@ -50,7 +50,7 @@ def nystrom_attention_fwd(
     mixed = torch.zeros_like(q_marks)
     if _any_long(bags, marks):
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
-        precision = inverse_precision(arch, q.dtype)
+        precision = inverse_precision(arch, q.dtype, pinv_iterations)
         long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch, precision)
         _to_dtype(long, mixed, bags)
     out, row_stats = queries_to_landmarks_fwd(
@@ -84,8 +84,9 @@ def nystrom_attention_bwd(
             *rows, q_bags, bags, num_landmarks, scale, arch
         )
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
+        precision = inverse_precision(arch, q.dtype, pinv_iterations)
         grad_scores, grad_w = pinv_matmul_bwd(
-            grad_y, scores, values, pinv_iterations, bags, arch, inverse_precision(arch, q.dtype)
+            grad_y, scores, values, pinv_iterations, bags, arch, precision
         )
         grad_q_marks = landmark_scores_bwd(
             q_marks, k_marks, scores, grad_scores, grad_k_marks, bags, scale, arch

@@ -13,15 +13,46 @@ import triton.language as tl
 from torch import Tensor
 
 from gimp_fast.kernels.bags import Bags, bag_size
-from gimp_fast.kernels.launch import Architecture, launch, multiprocessors
-from gimp_fast.kernels.pinv_chain import applied, last_z, room_size, run_chain, steps_of
-from gimp_fast.kernels.pinv_grads import grads_of_chain, grads_size
-from gimp_fast.kernels.pinv_products import Shape, meet, product
+from gimp_fast.kernels.launch import Architecture, Config, launch, multiprocessors
+from gimp_fast.kernels.long_bags import matrix_slot
+from gimp_fast.kernels.pinv_chain import run_chain
+from gimp_fast.kernels.pinv_grads import grads_of_chain
+from gimp_fast.kernels.pinv_products import meet, product
+from gimp_fast.kernels.pinv_range import normalised
+from gimp_fast.kernels.pinv_room import (
+    VALUES,
+    Shape,
+    applied,
+    last_z,
+    place,
+    room_size,
+    steps_of,
+)
 
 # Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
-# other number if there are enough: the more matrices are in work, the more memory they take.
+# other number if there are enough tiles: each team takes the memory of a room, so no more rooms are
+# needed than a quarter of the multiprocessors, for any number of matrices.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
-BLOCK_K = 32
+# Terms of a product's sum at a time.
+BLOCK_K, HALF_BLOCK_K = 32, 64
+
+
+@triton.jit
+def _place(rooms, team, ROOM: tl.constexpr):
+    """A program's team, its rank there, and the room of the team."""
+    number = tl.program_id(0) // team
+    return number, tl.program_id(0) % team, rooms + number.to(tl.int64) * ROOM
+
+
+@triton.jit
+def _offsets(
+    cu_seqlens, tokens, matrices, number, matrix, H, M: tl.constexpr, D: tl.constexpr,
+    PACKED: tl.constexpr,
+):  # fmt: skip
+    """Where the (M, M) and the (M, D) of one matrix begin."""
+    wide = number.to(tl.int64) * 0
+    slot = matrix_slot(cu_seqlens, tokens, matrices // H, matrix // H, M, PACKED)
+    return ((wide + slot) * H + matrix % H) * M * M, (wide + matrix) * M * D
 
 
 @triton.jit(do_not_specialize=["tokens", "matrices", "team", "teams"])
@@ -32,21 +63,19 @@ def _pinv_fwd_kernel(
 ):  # fmt: skip
     M: tl.constexpr = SHAPE[0]
     D: tl.constexpr = SHAPE[1]
-    number = tl.program_id(0) // team
-    rank = tl.program_id(0) % team
-    wide = number.to(tl.int64) * 0
-    room = rooms + (wide + number) * ROOM
+    number, rank, room = _place(rooms, team, ROOM)
     arrived = number * 0
     for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
-            matrix_a = a + (wide + matrix) * M * M
-            start = (wide + matrix) * M * D
+            square, start = _offsets(cu_seqlens, tokens, matrices, number, matrix, H, M, D, PACKED)
+            scaled = room + place("w", STEPS, SHAPE)
+            undo = normalised(w + start, scaled, rank, team, SHAPE)
             arrived = run_chain(
-                matrix_a, w + start, room, counters + number, arrived, rank, team,
-                BLOCK_M, STEPS, SHAPE,
-            )  # fmt: skip
-            u = applied(w + start, room, STEPS, M, D)
-            product(y + start, 1.0, last_z(room, STEPS, M), u, rank, team, "nn", M, D, M, SHAPE)
+                a + square, room, counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE
+            )
+            z = last_z(room, STEPS, SHAPE)
+            u = applied(room, STEPS, SHAPE)
+            product(y + start, undo, z, u, rank, team, VALUES, "nn", M, D, M, SHAPE)
             # The next matrix takes the room.
             arrived = meet(counters + number, arrived, team)
 
@@ -59,28 +88,27 @@ def _pinv_bwd_kernel(
 ):  # fmt: skip
     M: tl.constexpr = SHAPE[0]
     D: tl.constexpr = SHAPE[1]
-    number = tl.program_id(0) // team
-    rank = tl.program_id(0) % team
-    wide = number.to(tl.int64) * 0
-    room = rooms + (wide + number) * ROOM
+    number, rank, room = _place(rooms, team, ROOM)
     arrived = number * 0
     for matrix in range(number, matrices, teams):
         if bag_size(cu_seqlens, tokens, matrix // H, PACKED) > M:
-            square = (wide + matrix) * M * M
-            start = (wide + matrix) * M * D
+            square, start = _offsets(cu_seqlens, tokens, matrices, number, matrix, H, M, D, PACKED)
+            scaled = room + place("w", STEPS, SHAPE)
+            undo = normalised(w + start, scaled, rank, team, SHAPE)
+            scaled = room + place("dy", STEPS, SHAPE)
+            undo_grad = normalised(grad_y + start, scaled, rank, team, SHAPE)
             arrived = run_chain(
-                a + square, w + start, room, counters + number, arrived, rank, team,
-                BLOCK_M, STEPS, SHAPE,
-            )  # fmt: skip
+                a + square, room, counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE
+            )
             arrived = grads_of_chain(
-                grad_y + start, a + square, w + start, grad_a + square, grad_w + start, room,
+                a + square, grad_a + square, grad_w + start, undo, undo_grad, room,
                 counters + number, arrived, rank, team, BLOCK_M, STEPS, SHAPE,
             )  # fmt: skip
 
 
-def _team(matrices: int, m: int, arch: Architecture, available: int) -> int:
+def _team(matrices: int, m: int, config: Config, available: int) -> int:
     """How many of ``available`` programs share a matrix."""
-    tiles = triton.cdiv(m, arch.product.tokens) * triton.cdiv(m, arch.product.landmarks)
+    tiles = triton.cdiv(m, config.tokens) * triton.cdiv(m, config.landmarks)
     team = 1
     while 2 * team <= min(tiles, LARGEST_TEAM, available) and (
         2 * team * matrices <= available or 2 * team <= SMALLEST_TEAM
@@ -95,9 +123,9 @@ def pinv_matmul_fwd(
     """Z W.
 
     Args:
-        a: (B, H, M, M) fp32, rows that sum to one.
+        a: (slots, H, M, M) fp32, rows that sum to one: see ``gimp_fast.kernels.long_bags``.
         w: (B, H, M, D) fp32.
-        precision: of the products, ``"ieee"``, ``"tf32x3"`` or ``"tf32"``.
+        precision: of the products, ``"ieee"``, ``"tf32x3"`` or ``"fp16"``.
 
     Returns:
         (B, H, M, D) fp32; rows of bags of N ≤ M tokens are not written.
@@ -128,12 +156,16 @@ def _run(
     arch: Architecture, precision: str, *, keeps: bool,
 ) -> None:  # fmt: skip
     b, h, m, d = w.shape
-    config, available = arch.product, multiprocessors(a.device)
-    team = _team(b * h, m, arch, available)
-    teams = min(b * h, available // team)
-    shape = Shape(m, d, config.tokens, config.landmarks, BLOCK_K, precision)
+    half = precision == "fp16"
+    config = (arch.half_product if half else None) or arch.product
+    available = multiprocessors(a.device)
+    in_work = a.shape[0] * h  # at most
+    team = _team(in_work, m, config, available)
+    teams = min(in_work, available // team)
+    block_k = HALF_BLOCK_K if half else BLOCK_K
+    shape = Shape(m, d, config.tokens, config.landmarks, block_k, precision)
     steps = steps_of(iterations, keeps)
-    room = triton.cdiv(room_size(steps, shape) + (grads_size(shape) if keeps else 0), 32) * 32
+    room = room_size(steps, shape)
     launch(
         kernel, (team * teams,), config,
         bags.cu_seqlens, bags.tokens, b * h, team, teams, *operands,

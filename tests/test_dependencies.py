@@ -24,10 +24,10 @@ DISTRIBUTION = {
 OPTIONAL = {"wandb", "timm", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {
-    "gimp_fast": ("formats", "wsi"),
+    "gimp_fast": ("formats", "tune", "wsi"),
     "kernels": (),
     "benchmarks": ("formats", "wsi", "bench"),
-    "tests": ("formats", "wsi", "test"),
+    "tests": ("formats", "tune", "wsi", "test"),
 }
 
 pytestmark = pytest.mark.skipif(
@@ -57,6 +57,8 @@ def imported_modules(folder: Path) -> Iterator[tuple[str, Path]]:
     ours = {"gimp_fast", "attack", "builders", "bad_reader"}  # a test writes the last
     if folder.name in ("benchmarks", "tests"):  # their scripts and helpers import each other
         ours |= {path.stem for path in folder.rglob("*.py")}
+    if folder.name == "tests":  # scripts that have tests of their own
+        ours |= {path.stem for path in (ROOT / "benchmarks").glob("*gpu_*.py")}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.bag import Bag
-from gimp_fast.data.class_checks import Counts, count_classes, split_cautions
+from gimp_fast.data.class_checks import (
+    Counts,
+    count_classes,
+    sites_of_barcodes,
+    split_cautions,
+)
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
+    SITE,
     SPLIT_COLUMNS,
     TABLES,
     Rows,
@@ -19,6 +27,7 @@ from gimp_fast.data.cohort_files import (
     load_array,
     read_manifest,
     read_rows_of,
+    slide_means,
 )
 from gimp_fast.data.cohort_slides import open_store, slides_by_case
 from gimp_fast.data.names import PARTS
@@ -72,6 +81,9 @@ class Cohort:
         self.gene_names: tuple[str, ...] = tuple(row["gene_name"] for row in tables["genes.csv"])
         patients = tables["patients.csv"]
         self.case_ids: tuple[str, ...] = tuple(row["case_id"] for row in patients)
+        self._sites = {row["case_id"]: row[SITE] for row in patients if row.get(SITE)}
+        if patients and SITE not in patients[0]:
+            self._sites = sites_of_barcodes(self.case_ids)
         self._labels = {
             row["case_id"]: self.classes.index(row["label"]) if row["label"] else None
             for row in patients
@@ -79,6 +91,7 @@ class Cohort:
         with_rna = [row["case_id"] for row in patients if row["has_rna"] == "1"]
         self._expression_row = {case: row for row, case in enumerate(with_rna)}
         self.store = open_store(path, manifest)
+        self._slide_ids = [row["slide_id"] for row in tables["slides.csv"]]
         self._slides = slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
@@ -149,6 +162,27 @@ class Cohort:
             )
         return self._labels[case_id]
 
+    def site(self, case_id: str) -> str | None:
+        """Hospital of the patient: from ``prepare --site-column``, or of a TCGA barcode.
+
+        None if it is not known.
+        """
+        self._check_case(case_id)
+        return self._sites.get(case_id)
+
+    def can_compare_sites(self) -> bool:
+        """Whether some class has patients of two known hospitals."""
+        places = {(self._labels[case], site) for case, site in self._sites.items()}
+        return max(Counter(label for label, _ in places).values(), default=0) > 1
+
+    def keeps_sites_apart(self, name: str) -> bool:
+        """Whether every hospital is in one part only of a split, and all are known."""
+        split = self.split(name)
+        parts = [{self.site(case) for case in cases} for cases in split.values()]
+        return None not in set().union(*parts) and not any(
+            one & other for one, other in itertools.combinations(parts, 2)
+        )
+
     def has_slides(self, case_id: str) -> bool:
         self._check_case(case_id)
         return case_id in self._slides
@@ -176,6 +210,26 @@ class Cohort:
         if not self.has_slides(case_id):
             raise GimpError(f"{self.path}: patient '{case_id}' has no slide features")
         return Bag(case_id, self._slides[case_id], self.feature_dim)
+
+    def mean_patches(self, case_ids: Iterable[str]) -> np.ndarray:
+        """The mean patch of each patient, (n, C) float64, in the order asked for.
+
+        ``prepare`` has stored the means of slides; in a cohort of an earlier version, slides are
+        read.
+
+        Raises:
+            GimpError: a patient has no slide, or what is read was changed since ``prepare``.
+        """
+        stored, means = slide_means(self.path), []
+        rows = dict(zip(self._slide_ids, range(len(self._slide_ids)), strict=True))
+        for case in case_ids:
+            bag = self.bag(case)
+            if stored is None:
+                means.append(bag.read().mean(0, dtype=np.float64))
+            else:
+                of_slides = stored[[rows[slide] for slide in bag.slide_ids]]
+                means.append(np.average(of_slides, axis=0, weights=bag.lengths))
+        return np.array(means, np.float64).reshape(len(means), self.feature_dim)
 
     def __reduce__(self) -> tuple:
         # Worker processes open the folder again, instead of copying store and expression.

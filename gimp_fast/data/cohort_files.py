@@ -34,6 +34,7 @@ TABLES = {
     "slides.csv": ("case_id", "slide_id", "path", "num_patches", "checksum"),
     "genes.csv": ("gene_id", "gene_name", "gene_type"),
 }
+SITE = "site"  # column of patients.csv, which earlier versions did not write; empty if not known
 # Columns of slides.csv about the file, not about what is in it.
 _OF_THE_FILE = ("path", "file_state")
 PATCH_FACTS = ("feature_dim", "encoder", "mpp", "patch_size", "patch_order")  # in the manifest

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from gimp_fast.evaluation.intervals import Estimate, estimate
-from gimp_fast.evaluation.rates import Predictions, auc
+from gimp_fast.evaluation.intervals import estimate
+from gimp_fast.evaluation.rates import Predictions, auc, in_blocks
 from gimp_fast.evaluation.score_intervals import of_difference
 
 
@@ -28,14 +28,14 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of a model minus that of the reference, on what both predicted.
+    """A metric of a model minus that of the reference, on what both predicted.
 
     Attributes:
         low, high, p: 95 % interval and two-sided p of the cluster bootstrap; if all patients have
-            the same difference, the interval of :func:`score_intervals.of_difference`.
-        p_holm: corrected for the number of comparisons.
+            the same accuracy, the interval of :func:`score_intervals.of_difference`.
+        p_holm: corrected for the number of comparisons of this metric.
         patients: how many were compared.
-        mcnemar: None unless each patient was predicted once by each model.
+        mcnemar: of the accuracy, if each patient was predicted once by each model.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Difference:
     p: float
     p_holm: float
     patients: int
-    mcnemar: McNemar | None
+    mcnemar: McNemar | None = None
 
     @property
     def best_p(self) -> float:
@@ -52,13 +52,37 @@ class Difference:
         return (self.mcnemar or self).p_holm
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A model against the reference; the AUC is None if a class has no patient of both."""
+
+    accuracy: Difference
+    auc: Difference | None
+    cross_entropy: Difference
+
+
+METRICS = tuple(field.name for field in fields(Comparison))
+
+
 def compare_all(
-    models: Mapping[str, Predictions], reference: str, weights: np.ndarray
-) -> dict[str, Difference]:
+    models: Mapping[str, Predictions],
+    reference: str,
+    weights: np.ndarray,
+    *,
+    units_are_patients: bool = True,
+) -> dict[str, Comparison]:
     """Each model against the reference, with p values corrected for the number of comparisons.
 
-    Takes bootstrap weights (R, patients). Models that share no patient with the reference are left
-    out; so are all if there is no reference.
+    Args:
+        models: their predictions, by key.
+        reference: its key.
+        weights: of the bootstrap, (R, patients).
+        units_are_patients: whether patients were drawn. If hospitals were, McNemar's test, for
+            which patients are independent, is left out.
+
+    Returns:
+        Models that share no patient with the reference are left out; so are all if there is no
+        reference.
     """
     if reference not in models:
         return {}
@@ -67,8 +91,18 @@ def compare_all(
         for key, model in models.items()
         if key != reference and (pair := compare(model, models[reference], weights))
     }
-    exact = _corrected({key: pair.mcnemar for key, pair in pairs.items() if pair.mcnemar})
-    return {key: replace(pair, mcnemar=exact.get(key)) for key, pair in _corrected(pairs).items()}
+    if not units_are_patients:
+        pairs = {
+            key: replace(pair, accuracy=replace(pair.accuracy, mcnemar=None))
+            for key, pair in pairs.items()
+        }
+    for metric in METRICS:
+        tests = {key: test for key, pair in pairs.items() if (test := getattr(pair, metric))}
+        exact = _corrected({key: test.mcnemar for key, test in tests.items() if test.mcnemar})
+        for key, test in _corrected(tests).items():
+            test = replace(test, mcnemar=exact.get(key))
+            pairs[key] = replace(pairs[key], **{metric: test})
+    return pairs
 
 
 def _corrected(tests: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,57 +114,114 @@ def _corrected(tests: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def compare(model: Predictions, reference: Predictions, weights: np.ndarray) -> Difference | None:
+def compare(model: Predictions, reference: Predictions, weights: np.ndarray) -> Comparison | None:
     """Paired comparison; None if no patient was predicted by both.
 
-    A patient counts once for each fold that they are tested in, with the mean over seeds. The p of
-    the bootstrap is twice the smaller share of resamples whose difference is on one side of zero,
-    zero included: the level at which the percentile interval begins to exclude zero.
+    For accuracy and cross-entropy a patient counts once for each fold that they are tested in, with
+    the mean over seeds. The AUC is the mean over the runs of the folds that both have.
     """
-    patients = weights.shape[1]
-    folds = 1 + max(model.split.max(), reference.split.max())
-    mine, theirs = (_hits_by_fold(p, patients, folds) for p in (model, reference))
-    both = np.isfinite(mine) & np.isfinite(theirs)  # (patients, folds)
-    if not both.any():
+    hits = _Gaps.of(model, reference, weights, lambda predictions: predictions.hits)
+    if hits is None:
         return None
-    gap = np.where(both, mine - theirs, 0.0).sum(1)
-    count = both.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        draws = (weights @ gap) / (weights @ count)
-    gaps = float(gap.sum() / count.sum())
-    value = estimate(gaps, draws, lambda: of_difference(gaps, int((count > 0).sum())))
-    if value is None:  # no resample holds a patient of both
-        return None
-    draws = draws[np.isfinite(draws)]
-    tolerance = 1e-12  # sums of a third and two thirds are zero only to rounding
-    tail = min((draws <= tolerance).sum(), (draws >= -tolerance).sum())
-    p = float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
-    mcnemar = None
-    if len(model) == len(reference) == count.sum() and count.max() == 1:
-        only_this, only_reference = int((gap > 0).sum()), int((gap < 0).sum())
-        exact = mcnemar_exact(only_this, only_reference)
-        mcnemar = McNemar(only_this, only_reference, exact, exact)
-    compared = int((count > 0).sum())
-    return Difference(value.value, value.low, value.high, p, p, compared, mcnemar)
+    losses = _Gaps.of(model, reference, weights, lambda predictions: predictions.losses)
+    accuracy = replace(hits.difference(bounded=True), mcnemar=hits.mcnemar(model, reference))
+    return Comparison(accuracy, compare_auc(model, reference, weights), losses.difference())
 
 
-def compare_auc(model: Predictions, reference: Predictions, weights: np.ndarray) -> Estimate | None:
-    """AUC of a model minus that of the reference on the same patients, with a paired interval.
+def compare_auc(
+    model: Predictions, reference: Predictions, weights: np.ndarray
+) -> Difference | None:
+    """AUC of a model minus that of the reference on the same patients and folds.
 
     None if a class has no patient.
     """
-    once = np.ones((1, weights.shape[1]))
-    value = float((auc(model, once) - auc(reference, once))[0])
-    return estimate(value, auc(model, weights) - auc(reference, weights))
+    patients = weights.shape[1]
+    mine, theirs = _in_both(model, reference), _in_both(reference, model)
+    if not len(mine):
+        return None
+    once = np.ones((1, patients))
+    value = float((auc(mine, once) - auc(theirs, once))[0])
+    draws = np.concatenate([auc(mine, some) - auc(theirs, some) for some in in_blocks(weights)])
+    found = estimate(value, draws)
+    if found is None:
+        return None
+    p = _two_sided(draws)
+    return Difference(value, found.low, found.high, p, p, len(np.unique(mine.patient)))
 
 
-def _hits_by_fold(predictions: Predictions, patients: int, folds: int) -> np.ndarray:
+def _in_both(model: Predictions, other: Predictions) -> Predictions:
+    """The predictions of a model for the patients and folds that another one has too."""
+    folds = 1 + max(model.split.max(), other.split.max())
+    mine, theirs = (p.patient * folds + p.split for p in (model, other))
+    return model.chosen(np.isin(mine, theirs))
+
+
+@dataclass(frozen=True)
+class _Gaps:
+    """Differences between two models in the mean of a value that each prediction has.
+
+    Attributes:
+        gap: (patients,) sum over the folds of both.
+        count: (patients,) folds of both.
+        draws: (R,) the mean difference of each resample.
+    """
+
+    gap: np.ndarray
+    count: np.ndarray
+    draws: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        model: Predictions,
+        reference: Predictions,
+        weights: np.ndarray,
+        values: Callable[[Predictions], np.ndarray],
+    ) -> _Gaps | None:
+        """None if no patient, or no patient of any resample, was predicted by both."""
+        patients = weights.shape[1]
+        folds = 1 + max(model.split.max(), reference.split.max())
+        mine, theirs = (_by_fold(p, values(p), patients, folds) for p in (model, reference))
+        both = np.isfinite(mine) & np.isfinite(theirs)  # (patients, folds)
+        gap, count = np.where(both, mine - theirs, 0.0).sum(1), both.sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws = (weights @ gap) / (weights @ count)
+        return cls(gap, count, draws) if np.isfinite(draws).any() else None
+
+    def difference(self, bounded: bool = False) -> Difference:
+        """``bounded`` values lie in 0 … 1, and have an interval even if all differ alike."""
+        value, patients = float(self.gap.sum() / self.count.sum()), int((self.count > 0).sum())
+        otherwise = (lambda: of_difference(value, patients)) if bounded else None
+        found, p = estimate(value, self.draws, otherwise), _two_sided(self.draws)
+        return Difference(found.value, found.low, found.high, p, p, patients)
+
+    def mcnemar(self, model: Predictions, reference: Predictions) -> McNemar | None:
+        """None unless each patient was predicted once by each model."""
+        if not len(model) == len(reference) == self.count.sum() or self.count.max() > 1:
+            return None
+        only_this, only_reference = int((self.gap > 0).sum()), int((self.gap < 0).sum())
+        p = mcnemar_exact(only_this, only_reference)
+        return McNemar(only_this, only_reference, p, p)
+
+
+def _two_sided(draws: np.ndarray) -> float:
+    """Twice the smaller share of resampled differences on one side of zero, zero included.
+
+    It is the level at which the percentile interval begins to exclude zero.
+    """
+    draws = draws[np.isfinite(draws)]
+    tolerance = 1e-12  # sums of a third and two thirds are zero only to rounding
+    tail = min((draws <= tolerance).sum(), (draws >= -tolerance).sum())
+    return float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+
+
+def _by_fold(predictions: Predictions, values: np.ndarray, patients: int, folds: int) -> np.ndarray:
     """(patients, folds), mean over seeds; NaN where there is no prediction."""
     unit = predictions.patient * folds + predictions.split
     count = np.bincount(unit, minlength=patients * folds)
-    hits = np.bincount(unit, weights=predictions.hits, minlength=patients * folds)
+    total = np.bincount(unit, weights=values, minlength=patients * folds)
     with np.errstate(invalid="ignore"):
-        return (hits / count).reshape(patients, folds)
+        return (total / count).reshape(patients, folds)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

@@ -1,8 +1,9 @@
-"""Bootstrap intervals over patients, and the spread over trained models.
+"""Bootstrap intervals over patients or hospitals, and the spread over trained models.
 
 A patient can be in the test set of several folds and is predicted again with every seed. Such
 predictions are not independent, so the bootstrap draws patients, each with all their predictions
-(the cluster bootstrap).
+(the cluster bootstrap). Where the question is how a model does at hospitals that it has not seen,
+hospitals are what varies: they are drawn, each with all its patients.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ def patient_weights(patients: int, resamples: int, seed: int = 0) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     return rng.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(float)
+
+
+def cluster_weights(cluster: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """How often each patient is drawn if whole clusters are: (resamples, patients).
+
+    ``cluster`` is (patients,) int, the numbers 0 … of, say, their hospitals. As many clusters are
+    drawn as there are.
+    """
+    return patient_weights(int(cluster.max()) + 1, resamples, seed)[:, cluster]
 
 
 def estimate(

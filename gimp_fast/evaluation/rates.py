@@ -12,6 +12,7 @@ from gimp_fast.evaluation import score_intervals
 from gimp_fast.evaluation.intervals import Estimate, estimate
 
 _BLOCK = 256  # resamples at a time, to bound the memory for large test sets
+_SMALLEST = 1e-12  # probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Predictions:
         return self.probabilities[np.arange(len(self)), self.predicted]
 
     @property
+    def losses(self) -> np.ndarray:
+        """(n,) −log p of the true class."""
+        return _losses(self.probabilities, self.label)
+
+    @property
     def classes(self) -> int:
         return self.probabilities.shape[1]
 
@@ -84,16 +90,21 @@ class Predictions:
 
     def by_run(self) -> list[Predictions]:
         """The predictions of each trained model."""
-        return [
-            Predictions(*(getattr(self, name)[self.run == run] for name in self.__match_args__))
-            for run in np.unique(self.run)
-        ]
+        return [self.chosen(self.run == run) for run in np.unique(self.run)]
+
+    def chosen(self, rows: np.ndarray) -> Predictions:
+        """Some of the predictions, by (n,) bool."""
+        return Predictions(*(getattr(self, name)[rows] for name in self.__match_args__))
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean −log p of the true class."""
+    return float(_losses(probabilities, labels).mean())
+
+
+def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     picked = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(picked, 1e-12, None)).mean())
+    return -np.log(np.clip(picked, _SMALLEST, None))
 
 
 def rates(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
@@ -123,6 +134,11 @@ def metrics_with_intervals(
     return {"n": n} | {name: value and asdict(value) for name, value in found.items()}
 
 
+def in_blocks(weights: np.ndarray) -> list[np.ndarray]:
+    """Resamples in blocks that a cache holds the work of."""
+    return np.array_split(weights, 1 + len(weights) // _BLOCK)
+
+
 def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estimate | None]:
     """Every rate of :func:`weighted_rates`, with its interval over bootstrap weights (R, patients).
 
@@ -134,8 +150,7 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
         resample, has.
     """
     once = weighted_rates(predictions, np.ones((1, weights.shape[1])))
-    blocks = np.array_split(weights, 1 + len(weights) // _BLOCK)
-    drawn = [weighted_rates(predictions, block) for block in blocks]
+    drawn = [weighted_rates(predictions, block) for block in in_blocks(weights)]
     found = {
         name: estimate(
             value,
@@ -146,6 +161,15 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
     }
     k, n = int(predictions.hits.sum()), len(predictions)
     return found | {"accuracy": EstimatedShare(**asdict(found["accuracy"]), k=k, n=n)}
+
+
+def mean_estimate(predictions: Predictions, values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Mean of (n,) values, with its interval over bootstrap weights (R, patients)."""
+    patients = weights.shape[1]
+    total = np.bincount(predictions.patient, values, minlength=patients)
+    count = np.bincount(predictions.patient, minlength=patients)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return estimate(float(values.mean()), (weights @ total) / (weights @ count))
 
 
 def _score_interval(name: str, value: float, predictions: Predictions) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,15 +16,20 @@ from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.runs.records import CasePredictions
+from gimp_fast.training.fit_scalers import fit_slide_scaler
 
 
 @dataclass(frozen=True)
 class LogisticSettings:
-    """``strength`` is scikit-learn's C, the inverse of the penalty: not tuned, the same for all."""
+    """``strength`` is scikit-learn's C, the inverse of the penalty.
+
+    ``site_shrinkage`` is that of :class:`gimp_fast.training.slide_scaling.SlideScaler`.
+    """
 
     modalities: str
     split: str
     strength: float = 0.05
+    site_shrinkage: float | None = None
 
 
 def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredictions:
@@ -38,7 +44,7 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
     split = cohort.split(settings.split)
     cases = np.array([case for of_part in split.values() for case in of_part])
     parts = np.repeat(list(split), [len(of_part) for of_part in split.values()])
-    table = _features(cohort, cases, settings.modalities)
+    table = _features(cohort, cases, settings)
     readable = np.isfinite(table).any(axis=1)
     cases, parts, table = cases[readable], parts[readable], table[readable]
     for part in PARTS:
@@ -61,16 +67,18 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
     return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
 
 
-def _features(cohort: Cohort, cases: np.ndarray, modalities: str) -> np.ndarray:
+def _features(cohort: Cohort, cases: np.ndarray, settings: LogisticSettings) -> np.ndarray:
     """(n, features), NaN where a patient lacks the modality."""
     blocks = []
-    if modalities != "rna":
+    if settings.modalities != "rna":
         means = np.full((len(cases), cohort.feature_dim), np.nan)
-        for row, case in enumerate(cases):
-            if cohort.has_slides(case):
-                means[row] = cohort.bag(case).read().mean(0, dtype=np.float64)
+        has_slides = [cohort.has_slides(case) for case in cases]
+        means[has_slides] = cohort.mean_patches(cases[has_slides])
+        if settings.site_shrinkage is not None:
+            scaler = fit_slide_scaler(settings.site_shrinkage, cohort, settings.split)
+            means = scaler(torch.from_numpy(means)).numpy().astype(np.float64)
         blocks.append(means)
-    if modalities != "slide":
+    if settings.modalities != "slide":
         genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
         has_rna = [cohort.has_expression(case) for case in cases]
         genes[has_rna] = cohort.expression(cases[has_rna])

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gimp_fast.cli import Parser, command
@@ -82,11 +83,18 @@ def build_parser() -> Parser:
         "there are several, each has one CPU thread",
     )
     add(
+        "--tune",
+        type=_positive,
+        metavar="N",
+        help="choose the settings of every row on the validation patients of each split, by N "
+        "trials of each with the first seed; needs Optuna",
+    )
+    add(
         "--resamples",
         type=_positive,
-        default=2000,
+        default=20_000,
         metavar="N",
-        help="bootstrap resamples of the intervals; default: 2000",
+        help="bootstrap resamples of the intervals; default: 20000",
     )
     add("--keep-checkpoints", action="store_true", help="keep the weights of every run")
     add("--dry-run", action="store_true", help="print rows and runs; train and write nothing")
@@ -120,6 +128,7 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.experiments.plan import Shared, describe, make_plan
     from gimp_fast.experiments.results import Call, summarise
     from gimp_fast.experiments.table_files import write_outputs
+    from gimp_fast.experiments.tuning import tune
     from gimp_fast.files.locks import claim
     from gimp_fast.ops.backends import choose_device
     from gimp_fast.runs.environment import environment
@@ -134,7 +143,8 @@ def main(argv: Sequence[str]) -> int | None:
     jobs, gpus = default_jobs(args.jobs, shared.on_cpu)
     seeds = range(args.seeds)
     threads = 1 if jobs > 1 else None
-    plan = make_plan(tables, cohort, shared, rows=rows, splits=splits, seeds=seeds, threads=threads)
+    asked = {"rows": rows, "splits": splits, "threads": threads}
+    plan = make_plan(tables, cohort, shared, seeds=seeds, **asked)
     runs = args.out / "runs"
     if args.dry_run:
         print("\n".join(describe(tables, plan, runs, splits, seeds)))
@@ -149,14 +159,22 @@ def main(argv: Sequence[str]) -> int | None:
     for (table, key), reason in plan.skipped.items():
         print(f"{table}: row {key} is left out: {reason}")
     began = time.perf_counter()
+    carry_out = partial(
+        execute, cohort=cohort, runs=runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
+    )
     with claim(runs):
-        finished, errors = execute(
-            plan, cohort, runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
-        )
+        tuning = None
+        if args.tune:
+            tuned, tuning = tune(
+                tables, cohort, shared, **asked, seed=seeds[0], trials=args.tune, execute=carry_out,
+                log=print,
+            )  # fmt: skip
+            plan = make_plan(tables, cohort, shared, seeds=seeds, **asked, tuned=tuned)
+        finished, errors = carry_out(plan)
         words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
         call = Call(
             cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words,
-            environment(), args.resamples,
+            environment(), args.resamples, tuning,
         )  # fmt: skip
         for table in tables:
             print(f"{table.title}: computing intervals and drawing figures", flush=True)

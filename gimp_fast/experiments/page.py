@@ -94,7 +94,7 @@ def _accuracies(results: Results, group: Group) -> Drawing:
     return Drawing(
         f"accuracy_{group.name}", f"Accuracy, {group.heading}",
         "Accuracy over all folds and seeds with its bootstrap 95 % interval over "
-        f"{len(group.patients)} patients. GiMP is in colour.",
+        f"{group.units.words}. GiMP is in colour.",
         f"Accuracy on test patients, {group.heading}: {values}",
         figures.accuracy_by_row(rows, group),
     )  # fmt: skip
@@ -149,7 +149,7 @@ def _sweep(results: Results) -> Drawing:
     deltas = ", ".join(f"{row.delta:g}" for row in results.rows)
     return Drawing(
         "delta", "Accuracy over δ",
-        "With bootstrap 95 % intervals over patients. Groups of splits are shifted sideways a "
+        "With bootstrap 95 % intervals. Groups of splits are shifted sideways a "
         "little, so that their intervals do not cover each other.",
         f"Accuracy on test patients for margins δ of {deltas}",
         figures.sweep(results.rows, results.groups),

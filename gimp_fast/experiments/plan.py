@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from gimp_fast.training import TrainConfig, load_config
 from gimp_fast.training.config import SAME_IN_TABLES
 from gimp_fast.training.stages import stages_of
 
+Tuned = dict[tuple[str, str], tuple[str, ...]]  # (row key, split) -> overrides
 OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
 # Tables make their own intervals, of all runs together.
 BOOTSTRAP_OF_A_RUN = "bootstrap=100"
@@ -78,12 +79,15 @@ class Shared:
                 raise GimpError(f"--set {text}: the table decides the {_key(text)} of each run")
         return cls(preset, (*from_file, *overrides))
 
-    def config(self, row: Row, split: str, seed: int, threads: int | None) -> TrainConfig:
-        """The preset, then what the user set, then what makes the row."""
+    def config(
+        self, row: Row, split: str, seed: int, threads: int | None, tuned: Sequence[str] = ()
+    ) -> TrainConfig:
+        """The preset, then what the user set, what tuning chose, and what makes the row."""
         overrides = [
             BOOTSTRAP_OF_A_RUN,
             *([] if threads is None else [f"threads={threads}"]),
             *(text for text in self.overrides if _concerns(text, row.method)),
+            *tuned,
             *row.overrides,
             *(f"method={row.method}", f"modalities={row.modalities}", f"seed={seed}"),
             f"split={json.dumps(split)}",
@@ -129,11 +133,27 @@ def skip_reason(row: Row, cohort: Cohort) -> str | None:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A run of slides and RNA, and the run of RNA that it falls back on, of one split."""
+
+    model: PlannedRun
+    rna: PlannedRun
+
+    def as_run(self, row: str) -> PlannedRun:
+        """What its predictions count as in a table."""
+        return replace(self.model, row=row, digest=f"{self.model.digest}+{self.rna.digest}")
+
+
+@dataclass(frozen=True)
 class Plan:
-    """(Table name, row key) -> its runs, the same objects where tables share them, or why none."""
+    """(Table name, row key) -> its runs, the same objects where tables share them, or why none.
+
+    ``mixed`` are the rows that train nothing themselves.
+    """
 
     of_row: dict[tuple[str, str], tuple[PlannedRun, ...]]
     skipped: dict[tuple[str, str], str]
+    mixed: dict[tuple[str, str], tuple[Mixture, ...]] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -152,35 +172,68 @@ def make_plan(
     splits: Sequence[str],
     seeds: Sequence[int],
     threads: int | None,
+    tuned: Tuned | None = None,
 ) -> Plan:
-    """The runs of all tables; GimpError for settings that do not validate."""
+    """The runs of all tables; GimpError for settings that do not validate.
+
+    ``tuned`` are settings of some rows on some splits, on top of those that all rows share.
+    """
+    tuned = tuned or {}
     for text in shared.overrides:
         if not any(_concerns(text, method) for method in available()):
             fields = {f"model.{name}" for method in available()
                       for name in model_class(method).settings_class.model_fields}  # fmt: skip
             near = did_you_mean(_key(text), sorted(fields))
             raise GimpError(f"--set {text}: no method has such a setting{near}")
-    of_row, skipped, by_digest = {}, {}, {}
+    of_row, skipped, by_digest, mixed = {}, {}, {}, {}
     asked = ((table.name, row) for table in experiments for row in table.rows if row.key in rows)
     for table, row in asked:
         if reason := skip_reason(row, cohort):
             skipped[table, row.key] = reason
             continue
+        if row.mixes:
+            mixed[table, row.key] = row.mixes
+            continue
         of_method = seeds[:1] if row.method == LOGISTIC_REGRESSION else seeds
         places = itertools.product(of_method, splits)
-        runs = [_run(row, split, seed, cohort, shared, threads) for seed, split in places]
+        runs = [
+            planned_run(row, split, seed, cohort, shared, threads, tuned.get((row.key, split), ()))
+            for seed, split in places
+        ]
         of_row[table, row.key] = tuple(by_digest.setdefault(run.digest, run) for run in runs)
-    return Plan(of_row, skipped)
+    pairs = {
+        (table, key): _mixtures(of_row[table, model], of_row[table, rna])
+        for (table, key), (model, rna) in mixed.items()
+    }
+    return Plan(of_row, skipped, pairs)
 
 
-def _run(
-    row: Row, split: str, seed: int, cohort: Cohort, shared: Shared, threads: int | None
+def _mixtures(models: Sequence[PlannedRun], rna: Sequence[PlannedRun]) -> tuple[Mixture, ...]:
+    """Each run of the model with that of RNA of its split and seed, or of its only seed."""
+    of_split: dict[str, dict[int, PlannedRun]] = {}
+    for run in rna:
+        of_split.setdefault(run.split, {})[run.seed] = run
+    pairs = ((run, of_split[run.split]) for run in models)
+    return tuple(Mixture(run, seeds.get(run.seed, seeds[min(seeds)])) for run, seeds in pairs)
+
+
+def planned_run(
+    row: Row,
+    split: str,
+    seed: int,
+    cohort: Cohort,
+    shared: Shared,
+    threads: int | None,
+    tuned: Sequence[str] = (),
 ) -> PlannedRun:
+    """The run of a row on a split, with its settings and its digest."""
     if row.method == LOGISTIC_REGRESSION:
-        settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split)
+        parts = (text.partition("=") for text in tuned)
+        chosen = {key: json.loads(value) for key, _, value in parts}
+        settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split, **chosen)
         values = {"method": row.method, **asdict(settings)}
     else:
-        settings = shared.config(row, split, seed, threads)
+        settings = shared.config(row, split, seed, threads, tuned)
         values = settings.model_dump(mode="json", exclude=SAME_IN_TABLES)
         # The settings of a stage that is not run cannot matter.
         for stage in {"genes", "pretrain"} - {kind.name for kind in stages_of(settings)}:
@@ -234,6 +287,8 @@ def describe(
             place, start = (table.name, row.key), f"  {row.key:<{width}}  "
             if place in plan.skipped:
                 yield f"{start}left out: {plan.skipped[place]}"
+            elif place in plan.mixed:
+                yield f"{start}mixes the predictions of {' and '.join(row.mixes)}"
             elif place in plan.of_row:
                 of_row = plan.of_row[place]
                 done = sum(Run(find_folder(runs, run)).is_recorded for run in of_row)

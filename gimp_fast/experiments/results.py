@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,40 @@ import numpy as np
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.calibration import brier, reliability
-from gimp_fast.evaluation.comparison import Difference, compare_all
-from gimp_fast.evaluation.intervals import Estimate, Spread, patient_weights, spread
-from gimp_fast.evaluation.rates import EstimatedShare, Predictions, Share, estimates
+from gimp_fast.evaluation.comparison import Comparison, compare_all
+from gimp_fast.evaluation.intervals import (
+    Estimate,
+    Spread,
+    cluster_weights,
+    patient_weights,
+    spread,
+)
+from gimp_fast.evaluation.rates import (
+    EstimatedShare,
+    Predictions,
+    Share,
+    estimates,
+    mean_estimate,
+)
+from gimp_fast.experiments.fallback import mix
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
-from gimp_fast.experiments.plan import Plan, PlannedRun
-from gimp_fast.experiments.vectors import Separation, pretrained_vectors, separation
+from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
+from gimp_fast.experiments.vectors import (
+    Probe,
+    Separation,
+    linear_probe,
+    pretrained_vectors,
+    separation,
+)
 from gimp_fast.runs.records import CasePredictions, Metrics, RunRecord, open_run
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the command, for the record; preset and overrides are those of all rows."""
+    """One call of the command, for the record; preset and overrides are those of all rows.
+
+    ``tuning`` holds the trials of every row, if there were any.
+    """
 
     cohort: Cohort
     splits: tuple[str, ...]
@@ -33,6 +55,7 @@ class Call:
     command: str
     environment: dict[str, Any]
     resamples: int
+    tuning: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,7 @@ class Finished:
     record: RunRecord
     predictions: CasePredictions
     metrics: Metrics | None = None
+    weight: float | None = None  # of the model, in a mixture with its fallback
 
     def share(self, part: str) -> Share:
         """How many patients of a part, ``"val"`` or ``"test"``, the run predicts correctly."""
@@ -76,6 +100,7 @@ class Scores:
     f1_macro: Estimate | None
     auc: Estimate | None
     accuracy_of_runs: Spread
+    cross_entropy: Estimate
     calibration_error: float
     brier: float
 
@@ -115,8 +140,27 @@ class RowScores:
     failed: dict[str, str]
     test: Scores | None = None
     val: Validation | None = None
-    versus: Difference | None = None
+    versus: Comparison | None = None
     by_modality: ByModality | None = None
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the bootstrap draws of the test patients of a group of splits.
+
+    ``hospitals`` is their number where every split keeps hospitals apart: the question is then how
+    models do at others, so hospitals are drawn with all their patients. None where patients are
+    drawn.
+    """
+
+    patients: int
+    hospitals: int | None
+
+    @property
+    def words(self) -> str:
+        return (
+            f"{self.patients} patients" if self.hospitals is None else f"{self.hospitals} hospitals"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,19 +169,23 @@ class Group:
 
     Attributes:
         patients: case ids of all test patients.
+        units: what was drawn for intervals.
         finished: row key -> its finished runs; rows without one are absent, here and below.
         predictions: row key -> its predictions of test patients.
         scores: row key -> scores, for every row.
         separation: row key -> how far apart classes lie after pre-training, in Figure 2 only.
+        probes: row key -> what pre-training taught the slide encoder, in tables that show it.
     """
 
     name: str
     splits: tuple[str, ...]
     patients: tuple[str, ...]
+    units: Units
     finished: dict[str, tuple[Finished, ...]]
     predictions: dict[str, Predictions]
     scores: dict[str, RowScores]
     separation: dict[str, Separation]
+    probes: dict[str, Probe] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:
@@ -180,16 +228,34 @@ def summarise(
     that succeeded, and to the error of one that failed.
     """
     runs = {key: runs for (table, key), runs in plan.of_row.items() if table == experiment.name}
+    trained = {run.digest: run for of_row in runs.values() for run in of_row}
+    for (table, key), pairs in plan.mixed.items():
+        if table == experiment.name:
+            runs[key] = tuple(pair.as_run(key) for pair in pairs)
+            finished = finished | _mixed(key, pairs, finished)
     skipped = {key: why for (table, key), why in plan.skipped.items() if table == experiment.name}
     rows = tuple(row for row in experiment.rows if row.key in runs or row.key in skipped)
     groups = []
     for name, splits in split_groups(call.splits).items():
         here = {row.key: [r for r in runs.get(row.key, ()) if r.split in splits] for row in rows}
-        groups.append(_group(name, splits, here, experiment, finished, errors, call.resamples))
-    unique = {run.digest: run for row in rows for run in runs.get(row.key, ())}
-    done = tuple(finished[digest] for digest in unique if digest in finished)
-    failed = _failed(unique.values(), errors)
-    return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(unique))
+        groups.append(_group(name, splits, here, experiment, finished, errors, call))
+    done = tuple(finished[digest] for digest in trained if digest in finished)
+    failed = _failed(trained.values(), errors)
+    return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(trained))
+
+
+def _mixed(
+    key: str, pairs: Iterable[Mixture], finished: dict[str, Finished]
+) -> dict[str, Finished]:
+    """The runs of a row that mixes two, of which both are finished."""
+    found = {}
+    for pair in pairs:
+        if pair.model.digest in finished and pair.rna.digest in finished:
+            model, run = finished[pair.model.digest], pair.as_run(key)
+            mixed = mix(model.predictions, finished[pair.rna.digest].predictions)
+            changes = {"predictions": mixed.predictions, "weight": mixed.weight, "metrics": None}
+            found[run.digest] = replace(model, run=run, **changes)
+    return found
 
 
 def _failed(runs: Iterable[PlannedRun], errors: dict[str, str]) -> dict[str, str]:
@@ -203,7 +269,7 @@ def _group(
     experiment: Experiment,
     finished: dict[str, Finished],
     errors: dict[str, str],
-    resamples: int,
+    call: Call,
 ) -> Group:
     """A group of splits, given the runs of every row in them."""
     done = {}
@@ -213,9 +279,11 @@ def _group(
     tests = [one.predictions.of("test") for ended in done.values() for one in ended]
     patients = tuple(sorted(set().union(*(test.case_id.tolist() for test in tests))))
     predictions = {key: _predictions(ended, patients, splits) for key, ended in done.items()}
-    weights = patient_weights(max(1, len(patients)), resamples)
-    versus = compare_all(predictions, experiment.reference, weights)
-    scores, apart = {}, {}
+    units, weights = _drawn(call, splits, patients)
+    versus = compare_all(
+        predictions, experiment.reference, weights, units_are_patients=units.hospitals is None
+    )
+    scores, apart, probes = {}, {}, {}
     for key, of_row in runs.items():
         test = val = None
         if key in done:
@@ -225,10 +293,23 @@ def _group(
             if experiment.name == "fig2":
                 vectors = [pretrained_vectors(one.run, one.folder) for one in done[key]]
                 apart[key] = separation(vectors)
+            places = [(one.run, one.folder) for one in done[key]]
+            if experiment.probes and (probe := linear_probe(places)):
+                probes[key] = probe
         failed, count = _failed(of_row, errors), len(done.get(key, ()))
         alone = _by_modality(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), alone)
-    return Group(name, tuple(splits), patients, done, predictions, scores, apart)
+    return Group(name, tuple(splits), patients, units, done, predictions, scores, apart, probes)
+
+
+def _drawn(call: Call, splits: Sequence[str], patients: Sequence[str]) -> tuple[Units, np.ndarray]:
+    """What the bootstrap draws, and how often each patient is drawn, (resamples, patients)."""
+    cohort = call.cohort
+    if patients and all(map(cohort.keeps_sites_apart, splits)):
+        names, hospital = np.unique([cohort.site(case) for case in patients], return_inverse=True)
+        return Units(len(patients), len(names)), cluster_weights(hospital, call.resamples)
+    weights = patient_weights(max(1, len(patients)), call.resamples)
+    return Units(len(patients), None), weights
 
 
 def _by_modality(finished: Sequence[Finished]) -> ByModality | None:
@@ -236,6 +317,7 @@ def _by_modality(finished: Sequence[Finished]) -> ByModality | None:
     metrics = [one.metrics for one in finished if one.metrics is not None]
     scores = [each.by_modality for each in metrics if each.by_modality is not None]
     weights = [each.fusion.weight for each in metrics if each.fusion is not None]
+    weights += [one.weight for one in finished if one.weight is not None]
     if not scores and not weights:
         return None
     shares = {}
@@ -268,6 +350,7 @@ def _scores(test: Predictions, weights: np.ndarray) -> Scores:
         predictions=len(test),
         patients=len(set(test.patient)),
         **estimates(test, weights),
+        cross_entropy=mean_estimate(test, test.losses, weights),
         accuracy_of_runs=spread([run.hits.mean() for run in test.by_run()]),
         calibration_error=reliability(test.confidence, test.hits).error,
         brier=brier(test.probabilities, test.label),

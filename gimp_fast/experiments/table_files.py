@@ -11,7 +11,7 @@ from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.evaluation.intervals import WITHOUT_SPREAD
 from gimp_fast.experiments.page import write_page
 from gimp_fast.experiments.paper import PAPER, Row
-from gimp_fast.experiments.results import Finished, Results
+from gimp_fast.experiments.results import Call, Finished, Results
 from gimp_fast.experiments.tables import Grid, csv_text, grids, latex, markdown
 from gimp_fast.experiments.vectors import NEIGHBOURS
 from gimp_fast.files import safe_text
@@ -39,9 +39,13 @@ def as_json(results: Results) -> dict[str, Any]:
             "name": cohort.name, "synthetic": cohort.synthetic, "fingerprint": cohort.fingerprint,
             "patients": len(cohort), "classes": cohort.classes,
         },
-        "groups": [{"name": group.name, "splits": group.splits} for group in results.groups],
+        "groups": [
+            {"name": group.name, "splits": group.splits, "bootstrap_draws": group.units.words}
+            for group in results.groups
+        ],
         "seeds": call.seeds, "preset": call.preset, "overrides": call.overrides,
         "command": call.command, "environment": call.environment, "resamples": call.resamples,
+        "tuning": call.tuning,
         "seconds_of_training": round(sum(one.record.seconds for one in results.finished), 1),
         "rows": [_row_json(results, row) for row in results.rows],
         "runs": [_run_json(one) for one in results.finished],
@@ -56,6 +60,8 @@ def _row_json(results: Results, row: Row) -> dict[str, Any]:
         facts["paper"] = {"accuracy": row.paper.value, **asdict(row.paper)}
     facts["skipped"] = results.skipped.get(row.key)
     facts["groups"] = {group.name: asdict(group.scores[row.key]) for group in results.groups}
+    probed = [group for group in results.groups if row.key in group.probes]
+    facts["probes"] = {group.name: asdict(group.probes[row.key]) for group in probed}
     if results.experiment.name == "fig2":
         measured = [group for group in results.groups if row.key in group.separation]
         facts["separation"] = {g.name: asdict(g.separation[row.key]) for g in measured}
@@ -76,7 +82,7 @@ def _notes(results: Results) -> list[str]:
     """How the numbers are made, a paragraph each."""
     call, scores = results.call, [s for group in results.groups for s in group.scores.values()]
     test = "the bootstrap"
-    if any(s.versus and s.versus.mcnemar for s in scores):
+    if any(s.versus and s.versus.accuracy.mcnemar for s in scores):
         test = (
             "McNemar's exact test if every patient is predicted once, and from the bootstrap "
             "otherwise"
@@ -84,19 +90,19 @@ def _notes(results: Results) -> list[str]:
     notes = [
         f"Each row is trained on every split with {len(call.seeds)} seed"
         f"{'s' if len(call.seeds) > 1 else ''} (logistic regression, which has no randomness, "
-        "with one), all under one configuration. The epoch is chosen on the validation patients; "
-        "test patients are predicted once, by the chosen model.",
+        f"with one), {_settings(call)}. The epoch is chosen on the validation patients; test "
+        "patients are predicted once, by the chosen model.",
         "Accuracy is the share of test predictions that are right, shown with both counts. "
         "Mean ± SD is over single runs. AUC is the mean over runs, because scores of different "
         "models share no scale; with more than two classes, it is the mean of each class against "
         "the rest.",
-        f"Intervals are 95 % percentile intervals of {call.resamples} bootstrap resamples of "
-        "patients. A patient is drawn with all their predictions, of every fold and seed. The "
-        "intervals show how much depends on which patients were tested, not on training again. "
-        + WITHOUT_SPREAD,
+        f"Intervals are 95 % percentile intervals of {call.resamples:,} bootstrap resamples. "
+        f"What is drawn: {_draws(results)}. They show how much depends on what was drawn, not on "
+        "training again. " + WITHOUT_SPREAD,
         f"The difference to {results.experiment.reference_row.title} is paired: each patient is "
         f"compared with themselves. Its p is from {test}, corrected for the number of rows by "
-        "Holm's method.",
+        "Holm's method. The differences in AUC and in cross-entropy have their own, always from "
+        "the bootstrap.",
         f"{ECE} is the expected calibration error: the mean distance between the probability of "
         "the predicted class and the share of right predictions, over bins that hold equally many "
         "predictions. The Brier score is half the squared distance between probabilities and "
@@ -108,6 +114,13 @@ def _notes(results: Results) -> list[str]:
             "The silhouette compares a patient's mean distance to their own class with that to "
             "the nearest other class: 1 is far apart, 0 mixed; mean ± SD over runs. The vote of "
             f"the {NEIGHBOURS} nearest training patients predicts a test patient's class.",
+        )
+    if any(group.probes for group in results.groups):
+        notes.append(
+            "What pre-training taught the slide encoder: the share of test patients that logistic "
+            "regression of CLS_img gets right, fitted on the training patients, with the weights "
+            "as they were drawn and with those after pre-training. No part of the model is trained "
+            "for it. CLS_img sees slides alone."
         )
     if any(score.by_modality for score in scores):
         notes.append(
@@ -123,6 +136,32 @@ def _notes(results: Results) -> list[str]:
             "and are no target here; the paper divides some by 189 patients and some by 190."
         )
     return notes
+
+
+def _settings(call: Call) -> str:
+    if call.tuning is None:
+        return "all under one configuration"
+    return (
+        f"with settings that {call.tuning['trials_of_each']} trials of each row chose on each "
+        "split, by the cross-entropy of the validation patients with the first seed, from ranges "
+        "around what was published; the first trial is the configuration that all rows share"
+    )
+
+
+def _draws(results: Results) -> str:
+    """What the bootstrap draws in each group of splits, in words."""
+    texts = []
+    for group in results.groups:
+        text = f"in {group.heading} {group.units.words}, each with all "
+        if group.units.hospitals is None:
+            text += "their predictions of every fold and seed"
+        else:
+            text += (
+                "its patients, because these splits ask how a model does at hospitals that it has "
+                "not seen"
+            )
+        texts.append(text)
+    return "; ".join(texts)
 
 
 def _markdown(results: Results, tables: dict[str, Grid], notes: Sequence[str]) -> str:

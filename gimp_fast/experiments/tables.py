@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gimp_fast.evaluation.calibration import ECE
-from gimp_fast.evaluation.comparison import Difference
+from gimp_fast.evaluation.comparison import Comparison, Difference
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import EstimatedShare, Share
 from gimp_fast.experiments.paper import Row
@@ -55,9 +55,14 @@ def grids(results: Results) -> dict[str, Grid]:
         tables["How far apart the classes lie"] = separation_grid(results)
         title = "Accuracy after fine-tuning"
     tables |= {title: main_grid(results), "Further metrics": detail_grid(results)}
+    if any(scores.versus for group in results.groups for scores in group.scores.values()):
+        title = f"Further differences to {results.experiment.reference_row.title}"
+        tables[title] = difference_grid(results)
     every = [scores.by_modality for group in results.groups for scores in group.scores.values()]
     if any(every):
         tables["Each modality alone"] = modality_grid(results)
+    if any(group.probes for group in results.groups):
+        tables["What pre-training taught the slide encoder"] = probe_grid(results)
     return tables
 
 
@@ -79,7 +84,7 @@ def main_grid(results: Results) -> Grid:
         share = f"{_share(accuracy)} {_interval(accuracy)}"
         if scores.runs < scores.of:
             share += f"; {scores.runs} of {scores.of} runs"
-        versus = "reference" if row.key == reference.key else _versus(scores.versus)
+        versus = "reference" if row.key == reference.key else _versus(scores.versus, "accuracy")
         mean = [NONE if of_runs.sd is None else _spread(of_runs)] if several_runs else []
         return [share, *mean, _estimate(scores.test.auc), versus]
 
@@ -93,13 +98,26 @@ def detail_grid(results: Results) -> Grid:
         scores = group.scores[row.key]
         runs = f"{scores.runs} of {scores.of}"
         if scores.test is None:
-            return [NONE] * 5 + [runs]
+            return [NONE] * 6 + [runs]
         test, val = scores.test, _share(scores.val.accuracy)
+        rates = map(_estimate, (test.balanced_accuracy, test.f1_macro, test.cross_entropy))
         errors = [f"{error:.3f}" for error in (test.calibration_error, test.brier)]
-        return [_estimate(test.balanced_accuracy), _estimate(test.f1_macro), *errors, val, runs]
+        return [*rates, *errors, val, runs]
 
-    titles = ("Balanced accuracy", "Macro F1", ECE, "Brier score", "Validation accuracy", "Runs")
-    return _grid(results, titles, cells)
+    titles = ("Balanced accuracy", "Macro F1", "Cross-entropy", ECE, "Brier score")
+    return _grid(results, (*titles, "Validation accuracy", "Runs"), cells)
+
+
+def difference_grid(results: Results) -> Grid:
+    """Every row against the reference, in AUC and in cross-entropy."""
+
+    def cells(row: Row, group: Group) -> list[str]:
+        if row.key == results.experiment.reference:
+            return ["reference"] * 2
+        versus = group.scores[row.key].versus
+        return [_versus(versus, "auc"), _versus(versus, "cross_entropy")]
+
+    return _grid(results, ("AUC", "Cross-entropy"), cells)
 
 
 def modality_grid(results: Results) -> Grid:
@@ -114,6 +132,17 @@ def modality_grid(results: Results) -> Grid:
 
     titles = ("Slides and RNA", "RNA alone", "Slides alone", "Fusion weight")
     grid = _grid(results, titles, cells)
+    return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
+
+
+def probe_grid(results: Results) -> Grid:
+    """A linear classifier of CLS_img, before and after pre-training."""
+
+    def cells(row: Row, group: Group) -> list[str]:
+        found = group.probes.get(row.key)
+        return [] if found is None else [_share(found.drawn), _share(found.pretrained)]
+
+    grid = _grid(results, ("Weights as drawn", "After pre-training"), cells)
     return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
 
 
@@ -151,11 +180,12 @@ def _grid(
     return Grid((*columns, *([("", "Paper")] if with_paper else [])), tuple(rows))
 
 
-def _versus(versus: Difference | None) -> str:
-    if versus is None:
+def _versus(versus: Comparison | None, metric: str) -> str:
+    difference: Difference | None = versus and getattr(versus, metric)
+    if difference is None:
         return NONE
-    interval = f"({signed(versus.low)} to {signed(versus.high)})"
-    return f"{signed(versus.value)}\n{interval}, {p_text(versus.best_p)}"
+    interval = f"({signed(difference.low)} to {signed(difference.high)})"
+    return f"{signed(difference.value)}\n{interval}, {p_text(difference.best_p)}"
 
 
 def _estimate(estimate: Estimate | None) -> str:
@@ -261,14 +291,21 @@ CSV_COLUMNS = {
     **_with_ends("auc", "scores.test.auc"),
     **_with_ends("balanced_accuracy", "scores.test.balanced_accuracy"),
     **_with_ends("f1_macro", "scores.test.f1_macro"),
+    **_with_ends("cross_entropy", "scores.test.cross_entropy"),
     "calibration_error": "scores.test.calibration_error", "brier": "scores.test.brier",
     "val_accuracy": "scores.val.accuracy.value", "val_correct": "scores.val.accuracy.k",
     "val_predictions": "scores.val.accuracy.n",
-    **_with_ends("difference", "scores.versus"),
-    "p": "scores.versus.p", "p_holm": "scores.versus.p_holm",
-    "mcnemar_only_this": "scores.versus.mcnemar.only_this",
-    "mcnemar_only_reference": "scores.versus.mcnemar.only_reference",
-    "mcnemar_p": "scores.versus.mcnemar.p", "mcnemar_p_holm": "scores.versus.mcnemar.p_holm",
+    **_with_ends("difference", "scores.versus.accuracy"),
+    "p": "scores.versus.accuracy.p", "p_holm": "scores.versus.accuracy.p_holm",
+    "mcnemar_only_this": "scores.versus.accuracy.mcnemar.only_this",
+    "mcnemar_only_reference": "scores.versus.accuracy.mcnemar.only_reference",
+    "mcnemar_p": "scores.versus.accuracy.mcnemar.p",
+    "mcnemar_p_holm": "scores.versus.accuracy.mcnemar.p_holm",
+    **_with_ends("auc_difference", "scores.versus.auc"),
+    "auc_p": "scores.versus.auc.p", "auc_p_holm": "scores.versus.auc.p_holm",
+    **_with_ends("cross_entropy_difference", "scores.versus.cross_entropy"),
+    "cross_entropy_p": "scores.versus.cross_entropy.p",
+    "cross_entropy_p_holm": "scores.versus.cross_entropy.p_holm",
     "both_correct": "scores.by_modality.both.k", "both_predictions": "scores.by_modality.both.n",
     "rna_alone_correct": "scores.by_modality.rna.k",
     "slide_alone_correct": "scores.by_modality.slide.k",

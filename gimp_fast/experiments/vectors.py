@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import Spread, spread
 from gimp_fast.evaluation.rates import Share
 from gimp_fast.experiments.plan import PlannedRun
+from gimp_fast.runs.patient_arrays import AS_DRAWN
 from gimp_fast.runs.records import open_run
 
 NEIGHBOURS = 5
+PROBE_C = 0.05  # scikit-learn's C of the linear probe: not tuned, the same for all
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,43 @@ class Separation:
     train: Spread
     test: Spread
     neighbours: Share
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Test patients that a linear classifier of CLS_img gets right, over some runs.
+
+    ``drawn`` is of the model with its first weights, ``pretrained`` of the model after
+    pre-training.
+    """
+
+    runs: int
+    drawn: Share
+    pretrained: Share
+
+
+def linear_probe(runs: Sequence[tuple[PlannedRun, Path]]) -> Probe | None:
+    """What pre-training has taught the slide encoder; None if no run was pre-trained.
+
+    Logistic regression of CLS_img, standardised, fitted on the training patients of each run. No
+    part of the model is trained for it.
+    """
+    hits: dict[str, list[np.ndarray]] = {AS_DRAWN: [], "pretrain": []}
+    for run, folder in runs:
+        embeddings, width = open_run(folder).embeddings, run.settings.model.dim
+        if not hits.keys() <= embeddings.stages.keys():
+            continue  # it has no such stage, or was trained by an earlier version
+        training, test = embeddings.split == "train", embeddings.split == "test"
+        for stage, found in hits.items():
+            vectors = embeddings.stages[stage].astype(np.float64)[:, :width]
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=5000))
+            with threadpool_limits(1):
+                probe.fit(vectors[training], embeddings.label[training])
+            found.append(probe.predict(vectors[test]) == embeddings.label[test])
+    if not hits["pretrain"]:
+        return None
+    shares = (Share.of(np.concatenate(found)) for found in hits.values())
+    return Probe(len(hits["pretrain"]), *shares)
 
 
 def pretrained_vectors(run: PlannedRun, folder: Path) -> Vectors:

@@ -11,7 +11,9 @@ from torch import Tensor
 from gimp_fast.errors import GimpError
 from gimp_fast.models import PatientModel, available, build, expected_model, model_class
 from gimp_fast.runs.checkpoint import under_prefix
-from gimp_fast.training.scaling import GeneScaler
+from gimp_fast.training.scaling import PREFIX, GeneScaler
+from gimp_fast.training.slide_scaling import PREFIX as SLIDE_PREFIX
+from gimp_fast.training.slide_scaling import SlideScaler
 
 _LARGEST_SETTING = 10_000  # below it, the weights decide whether a setting fits
 
@@ -52,12 +54,39 @@ def _check_sizes(config: BaseModel, weights: dict[str, Tensor], genes: int) -> N
 
 
 def fitted_scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:
-    """The gene scaling; GimpError unless there are a mean and a deviation for each gene."""
-    found = [tensors.get(f"scaler.{name}") for name in ("mean", "std")]
-    fits = all(t is not None and t.shape == (genes,) and t.is_floating_point() for t in found)
-    if not fits or not all(bool(t.isfinite().all()) for t in found) or bool((found[1] <= 0).any()):
+    """The gene scaling; GimpError unless there are a mean and a deviation for each gene.
+
+    A checkpoint of an earlier version has no limit.
+    """
+    mean, std, limit = (tensors.get(f"{PREFIX}{name}") for name in ("mean", "std", "limit"))
+    of_genes = _are_numbers(mean, (genes,)) and _are_numbers(std, (genes,))
+    positive = of_genes and bool((std > 0).all())
+    if not positive or not (limit is None or (_are_numbers(limit, ()) and float(limit) > 0)):
         raise GimpError(
             f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
             f"expected scaler.mean and scaler.std of {genes} genes"
         )
-    return GeneScaler(*(t.float().numpy() for t in found))
+    arrays = (tensor.float().numpy() for tensor in (mean, std))
+    return GeneScaler(*arrays, limit=None if limit is None else float(limit))
+
+
+def fitted_slide_scaler(
+    tensors: dict[str, Tensor], channels: int, source: Path
+) -> SlideScaler | None:
+    """The scaling of patches, if the model has one; GimpError if it does not fit."""
+    mean, matrix = (tensors.get(f"{SLIDE_PREFIX}{name}") for name in ("mean", "matrix"))
+    if mean is None and matrix is None:
+        return None
+    if not (_are_numbers(mean, (channels,)) and _are_numbers(matrix, (channels, channels))):
+        raise GimpError(
+            f"{source}: found a damaged checkpoint; expected slide_scaler.mean and "
+            f"slide_scaler.matrix of {channels} channels"
+        )
+    return SlideScaler(mean.float(), matrix.float())
+
+
+def _are_numbers(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
+    """Whether it is a tensor of finite fractions of this shape."""
+    if tensor is None or tensor.shape != shape or not tensor.is_floating_point():
+        return False
+    return bool(tensor.isfinite().all())

@@ -191,8 +191,9 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
     """All weights of the model, and the gene scaling; no optimiser, no state of a stage."""
     tensors = with_prefix("model", trained.model.state_dict())
     if trained.scaler is not None:
-        tensors["scaler.mean"] = torch.from_numpy(trained.scaler.mean)
-        tensors["scaler.std"] = torch.from_numpy(trained.scaler.std)
+        tensors |= trained.scaler.tensors()
+    if trained.slide_scaler is not None:
+        tensors |= trained.slide_scaler.tensors()
     return tensors
 
 

@@ -15,7 +15,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.build import built_model, fitted_scaler
+from gimp_fast.inference.build import built_model, fitted_scaler, fitted_slide_scaler
 from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
@@ -44,6 +44,7 @@ class TrainedModel:
             run or export records them, ``metrics`` and ``training``.
         model: in evaluation mode, on ``device``.
         scaler: of gene expression; None for a model of slides alone.
+        slide_scaler: of patch embeddings; None for a model that reads them as they are.
         classes: names of the columns of the probabilities.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
@@ -77,6 +78,7 @@ class TrainedModel:
         self.scaler = (
             fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
         )
+        self.slide_scaler = fitted_slide_scaler(tensors, self.feature_dim, source)
         self.known_patients = None
         if "known_patients" in facts:
             self.known_patients = KnownPatients.from_dict(facts["known_patients"], source)
@@ -172,7 +174,7 @@ class TrainedModel:
             raise GimpError("found no patient; expected patches or genes of one or more")
         bags, has_genes, scaled = [None] * counts[0], np.zeros(counts[0], bool), None
         if self.uses_slides and patches is not None:
-            bags = [_bag(place, bag, self.feature_dim) for place, bag in enumerate(patches)]
+            bags = [self._bag(place, bag) for place, bag in enumerate(patches)]
         if self.uses_genes:
             scaled = torch.zeros(counts[0], len(self.gene_ids))
         if self.uses_genes and genes is not None:
@@ -189,6 +191,23 @@ class TrainedModel:
         bags = bags if self.uses_slides else None
         packed = PatientInputs.packed(bags, scaled, has_genes, feature_dim=self.feature_dim)
         return packed.to(self.device)
+
+    def _bag(self, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
+        """(N, C) float32, scaled as in training; None for a patient without patches."""
+        if bag is None:
+            return None
+        rows = torch.as_tensor(bag)
+        if rows.dim() != 2 or rows.shape[1] != self.feature_dim:
+            raise GimpError(
+                f"patches of patient {place}: found shape {tuple(rows.shape)}; expected "
+                f"(patches, {self.feature_dim}), as the model was trained on"
+            )
+        rows = rows.detach().cpu().float()
+        if not bool(rows.isfinite().all()):
+            raise GimpError(f"patches of patient {place}: found NaN or infinity; expected numbers")
+        if not len(rows):
+            return None
+        return rows if self.slide_scaler is None else self.slide_scaler(rows)
 
     def _expression(self, genes: np.ndarray | pd.DataFrame) -> np.ndarray:
         """(B, G) float32 in the order of the model's genes, not scaled."""
@@ -259,8 +278,9 @@ class TrainedModel:
         """
         scaler = self.scaler if columns is None else replace(self.scaler, columns=columns)
         return PatientReader(
-            cohort, self.modalities, scaler, 0.0, labelled=False, feature_dim=self.feature_dim
-        )
+            cohort, self.modalities, scaler, 0.0, labelled=False, feature_dim=self.feature_dim,
+            slide_scaler=self.slide_scaler,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         trained, reads = self.trained_on, []
@@ -276,22 +296,6 @@ class TrainedModel:
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
-
-
-def _bag(place: int, bag: np.ndarray | Tensor | None, feature_dim: int) -> Tensor | None:
-    """(N, C) float32; None for a patient without patches."""
-    if bag is None:
-        return None
-    rows = torch.as_tensor(bag)
-    if rows.dim() != 2 or rows.shape[1] != feature_dim:
-        raise GimpError(
-            f"patches of patient {place}: found shape {tuple(rows.shape)}; expected "
-            f"(patches, {feature_dim}), as the model was trained on"
-        )
-    rows = rows.detach().cpu().float()
-    if not bool(rows.isfinite().all()):
-        raise GimpError(f"patches of patient {place}: found NaN or infinity; expected numbers")
-    return rows if len(rows) else None
 
 
 def _first_few(items: Sequence[object]) -> str:

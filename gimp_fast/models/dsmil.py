@@ -37,8 +37,9 @@ class DSMIL(PatientModel):
         z_k = Σ a_ki x_i,  bag = conv(z)                   across all classes and channels
         L = w CE(bag) + (1 − w) CE(max_i c_i),  P̂ = softmax((bag + max_i c_i) / 2)
 
-    The prediction is the mean of both streams, as in the public code for TCGA, which averages two
-    sigmoids where we average logits. If instances tie, the first is critical.
+    The prediction is the mean of both streams' logits. The public code has a version that averages
+    their sigmoids and one that predicts from the bag alone; it trains by binary cross-entropy of
+    each class, where we take the softmax. If instances tie, the first is critical.
     """
 
     title = "DSMIL"

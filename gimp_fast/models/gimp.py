@@ -21,6 +21,7 @@ from gimp_fast.models.base import (
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
 from gimp_fast.nn.dropout import Dropout
+from gimp_fast.nn.group_msa import Projection
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.snn import SNNEncoder
 
@@ -46,6 +47,8 @@ class GiMPSettings(ModelSettings):
         gene_fragments: N_f, fragments of the expression profile; ``"auto"`` is 64, or one fragment
             per ten genes in a small panel.
         gene_groups: N_gr; ``"auto"`` is 8, or N_f if that is less.
+        gene_projection: ``"shared"`` projects all fragments by one matrix, as in the paper;
+            ``"own"`` by one for each, which suits panels of few genes.
         gene_dropout: probability in the gene encoder.
         gene_mlp_ratio: MLP in the attention blocks of GroupMSA; 0 for attention only.
         decoder_hidden: hidden width of the reconstruction decoder; 0 for a single linear map.
@@ -68,6 +71,7 @@ class GiMPSettings(ModelSettings):
     gene_encoder: Literal["group_msa", "snn"] = "group_msa"
     gene_fragments: int | Literal["auto"] = "auto"
     gene_groups: int | Literal["auto"] = "auto"
+    gene_projection: Projection = "shared"
     gene_dropout: float = Field(0.1, ge=0, lt=1)
     gene_mlp_ratio: float = Field(0.0, ge=0)
     decoder_hidden: int = Field(0, ge=0)
@@ -151,8 +155,10 @@ class GiMP(PatientModel):
             self.gene_head = Linear(config.dim, config.num_classes)
             self.register_buffer("fusion_weight", torch.ones(()))
 
-    def widths(self) -> Sequence[int]:
+    def widths(self) -> Sequence[int] | None:
         config, of_genes = self.config, []
+        if self.gene_encoder is not None and config.gene_projection == "own":
+            return None
         if isinstance(self.gene_encoder, GroupMSA):
             of_genes = [round(config.dim * config.gene_mlp_ratio)]
         return [config.dim, config.head_hidden, *of_genes]
@@ -276,6 +282,7 @@ def _gene_encoder(config: GiMPConfig) -> nn.Module:
         mlp_ratio=config.gene_mlp_ratio,
         dropout=config.gene_dropout,
         gene_sets=config.gene_sets,
+        projection=config.gene_projection,
     )
 
 

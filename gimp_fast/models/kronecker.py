@@ -17,6 +17,7 @@ from gimp_fast.models.base import (
 )
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
+from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionPooling
 from gimp_fast.nn.snn import SNNEncoder
@@ -36,7 +37,9 @@ class PORPOISESettings(ModelSettings):
         fusion_dim: width after the products.
         gate: input of the gates: both representations (linear) or their products (bilinear).
         skip: adds both representations beside the products.
-        dropout: probability, the same everywhere.
+        input_dropout: probability on the patch embeddings.
+        dropout: probability in both branches, and in the fusion up to the products.
+        fusion_dropout: probability after each of the two layers behind the products.
     """
 
     dim: int = Field(512, ge=1)
@@ -47,7 +50,9 @@ class PORPOISESettings(ModelSettings):
     fusion_dim: int = Field(256, ge=1)
     gate: Gate = "linear"
     skip: bool = True
+    input_dropout: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.25, ge=0, lt=1)
+    fusion_dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class PORPOISE(PatientModel):
@@ -67,6 +72,7 @@ class PORPOISE(PatientModel):
 
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
+        self.input_dropout = Dropout(config.input_dropout)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, dropout=config.dropout)
         self.project = dense(config.dim, config.slide_dim, config.dropout)
@@ -81,6 +87,7 @@ class PORPOISE(PatientModel):
             gate=config.gate,
             skip=config.skip,
             dropout=config.dropout,
+            hidden_dropout=config.fusion_dropout,
         )
         self.head = Linear(config.fusion_dim, config.num_classes)
 
@@ -93,16 +100,20 @@ class PORPOISE(PatientModel):
         """(B, fusion_dim): both modalities, fused."""
         slide = rna = None
         if inputs.has_bags:
-            pooled = self.pool(self.embed(inputs.patches), inputs.bags)[0]
+            pooled = self.pool(self._embedded(inputs), inputs.bags)[0]
             slide = self.project(pooled[:, 0])
         if (genes := inputs.present_genes) is not None:
             rna = self.gene_encoder(genes)
         slide = inputs.slide.fill(slide, self.absent_slide)
         return self.fusion(slide, inputs.rna.fill(rna, self.absent_genes))
 
+    def _embedded(self, inputs: PatientInputs) -> Tensor:
+        """(T, dim)."""
+        return self.embed(self.input_dropout(inputs.patches))
+
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch; it sums to one over a bag."""
-        return self.pool(self.embed(inputs.patches), inputs.bags)[1]
+        return self.pool(self._embedded(inputs), inputs.bags)[1]
 
 
 class PathomicFusionSettings(PORPOISESettings):
@@ -114,6 +125,8 @@ class PathomicFusionSettings(PORPOISESettings):
     fusion_dim: int = Field(64, ge=1)
     gate: Gate = "bilinear"
     skip: bool = False
+    input_dropout: float = Field(0.0, ge=0, lt=1)
+    fusion_dropout: float = Field(0.25, ge=0, lt=1)
 
 
 class PathomicFusion(PORPOISE):

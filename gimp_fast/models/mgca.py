@@ -45,13 +45,15 @@ class MGCA(AlignedModel):
     CLS_img and CLS_ge, v_j those of patch tokens, t_k those of gene fragments, and cross-attention
     within a patient, o_j = Attention(v_j; t), u_k = Attention(t_k; v):
 
-        L = InfoNCE(v, t) + λ₁ ½ [InfoNCE({v_j}, {o_j}) + InfoNCE({t_k}, {u_k})]
+        L = 2 InfoNCE(v, t) + λ₁ [InfoNCE({v_j}, {o_j}) + InfoNCE({t_k}, {u_k})]
             + λ₂ Swap(C v, C t)
 
-    The first term contrasts patients. The second contrasts tokens of one patient; all have the same
-    weight, because there is no exact attention to weight them by, and only a subset of the patches
-    of a window enters. The third predicts the prototypes C of one modality from the other. All
-    prototypes should be used equally often, so a step uses only as many as it has patients.
+    with the sums and means of the public code: InfoNCE is the mean over both directions, of which
+    the first term takes the sum. That term contrasts patients. The second contrasts tokens of one
+    patient; all have the same weight, because there is no exact attention to weight them by, and
+    only a subset of the patches of a window enters. The third predicts the prototypes C of one
+    modality from the other. All prototypes should be used equally often, so a step uses only as
+    many as it has patients.
     """
 
     title = "MGCA"
@@ -77,7 +79,7 @@ class MGCA(AlignedModel):
         cls_ge, fragments = self.gene_encoder.encode(genes)
         patches = patches[:, evenly_spaced(patches.shape[1], config.max_tokens)]
         return {
-            "contrast": self.contrast(cls_img, cls_ge, gather),
+            "contrast": 2 * self.contrast(cls_img, cls_ge, gather),
             "tokens": config.token_weight * self._tokens(patches, fragments[:, self.words]),
             "prototypes": config.prototype_weight * self._swap(cls_img, cls_ge, gather),
         }
@@ -89,9 +91,8 @@ class MGCA(AlignedModel):
         from_words, _ = self.patches_to_fragments(visual, words, words, need_weights=False)
         from_patches, _ = self.fragments_to_patches(words, visual, visual, need_weights=False)
         temperature = self.config.token_temperature
-        return 0.5 * (
-            info_nce_loss(visual, from_words, temperature)
-            + info_nce_loss(words, from_patches, temperature)
+        return info_nce_loss(visual, from_words, temperature) + info_nce_loss(
+            words, from_patches, temperature
         )
 
     def _swap(self, cls_img: Tensor, cls_ge: Tensor, gather: Gather) -> Tensor:

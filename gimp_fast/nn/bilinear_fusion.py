@@ -52,7 +52,8 @@ class BilinearFusion(nn.Module):
         hidden: width of z and of the result.
         gate: the kind of gate.
         skip: adds the skip connection, v_1 and v_2 beside z.
-        dropout: probability after each layer, and on the products.
+        dropout: probability on o_1 and o_2, and on their products.
+        hidden_dropout: probability on z and on the result.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class BilinearFusion(nn.Module):
         gate: Gate = "linear",
         skip: bool = False,
         dropout: float = 0.0,
+        hidden_dropout: float = 0.0,
     ):
         super().__init__()
         first, second = dims
@@ -75,12 +77,12 @@ class BilinearFusion(nn.Module):
             Dropout(dropout),
             Linear((reduced + 1) ** 2, hidden),
             nn.ReLU(),
-            Dropout(dropout),
+            Dropout(hidden_dropout),
         )
         self.out = nn.Sequential(
             Linear(hidden + (first + second if skip else 0), hidden),
             nn.ReLU(),
-            Dropout(dropout),
+            Dropout(hidden_dropout),
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

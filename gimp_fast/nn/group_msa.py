@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gimp_fast.nn.dropout import Dropout
+from gimp_fast.nn.fragment_projection import FragmentProjection
 from gimp_fast.nn.linear import Linear
+
+Projection = Literal["shared", "own"]
 
 
 class SelfAttentionBlock(nn.Module):
@@ -79,6 +83,7 @@ class GroupMSA(nn.Module):
         mlp_ratio: MLP of the attention blocks, see :class:`SelfAttentionBlock`.
         dropout: probability on the fragments and in the blocks.
         gene_sets: columns of the genes of each group.
+        projection: ``"shared"`` is W of the paper, ``"own"`` a matrix for each fragment.
 
     Raises:
         ValueError: counts do not fit each other, or :func:`check_gene_sets` refuses the gene sets.
@@ -95,6 +100,7 @@ class GroupMSA(nn.Module):
         dropout: float = 0.0,
         *,
         gene_sets: Sequence[Sequence[int]] | None = None,
+        projection: Projection = "shared",
     ):
         super().__init__()
         self.num_genes = num_genes
@@ -103,7 +109,10 @@ class GroupMSA(nn.Module):
         else:
             self._cut_by_sets(num_fragments, gene_sets)
         slots = self.num_groups * self.group_size
-        self.project = Linear(self.fragment_size, dim)
+        if projection == "own":
+            self.project: nn.Module = FragmentProjection(slots, self.fragment_size, dim)
+        else:
+            self.project = Linear(self.fragment_size, dim)
         self.fragment_embedding = nn.Parameter(torch.randn(slots, dim) * 0.02)
         self.group_tokens = nn.Parameter(torch.randn(self.num_groups, 1, dim) * 0.02)
         self.cls_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02)

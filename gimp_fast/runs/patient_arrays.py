@@ -80,6 +80,9 @@ class CasePredictions:
         )
 
 
+AS_DRAWN = "start"
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """``embeddings.npz``: what the model classifies of n patients (CLS_pat in GiMP).
@@ -87,6 +90,7 @@ class Embeddings:
     Attributes:
         case_id, split, label: (n,) unicode.
         stages: name of a stage -> (n, d) float array; a stage that was not run is absent.
+            ``AS_DRAWN`` is the model before any stage, if it was pre-trained.
     """
 
     case_id: np.ndarray
@@ -108,7 +112,7 @@ class Embeddings:
             if absent := [key for key in _NAMES if key not in archive]:
                 raise ValueError(f"arrays {absent} are missing; found {archive.files}")
             names = {key: archive[key].astype(str) for key in _NAMES}
-            stages = {key: archive[key] for key in STAGES if key in archive}
+            stages = {key: archive[key] for key in (AS_DRAWN, *STAGES) if key in archive}
         n = len(names["case_id"])
         for key, array in {**names, **stages}.items():
             dimensions = 2 if key in stages else 1

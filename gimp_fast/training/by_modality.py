@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gimp_fast.evaluation.comparison import compare_all, compare_auc
+from gimp_fast.evaluation.comparison import Difference, compare_all
 from gimp_fast.evaluation.intervals import patient_weights
 from gimp_fast.evaluation.rates import Predictions, metrics_with_intervals
 from gimp_fast.models.outputs import outputs_of
@@ -86,23 +86,24 @@ def _scores(
         name: Predictions.of_one_model(values, labels) for name, values in probabilities.items()
     }
     weights = patient_weights(len(labels), resamples, seed)
-    accuracy = compare_all(predictions, "both", weights)
+    comparisons = compare_all(predictions, "both", weights)
     found: dict[str, SplitMetrics] = {}
     for name, values in probabilities.items():
         metrics = metrics_with_intervals(values, labels, resamples=resamples, seed=seed)
         if name == "both":
             found[name] = SplitMetrics(**metrics)
             continue
-        ends = accuracy[name]
-        differences = {
-            "accuracy_difference": PairedDifference(
-                value=ends.value, low=ends.low, high=ends.high, p=ends.best_p
-            )
-        }
-        area = compare_auc(predictions[name], predictions["both"], weights)
-        if area is not None:
-            differences["auc_difference"] = PairedDifference(
-                value=area.value, low=area.low, high=area.high
-            )
-        found[name] = OneModality(**metrics, **differences)
+        found[name] = OneModality(
+            **metrics,
+            accuracy_difference=_paired(comparisons[name].accuracy),
+            auc_difference=_paired(comparisons[name].auc),
+        )
     return found
+
+
+def _paired(difference: Difference | None) -> PairedDifference | None:
+    if difference is None:
+        return None
+    return PairedDifference(
+        value=difference.value, low=difference.low, high=difference.high, p=difference.best_p
+    )

@@ -59,6 +59,11 @@ class TrainConfig(Settings):
             fit in memory (``cache_gb``), else up to 4, and leaves one core for training. Results do
             not depend on it.
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
+        gene_limit: largest |z-score| that a model is shown; null for none. A gene that hardly any
+            training patient expresses would have values in the thousands.
+        site_shrinkage: how much directions shrink in which the patch embeddings of hospitals differ
+            within a class, fitted on the training patients; null leaves embeddings as they are.
+            See :class:`gimp_fast.training.slide_scaling.SlideScaler`.
         most_variable_genes: keep this many genes, those that vary most among training patients.
         bootstrap: resamples of the confidence intervals.
         model: architecture: the settings class of the method.
@@ -84,6 +89,8 @@ class TrainConfig(Settings):
     cache_gb: float = Field(4.0, ge=0)
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     gene_scaling: GeneScaling = "z-score"
+    gene_limit: float | None = Field(10.0, gt=0)
+    site_shrinkage: float | None = Field(None, ge=0)
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: SerializeAsAny[ModelSettings] = GiMPSettings()
@@ -125,6 +132,16 @@ class TrainConfig(Settings):
             raise ValueError(
                 "finetune.freeze_genes=true with model.fusion=validated, which mixes in the "
                 "classifier of the genes stage"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_genes(self) -> TrainConfig:
+        trains = self.model_class.supervised_genes and self.modalities != "slide"
+        if trains and not self.genes.epochs and self.finetune.freeze_genes:
+            raise ValueError(
+                "genes.epochs=1 or more, or finetune.freeze_genes=false: a gene encoder that no "
+                "stage has trained would be frozen as it was drawn"
             )
         return self
 

@@ -22,9 +22,10 @@ from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig, check_target, model_config_of
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
+from gimp_fast.training.fit_scalers import fit_gene_scaler, fit_slide_scaler
 from gimp_fast.training.patients import check_classes, facts_of_patients
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.scaling import GeneScaler, check_gaps
+from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of
@@ -102,6 +103,7 @@ def _train(
     split_name = cohort.only_split(config.split)
     folder = RunFolder(out, wandb=config.wandb)
     check_folder(folder, config, resume=resume)
+    _check_earlier(names, wanted, folder)
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
     for text in cohort.cautions_of(context.split):
         log(f"caution: {text}")
@@ -122,6 +124,17 @@ def _train(
             folder.close()
 
 
+def _check_earlier(names: Sequence[str], wanted: Sequence[str], folder: RunFolder) -> None:
+    """GimpError if a stage would begin without an earlier one that the configuration has."""
+    last = max(map(names.index, wanted), default=0)
+    for name in names[:last]:
+        if name not in wanted and not folder.checkpoint(name).exists():
+            raise GimpError(
+                f"--stages {' '.join(wanted)}: found no {folder.checkpoint(name)}; expected the "
+                f"weights of stage '{name}', which comes first: run it, or set {name}.epochs=0"
+            )
+
+
 def _prepare(
     config: TrainConfig,
     cohort: Cohort,
@@ -135,10 +148,13 @@ def _prepare(
         if not split[part]:
             raise GimpError(f"{cohort.path}: split '{split_name}' has no patients in '{part}'")
     if config.modalities != "slide":
-        scaler = _fit_scaler(config, cohort, split_name, split["train"])
+        scaler = fit_gene_scaler(config, cohort, split_name)
     # With reading processes, each would keep its own copy.
     cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
-    reader = PatientReader(cohort, config.modalities, scaler, cache_gb)
+    slide_scaler = None
+    if config.site_shrinkage is not None and config.modalities != "rna":
+        slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name)
+    reader = PatientReader(cohort, config.modalities, scaler, cache_gb, slide_scaler=slide_scaler)
     split = {
         part: [case for case in cases if cohort.usable(case, config.modalities)]
         for part, cases in split.items()
@@ -175,28 +191,6 @@ def _prepare(
         },
     }
     return context, provenance
-
-
-def _fit_scaler(
-    config: TrainConfig, cohort: Cohort, split_name: str, train_cases: list[str]
-) -> GeneScaler:
-    if cohort.missing_genes:
-        raise GimpError(
-            f"{cohort.path}: {len(cohort.missing_genes)} genes of the list it was aligned to are "
-            "missing; such a cohort is for prediction, not for training"
-        )
-    if cohort.gene_sets and config.most_variable_genes:
-        raise GimpError("most_variable_genes: the cohort's genes come in sets, which stay whole")
-    fitted_on = [c for c in train_cases if cohort.has_expression(c)]
-    if not fitted_on:
-        raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
-    values = cohort.expression(fitted_on)
-    check_gaps(values, cohort.gene_ids, config.gene_scaling, f"{cohort.path}, {split_name}")
-    return GeneScaler.fit(
-        values,
-        scaling=config.gene_scaling,
-        most_variable=config.most_variable_genes,
-    )
 
 
 def _gene_provenance(cohort: Cohort, scaler: GeneScaler | None) -> dict[str, Any]:

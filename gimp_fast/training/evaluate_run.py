@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.evaluation.rates import metrics_with_intervals
+from gimp_fast.models import build
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.runs.patient_arrays import AS_DRAWN
 from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
 from gimp_fast.runs.score_texts import (
     READS,
@@ -42,6 +46,8 @@ def evaluate_run(
     parts = np.array([part for part in PARTS for _ in context.split[part]])
     labels = context.reader.labels(cases).numpy()
     representations = {}
+    if "pretrain" in trained:
+        representations[AS_DRAWN] = _vectors_as_drawn(context, cases)
     for name in ("pretrain", "finetune"):
         if name in trained:
             log(f"evaluate: {len(cases)} patients with the model of stage '{name}'")
@@ -78,6 +84,16 @@ def evaluate_run(
         for line in result_lines(metrics):
             log(line)
     return metrics.as_dict()
+
+
+def _vectors_as_drawn(context: StageContext, cases: Sequence[str]) -> np.ndarray:
+    """What pre-training has to be better than: the vectors of the model with its first weights."""
+    config = context.config
+    devices = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(config.seed)
+        model = build(config.method, context.model.config, backend=config.backend)
+    return replace(context, model=model.to(context.device)).predict(cases).vectors
 
 
 def _facts_of_both(context: StageContext, fused: Mapping[str, np.ndarray]) -> dict[str, Any]:

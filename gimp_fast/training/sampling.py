@@ -14,6 +14,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
+from gimp_fast.training.slide_scaling import SlideScaler
 
 HIDE_NOTHING, HIDE_SLIDES, HIDE_RNA = range(3)
 
@@ -91,6 +92,7 @@ class PatientReader:
         labelled: False for patients to predict, whose classes are not read.
         feature_dim: channels that the model reads; None for those of the cohort, which has none
             without slides.
+        slide_scaler: of patch embeddings; None leaves them as they are.
     """
 
     def __init__(
@@ -101,8 +103,9 @@ class PatientReader:
         cache_gb: float,
         labelled: bool = True,
         feature_dim: int | None = None,
+        slide_scaler: SlideScaler | None = None,
     ):
-        self.cohort, self.labelled = cohort, labelled
+        self.cohort, self.labelled, self.slide_scaler = cohort, labelled, slide_scaler
         self.feature_dim = cohort.feature_dim if feature_dim is None else feature_dim
         self.uses_slides = modalities != "rna"
         self.uses_genes = modalities != "slide"
@@ -117,12 +120,18 @@ class PatientReader:
         return vars(self) | {"_cache": None}
 
     def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Contiguous rows of the patient's bag, (rows, C), in the dtype of the store or float32."""
+        """Contiguous rows of the patient's bag, (rows, C), scaled if there is a scaler.
+
+        Otherwise they have the dtype of the store, or are float32.
+        """
         if self._cache is None:
-            return self.cohort.bag(case_id).tensor(start, stop)
+            return self._scaled(self.cohort.bag(case_id).tensor(start, stop))
         if case_id not in self._cache:
-            self._cache[case_id] = self.cohort.bag(case_id).tensor()
+            self._cache[case_id] = self._scaled(self.cohort.bag(case_id).tensor())
         return self._cache[case_id][start:stop]
+
+    def _scaled(self, patches: Tensor) -> Tensor:
+        return patches if self.slide_scaler is None else self.slide_scaler(patches)
 
     def labels(self, case_ids: Sequence[str]) -> Tensor:
         if not self.labelled:

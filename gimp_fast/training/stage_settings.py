@@ -50,7 +50,8 @@ class PretrainSettings(StageSettings):
     Attributes:
         window: L, patches in a contiguous window; shorter bags are repeated.
         mask_ratio: share of the window's distinct patches that is masked.
-        reconstruction: ``"sum"`` is eq. 3, ``"mean"`` divides it by the counted elements.
+        reconstruction: ``"sum"`` is eq. 3 of each patient, averaged over the batch; ``"mean"``
+            averages over all masked elements of the batch instead.
         reconstruction_weight, triplet_weight: factors of the two losses; the paper adds them.
         triplets: vectors of the triplets: ``"patient"`` is CLS_pat, slide and genes; ``"slide"`` is
             CLS_img, without genes (an ablation).
@@ -77,9 +78,11 @@ class FinetuneSettings(StageSettings):
 
     Attributes:
         freeze_genes: keep the gene encoder as the genes stage left it; models without that stage
-            always train it.
+            always train it. ``genes.epochs=0`` needs false.
         modality_dropout: probability of hiding one of a training patient's two modalities, so that
             the model learns to do without it.
+        site_weights: how much training patients count: ``"none"``, all the same, or ``"sqrt"``, in
+            inverse proportion to the root of the number of patients of their hospital.
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
             gene encoder is trained in this stage.
         select: score that chooses the best validation epoch; ties go to the lower validation loss.
@@ -89,5 +92,6 @@ class FinetuneSettings(StageSettings):
     batch_size: int = Field(16, ge=1)
     freeze_genes: bool = True
     modality_dropout: float = Field(0.0, ge=0, lt=1)
+    site_weights: Literal["none", "sqrt"] = "none"
     noise: float = Field(0.0, ge=0)
     select: Literal["accuracy", "auc", "loss"] = "accuracy"

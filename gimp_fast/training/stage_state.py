@@ -64,8 +64,10 @@ class StageState:
         tensors = with_prefix("model", self.stage.context.model.state_dict())
         scaler = self.stage.context.reader.scaler
         if scaler is not None:
-            tensors["scaler.mean"] = torch.from_numpy(scaler.mean)
-            tensors["scaler.std"] = torch.from_numpy(scaler.std)
+            tensors |= scaler.tensors()
+        slide_scaler = self.stage.context.reader.slide_scaler
+        if slide_scaler is not None:
+            tensors |= slide_scaler.tensors()
         kept = {name: getattr(progress, name) for name in ("epoch", "rows", "best")}
         return tensors, self.provenance | {"stage": self.stage.name} | kept
 

@@ -29,6 +29,7 @@ from gimp_fast.training.sampling import (
     read_windows,
 )
 from gimp_fast.training.stage import Stage, StageContext
+from gimp_fast.training.weights import site_weights
 
 
 class GenesStage(Stage):
@@ -102,6 +103,8 @@ class PretrainStage(Stage):
         if settings.reconstruction == "mean":
             counted = batch.masked.sum() * batch.patches.shape[-1]
             reconstruction = share.ratio(reconstruction, counted)
+        else:
+            reconstruction = share.mean(reconstruction)
         # Triplets are mined among the patients of all ranks (section 2.3).
         triplet = share.of_all(
             triplet_loss(
@@ -167,6 +170,13 @@ class FinetuneStage(Stage):
     keeps_best = True
     leaves_unused = True
 
+    def __init__(self, context: StageContext):
+        super().__init__(context)
+        self._weights: dict[str, float] = {}
+        if self.settings.site_weights == "sqrt":
+            site_of = {case: context.reader.cohort.site(case) for case in self.train_cases}
+            self._weights = site_weights(site_of)
+
     @staticmethod
     def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
         return cohort.usable(case_id, config.modalities)
@@ -186,7 +196,11 @@ class FinetuneStage(Stage):
             inputs = replace(inputs, genes=_with_noise(inputs.genes, self.settings.noise))
         with self.autocast():
             outcome = self.context.model.loss(batch.labels, inputs)
-        return _shares(outcome.logits, outcome.loss, batch.labels, share)
+        loss = outcome.loss
+        if self._weights:
+            weights = [self._weights[case] for case in batch.case_ids]
+            loss = loss * torch.tensor(weights, device=loss.device)
+        return _shares(outcome.logits, loss, batch.labels, share)
 
     def validate(self) -> Scores:
         model, device = self.context.model, self.context.device

@@ -20,7 +20,7 @@ QUICK = ["genes.epochs=1", "pretrain.epochs=1", "pretrain.window=16", "finetune.
 QUICK += ["bootstrap=20", "threads=1", "finetune.lr=1e-2"]
 # Fewer stages, for what needs some run.
 TINY = [*QUICK, "model.dim=8", "model.heads=2", "model.num_landmarks=8", "genes.epochs=0"]
-TINY += ["pretrain.epochs=0"]
+TINY += ["pretrain.epochs=0", "finetune.freeze_genes=false"]
 METHODS = [
     (name, modalities)
     for name in models.available()

@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_predictions(made):
     assert test["accuracy"]["low"] <= test["accuracy"]["value"] <= test["accuracy"]["high"]
     assert row["groups"]["fold"]["versus"] is None
     other = next(row for row in found["rows"] if row["key"] == "mean_pool")
-    versus = other["groups"]["fold"]["versus"]
+    versus = other["groups"]["fold"]["versus"]["accuracy"]
     assert versus["mcnemar"]["p"] <= 1  # the folds have no test patient in common
     difference = other["groups"]["fold"]["test"]["accuracy"]["value"] - test["accuracy"]["value"]
     assert versus["value"] == pytest.approx(difference)
@@ -104,6 +104,13 @@ def test_nothing_is_trained_twice(made, cohort_folder, tiny, capsys, monkeypatch
     # Table 2 has two rows that Table 1 has trained.
     assert main(["table2", *arguments, "--only", "gimp", "gimp_scratch"]) == 0
     assert results(made, "table2")["num_runs"] == 4
+    probes = {row["key"]: row["probes"] for row in results(made, "table2")["rows"]}
+    assert probes["gimp_scratch"] == {}  # nothing was pre-trained
+    found = probes["gimp"]["fold"]
+    assert found["runs"] == 2
+    assert found["drawn"]["n"] == found["pretrained"]["n"] == 16
+    table = (made / "table2" / "table.md").read_text(encoding="utf-8")
+    assert "What pre-training taught the slide encoder" in table
 
 
 def test_fig2_and_delta_have_figures_of_their_own(made, cohort_folder, tiny):

@@ -64,7 +64,8 @@ def written(tmp_path_factory):
     del finished[failed.digest]
     cohort = SimpleNamespace(
         name="three", synthetic=False, fingerprint="f" * 64, classes=CLASSES,
-        __len__=lambda self: 30,
+        __len__=lambda self: 30, keeps_sites_apart=lambda self, split: split == "site_0",
+        site=lambda self, case: f"hospital {int(case[1:]) // 5}",
     )  # fmt: skip
     cohort = type("C", (), vars(cohort))()
     call = Call(
@@ -108,13 +109,24 @@ def test_the_area_is_that_of_scikit_learn_for_three_classes(written):
 
 
 def test_patients_of_several_folds_are_compared_by_the_bootstrap(written):
-    versus = row_of(written, "abmil", "random")["versus"]
+    compared = row_of(written, "abmil", "random")["versus"]
+    versus = compared["accuracy"]
     assert versus["mcnemar"] is None
     assert versus["value"] < 0
+    assert compared["auc"]["value"] < 0 < compared["cross_entropy"]["value"]
     assert 0 < versus["p"] <= versus["p_holm"] <= 1
     spread = row_of(written, "gimp", "random")["test"]["accuracy_of_runs"]
     assert len(spread["values"]) == 4
     assert spread["sd"] == pytest.approx(np.std(spread["values"], ddof=1))
+
+
+def test_where_splits_keep_hospitals_apart_hospitals_are_drawn(written):
+    drawn = {group["name"]: group["bootstrap_draws"] for group in written.results["groups"]}
+    assert drawn == {"random": "20 patients", "site": "6 hospitals"}
+    text = (written.out / "table.md").read_text(encoding="utf-8")
+    assert "in random splits 20 patients, each with all their predictions" in text
+    assert "in site splits 6 hospitals, each with all its patients" in text
+    assert row_of(written, "abmil", "site")["versus"]["accuracy"]["mcnemar"] is None
 
 
 def test_the_page_names_what_is_missing_and_escapes_names(written):

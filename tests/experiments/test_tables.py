@@ -6,7 +6,7 @@ import csv
 import io
 from dataclasses import replace
 
-from gimp_fast.evaluation.comparison import Difference, McNemar
+from gimp_fast.evaluation.comparison import Comparison, Difference, McNemar
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import Share
 from gimp_fast.experiments.paper import PaperFigure, Row, experiment
@@ -17,6 +17,7 @@ from gimp_fast.experiments.results import (
     Results,
     RowScores,
     Scores,
+    Units,
     Validation,
 )
 from gimp_fast.experiments.tables import (
@@ -30,7 +31,11 @@ from gimp_fast.experiments.tables import (
     tex,
 )
 
-VERSUS = Difference(-0.0213, -0.04, 0.0001, 0.03, 0.06, 50, McNemar(1, 8, 0.0391, 0.0782))
+VERSUS = Comparison(
+    Difference(-0.0213, -0.04, 0.0001, 0.03, 0.06, 50, McNemar(1, 8, 0.0391, 0.0782)),
+    None,
+    Difference(0.05, 0.01, 0.09, 0.002, 0.004, 50),
+)
 PAPER = PaperFigure("0.7737", "147/190")
 
 
@@ -45,7 +50,7 @@ def scores(k=45, n=50, runs=5, of=5, versus=None, auc=0.95):
         accuracy=EstimatedShare(share, share - 0.05, share + 0.02, k, n),
         accuracy_of_runs=Spread(share, 0.031, (share,)),
         auc=None if auc is None else estimate(auc),
-        balanced_accuracy=estimate(0.89), f1_macro=estimate(0.88),
+        balanced_accuracy=estimate(0.89), f1_macro=estimate(0.88), cross_entropy=estimate(0.31),
         calibration_error=0.041, brier=0.081,
     )  # fmt: skip
     return RowScores(runs, of, {}, test, Validation(Share(0.875, 35, 40)), versus)
@@ -63,7 +68,8 @@ def table(rows, skipped=None, **groups):
         experiment("table1"), None, tuple(rows), skipped or {},
         tuple(
             Group(
-                name, (), (), {}, {}, dict(zip([r.key for r in rows], of_rows, strict=True)), {}
+                name, (), (), Units(0, None), {}, {},
+                dict(zip([r.key for r in rows], of_rows, strict=True)), {},
             )
             for name, of_rows in groups.items()
         ), (), {}, 0,
@@ -94,10 +100,10 @@ def test_cells_of_rows_that_are_not_whole():
     assert cells[2][0].endswith("; 3 of 5 runs")
     assert cells[2][2:] == ("–", "–")
     details = [cells for _, cells in detail_grid(results).rows]
-    assert details[1] == ("–", "–", "–", "–", "–", "0 of 5")
+    assert details[1] == ("–", "–", "–", "–", "–", "–", "0 of 5")
     assert details[2] == (
-        "0.890\n(0.840 to 0.910)", "0.880\n(0.830 to 0.900)", "0.041", "0.081", "0.875\n35/40",
-        "3 of 5",
+        "0.890\n(0.840 to 0.910)", "0.880\n(0.830 to 0.900)", "0.310\n(0.260 to 0.330)",
+        "0.041", "0.081", "0.875\n35/40", "3 of 5",
     )  # fmt: skip
 
 

@@ -229,8 +229,10 @@ def test_odd_facts_are_one_error_or_harmless(gimp_run, cohort, tmp_path, value):
         {"scaler.mean": torch.full((60,), torch.nan)},
         {"scaler.std": torch.ones(60, dtype=torch.int64)},
         {"scaler.mean": torch.zeros(1, 60)},
+        {"scaler.limit": torch.zeros(())},
+        {"scaler.limit": torch.ones(60)},
     ],
-    ids=["59", "zero", "nan", "int", "matrix"],
+    ids=["59", "zero", "nan", "int", "matrix", "no-limit", "limits"],
 )
 def test_a_scaling_that_does_not_fit(gimp_run, scaling):
     tensors, facts = load_checkpoint(gimp_run / "checkpoints" / "finetune.safetensors")
@@ -270,3 +272,10 @@ def test_a_damaged_checkpoint_is_named(gimp_run, tmp_path):
     shutil.copy(gimp_run / "checkpoints" / "finetune.safetensors", file)
     with pytest.raises(GimpError, match=r"metrics\.json: .*found a list; expected an object"):
         gimp_fast.load(run)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_limit(gimp_run):
+    tensors, facts = load_checkpoint(gimp_run / "checkpoints" / "finetune.safetensors")
+    assert TrainedModel(tensors, facts, gimp_run).scaler.limit == 10
+    del tensors["scaler.limit"]
+    assert TrainedModel(tensors, facts, gimp_run).scaler.limit is None

@@ -111,7 +111,7 @@ def convolve_rows(v: Tensor, out: Tensor, cu_seqlens: Tensor, arch: launching.Ar
 
 
 def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[dict[str, Any]]:
-    """What every compiled kernel needs: configuration, registers, shared memory, stack."""
+    """What every compiled kernel needs: configuration, registers, shared memory, stack, copies."""
     pretend(capability)
     arch = launching.ARCHITECTURES.get(capability, launching.UNKNOWN)
     seen = set()
@@ -126,11 +126,17 @@ def compile_all(capability: int, dtype: torch.dtype, head_dim: int) -> Iterator[
             "config": str(made.config),
             "packed": made.constants.get("PACKED"),
             "shared": compiled.metadata.shared,
+            "copies": copies(compiled.asm["ptx"]),
             **(needs := resources(compiled.asm["cubin"])),
             "warps": resident_warps(
                 capability, made.config.num_warps, needs["registers"], compiled.metadata.shared
             ),
         }
+
+
+def copies(ptx: str) -> list[int]:
+    """Bytes that asynchronous copies into shared memory take at a time."""
+    return sorted({int(size, 0) for size in re.findall(r"cp\.async\.c[ag]\..*?, (\w+)", ptx)})
 
 
 def resources(cubin: bytes) -> dict[str, int]:

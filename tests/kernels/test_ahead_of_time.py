@@ -37,7 +37,7 @@ SHARED = {
 STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
 # The pseudo-inverse calls its products, and keeps addresses on the stack meanwhile. They are read
 # between two products, in microseconds each, not in their loops.
-CALLS = 256
+CALLS = 8
 # Kernels that hold all landmarks of a head, and where there is room for them.
 HOLDING = {name for name in KERNELS if "_all_" in name}
 HELD = {
@@ -120,6 +120,8 @@ def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results,
         expected = (KERNELS - HOLDING) | HELD.get((*case, head_dim), set())
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == expected
     assert [row for row in rows if row["shared"] > SHARED[capability]] == []
+    assert [row for row in rows if row["stack"] > STACK + CALLS * ("_pinv_" in row["kernel"])] == []
+    # Operands of the pseudo-inverse arrive 16 bytes at a time, whichever way a product reads them.
     assert [
-        row for row in rows if row["stack"] > (CALLS if "_pinv_" in row["kernel"] else STACK)
+        row for row in rows if "_pinv_" in row["kernel"] and row["copies"] not in ([16], [])
     ] == []

@@ -72,12 +72,38 @@ def test_kernels_are_the_same_for_3_and_for_300_bags():
 
 
 def test_a_team_fits_the_device_and_has_work():
-    arch = launching.ARCHITECTURES[90]
+    config = launching.ARCHITECTURES[90].product
     for matrices in (1, 7, 8, 64, 1024):
         for available in (1, 3, 20, 82, 132):
             for m in (1, 37, 64, 256, 512):
-                team = pinv._team(matrices, m, arch, available)
+                team = pinv._team(matrices, m, config, available)
                 assert 1 <= team <= min(available, pinv.LARGEST_TEAM)
                 assert team <= math.ceil(m / 64) ** 2
-    assert pinv._team(8, 256, arch, 132) == 16
-    assert pinv._team(1024, 256, arch, 132) == 4
+    assert pinv._team(8, 256, config, 132) == 16
+    assert pinv._team(1024, 256, config, 132) == 4
+
+
+def tensors_of(launches, name):
+    """Distinct arguments of the launches of a kernel."""
+    arguments = (x for made in launches if made.name == name for x in made.arguments)
+    return list({id(x): x for x in arguments if isinstance(x, torch.Tensor)}.values())
+
+
+@pytest.mark.parametrize("tokens", [20, 100])
+def test_matrices_of_short_packed_bags_take_no_memory(tokens):
+    """At most 4 · H · M bytes a token, for A and for its gradient; a bag's own take M² · 4 · H."""
+    launches = launches_of(1000, tokens, True)
+    squares = [x for x in tensors_of(launches, "_pinv_bwd_kernel") if x.shape[-2:] == (M, M)]
+    assert len(squares) == 2
+    assert all(x.nbytes <= 4 * HEADS * M * 1000 * tokens for x in squares)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rooms"), [("one", 8), ("batch-of-8", 33), ("batch-of-128", 33), ("300-packed", 33)]
+)
+def test_rooms_of_the_pseudo_inverse_do_not_grow_with_the_batch(shape, rooms):
+    """A quarter of the multiprocessors is the most; a room of the backward pass has 9 MiB."""
+    launches = launches_of(*SHAPES[shape])
+    (room,) = (x for x in tensors_of(launches, "_pinv_bwd_kernel") if x.dim() == 2)
+    assert room.shape[0] == rooms
+    assert room.nbytes <= rooms * 9 * 2**20

@@ -29,13 +29,13 @@ def threads():
     torch.set_num_threads(before)
 
 
-def make(name, modalities, channels=CHANNELS):
+def make(name, modalities, channels=CHANNELS, **settings):
     fields = models.model_class(name).config_class.model_fields
     sizes = {"num_classes": 3, "feature_dim": channels, "num_genes": GENES}
     chosen = {"modalities": modalities, "num_landmarks": 32}
     chosen = {name: value for name, value in chosen.items() if name in fields}
     torch.manual_seed(0)
-    return models.build(name, sizes | chosen).eval()
+    return models.build(name, sizes | chosen | settings).eval()
 
 
 def bags_and_genes(channels=CHANNELS):
@@ -84,6 +84,21 @@ def test_one_thread_and_two(name, modalities, threads):
     for found, part in zip(results(model, inputs), expected, strict=True):
         assert torch.equal(found, part)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("modalities", ["both", "rna"])
+def test_projections_of_each_fragment_of_its_own(modalities, threads):
+    """Neither mates nor threads matter to them."""
+    threads(1)
+    model = make("gimp", modalities, gene_projection="own")
+    bags, genes = bags_and_genes()
+    alone = [results(model, inputs_of(bags, genes, [i])) for i in range(len(bags))]
+    for count in (1, 2):
+        threads(count)
+        together = results(model, inputs_of(bags, genes, [2, 0]))
+        for part, values in enumerate(together):
+            expected = torch.cat([alone[2][part], alone[0][part]])
+            assert torch.equal(values, expected), (count, part)
 
 
 both = [case for case in CASES if case.values[1] == "both"]

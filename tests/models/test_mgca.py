@@ -60,7 +60,7 @@ def token_term(model, window, genes):
     words = torch.stack([unit(model.project_fragments(f)) for f in fragments[0, slots]])
     from_words = attend(model.patches_to_fragments, visual, words)
     from_patches = attend(model.fragments_to_patches, words, visual)
-    return 0.35 * (info_nce(visual, from_words, 0.1) + info_nce(words, from_patches, 0.1))
+    return 0.7 * (info_nce(visual, from_words, 0.1) + info_nce(words, from_patches, 0.1))
 
 
 @pytest.mark.parametrize("gene_sets", [None, GENE_SETS], ids=["cut", "sets"])
@@ -72,7 +72,7 @@ def test_terms_equal_the_formulas(gene_sets):
     cls_img, cls_ge = model.aggregator(windows[:, 0])[0], model.gene_encoder(genes)
     slide = torch.stack([unit(model.project_slide(row)) for row in cls_img])
     rna = torch.stack([unit(model.project_genes(row)) for row in cls_ge])
-    torch.testing.assert_close(terms["contrast"], info_nce(slide, rna, 0.07))
+    torch.testing.assert_close(terms["contrast"], 2 * info_nce(slide, rna, 0.07))
     expected = [token_term(model, *one) for one in zip(windows[:, 0], genes, strict=True)]
     torch.testing.assert_close(terms["tokens"], torch.stack(expected))
     prototypes = torch.stack([unit(row) for row in model.prototypes.weight[:4]])  # 4 patients

@@ -266,3 +266,31 @@ def test_a_mask_needs_a_token_and_a_token_a_mask(arguments):
     encoder = GroupMSA(10, dim=8, heads=2, num_fragments=4, num_groups=2)
     with pytest.raises(ValueError, match="go together"):
         encoder.encode(torch.ones(2, 10), **arguments)
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=["-".join(map(str, c)) for c in COUNTS])
+def test_projections_of_their_own_are_linear_maps_of_each_fragment(counts):
+    genes, fragments, groups = counts
+    torch.manual_seed(0)
+    encoder = GroupMSA(
+        genes, dim=16, heads=4, num_fragments=fragments, num_groups=groups, projection="own"
+    ).double()
+    x = torch.randn(3, genes, dtype=torch.float64)
+    cut = encoder.cut(x)
+    projected = encoder.project(cut)
+    for slot in range(cut.shape[1]):
+        expected = cut[:, slot] @ encoder.project.weight[slot]
+        torch.testing.assert_close(projected[:, slot], expected, rtol=1e-12, atol=1e-12)
+    single = torch.cat([encoder(row[None]) for row in x])
+    torch.testing.assert_close(encoder(x), single, rtol=1e-12, atol=1e-12)
+    encoder(x).square().sum().backward()
+    used = encoder.gene_mask[..., None].expand_as(encoder.project.weight)
+    assert (encoder.project.weight.grad[used] != 0).all()
+    assert (encoder.project.weight.grad[~used] == 0).all()
+
+
+def test_projections_of_their_own_also_have_gene_sets():
+    encoder = with_sets(projection="own")
+    x = torch.randn(2, 10, dtype=torch.float64)
+    assert encoder(x).shape == (2, 16)
+    assert encoder.project.weight.shape[:2] == encoder.gene_mask.shape

@@ -19,6 +19,8 @@ from gimp_fast.training import load_config, train
 
 BOTH = [name for name in models.available() if "both" in models.model_class(name).reads]
 
+VALIDATED = ("model.fusion=validated", "genes.epochs=1", "finetune.freeze_genes=true")
+
 
 def result(cohort, out, *overrides):
     """Metrics and printed lines of a short run."""
@@ -73,7 +75,7 @@ def test_a_weight_of_zero_says_that_slides_are_not_used(cohort, tmp_path, monkey
         return True
 
     monkeypatch.setattr(GiMP, "fit_to_validation", to_zero)
-    metrics, text = result(cohort, tmp_path / "run", "model.fusion=validated")
+    metrics, text = result(cohort, tmp_path / "run", *VALIDATED)
     assert metrics.fusion.weight == 0
     assert metrics.fusion.chosen_on == metrics.val.n
     assert "slides are not used" in text
@@ -87,7 +89,7 @@ def test_a_chosen_weight_is_that_of_the_model(cohort, tmp_path, monkeypatch):
         return True
 
     monkeypatch.setattr(GiMP, "fit_to_validation", to_some)
-    metrics, text = result(cohort, tmp_path / "run", "model.fusion=validated")
+    metrics, text = result(cohort, tmp_path / "run", *VALIDATED)
     assert metrics.fusion.weight == load(tmp_path / "run").model.fusion_weight_of_both() == 0.3
     assert "0.3 of the logits" in text
     assert "0.7 those of RNA alone" in text

@@ -124,6 +124,7 @@ def test_the_checkpoint_knows_what_the_model_needs(finished, cohort):
     assert state["cohort"]["patch_order"] == cohort.patch_order
     train_expression = cohort.expression(cohort.split("split_0")["train"])
     np.testing.assert_allclose(tensors["scaler.mean"], train_expression.mean(0), rtol=1e-5)
+    assert tensors["scaler.limit"] == config().gene_limit
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").open()][5:]
     best = max(rows, key=lambda r: (r["val"]["accuracy"], -r["val"]["loss"]))
     assert state["epoch"] == best["epoch"]
@@ -207,7 +208,7 @@ def test_resume_after_a_signal_at_any_step_is_bitwise(
 def test_killed_processes_resume_to_the_same_result(finished, cohort_folder, tmp_path):
     out, rng = tmp_path / "run", random.Random(0)
     command = [sys.executable, "-m", "gimp_fast.train", "--data", cohort_folder, "--out", out]
-    command += ["--preset", "paper", "--resume"]
+    command += ["--resume"]
     for override in TINY:
         command += ["--set", override]
     metrics_file, killed, seen = out / "metrics.jsonl", 0, 0
@@ -264,7 +265,12 @@ def test_single_modality_runs(modalities, stages, cohort_folder, tmp_path):
 
 
 def test_skipped_stages_modality_dropout_and_bf16(cohort_folder, tmp_path):
-    changes = ["genes.epochs=0", "pretrain.epochs=0", "finetune.modality_dropout=0.5"]
+    changes = [
+        "genes.epochs=0",
+        "pretrain.epochs=0",
+        "finetune.freeze_genes=false",
+        "finetune.modality_dropout=0.5",
+    ]
     changes += ["precision=bf16", "finetune.freeze_genes=false", "finetune.clip_norm=1"]
     metrics = train(config(*changes), cohort_folder, tmp_path / "run", log=silent)
     assert 0 <= metrics["test"]["accuracy"]["value"] <= 1
@@ -314,7 +320,12 @@ def test_an_epoch_is_not_chosen_by_an_auc_that_does_not_exist(cohort, tmp_path, 
 def test_a_test_part_of_one_class_is_told(cohort, tmp_path, monkeypatch):
     lines = []
     changed = with_parts(cohort, monkeypatch, "test")
-    short = ("genes.epochs=0", "pretrain.epochs=0", "finetune.epochs=1")
+    short = (
+        "genes.epochs=0",
+        "pretrain.epochs=0",
+        "finetune.freeze_genes=false",
+        "finetune.epochs=1",
+    )
     metrics = train(config(*short), changed, tmp_path / "run", log=lines.append)
     text = "\n".join(lines)
     assert "caution: all 4 test patients are 'SYN-A'" in text

@@ -74,7 +74,7 @@ def test_memory_that_runs_out_while_a_batch_is_read(cohort_folder, tmp_path, mon
         raise OUT_OF_MEMORY["torch"]
 
     monkeypatch.setattr(PatientReader, "inputs", read)
-    overrides = ["genes.epochs=0", "pretrain.epochs=0", "workers=1"]
+    overrides = ["genes.epochs=0", "pretrain.epochs=0", "finetune.freeze_genes=false", "workers=1"]
     with pytest.raises(GimpError, match=r"memory ran out in stage 'finetune'.*while a batch was"):
         train(config(*overrides), cohort_folder, tmp_path / "run", log=quiet)
 
@@ -85,7 +85,11 @@ def test_an_error_of_the_program_is_not_taken_for_memory(cohort_folder, tmp_path
 
     monkeypatch.setattr(FinetuneStage, "losses", losses)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(config("genes.epochs=0", "pretrain.epochs=0"), cohort_folder, tmp_path / "run")
+        train(
+            config("genes.epochs=0", "pretrain.epochs=0", "finetune.freeze_genes=false"),
+            cohort_folder,
+            tmp_path / "run",
+        )
 
 
 def test_ctrl_c_saves_the_state_and_the_run_ends_as_an_uninterrupted_one(

@@ -152,3 +152,16 @@ def test_the_most_variable_genes_keep_their_order():
 def test_a_gene_that_was_not_measured_is_average():
     scaler = GeneScaler.fit(np.array([[1, 4], [3, 8]], np.float32))
     assert scaler(np.array([[np.nan, 8]], np.float32)).tolist() == [[0.0, 1.0]]
+
+
+def test_a_gene_that_hardly_any_training_patient_expresses_is_cut_off():
+    training = np.zeros((500, 2), np.float32)
+    training[0, 0] = 0.05
+    training[:, 1] = np.arange(500)
+    scaler, plain = GeneScaler.fit(training, limit=10.0), GeneScaler.fit(training)
+    elsewhere = np.array([[5.0, 250.0], [np.nan, -1e6]], np.float32)
+    assert plain(elsewhere)[0, 0] > 2000
+    assert scaler(elsewhere)[0, 0] == 10
+    assert scaler(elsewhere)[0, 1] == plain(elsewhere)[0, 1]
+    assert scaler(elsewhere)[1].tolist() == [0, -10]
+    assert GeneScaler.fit(training, scaling="none", limit=10.0)(elsewhere)[1, 1] == -1e6

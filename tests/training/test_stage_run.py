@@ -68,7 +68,12 @@ def test_steps_of_pretraining_reconstruct_with_the_fused_operator(
         return losses
 
     monkeypatch.setattr(PretrainStage, "losses", losses)
-    short = ("genes.epochs=0", "finetune.epochs=1", f"precision={precision}")
+    short = (
+        "genes.epochs=0",
+        "finetune.freeze_genes=false",
+        "finetune.epochs=1",
+        f"precision={precision}",
+    )
     train(config(*short), cohort_folder, tmp_path / "run", log=lambda text: None)
     assert found
     assert set(found) == {1}
@@ -200,6 +205,28 @@ def test_stages_alone_end_as_all_together(cohort_folder, tmp_path):
         train(config(), cohort_folder, one, stages=["nothing"], resume=True)
 
 
+@pytest.mark.parametrize(
+    ("stages", "missing"),
+    [(["finetune"], "genes"), (["pretrain"], "genes"), (["genes", "finetune"], "pretrain")],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else value,
+)
+def test_a_stage_does_not_begin_without_the_ones_before(stages, missing, cohort_folder, tmp_path):
+    """It would use, and freeze, encoders as they were drawn."""
+    with pytest.raises(GimpError, match=rf"stage '{missing}'.*or set {missing}\.epochs=0"):
+        train(config(), cohort_folder, tmp_path / "run", stages=stages, log=lambda text: None)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_gene_encoder_that_nothing_trains_is_not_frozen():
+    with pytest.raises(
+        GimpError, match=r"genes\.epochs=1 or more, or finetune\.freeze_genes=false"
+    ):
+        config("genes.epochs=0")
+    config("genes.epochs=0", "finetune.freeze_genes=false")
+    config("genes.epochs=0", "modalities=slide")
+    config("genes.epochs=0", "method=mgca")
+
+
 def test_signals_outside_the_main_thread_are_none_of_ours():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
@@ -223,7 +250,12 @@ def test_a_compiled_step_trains_the_same(cohort_folder, tmp_path):
     pytest.importorskip("torch._dynamo")
     runs = []
     for compiled in ("true", "false"):
-        overrides = ["genes.epochs=0", "pretrain.epochs=0", f"compile={compiled}"]
+        overrides = [
+            "genes.epochs=0",
+            "finetune.freeze_genes=false",
+            "pretrain.epochs=0",
+            f"compile={compiled}",
+        ]
         overrides += ["model.dropout=0", "model.head_dropout=0", "model.gene_dropout=0"]
         overrides += ["model.num_layers=1"]  # it is compiled as often as there are layers
         run = tmp_path / compiled

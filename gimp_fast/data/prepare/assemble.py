@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.data.class_checks import cohort_cautions
-from gimp_fast.data.cohort_files import Rows, dropped_row, reasons
+from gimp_fast.data.cohort_files import SITE, Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
 from gimp_fast.data.prepare.check_names import check_names
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
@@ -212,7 +212,7 @@ def _contents(
         expression_info=rna.facts,
         gene_sets=rna.gene_sets,
         missing_genes=rna.missing_genes,
-        patients=_patient_rows(rows, slide_rows, rna.samples),
+        patients=_patient_rows(rows, slide_rows, rna.samples, splits.sites),
         slides=slide_rows,
         slide_means=_slide_means(slide_rows, scans),
         genes=rna.expression.genes,
@@ -236,7 +236,9 @@ def _slide_means(rows: Rows, scans: Mapping[str, SlideScan]) -> np.ndarray:
     return np.stack(means) if means else np.empty((0, 0), np.float32)
 
 
-def _patient_rows(rows: Sequence[LabelRow], slides: Rows, samples: Collection[str]) -> Rows:
+def _patient_rows(
+    rows: Sequence[LabelRow], slides: Rows, samples: Collection[str], sites: Mapping[str, str]
+) -> Rows:
     label_of = {row.case_id: row.label for row in rows}
     lengths: dict[str, list[int]] = defaultdict(list)
     for row in slides:
@@ -248,6 +250,7 @@ def _patient_rows(rows: Sequence[LabelRow], slides: Rows, samples: Collection[st
             "has_rna": str(int(case in samples)),
             "num_slides": str(len(lengths[case])),
             "num_patches": str(sum(lengths[case])),
+            SITE: sites.get(case, ""),
         }
         for case in sorted(label_of)
     ]

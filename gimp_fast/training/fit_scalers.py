@@ -1,0 +1,43 @@
+"""The scalers of a run: of genes and of patch embeddings, fitted on its training patients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gimp_fast.data import Cohort
+from gimp_fast.errors import GimpError
+from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.scaling import GeneScaler, check_gaps
+from gimp_fast.training.slide_scaling import SlideScaler
+
+
+def fit_gene_scaler(config: TrainConfig, cohort: Cohort, split_name: str) -> GeneScaler:
+    """GimpError if the cohort is for prediction, or nobody to train on has RNA."""
+    if cohort.missing_genes:
+        raise GimpError(
+            f"{cohort.path}: {len(cohort.missing_genes)} genes of the list it was aligned to are "
+            "missing; such a cohort is for prediction, not for training"
+        )
+    if cohort.gene_sets and config.most_variable_genes:
+        raise GimpError("most_variable_genes: the cohort's genes come in sets, which stay whole")
+    cases = [case for case in cohort.split(split_name)["train"] if cohort.has_expression(case)]
+    if not cases:
+        raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")
+    values = cohort.expression(cases)
+    check_gaps(values, cohort.gene_ids, config.gene_scaling, f"{cohort.path}, {split_name}")
+    return GeneScaler.fit(
+        values,
+        scaling=config.gene_scaling,
+        most_variable=config.most_variable_genes,
+        limit=config.gene_limit,
+    )
+
+
+def fit_slide_scaler(strength: float, cohort: Cohort, split_name: str) -> SlideScaler:
+    """GimpError if nobody to train on has slides, or hospitals cannot be compared."""
+    cases = [case for case in cohort.split(split_name)["train"] if cohort.has_slides(case)]
+    if not cases:
+        raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with slides")
+    labels = np.array([cohort.label(case) for case in cases])
+    sites = [cohort.site(case) for case in cases]
+    return SlideScaler.fit(cohort.mean_patches(cases), labels, sites, strength)
