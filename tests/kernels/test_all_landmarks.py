@@ -17,10 +17,12 @@ from builders.attention import (
 from builders.dtypes import dtype_id
 from builders.errors import assert_near, assert_no_worse, attention_sizes
 
+from gimp_fast.ops import nystrom_attention
 from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 pytest.importorskip("triton")
 from gimp_fast.kernels import launch as launching
+from gimp_fast.kernels import nystrom_attention as kernels
 from gimp_fast.kernels.landmarks import landmarks_fwd
 from gimp_fast.kernels.launch import Architecture, Config
 from gimp_fast.kernels.nystrom_attention import (
@@ -136,6 +138,24 @@ def test_needed_rows_match_those_of_the_tiled_kernels():
             )]
         )  # fmt: skip
     assert_near(*results, tolerance=1e-5)
+
+
+def test_a_short_bag_has_the_tiles_of_longer_ones(monkeypatch):
+    """Those of the call's number of landmarks, in both passes: other tiles can give other bits."""
+    monkeypatch.setattr(kernels, "architecture", lambda device: launching.ARCHITECTURES[90])
+    sizes = []
+    for lengths in ((40,), (40, 260)):
+        bounds = torch.tensor([0, *lengths]).cumsum(0).int() if len(lengths) > 1 else None
+        qkv = random_projections(1, sum(lengths), 1, 64).to(DEVICE)
+        inputs = split(qkv, torch.bfloat16)
+        options = {"num_landmarks": 200, "cu_seqlens": bounds, "backend": "triton"}
+        with launching.recording() as launches:
+            outputs_and_gradients(nystrom_attention, inputs, **options)
+        held = [made for made in launches if "_all_" in made.name or "to_keys_fwd" in made.name]
+        sizes += [{made.name: made.constants["BLOCK_M"] for made in held}]
+    short, both = sizes
+    assert set(both) - set(short) == {"_queries_to_landmarks_all_bwd_kernel"}
+    assert {*short.values(), *both.values()} == {256}
 
 
 @pytest.mark.parametrize(
