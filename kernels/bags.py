@@ -17,15 +17,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MIN_CHUNK = 512
-MAX_CHUNKS = 64
-CHUNK_MULTIPLE = 128
+# Kernels read these too. A program may take a whole chunk of a head: 6000 tokens of 8 heads make 96
+# programs. Chunks of 1024 would make 48, and a GPU has 80 to 150 multiprocessors.
+MIN_CHUNK = tl.constexpr(512)
+MAX_CHUNKS = tl.constexpr(64)
+CHUNK_MULTIPLE = tl.constexpr(128)
 
 
 def chunk_length(n: int) -> int:
     """Tokens of a chunk, for a bag of n tokens; a bag has at most ``MAX_CHUNKS`` chunks."""
-    share = triton.cdiv(triton.cdiv(n, MAX_CHUNKS), CHUNK_MULTIPLE) * CHUNK_MULTIPLE
-    return max(MIN_CHUNK, share)
+    multiple = CHUNK_MULTIPLE.value
+    share = triton.cdiv(triton.cdiv(n, MAX_CHUNKS.value), multiple) * multiple
+    return max(MIN_CHUNK.value, share)
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,12 @@ class Bags:
         """Number of chunks, or an upper bound as in :meth:`tiles`."""
         if not self.packed:
             return self.num_bags * triton.cdiv(self.tokens, chunk_length(self.tokens))
-        return self.num_bags * MAX_CHUNKS if self.few else self.tiles(MIN_CHUNK)
+        return self.num_bags * MAX_CHUNKS.value if self.few else self.tiles(MIN_CHUNK.value)
 
     @property
     def few(self) -> bool:
         """True if room for ``MAX_CHUNKS`` chunks of every packed bag is the smaller bound."""
-        return self.packed and self.num_bags * MAX_CHUNKS < self.tiles(MIN_CHUNK)
+        return self.packed and self.num_bags * MAX_CHUNKS.value < self.tiles(MIN_CHUNK.value)
 
     @property
     def arguments(self) -> tuple[Tensor | None, int, int]:
@@ -79,10 +82,17 @@ class Bags:
         return {"PACKED": self.packed}
 
 
+def token_major(like: Tensor) -> Tensor:
+    """An empty (B, H, N, D) tensor that stores the heads of a token together."""
+    b, h, n, d = like.shape
+    return like.new_empty(b, n, h, d).transpose(1, 2)
+
+
 @triton.jit
 def chunk_size(n):
     """``chunk_length`` on the device."""
-    return tl.maximum(512, (((n + 63) // 64 + 127) // 128) * 128)
+    share = tl.cdiv(tl.cdiv(n, MAX_CHUNKS), CHUNK_MULTIPLE) * CHUNK_MULTIPLE
+    return tl.maximum(MIN_CHUNK, share)
 
 
 @triton.jit
@@ -114,17 +124,17 @@ def locate(cu_seqlens, tokens, num_bags, tile, LENGTH: tl.constexpr, PACKED: tl.
 @triton.jit
 def _are_few(tokens, num_bags):
     """``Bags.few`` of packed bags on the device."""
-    return num_bags * 64 < tokens // 512 + num_bags
+    return num_bags * MAX_CHUNKS < tokens // MIN_CHUNK + num_bags
 
 
 @triton.jit
 def locate_chunk(cu_seqlens, tokens, num_bags, chunk, PACKED: tl.constexpr):
     """Bag of a chunk, and the chunk's index in that bag, which may lie beyond it."""
     if PACKED:
-        bag, first = _bag_of(cu_seqlens, num_bags, chunk, 512)
+        bag, first = _bag_of(cu_seqlens, num_bags, chunk, MIN_CHUNK)
         few = _are_few(tokens, num_bags)
-        bag = tl.where(few, chunk // 64, bag)
-        index = tl.where(few, chunk % 64, chunk - first)
+        bag = tl.where(few, chunk // MAX_CHUNKS, bag)
+        index = tl.where(few, chunk % MAX_CHUNKS, chunk - first)
     else:
         length = chunk_size(tokens)
         count = (tokens + length - 1) // length
@@ -140,8 +150,8 @@ def chunks_of(cu_seqlens, tokens, num_bags, bag, PACKED: tl.constexpr):
     length = chunk_size(n)
     count = (n + length - 1) // length
     if PACKED:
-        spread = tl.load(cu_seqlens + bag) // 512 + bag
-        first = tl.where(_are_few(tokens, num_bags), bag * 64, spread)
+        spread = tl.load(cu_seqlens + bag) // MIN_CHUNK + bag
+        first = tl.where(_are_few(tokens, num_bags), bag * MAX_CHUNKS, spread)
     else:
         first = bag * count
     return first, count

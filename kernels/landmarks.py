@@ -1,4 +1,7 @@
-"""Landmarks: means of M contiguous, balanced segments of the queries and keys, in one pass."""
+"""Landmarks: means of M contiguous, balanced segments of the queries and keys, in one pass.
+
+In the backward pass each token gets its share of its landmark's gradient.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gimp_fast.kernels.bags import Bags, bag_rows, load_rows
+from gimp_fast.kernels.bags import Bags, bag_rows, bag_size, load_rows, locate, store_rows
 from gimp_fast.kernels.launch import Config, launch
 
 CONFIG = Config(tokens=32, landmarks=1, num_warps=4, num_stages=2)
@@ -86,6 +89,63 @@ def _means(tensors: tuple[Tensor, ...], bags: Bags, num_marks: int) -> list[Tens
         **bags.constants, BLOCK_N=CONFIG.tokens, BLOCK_D=block_d(d),
     )  # fmt: skip
     return marks
+
+
+@triton.jit
+def segment_share(grad_marks, rows, inside, n, M, D, BLOCK_D: tl.constexpr):
+    """Each row's share of its landmark's gradient: the gradient ÷ the segment's length."""
+    wide = rows.to(tl.int64)
+    size = n.to(tl.int64)
+    segment = ((wide + 1) * M - 1) // size
+    length = ((segment + 1) * size) // M - (segment * size) // M
+    share = load_rows(grad_marks, segment, D, inside, D, BLOCK_D)
+    return share / tl.maximum(length, 1).to(tl.float32)[:, None]
+
+
+@triton.jit(do_not_specialize=["tokens", "num_bags", "key_tokens"])
+def _landmark_shares_kernel(
+    cu_seqlens, tokens, num_bags, key_seqlens, key_tokens, grad_marks, grad,
+    g_b, g_h, g_n, H, M, D,
+    PACKED: tl.constexpr, SHARES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(1)
+    bag, index = locate(cu_seqlens, tokens, num_bags, tl.program_id(0), BLOCK_N, PACKED)
+    n, first, batch = bag_rows(cu_seqlens, tokens, bag, PACKED)
+    if index * BLOCK_N >= n:
+        return
+    rows = index * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = rows < n
+    marks = grad_marks + (bag.to(tl.int64) * H + head) * M * D
+    base = grad + batch.to(tl.int64) * g_b + head.to(tl.int64) * g_h
+    if bag_size(key_seqlens, key_tokens, bag, PACKED) <= M:
+        own = load_rows(marks, rows, D, inside, D, BLOCK_D)
+        store_rows(base, first + rows, g_n, inside, own, D, BLOCK_D)
+    elif SHARES:
+        total = load_rows(base, first + rows, g_n, inside, D, BLOCK_D).to(tl.float32)
+        total += segment_share(marks, rows, inside, n, M, D, BLOCK_D)
+        store_rows(base, first + rows, g_n, inside, total, D, BLOCK_D)
+
+
+def add_landmark_shares(
+    grad: Tensor, grad_marks: Tensor, bags: Bags, keys: Bags, shares: bool
+) -> None:
+    """Add the gradient of the landmarks to that of their tokens, in place.
+
+    Args:
+        grad: (B, H, N, D), or (1, H, T, D) packed; unit stride along D. The tokens of a bag of
+            N ≤ M are its landmarks: their rows are only written.
+        grad_marks: (B, H, M, D) fp32.
+        bags, keys: the bags of the gradient, and those of all tokens.
+        shares: False if longer bags have their whole gradient already.
+    """
+    _, h, m, d = grad_marks.shape
+    launch(
+        _landmark_shares_kernel,
+        (bags.tiles(CONFIG.tokens), h),
+        CONFIG,
+        *bags.arguments, *keys.whole, grad_marks, grad, *grad.stride()[:3], h, m, d,
+        **bags.constants, SHARES=shares, BLOCK_N=CONFIG.tokens, BLOCK_D=block_d(d),
+    )  # fmt: skip
 
 
 def block_d(head_dim: int) -> int:

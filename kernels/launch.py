@@ -37,6 +37,7 @@ class Config:
 # family -> (head dim up to 64, head dim up to 128); larger heads take the safe configuration.
 # "reduce" kernels sum over tokens for a tile of landmarks, "rows" kernels give a tile of tokens.
 # Each is the largest that spills no register; on sm_86 a block has 99 KB of shared memory.
+# "all" kernels hold all landmarks of a head: up to their number here, of a head dim in ALL_DIMS.
 HALF_AMPERE = {
     "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 2)),
     "rows": (Config(64, 64, 4, 3), Config(64, 32, 8, 2)),
@@ -54,20 +55,34 @@ HALF_SM100 = HALF_HOPPER | {
     "rows": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
     "reduce_bwd": (Config(64, 64, 8, 2), Config(64, 32, 8, 2)),
 }
-HALF_SM120 = HALF_AMPERE | {"reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2))}
+HALF_SM120 = HALF_AMPERE | {
+    "reduce": (Config(64, 64, 4, 3), Config(64, 64, 8, 3)),
+    "reduce_bwd": (Config(64, 32, 8, 2), Config(32, 32, 4, 2)),
+}
 SINGLE_IEEE = {
-    "reduce": (Config(32, 32, 4, 2), Config(32, 32, 8, 2)),
+    "reduce": (Config(32, 32, 4, 2), Config(16, 32, 8, 2)),
     "rows": (Config(32, 32, 4, 2), Config(16, 32, 4, 2)),
     "reduce_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 2)),
     "rows_bwd": (Config(16, 32, 4, 1), Config(16, 32, 4, 2)),
 }
-SINGLE_SM120 = SINGLE_IEEE | {"reduce": (Config(32, 32, 4, 2), Config(16, 32, 8, 2))}
 SINGLE_TF32X3 = {
     "reduce": (Config(32, 32, 8, 2), Config(32, 16, 8, 1)),
     "rows": (Config(16, 32, 4, 1), Config(16, 32, 8, 1)),
     "reduce_bwd": (Config(32, 32, 8, 1), Config(32, 16, 8, 1)),
     "rows_bwd": (Config(32, 32, 8, 1), Config(16, 32, 8, 1)),
 }
+# A tile of 64 × 64 scores reads 16 KB from the L2 cache, which takes a Hopper longer than its
+# products; with all 256 landmarks it reads a quarter. Smaller GPUs are limited by the products, and
+# lack the registers, as Blackwell does in the backward pass.
+ALL_HOPPER = {
+    "all_reduce": (Config(64, 256, 16, 3),),
+    "all_rows": (Config(64, 256, 4, 2),),
+    "all_reduce_bwd": (Config(64, 256, 8, 2),),
+    "all_rows_bwd": (Config(32, 256, 8, 2),),
+}
+ALL_SM100 = {"all_reduce": (Config(64, 256, 8, 3),), "all_rows": (Config(64, 256, 4, 2),)}
+# Rows of other head dims need masks, and their addresses too many registers.
+ALL_DIMS = (16, 32, 64)
 PRODUCT = Config(64, 64, 8, 3)
 # Fits the 48 KB of shared memory that every GPU has.
 SAFE = Config(16, 16, 4, 1)
@@ -86,8 +101,8 @@ class Architecture:
         half_product: configuration of M×M products of fp16 operands, if it is another one.
     """
 
-    half: dict[str, tuple[Config, Config]]
-    single: dict[str, tuple[Config, Config]]
+    half: dict[str, tuple[Config, ...]]
+    single: dict[str, tuple[Config, ...]]
     product: Config
     precision: str
     half_product: Config | None = None
@@ -97,9 +112,9 @@ ARCHITECTURES = {
     80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3", PRODUCT),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
-    90: Architecture(HALF_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
-    100: Architecture(HALF_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
-    120: Architecture(HALF_SM120, SINGLE_SM120, PRODUCT, "ieee"),
+    90: Architecture(HALF_HOPPER | ALL_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    100: Architecture(HALF_SM100 | ALL_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
+    120: Architecture(HALF_SM120, SINGLE_IEEE, PRODUCT, "ieee"),
 }
 UNKNOWN = Architecture({}, {}, Config(32, 32, 4, 1), "ieee")
 
@@ -140,6 +155,23 @@ def choose(arch: Architecture, family: str, dtype: torch.dtype, head_dim: int) -
     config = table[family][0 if head_dim <= 64 else 1]
     # Tiles of small heads are small: a third one in flight costs registers and gains nothing.
     return replace(config, num_stages=min(config.num_stages, 2)) if head_dim <= 32 else config
+
+
+def choose_all(
+    arch: Architecture, family: str, dtype: torch.dtype, head_dim: int, num_landmarks: int
+) -> Config | None:
+    """Configuration of a kernel that holds all landmarks of a head; None if they do not fit.
+
+    Their number is that of the call, not of a short bag, whose bits must not depend on its batch.
+    """
+    table = arch.single if dtype == torch.float32 else arch.half
+    if family not in table or head_dim not in ALL_DIMS:
+        return None
+    (config,) = table[family]
+    if num_landmarks > config.landmarks:
+        return None
+    # The matrix instructions of Hopper take 64 rows.
+    return replace(config, landmarks=max(64, 1 << (num_landmarks - 1).bit_length()))
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,12 @@ from torch import Tensor
 from gimp_fast.kernels.bags import Bags, bag_rows, bag_size, load_rows, store_rows
 from gimp_fast.kernels.landmark_scores import landmark_scores_bwd, landmark_scores_fwd
 from gimp_fast.kernels.landmarks import block_d, landmarks_fwd, landmarks_of
-from gimp_fast.kernels.landmarks_to_keys import (
-    COMBINE,
-    landmarks_to_keys_bwd_marks,
-    landmarks_to_keys_bwd_rows,
-    landmarks_to_keys_fwd,
-)
+from gimp_fast.kernels.landmarks_to_keys import COMBINE, landmarks_to_keys_fwd
+from gimp_fast.kernels.landmarks_to_keys_grads import landmarks_to_keys_bwd
 from gimp_fast.kernels.launch import Architecture, architecture, inverse_precision, launch
 from gimp_fast.kernels.pinv import pinv_matmul_bwd, pinv_matmul_fwd
-from gimp_fast.kernels.queries_to_landmarks import (
-    queries_to_landmarks_bwd_marks,
-    queries_to_landmarks_bwd_rows,
-    queries_to_landmarks_fwd,
-    sum_chunks,
-)
+from gimp_fast.kernels.queries_to_landmarks import queries_to_landmarks_fwd
+from gimp_fast.kernels.queries_to_landmarks_grads import queries_bwd, queries_to_landmarks_bwd
 
 
 def nystrom_attention_fwd(
@@ -54,14 +46,16 @@ def nystrom_attention_fwd(
         q_bags, k_marks = _bags(q, q_seqlens), landmarks_of(k, bags, marks)
         # The landmarks of a short bag are its queries.
         q_marks = torch.where(_is_long(bags, marks), q_marks, landmarks_of(q, q_bags, marks))
-    values, mark_stats = landmarks_to_keys_fwd(q_marks, k, v, bags, scale, arch)
+    values, mark_stats = landmarks_to_keys_fwd(q_marks, k, v, bags, num_landmarks, scale, arch)
     mixed = torch.zeros_like(q_marks)
     if _any_long(bags, marks):
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
         precision = inverse_precision(arch, q.dtype, pinv_iterations)
         long = pinv_matmul_fwd(scores, values, pinv_iterations, bags, arch, precision)
         _to_dtype(long, mixed, bags)
-    out, row_stats = queries_to_landmarks_fwd(q, k_marks, mixed, values, q_bags, bags, scale, arch)
+    out, row_stats = queries_to_landmarks_fwd(
+        q, k_marks, mixed, values, q_bags, bags, num_landmarks, scale, arch
+    )
     return out, q_marks, k_marks, mark_stats, values, mixed, row_stats
 
 
@@ -69,25 +63,26 @@ def nystrom_attention_bwd(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, q_marks: Tensor,
     k_marks: Tensor, mark_stats: Tensor, values: Tensor, mixed: Tensor, row_stats: Tensor,
     pinv_iterations: int, scale: float, arch: Architecture | None = None,
-    q_seqlens: Tensor | None = None,
+    q_seqlens: Tensor | None = None, num_landmarks: int | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of q, k and v; in memory all heads of a token lie together.
 
     With ``q_seqlens``, q has only some of the tokens, and the gradient of Q̃ follows as the fourth.
+    ``num_landmarks`` is that of the forward pass; it may be left out if no bag has fewer tokens.
     """
     arch = architecture(q.device) if arch is None else arch
     bags = _bags(k, cu_seqlens)
     q_bags = bags if q_seqlens is None else _bags(q, q_seqlens)
     marks = q_marks.shape[2]
-    grad_k_marks = grad_q_marks = None
-    grad_w, row_delta = torch.zeros_like(values), row_stats[..., 0]
+    num_landmarks = num_landmarks or marks
+    rows = (q, k_marks, mixed, grad, row_stats)
+    # What bags of N ≤ M tokens have instead of these is not read.
+    grad_w, grad_k_marks, grad_q_marks = values, values, torch.empty_like(values)
+    grad_q = row_delta = None
     if _any_long(bags, marks):
-        row_delta, part_dy, part_dk = queries_to_landmarks_bwd_marks(
-            q, k_marks, mixed, grad, row_stats, q_bags, bags, scale, arch
+        (grad_y, grad_k_marks), grad_q, row_delta = queries_to_landmarks_bwd(
+            *rows, q_bags, bags, num_landmarks, scale, arch
         )
-        grad_y = sum_chunks(part_dy, q_bags, bags, marks)
-        grad_k_marks = sum_chunks(part_dk, q_bags, bags, marks)
-        del part_dy, part_dk
         scores = landmark_scores_fwd(q_marks, k_marks, bags, scale, arch)
         precision = inverse_precision(arch, q.dtype, pinv_iterations)
         grad_scores, grad_w = pinv_matmul_bwd(
@@ -98,24 +93,14 @@ def nystrom_attention_bwd(
         )
         del scores, grad_scores
     grad_values, mark_delta = _values_gradient(grad_w, grad, values, q_bags, bags)
-    part = landmarks_to_keys_bwd_marks(
-        q_marks, k, v, grad_values, mark_stats, mark_delta, bags, scale, arch
-    )
-    grad_q_marks = sum_chunks(part, bags, bags, marks, onto=_or_zeros(grad_q_marks, values))
-    del part, grad_w
-    # Allocated late: by now the memory of the pseudo-inverse, the largest, is free again.
-    grad_q, grad_k, grad_v = (
-        q.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2)
-        for x in (q, k, v)
-    )
-    landmarks_to_keys_bwd_rows(
-        q_marks, k, v, grad_values, mark_stats, mark_delta, _or_zeros(grad_k_marks, values),
-        grad_k, grad_v, bags, scale, arch,
+    del grad_w
+    grad_k, grad_v = landmarks_to_keys_bwd(
+        q_marks, k, v, grad_values, mark_stats, mark_delta, grad_q_marks, grad_k_marks, bags,
+        num_landmarks, scale, arch,
     )  # fmt: skip
-    queries_to_landmarks_bwd_rows(
-        q, k_marks, mixed, grad, row_stats, row_delta, grad_q_marks, grad_q, q_bags, bags,
-        q_seqlens is None, scale, arch,
-    )  # fmt: skip
+    grad_q = queries_bwd(
+        grad_q, row_delta, *rows, grad_q_marks, q_bags, bags, q_seqlens is None, scale, arch
+    )
     if q_seqlens is None:
         return grad_q, grad_k, grad_v
     grad_q_marks = torch.where(_is_long(bags, marks), grad_q_marks, 0)
@@ -136,10 +121,6 @@ def _any_long(bags: Bags, marks: int) -> bool:
 def _is_long(bags: Bags, marks: int) -> Tensor:
     """(B, 1, 1, 1) bool: the packed bags of more than M tokens."""
     return (bags.cu_seqlens.diff() > marks)[:, None, None, None]
-
-
-def _or_zeros(x: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if x is None else x
 
 
 @triton.jit(do_not_specialize=["tokens", "num_bags"])

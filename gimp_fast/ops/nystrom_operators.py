@@ -82,6 +82,7 @@ def nystrom_attention_bwd(
                 *saved,
                 pinv_iterations,
                 scale,
+                num_landmarks=num_landmarks,
             )
     with torch.autocast(q.device.type, enabled=False):
         spans = spans_of(cu_seqlens, bounds, q.shape[2])
@@ -166,6 +167,7 @@ def nystrom_rows_bwd(
                 pinv_iterations,
                 scale,
                 q_seqlens=_device_bounds(q_seqlens, q_bounds, q, checked=True),
+                num_landmarks=num_landmarks,
             )
     with torch.autocast(q.device.type, enabled=False):
         spans, q_spans = _both_spans(q, k, q_seqlens, cu_seqlens, q_bounds, bounds)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,12 +54,22 @@ def pretend(capability: int) -> None:
 def record(
     dtype: torch.dtype, head_dim: int, arch: launching.Architecture
 ) -> list[launching.Launch]:
-    """Every launch of a forward and a backward pass: of a batch, of packed bags, and of some of
-    their queries.
+    """Every launch of a forward and a backward pass: of a batch, of packed bags, of some of their
+    queries, and of short bags; the same with more landmarks than a program can hold.
     """
     with launching.recording(MULTIPROCESSORS) as launches:
-        run_all(dtype, head_dim, arch)
+        for each in (arch, tiled(arch)):
+            run_all(dtype, head_dim, each)
     return launches
+
+
+def tiled(arch: launching.Architecture) -> launching.Architecture:
+    """The same GPU without kernels that hold all landmarks."""
+    half, single = (
+        {family: configs for family, configs in table.items() if not family.startswith("all_")}
+        for table in (arch.half, arch.single)
+    )
+    return replace(arch, half=half, single=single)
 
 
 def run_all(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> None:
@@ -76,6 +87,9 @@ def run_all(dtype: torch.dtype, head_dim: int, arch: launching.Architecture) -> 
     )
     nystrom_attention_bwd(out, needed, k, v, cu_seqlens, *saved, 6, 0.125, arch, cu_seqlens)
     convolve_rows(v, out, cu_seqlens, arch)
+    q, k, v = (x[:, :, : marks // 2] for x in (q, k, v))
+    out, *saved = nystrom_attention_fwd(q, k, v, None, marks, 6, 0.125, arch)
+    nystrom_attention_bwd(out, q, k, v, None, *saved, 6, 0.125, arch, num_landmarks=marks)
 
 
 def convolve(

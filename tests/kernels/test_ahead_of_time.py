@@ -38,6 +38,12 @@ STACK = 0 if Version(triton.__version__) >= Version("3.7") else 160
 # The pseudo-inverse calls its products, and keeps addresses on the stack meanwhile. They are read
 # between two products, in microseconds each, not in their loops.
 CALLS = 8
+# Kernels that hold all landmarks of a head, and where there is room for them.
+HOLDING = {name for name in KERNELS if "_all_" in name}
+HELD = {
+    (90, "bfloat16", 64): HOLDING,
+    (100, "bfloat16", 64): {"_queries_to_landmarks_all_fwd_kernel"},
+}
 # (capability, dtype): head dims.
 CASES = {
     (80, "bfloat16"): (64, 128),
@@ -111,7 +117,8 @@ def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results,
     file = make_once(results / name, compile_all)
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for head_dim in head_dims:
-        assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == KERNELS
+        expected = (KERNELS - HOLDING) | HELD.get((*case, head_dim), set())
+        assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == expected
     assert [row for row in rows if row["shared"] > SHARED[capability]] == []
     assert [row for row in rows if row["stack"] > STACK + CALLS * ("_pinv_" in row["kernel"])] == []
     # Operands of the pseudo-inverse arrive 16 bytes at a time, whichever way a product reads them.

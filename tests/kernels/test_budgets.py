@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 
@@ -27,24 +28,44 @@ SHAPES = {
 }
 
 
-def launches_of(bags, tokens, packed):
-    """Those of a forward and a backward pass on a GPU like an H100."""
+def passes_of(bags, tokens, packed, capability=90):
+    """Launches of a forward and of a backward pass on a GPU of this capability."""
     batch, length = (1, bags * tokens) if packed else (bags, tokens)
     cu_seqlens = torch.empty(bags + 1, dtype=torch.int32, device="meta") if packed else None
     qkv = torch.empty(batch, length, 3, HEADS, D, dtype=torch.bfloat16, device="meta")
     q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
-    arch = launching.ARCHITECTURES[90]
-    with launching.recording() as launches:
+    arch = launching.ARCHITECTURES[capability]
+    with launching.recording() as forward:
         out, *saved = nystrom_attention_fwd(q, k, v, cu_seqlens, M, 6, 0.125, arch)
+    with launching.recording() as backward:
         nystrom_attention_bwd(out, q, k, v, cu_seqlens, *saved, 6, 0.125, arch)
-    return launches
+    return forward, backward
+
+
+def launches_of(bags, tokens, packed):
+    """Those of both passes on a GPU like an H100."""
+    forward, backward = passes_of(bags, tokens, packed)
+    return forward + backward
+
+
+def products(launches):
+    """How often a score, or a number as large as all scores, is a product of D numbers."""
+    kernels = [x.kernel.fn for x in launches if "_to_landmarks_" in x.name or "_to_keys_" in x.name]
+    return sum(inspect.getsource(kernel).count("tl.dot(") for kernel in kernels)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_launches_do_not_grow_with_the_batch(shape):
-    launches = launches_of(*shape)
-    assert len(launches) == 20
-    assert Counter(made.name for made in launches)["_pinv_fwd_kernel"] == 1
+@pytest.mark.parametrize(("capability", "count"), [(90, (7, 10)), (86, (7, 12))], ids=[90, 86])
+def test_launches_do_not_grow_with_the_batch(capability, count, shape):
+    forward, backward = passes_of(*shape, capability)
+    assert (len(forward), len(backward)) == count
+    assert Counter(made.name for made in forward)["_pinv_fwd_kernel"] == 1
+
+
+@pytest.mark.parametrize(("capability", "count"), [(90, (4, 10)), (86, (4, 16))], ids=[90, 86])
+def test_products_with_all_tokens(capability, count):
+    """2 N M D flop for a bag and a head: the attention's work, as long as N is above M."""
+    assert tuple(map(products, passes_of(1, 6000, False, capability))) == count
 
 
 def test_kernels_are_the_same_for_3_and_for_300_bags():
