@@ -22,8 +22,6 @@ NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_str
              "_unsafe_view", "_reshape_alias", "detach", "lift_fresh"}  # fmt: skip
 # Rows and columns of a tile of a library's products, which reads its operands once for each.
 TILE = 128
-# Operations after which the host waits for the GPU.
-SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim"}
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,17 @@ that a multiprocessor runs at a time and the waves of programs. The time does no
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 from typing import Any
 
+import _host_time
+from _device_operations import count_layer
 from _gpu_devices import DEVICES, HOST_US, MEMORY, STEP_US, Device
 from _gpu_kernels import works
 from _gpu_occupancy import occupancy
 from _gpu_peers import PEERS, works_of_peer
-from _gpu_work import DTYPES, SYNCS, Case, Work
+from _gpu_work import DTYPES, Case, Work
 from _nystrom_measure import flop
 from _nystrom_peers import Setting
 
@@ -82,13 +83,10 @@ def floor_ms(case: Case, device: Device) -> float:
     return 1e3 * max(seconds, tensors * case.bytes_of_rows / (1e9 * device.memory_gb_s))
 
 
-def host_ms(case: Case) -> float | None:
-    """Forward and backward on this processor; None without the script that measures it."""
-    if importlib.util.find_spec("_host_time") is None:
-        return None
-    measured = importlib.import_module("_host_time").host_ms
+def host_ms(case: Case) -> float:
+    """Forward and backward of the operator on this processor, the driver left out."""
     sizes = case.batch, case.tokens, case.heads, case.head_dim, case.landmarks
-    return measured(*sizes, DTYPES[case.dtype])
+    return _host_time.host_ms(*sizes, DTYPES[case.dtype])
 
 
 def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
@@ -107,7 +105,8 @@ def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str
         "shape": str(case),
         **{key: getattr(case, key) for key in ("dtype", "heads", "head_dim", "landmarks")},
         "launches": sum(work.config is not None for work in found),
-        **device_counts(found),
+        "operations": len(found),
+        **layer_counts(case, device),
         "host_ms": host,
         "gpu_ms": gpu,
         "forward_gpu_ms": sum(time_us(work, device) for work in passes["forward"]) / 1e3,
@@ -123,12 +122,14 @@ def predict(case: Case, device: Device, options: argparse.Namespace) -> dict[str
     return record
 
 
-def device_counts(found: list[Work]) -> dict[str, int]:
-    """What a GPU runs for the operator, torch's own operations included; and waits of the host."""
-    return {
-        "device_operations": len(found),
-        "syncs": sum(work.name in SYNCS for work in found),
-    }
+def layer_counts(case: Case, device: Device) -> dict[str, int]:
+    """What a GPU runs for a whole layer under autocast to bf16, and how often the host waits."""
+    dim = case.heads * case.head_dim
+    sizes = {"dim": dim, "heads": case.heads, "landmarks": case.landmarks}
+    counts = count_layer(
+        case.batch, case.tokens, packed=case.packed, capability=device.capability, **sizes
+    )
+    return {"device_operations": counts.device_operations, "syncs": counts.waits.total()}
 
 
 def row_of(
@@ -179,8 +180,9 @@ def print_record(record: dict[str, Any]) -> None:
             f"{row['memory_mb']:>7.1f} {row['cache_mb']:>7.0f} {row['programs'] or '':>8}{fit}"
         )
     print(
-        f"  {record['launches']} launches, {record['device_operations']} operations, "
-        f"{record['syncs']} syncs; GPU {record['gpu_ms']:.2f} ms, host {host}: "
+        f"  {record['launches']} launches, {record['operations']} operations; whole layer: "
+        f"{record['device_operations']} operations, {record['syncs']} syncs; "
+        f"GPU {record['gpu_ms']:.2f} ms, host {host}: "
         f"{record['predicted_ms']:.2f} ms; floor {record['floor_ms']:.2f} ms, "
         f"{record['share_of_floor']:.0%} of it reached"
     )

@@ -81,7 +81,7 @@ def test_a_record_has_what_a_person_and_a_budget_need(records):
         assert record["syncs"] == 0
         assert record["host_ms"] is None
         assert record["predicted_ms"] == record["gpu_ms"] > record["floor_ms"] > 0
-        assert len(record["kernels"]) == record["device_operations"]
+        assert len(record["kernels"]) == record["operations"] < record["device_operations"]
         assert set(record["peers"]) == set(PEERS)
 
 
@@ -125,14 +125,13 @@ def test_the_work_of_peers_is_that_of_their_algorithms():
 
 def test_a_question_to_the_gpu_is_counted():
     import torch
-    from _gpu_work import SYNCS, Recorder
+    from _gpu_work import Recorder
 
     with Recorder() as recorder:
         x = torch.ones(3, 4)
         x.mT.sum().item()
     names = [work.name for work in recorder.works]
     assert names == ["ones", "sum", "_local_scalar_dense"]
-    assert sum(name in SYNCS for name in names) == 1
 
 
 @pytest.mark.parametrize(

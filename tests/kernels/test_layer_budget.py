@@ -49,7 +49,7 @@ def test_a_layer_takes_few_operations_and_never_waits(bags, tokens, packed, capa
     found = counting.count_layer(bags, tokens, packed=packed, capability=capability)
     assert found.launches["_pinv_bwd_kernel"] == 1
     assert found.operators["mm"] + found.operators["addmm"] == 6  # two projections, three each
-    assert found.device_operations <= 51
+    assert found.device_operations == (47 if capability == 90 else 49)
     assert found.largest_cast == 3 * 512 * 512  # a weight, and nothing that has all tokens
     assert not found.waits
 
