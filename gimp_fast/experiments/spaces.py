@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, RNA, SLIDES, Row
+from gimp_fast.experiments.paper import LOGISTIC_REGRESSION, RNA, SLIDES, Row
 from gimp_fast.training import TrainConfig
 from gimp_fast.training.stages import stages_of
 
@@ -66,7 +66,7 @@ SPACES: dict[str, Space] = {
     "transmil": _SLIDES | {"model.dim": (64, 512)},
     "snn": _GENES | {"model.hidden": (64, 256), "model.dropout": (0.25, 0.5)},
     "porpoise": _FUSED,
-    "pathomic_fusion": _FUSED,
+    "pathomic_fusion": _FUSED | {"genes.lr": LogRange(3e-4, 3e-3)},
     "mcat": _FUSED,
     "mgca": _PRETRAINED,
     "biovil": _PRETRAINED,
@@ -97,8 +97,8 @@ def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
         section, _, name = setting.partition(".")
         if section == "model":
             return row.modalities != SLIDES or not name.startswith("gene_")
-        if name == "modality_dropout":
-            return row.modalities == BOTH
+        if name == "noise":  # on genes that this stage trains on
+            return not config.model_class.supervised_genes
         return not name or section in stages
 
     fixed = {override.partition("=")[0] for override in row.overrides}

@@ -17,7 +17,8 @@ from gimp_fast.models.base import (
 from gimp_fast.models.biovil import BioViL
 from gimp_fast.models.clam import CLAMMB, CLAMSB
 from gimp_fast.models.dsmil import DSMIL
-from gimp_fast.models.gimp import GeneClassifier, GiMP, GiMPConfig, GiMPSettings
+from gimp_fast.models.gene_classifier import GeneClassifier
+from gimp_fast.models.gimp import GiMP, GiMPConfig, GiMPSettings
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.models.kronecker import PORPOISE, PathomicFusion
 from gimp_fast.models.mcat import MCAT

@@ -18,6 +18,7 @@ from gimp_fast.models.base import (
     Sizes,
     absent_token,
 )
+from gimp_fast.models.gene_classifier import GeneClassifier
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.nn import GroupMSA, PatchAggregator, PatchDecoder
 from gimp_fast.nn.dropout import Dropout
@@ -285,16 +286,3 @@ def _gene_encoder(config: GiMPConfig) -> nn.Module:
         gene_sets=config.gene_sets,
         projection=config.gene_projection,
     )
-
-
-class GeneClassifier(nn.Module):
-    """Classifier for training only the gene encoder: softmax(W CLS_ge + b) (GiMP section 2.3)."""
-
-    def __init__(self, encoder: nn.Module, dim: int, num_classes: int):
-        super().__init__()
-        self.encoder = encoder
-        self.head = Linear(dim, num_classes)
-
-    def forward(self, genes: Tensor) -> Tensor:
-        """(B, G) -> logits (B, classes)."""
-        return self.head(self.encoder(genes))

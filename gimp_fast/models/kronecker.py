@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from gimp_fast.models.base import (
     ModelSettings,
@@ -15,6 +15,7 @@ from gimp_fast.models.base import (
     absent_token,
     dense,
 )
+from gimp_fast.models.gene_classifier import GeneClassifier
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.bilinear_fusion import BilinearFusion, Gate
 from gimp_fast.nn.dropout import Dropout
@@ -138,8 +139,23 @@ class PathomicFusion(PORPOISE):
 
     The formulas are in :class:`gimp_fast.nn.bilinear_fusion.BilinearFusion`. Gated attention
     pooling of all patches (ABMIL) replaces the paper's VGG-19 of one chosen region and its graph of
-    cells. Branches, fusion and classifier are trained together, without its L1 penalty.
+    cells. As in the public code the SNN is first trained by labels, and then frozen; the branch of
+    the slide, which the public code trains before too, is trained with the fusion. There is no L1
+    penalty.
     """
 
     title = "Pathomic Fusion"
     settings_class = PathomicFusionSettings
+    supervised_genes = True
+
+    def gene_classifier(self) -> GeneClassifier:
+        config = self.config
+        return GeneClassifier(self.gene_encoder, config.gene_widths[-1], config.num_classes)
+
+    def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
+        for module in self.children():
+            if not (freeze_genes and module is self.gene_encoder):
+                yield module
+
+    def loose_parameters(self) -> list[nn.Parameter]:
+        return [self.absent_slide, self.absent_genes]

@@ -122,3 +122,31 @@ def test_it_can_overfit_eight_patients(method):
     losses = losses_of_overfitting(model, 7, 300)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02
+
+
+def test_the_snn_of_pathomic_fusion_is_trained_first_and_then_frozen():
+    model = models.build("pathomic_fusion", {"num_classes": 2, "num_genes": 20})
+    classifier = model.gene_classifier()
+    assert classifier.encoder is model.gene_encoder
+    assert classifier(torch.randn(3, 20)).shape == (3, 2)
+
+    def trained(freeze):
+        found = {id(p) for m in model.finetuned_modules(freeze) for p in m.parameters()}
+        return found | {id(p) for p in model.loose_parameters()}
+
+    of_genes = {id(p) for p in model.gene_encoder.parameters()}
+    everything = {id(p) for p in model.parameters()}
+    assert trained(False) == everything
+    assert trained(True) == everything - of_genes
+
+
+def test_porpoise_drops_inputs_and_nothing_behind_its_products():
+    """As in its public code; Pathomic Fusion the other way round."""
+
+    def rates(method):
+        model = models.build(method, {"num_classes": 2, "num_genes": 20})
+        behind = (model.fusion.products[-1], model.fusion.out[-1])
+        return model.input_dropout.p, model.fusion.products[0].p, *(m.p for m in behind)
+
+    assert rates("porpoise") == (0.1, 0.25, 0.0, 0.0)
+    assert rates("pathomic_fusion") == (0.0, 0.25, 0.25, 0.25)

@@ -68,6 +68,7 @@ def test_every_method_trains_evaluates_and_can_be_rebuilt(method, cohort_folder,
         ("abmil", ["finetune"]),
         ("snn", ["finetune"]),
         ("mcat", ["finetune"]),
+        ("pathomic_fusion", ["genes", "finetune"]),
         ("mgca", ["pretrain", "finetune"]),
     ],
 )
