@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gimp_fast.experiments.paper import LOGISTIC_REGRESSION, RNA, SLIDES, Row
+from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, RNA, SLIDES, Row
 from gimp_fast.training import TrainConfig
 from gimp_fast.training.stages import stages_of
 
@@ -71,7 +71,14 @@ SPACES: dict[str, Space] = {
     "mgca": _PRETRAINED,
     "biovil": _PRETRAINED,
     "refers": _PRETRAINED,
-    "gimp": _PRETRAINED | {"genes.lr": LogRange(3e-4, 3e-3)},
+    "gimp": {
+        "genes.lr": LogRange(3e-4, 3e-3),
+        "pretrain.lr": LogRange(1e-4, 2e-3),
+        "finetune.lr": LogRange(1e-4, 2e-3),
+        "finetune.epochs": (15, 30),
+        "finetune.modality_dropout": (0.0, 0.3),
+        "model.gene_projection": ("shared", "own"),
+    },
     LOGISTIC_REGRESSION: {"strength": LogRange(1e-3, 1.0)},
 }
 # Of whatever reads slides, in a cohort that knows its hospitals.
@@ -97,6 +104,8 @@ def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
         section, _, name = setting.partition(".")
         if section == "model":
             return row.modalities != SLIDES or not name.startswith("gene_")
+        if name == "modality_dropout":
+            return row.modalities == BOTH
         if name == "noise":  # on genes that this stage trains on
             return not config.model_class.supervised_genes
         return not name or section in stages

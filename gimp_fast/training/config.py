@@ -145,6 +145,16 @@ class TrainConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_balance(self) -> TrainConfig:
+        if self.pretrain.balance and self.compile:
+            raise ValueError(
+                "compile=false with pretrain.balance=true, which takes gradients within the step"
+            )
+        if self.pretrain.balance and not self.pretrain.reconstruction_weight:
+            raise ValueError("pretrain.reconstruction_weight above 0 with pretrain.balance=true")
+        return self
+
     @property
     def model_class(self) -> type[PatientModel]:
         return model_class(self.method)

@@ -89,6 +89,14 @@ class Share:
             dist.all_reduce(denominator)
         return numerator / denominator.clamp_min(1).to(numerator.dtype)
 
+    def sum_of(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, without a gradient."""
+        values = values.detach()
+        if self.ranks.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
     def gather(self, rows: Tensor) -> Tensor:
         """Rows (b, …) of all ranks, (total, …); only this rank's carry gradients."""
         if self.ranks.size == 1:

@@ -131,6 +131,8 @@ def why_not_recorded(stage: Stage) -> str | None:
         return "processes exchange gradients in the backward pass"
     if context.config.compile:
         return "compile=true launches kernels in its own way"
+    if context.config.pretrain.balance:
+        return "pretrain.balance=true takes gradients within the step"
     if getattr(context.config.model, "checkpoint_layers", False):
         return "model.checkpoint_layers=true sets random numbers back"
     return None

@@ -53,6 +53,10 @@ class PretrainSettings(StageSettings):
         reconstruction: ``"sum"`` is eq. 3 of each patient, averaged over the batch; ``"mean"``
             averages over all masked elements of the batch instead.
         reconstruction_weight, triplet_weight: factors of the two losses; the paper adds them.
+        balance: weigh the triplet loss anew in every step, so that it changes the last layer of the
+            slide encoder as much as the reconstruction does, and then by ``triplet_weight``. With
+            the paper's plain sum one of them decides alone: which one depends on the number of
+            channels and the scale of the features.
         triplets: vectors of the triplets: ``"patient"`` is CLS_pat, slide and genes; ``"slide"`` is
             CLS_img, without genes (an ablation).
         margin: δ of eq. 4.
@@ -73,6 +77,7 @@ class PretrainSettings(StageSettings):
     reconstruction: Literal["mean", "sum"] = "mean"
     reconstruction_weight: float = Field(1.0, ge=0)
     triplet_weight: float = Field(1.0, ge=0)
+    balance: bool = False
     triplets: Literal["patient", "slide"] = "patient"
     margin: float = Field(0.8, ge=0)
     mining: Literal["hard", "all"] = "hard"

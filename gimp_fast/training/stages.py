@@ -15,6 +15,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.losses import triplet_loss
 from gimp_fast.targets import classification
 from gimp_fast.targets.classification import Scores
+from gimp_fast.training.balance import balancing_weight
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Share
 from gimp_fast.training.loader import StepPlan
@@ -116,7 +117,11 @@ class PretrainStage(Stage):
                 normalize=settings.normalize,
             )
         )
-        loss = settings.reconstruction_weight * reconstruction + settings.triplet_weight * triplet
+        weight = settings.triplet_weight
+        if settings.balance and torch.is_grad_enabled():
+            last = list(self.context.model.aggregator.norm.parameters())
+            weight = weight * balancing_weight(reconstruction, triplet, last, share)
+        loss = settings.reconstruction_weight * reconstruction + weight * triplet
         return {
             "loss": loss,
             "reconstruction": reconstruction.detach(),

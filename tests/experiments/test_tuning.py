@@ -110,7 +110,8 @@ def test_settings_that_do_not_matter_are_not_tuned():
         return set(space_of(rows[name], config, has_sites=name != "gimp"))
 
     whole = keys("gimp")
-    assert {"genes.lr", "pretrain.lr", "model.gene_dropout"} <= whole
+    assert {"genes.lr", "pretrain.lr", "finetune.modality_dropout"} <= whole
+    assert "finetune.modality_dropout" not in keys("gimp_rna")
     assert not {key for key in keys("gimp_scratch") if key.startswith("pretrain.")}
     assert not {key for key in keys("gimp_slide_scratch") if "gene" in key or "pretrain" in key}
     assert "genes.lr" not in keys("mgca")

@@ -25,8 +25,9 @@ SETTINGS = [
     "model.dim=16", "model.heads=2", "model.num_landmarks=8", "model.gene_fragments=8",
     "model.gene_groups=4", "model.head_hidden=16", "model.dropout=0", "model.gene_dropout=0",
     "model.head_dropout=0", "genes.epochs=2", "pretrain.epochs=2", "pretrain.window=32",
-    "pretrain.batch_size=7", "pretrain.mining=all", "finetune.epochs=2", "finetune.batch_size=6",
-    "finetune.modality_dropout=0.3", "genes.clip_norm=1", "bootstrap=50", "threads=1", "device=cpu",
+    "pretrain.batch_size=7", "pretrain.mining=all", "pretrain.balance=true", "finetune.epochs=2",
+    "finetune.batch_size=6", "finetune.modality_dropout=0.3", "genes.clip_norm=1", "bootstrap=50",
+    "threads=1", "device=cpu",
 ]  # fmt: skip
 
 
