@@ -1,0 +1,64 @@
+"""Every Triton kernel, compiled for sm_86 and executed without a GPU, against fp64."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders.dtypes import NAMES
+from builders.once import make_once, session_folder
+from ptx.kernel_cases import CASES
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).with_name("kernel_cases.py")
+# TF32 products, split into three for fp32, are what an A100 (sm_80) multiplies matrices with.
+RUNS = {
+    "bf16": ("bfloat16", "86"), "fp16": ("float16", "86"), "fp32": ("float32", "86"),
+    "fp32-tf32x3": ("float32", "80"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory) -> Callable[[str], dict[str, Any]]:
+    """Name of a run -> fault of every case, and the kernels that no case has executed."""
+    folder = session_folder(tmp_path_factory)
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment = kept | {"TRITON_CACHE_DIR": str(folder / "triton-cache")}
+
+    def run(name: str) -> dict[str, Any]:
+        def execute(path: Path) -> None:
+            done = subprocess.run(
+                [sys.executable, SCRIPT, *RUNS[name]],
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-3000:]
+            path.write_text(done.stdout, encoding="utf-8")
+
+        path = make_once(folder / "ptx" / f"{name}.jsonl", execute)
+        *cases, kernels = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return {x["case"]: x["fault"] for x in cases} | kernels
+
+    return run
+
+
+def test_every_dtype_is_run():
+    assert {name.split("-")[0] for name in RUNS} == set(NAMES.values()) - {NAMES[torch.float64]}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("run", RUNS)
+def test_output_and_gradients_match_the_fp64_reference(run, case, report):
+    assert report(run)[case] is None
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_kernel_of_the_package_is_executed(run, report):
+    assert report(run)["not executed"] == []
