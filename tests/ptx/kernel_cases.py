@@ -39,16 +39,20 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
 def _compare(qkv: Tensor, dtype: torch.dtype, peer: Callable | None = None, **options) -> None:
-    """The output and the gradients against fp64; with a peer, also against its errors."""
+    """The output and the gradients against fp64: near it, or about as near as a peer."""
     qkv = qkv.to(dtype).double()
     inputs = split(qkv)
     expected = outputs_and_gradients(nystrom_attention_reference, inputs, **options)
     sizes = attention_sizes(expected, inputs, loss_weight(inputs))
     found = outputs_and_gradients(nystrom_attention, split(qkv, dtype), backend="triton", **options)
-    assert_near(found, expected, TOLERANCE[dtype], sizes)
-    if peer is not None:
-        of_peer = outputs_and_gradients(peer, split(qkv, dtype), **options)
-        assert_no_worse(found, of_peer, expected, 2, sizes, STAGES)
+    if peer is None:
+        assert_near(found, expected, TOLERANCE[dtype], sizes)
+        return
+    of_peer = outputs_and_gradients(peer, split(qkv, dtype), **options)
+    # In fp32 sm_86 adds the terms of all tiles one after the other. Torch adds sums of blocks,
+    # which loses half as much.
+    factor = 3 if dtype == torch.float32 else 2
+    assert_no_worse(found, of_peer, expected, factor, sizes, STAGES)
 
 
 def batch(n: int, h: int, d: int, m: int, b: int = 1, iterations: int = 6) -> Callable:
@@ -61,23 +65,25 @@ def batch(n: int, h: int, d: int, m: int, b: int = 1, iterations: int = 6) -> Ca
     return run
 
 
-def packed(lengths: tuple[int, ...], d: int, m: int) -> Callable:
+def packed(lengths: tuple[int, ...], d: int, m: int, iterations: int = 6) -> Callable:
+    """A case of packed bags."""
+
     def run(dtype: torch.dtype) -> None:
         bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-        qkv = random_projections(1, sum(lengths), 1, d, gain=1.5)
-        _compare(qkv, dtype, num_landmarks=m, cu_seqlens=bounds)
+        options = {"num_landmarks": m, "pinv_iterations": iterations, "cu_seqlens": bounds}
+        _compare(random_projections(1, sum(lengths), 2, d, gain=1.5), dtype, **options)
 
     return run
 
 
 def against_plain_composition(kind: str) -> Callable:
-    """Errors of at most twice those of plain torch in the same dtype."""
+    """Errors near those of plain torch in the same dtype."""
 
     def run(dtype: torch.dtype) -> None:
         n, d, m = 250, 16, 36
-        qkv = random_projections(1, n, 1, d)
+        qkv = random_projections(1, n, 2, d)
         if kind == "clustered":
-            qkv = clustered_projections(torch.arange(n) * 6 // n, 1, d, gain=3, noise=0.01)
+            qkv = clustered_projections(torch.arange(n) * 6 // n, 2, d, gain=3, noise=0.01)
         single = dtype == torch.float32
         peer = nystrom_attention_reference if single else plain_composition
         _compare(qkv, dtype, peer, num_landmarks=m)
@@ -93,7 +99,7 @@ def some_queries(lengths: tuple[int, ...], d: int, m: int) -> Callable:
         index = torch.arange(0, bags.num_rows, 3)
         bag = torch.searchsorted(bags.cu_seqlens[1:], index, right=True)
         rows = Bags.of_lengths(torch.bincount(bag, minlength=len(bags)).tolist(), "cpu")
-        qkv = random_projections(1, bags.num_rows, 1, d).to(dtype).double()
+        qkv = random_projections(1, bags.num_rows, 2, d).to(dtype).double()
         exact, inputs = split(qkv), split(qkv, dtype)
         grad = loss_weight(exact)[:, :, index]
         options = {"num_landmarks": m, "cu_seqlens": bags.cu_seqlens}
@@ -115,11 +121,12 @@ def some_queries(lengths: tuple[int, ...], d: int, m: int) -> Callable:
 
 CASES = {
     "N37-H2-D16-M20": batch(37, 2, 16, 20),
-    "B2-N111-D64-M37": batch(111, 1, 64, 37, b=2, iterations=3),
+    "B2-N111-D64-M37": batch(111, 2, 64, 37, b=2, iterations=3),
+    # One head is a case of its own: Triton makes a constant of an argument that is 1.
     "exact-N13-D16-M16": batch(13, 1, 16, 16),
     "padded-head-N50-D13-M17": batch(50, 1, 13, 17, iterations=1),
     "packed-D16-M20": packed((37, 5, 0, 20, 1, 70), 16, 20),
-    "packed-chunks-D64-M37": packed((530, 33), 64, 37),
+    "packed-chunks-D64-M37": packed((530, 33), 64, 37, iterations=2),
     "random-against-plain": against_plain_composition("random"),
     "clustered-against-plain": against_plain_composition("clustered"),
     "some-queries-D16-M20": some_queries((37, 5, 0, 20, 1, 70), 16, 20),

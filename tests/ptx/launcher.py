@@ -122,7 +122,7 @@ def kernel_names() -> set[str]:
 
 
 def _stop_at_ptx(backend=None, stages=None, options=None, language=None, capability=None):
-    """Triton's hook for the stages of compiling: leaves out the assembler, half of the time."""
+    """Triton's hook for the stages of compiling: leaves out the assembler."""
     if stages is not None:
         stages["cubin"] = lambda source, metadata: b""
     return "ptx-only", "ptx-only"

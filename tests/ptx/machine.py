@@ -39,6 +39,7 @@ class Machine:
         self.program, self.threads, self.memory = program, threads, memory
         self.numbers = numbers[:, None]
         self.rows = np.arange(len(numbers))[:, None]
+        self.lanes = self._lanes()
         self.shared = SharedMemory(len(numbers), threads, program.shared_size)
         self.registers = list(program.initial)
         named = dict(zip(program.kernel.parameters, parameters, strict=True))
@@ -52,8 +53,7 @@ class Machine:
     def shape(self) -> tuple[int, int]:
         return len(self.rows), self.threads
 
-    @property
-    def lanes(self) -> np.ndarray:
+    def _lanes(self) -> np.ndarray:
         """(blocks, threads) numbers of the threads, as shared memory counts them."""
         return self.rows * self.threads + np.arange(self.threads)
 
@@ -134,6 +134,7 @@ class Machine:
             if len(x) == count > 1:
                 self.registers[i] = x[keep]
         self.rows, self.numbers = self.rows[keep], self.numbers[keep]
+        self.lanes = self._lanes()
         for target, mask in waiting.items():
             mask = self.full(mask[keep] if len(mask) == count > 1 else mask)
             waiting[target] = None if mask.all() else mask

@@ -96,6 +96,8 @@ class Program:
 
     def slot(self, operand: Operand, type_name: str = "b32") -> int:
         """Slot of a register, or of a number as bits of this type."""
+        if operand in self.slots:
+            return self.slots[operand]
         if not isinstance(operand, str):
             raise PtxError(f"expected a register or a number: {operand}")
         if operand in SPECIAL:

@@ -49,6 +49,7 @@ class SharedMemory:
         self._pending = Bytes(np.zeros(total, np.uint8))
         # A bit for each warp; all warps of small blocks fit into a byte.
         self._mask = np.dtype("u1" if threads <= 256 else "u2")
+        self._bits = np.left_shift(1, np.arange(threads) // 32).astype(self._mask)
         self._writers, self._readers = (Bytes(np.zeros(total, self._mask).view("u1")) for _ in "wr")
         self._reads: list[tuple[np.ndarray, np.ndarray, int]] = []
         self._committed = np.zeros(blocks * threads, np.int64)
@@ -127,7 +128,7 @@ class SharedMemory:
         index = word_index(offset, size, self.size, f"shared {what}")
         block, thread = np.divmod(lane, self.threads)
         index = index + block * (self._stride // size)
-        return index, np.left_shift(1, thread // 32).astype(self._mask)
+        return index, self._bits[thread]
 
     def _masks(self, state: Bytes, index: np.ndarray, size: int) -> np.ndarray:
         """(n, size) masks of warps."""
@@ -146,7 +147,8 @@ class SharedMemory:
 
     def _note(self, state: Bytes, index: np.ndarray, size: int, warp: np.ndarray) -> None:
         masks, where = state.data.view(self._mask), _each_byte(index, size)
-        for bit in np.unique(warp):
+        for i in range(self.threads // 32):
+            bit = self._mask.type(1 << i)
             masks[where[warp == bit]] |= bit
 
     def _record_reads(self) -> None:

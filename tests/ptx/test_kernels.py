@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,9 +17,13 @@ from builders.dtypes import NAMES
 from builders.once import make_once, session_folder
 from ptx.kernel_cases import CASES
 
-pytest.importorskip("triton")
+import gimp_fast
+
+triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("kernel_cases.py")
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SCRIPT = HERE / "kernel_cases.py"
 # TF32 products, split into three for fp32, are what an A100 (sm_80) multiplies matrices with.
 RUNS = {
     "bf16": ("bfloat16", "86"), "fp16": ("float16", "86"), "fp32": ("float32", "86"),
@@ -26,10 +31,25 @@ RUNS = {
 }  # fmt: skip
 
 
+def _sources() -> list[Path]:
+    """Every file that a result depends on."""
+    package = Path(gimp_fast.__file__).parent
+    parts = (package / name for name in ("kernels", "ops", "reference"))
+    folders = (HERE, HERE.parent / "builders", *parts)
+    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+
+
 @pytest.fixture(scope="session")
 def report(tmp_path_factory) -> Callable[[str], dict[str, Any]]:
-    """Name of a run -> fault of every case, and the kernels that no case has executed."""
+    """Name of a run -> fault of every case, and the kernels that no case has executed.
+
+    A run takes a minute; what it found is kept until a source or a version changes.
+    """
     folder = session_folder(tmp_path_factory)
+    digest = hashlib.sha256(f"{triton.__version__} {torch.__version__}".encode())
+    for path in _sources():
+        digest.update(path.read_bytes())
+    results = (ROOT / "build" if os.access(ROOT, os.W_OK) else folder) / "ptx"
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment = kept | {"TRITON_CACHE_DIR": str(folder / "triton-cache")}
 
@@ -42,7 +62,7 @@ def report(tmp_path_factory) -> Callable[[str], dict[str, Any]]:
             assert done.returncode == 0, done.stderr[-3000:]
             path.write_text(done.stdout, encoding="utf-8")
 
-        path = make_once(folder / "ptx" / f"{name}.jsonl", execute)
+        path = make_once(results / digest.hexdigest()[:16] / f"{name}.jsonl", execute)
         *cases, kernels = map(json.loads, path.read_text(encoding="utf-8").splitlines())
         return {x["case"]: x["fault"] for x in cases} | kernels
 
