@@ -8,22 +8,22 @@ from functools import partial
 import numpy as np
 from ptx.errors import PtxError
 from ptx.parser import Instruction
-from ptx.program import Program, Step
+from ptx.program import Scope, Step
 from ptx.values import bits_of, flush, fma, type_of
 
 WIDER = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
 
 
 def elementwise(
-    program: Program, instruction: Instruction, compute: Callable[..., np.ndarray],
+    scope: Scope, instruction: Instruction, compute: Callable[..., np.ndarray],
     sources: Sequence[str], result: str,
 ) -> Step:  # fmt: skip
     """A step that gives ``compute`` the operands as their types and keeps its result."""
     if len(instruction.operands) != len(sources) + 1:
         raise PtxError(f"expected {len(sources) + 1} operands")
-    target = program.slot(instruction.operands[0])
+    target = scope.slot(instruction.operands[0])
     slots = [
-        (program.slot(x, t), type_of(t))
+        (scope.slot(x, t), type_of(t))
         for x, t in zip(instruction.operands[1:], sources, strict=True)
     ]
     kept = bits_of(type_of(result))
@@ -39,7 +39,7 @@ def elementwise(
 def same_type(function: Callable, count: int, floats: Callable | None = None) -> Callable:
     """A decoder of an instruction whose operands and result have its type."""
 
-    def decode(program: Program, instruction: Instruction) -> Step:
+    def decode(scope: Scope, instruction: Instruction) -> Step:
         name = instruction.type
         of_floats = name[0] == "f"
         compute = floats if of_floats else function
@@ -49,7 +49,7 @@ def same_type(function: Callable, count: int, floats: Callable | None = None) ->
         if of_floats:
             _refuse(instruction, "rz", "rm", "rp", "NaN", "xorsign")
             compute = _flushing(compute) if "ftz" in instruction.modifiers else compute
-        return elementwise(program, instruction, compute, [name] * count, name)
+        return elementwise(scope, instruction, compute, [name] * count, name)
 
     return decode
 
@@ -79,11 +79,11 @@ def remainder(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a - quotient(a, b) * b
 
 
-def multiply(program: Program, instruction: Instruction, added: bool = False) -> Step:
+def multiply(scope: Scope, instruction: Instruction, added: bool = False) -> Step:
     """``mul`` and ``mad``: floats, and the low, high or whole product of integers."""
     name = instruction.type
     if name[0] == "f":
-        return FLOAT_MULTIPLY[added](program, instruction)
+        return FLOAT_MULTIPLY[added](scope, instruction)
     kind = instruction.modifiers[0]
     wide = WIDER.get(name)
     if kind == "lo":
@@ -95,9 +95,9 @@ def multiply(program: Program, instruction: Instruction, added: bool = False) ->
     else:
         raise PtxError(f".{kind} is not modelled for .{name}")
     if not added:
-        return elementwise(program, instruction, product, [name, name], result)
+        return elementwise(scope, instruction, product, [name, name], result)
     return elementwise(
-        program, instruction, lambda a, b, c: product(a, b) + c, [name, name, result], result
+        scope, instruction, lambda a, b, c: product(a, b) + c, [name, name, result], result
     )
 
 
@@ -106,7 +106,7 @@ def _high(wide: np.dtype, narrow: np.dtype, a: np.ndarray, b: np.ndarray) -> np.
     return (product >> np.array(8 * narrow.itemsize, wide)).astype(narrow)
 
 
-def shift(program: Program, instruction: Instruction) -> Step:
+def shift(scope: Scope, instruction: Instruction) -> Step:
     """``shl`` and ``shr``; shifts by more than the width leave zero, or the sign."""
     name = instruction.type
     dtype = type_of(name)
@@ -121,10 +121,10 @@ def shift(program: Program, instruction: Instruction) -> Step:
         return moved if name[0] == "s" else np.where(count < width, moved, dtype.type(0))
 
     compute = left if instruction.root == "shl" else right
-    return elementwise(program, instruction, compute, [name, "u32"], name)
+    return elementwise(scope, instruction, compute, [name, "u32"], name)
 
 
-def extract(program: Program, instruction: Instruction) -> Step:
+def extract(scope: Scope, instruction: Instruction) -> Step:
     """``bfe``: bits of a field, for s32 with its sign."""
     name = instruction.type
 
@@ -140,10 +140,10 @@ def extract(program: Program, instruction: Instruction) -> Step:
 
     if name not in ("u32", "s32"):
         raise PtxError(f"it is not modelled for .{name}")
-    return elementwise(program, instruction, compute, [name, "u32", "u32"], name)
+    return elementwise(scope, instruction, compute, [name, "u32", "u32"], name)
 
 
-def insert(program: Program, instruction: Instruction) -> Step:
+def insert(scope: Scope, instruction: Instruction) -> Step:
     """``bfi.b32``: the low bits of the first operand into a field of the second."""
 
     def compute(a, b, start, length):
@@ -151,10 +151,10 @@ def insert(program: Program, instruction: Instruction) -> Step:
         field = ((np.uint64(1) << length) - np.uint64(1)) << start
         return ((b & ~field) | ((a.astype(np.uint64) << start) & field)).astype(np.uint32)
 
-    return elementwise(program, instruction, compute, ["b32", "b32", "u32", "u32"], "b32")
+    return elementwise(scope, instruction, compute, ["b32", "b32", "u32", "u32"], "b32")
 
 
-def logic3(program: Program, instruction: Instruction) -> Step:
+def logic3(scope: Scope, instruction: Instruction) -> Step:
     """``lop3``: any function of three bits, given as the table of its eight results."""
     *operands, table = instruction.operands
     table = int(table, 0)
@@ -168,10 +168,10 @@ def logic3(program: Program, instruction: Instruction) -> Step:
         return np.broadcast_to(result, np.broadcast_shapes(a.shape, b.shape, c.shape))
 
     shorter = _with_operands(instruction, tuple(operands))
-    return elementwise(program, shorter, compute, ["b32"] * 3, "b32")
+    return elementwise(scope, shorter, compute, ["b32"] * 3, "b32")
 
 
-def permute(program: Program, instruction: Instruction) -> Step:
+def permute(scope: Scope, instruction: Instruction) -> Step:
     """``prmt.b32``: four of the eight bytes of two registers, or their signs."""
     if instruction.modifiers != ("b32",):
         raise PtxError("only its general form is modelled")
@@ -186,7 +186,7 @@ def permute(program: Program, instruction: Instruction) -> Step:
             result = result | (np.where(nibble & 8, sign, byte) << np.uint32(8 * i))
         return result
 
-    return elementwise(program, instruction, compute, ["b32"] * 3, "b32")
+    return elementwise(scope, instruction, compute, ["b32"] * 3, "b32")
 
 
 def _with_operands(instruction: Instruction, operands: tuple) -> Instruction:
@@ -200,7 +200,7 @@ COMPARISONS = {
 }  # fmt: skip
 
 
-def compare(program: Program, instruction: Instruction) -> Step:
+def compare(scope: Scope, instruction: Instruction) -> Step:
     """``setp``: a comparison of two numbers; with NaN, false unless its name ends in u."""
     name, modifiers = instruction.type, [x for x in instruction.modifiers if x != "ftz"]
     if len(modifiers) != 2:
@@ -218,20 +218,20 @@ def compare(program: Program, instruction: Instruction) -> Step:
     if "ftz" in instruction.modifiers:
         of_flushed = compute
         compute = lambda a, b: of_flushed(flush(a), flush(b))  # noqa: E731
-    return elementwise(program, instruction, compute, [name, name], "pred")
+    return elementwise(scope, instruction, compute, [name, name], "pred")
 
 
-def select(program: Program, instruction: Instruction) -> Step:
+def select(scope: Scope, instruction: Instruction) -> Step:
     """``selp``: the first operand where the predicate holds."""
     first, second = instruction.type, instruction.type
     target, a, b, predicate = instruction.operands
     ordered = _with_operands(instruction, (target, predicate, a, b))
-    return elementwise(program, ordered, np.where, ["pred", first, second], first)
+    return elementwise(scope, ordered, np.where, ["pred", first, second], first)
 
 
-def divide(program: Program, instruction: Instruction) -> Step:
+def divide(scope: Scope, instruction: Instruction) -> Step:
     return same_type(quotient if instruction.type[0] == "s" else np.floor_divide, 2, np.divide)(
-        program, instruction
+        scope, instruction
     )
 
 

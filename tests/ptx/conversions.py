@@ -8,7 +8,7 @@ import numpy as np
 from ptx.arithmetic import elementwise
 from ptx.errors import PtxError
 from ptx.parser import Instruction
-from ptx.program import Program, Step
+from ptx.program import Scope, Step
 from ptx.values import (
     bf16_to_f32,
     bits_of,
@@ -22,14 +22,14 @@ from ptx.values import (
 ROUND_F32 = {"bf16": f32_to_bf16, "f16": f32_to_f16}
 
 
-def move(program: Program, instruction: Instruction) -> Step:
+def move(scope: Scope, instruction: Instruction) -> Step:
     target, source = instruction.operands
     if isinstance(target, tuple):
-        return _unpack(program, target, program.slot(source, instruction.type), instruction.type)
-    slot = program.slot(target)
+        return _unpack(scope, target, scope.slot(source, instruction.type), instruction.type)
+    slot = scope.slot(target)
     if isinstance(source, tuple):
-        return _pack(program, slot, source, instruction.type)
-    origin = program.slot(source, instruction.type)
+        return _pack(scope, slot, source, instruction.type)
+    origin = scope.slot(source, instruction.type)
     return lambda machine, mask: machine.put(slot, machine.registers[origin], mask)
 
 
@@ -40,9 +40,9 @@ def _parts(type_name: str, count: int) -> tuple[np.dtype, np.dtype, int]:
     return whole, type_of(f"b{width}"), width
 
 
-def _pack(program: Program, slot: int, source: tuple[str, ...], type_name: str) -> Step:
+def _pack(scope: Scope, slot: int, source: tuple[str, ...], type_name: str) -> Step:
     whole, _, width = _parts(type_name, len(source))
-    slots = [program.slot(x, f"b{width}") for x in source]
+    slots = [scope.slot(x, f"b{width}") for x in source]
 
     def step(machine, mask):
         value = np.zeros((1, 1), whole)
@@ -53,9 +53,9 @@ def _pack(program: Program, slot: int, source: tuple[str, ...], type_name: str) 
     return step
 
 
-def _unpack(program: Program, target: tuple[str, ...], slot: int, type_name: str) -> Step:
+def _unpack(scope: Scope, target: tuple[str, ...], slot: int, type_name: str) -> Step:
     whole, part, width = _parts(type_name, len(target))
-    slots = [(i, program.slot(x)) for i, x in enumerate(target) if x != "_"]
+    slots = [(i, scope.slot(x)) for i, x in enumerate(target) if x != "_"]
 
     def step(machine, mask):
         value = machine.registers[slot]
@@ -65,20 +65,20 @@ def _unpack(program: Program, target: tuple[str, ...], slot: int, type_name: str
     return step
 
 
-def convert(program: Program, instruction: Instruction) -> Step:
+def convert(scope: Scope, instruction: Instruction) -> Step:
     *modifiers, result, source = instruction.modifiers
     rounding = [x for x in modifiers if x != "ftz"]
     if len(rounding) > 1 or set(rounding) - {"rn", "rna", "rzi", "rni"}:
         raise PtxError(f"modifiers .{'.'.join(rounding)} are not modelled")
     if result in ("bf16x2", "f16x2"):
-        return _convert_pair(program, instruction, ROUND_F32[result[:-2]])
+        return _convert_pair(scope, instruction, ROUND_F32[result[:-2]])
     compute = _conversion(result, source, rounding[0] if rounding else None)
     if "ftz" in modifiers:
         exact = compute
         compute = lambda x: exact(flush(x))  # noqa: E731
     target, operand = instruction.operands
-    slot, origin = program.slot(target), program.slot(operand, source)
-    wide, narrow = program.bits_of(target), bits_of(type_of(source))
+    slot, origin = scope.slot(target), scope.slot(operand, source)
+    wide, narrow = scope.bits_of(target), bits_of(type_of(source))
 
     def step(machine, mask):
         # A register may be wider than the type that is read from it or written to it.
@@ -95,14 +95,14 @@ def _bits(value: np.ndarray, wide: np.dtype) -> np.ndarray:
     return value.view(wide)
 
 
-def _convert_pair(program: Program, instruction: Instruction, round_f32: Callable) -> Step:
+def _convert_pair(scope: Scope, instruction: Instruction, round_f32: Callable) -> Step:
     """Two fp32 numbers into one register, the first into its upper half."""
 
     def compute(high, low):
         high, low = (round_f32(x).astype(np.uint32) for x in (high, low))
         return low | (high << np.uint32(16))
 
-    return elementwise(program, instruction, compute, ["f32", "f32"], "b32")
+    return elementwise(scope, instruction, compute, ["f32", "f32"], "b32")
 
 
 def _conversion(result: str, source: str, rounding: str | None) -> Callable:

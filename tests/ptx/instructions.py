@@ -10,6 +10,7 @@ DECODERS = ARITHMETIC | {
     "cvt": conversions.convert,
     "ld": accesses.load,
     "st": accesses.store,
+    "atom": accesses.add_atomically,
     "ldmatrix": accesses.load_matrices,
     "cp": accesses.copy,
     "bar": accesses.barrier,

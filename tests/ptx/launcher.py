@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +26,19 @@ from triton.runtime.driver import driver
 
 import gimp_fast.kernels
 from gimp_fast.kernels import launch as launching
-from gimp_fast.ops import backends
+from gimp_fast.ops import backends, token_conv_triton
 
 INTEGERS = {f"{kind}{width}": np.dtype(f"u{width // 8}") for kind in "iu" for width in (32, 64)}
 # Pointers to scratch memory of Triton's own, which none of these kernels has.
 SCRATCH = 2
+
+# Blocks of a cooperative launch that run at the same time: all of them in step, or each by itself
+# until it waits, in rising or falling order.
+TURNS = {
+    "together": lambda count: [range(count)],
+    "rising": lambda count: [[i] for i in range(count)],
+    "falling": lambda count: [[i] for i in reversed(range(count))],
+}
 
 
 class Emulator:
@@ -35,21 +46,31 @@ class Emulator:
 
     Attributes:
         executed: how often each kernel ran.
+        meetings: how often a launch whose blocks wait for each other ran.
+        multiprocessors: of the GPU: as many blocks may wait for each other.
+        turns: a key of ``TURNS``.
     """
 
     def __init__(self) -> None:
         self.executed: Counter[str] = Counter()
+        self.meetings = 0
+        self.multiprocessors, self.turns = 8, "together"
         self._programs: dict[str, Program] = {}
 
-    def launch(
-        self, kernel: Any, grid: tuple[int, ...], config: launching.Config, *args: Any,
-        **constants: Any,
-    ) -> None:  # fmt: skip
-        """Stands in for ``gimp_fast.kernels.launch.launch``."""
-        if 0 in grid:
-            return
-        options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-        compiled = kernel.warmup(*args, **constants, **options, grid=(1,))
+    @contextmanager
+    def device(self, multiprocessors: int, turns: str) -> Iterator[None]:
+        """A GPU of another size, whose blocks run in another order."""
+        before = self.multiprocessors, self.turns
+        self.multiprocessors, self.turns = multiprocessors, turns
+        try:
+            yield
+        finally:
+            self.multiprocessors, self.turns = before
+
+    def make(self, launch: launching.Launch) -> None:
+        """Stands in for ``Launch.make``, through which all kernels are launched."""
+        kernel, args, constants = launch.kernel, launch.arguments, launch.constants
+        compiled = kernel.warmup(*args, **constants, **launch.options, grid=(1,))
         if compiled.metadata.global_scratch_size or compiled.metadata.num_ctas != 1:
             raise PtxError("scratch memory and clusters are not modelled")
         if compiled.hash not in self._programs:
@@ -57,13 +78,16 @@ class Emulator:
             self._programs[compiled.hash] = program
         given = dict(zip(kernel.arg_names, args, strict=False)) | constants
         kept = [(given[x], t) for x, t in compiled.src.signature.items() if t != "constexpr"]
-        memory = GlobalMemory(x for x, _ in kept if isinstance(x, Tensor))
+        threads, blocks = 32 * launch.config.num_warps, math.prod(launch.grid)
+        tensors = [x for x, _ in kept if isinstance(x, Tensor)]
+        memory = GlobalMemory(tensors, blocks, threads, launch.cooperative)
         parameters = [_bits(x, name, memory) for x, name in kept]
         parameters += [np.zeros((1, 1), np.uint64)] * SCRATCH
-        threads = 32 * config.num_warps
-        execute(self._programs[compiled.hash], grid, threads, parameters, memory)
+        turns = TURNS[self.turns](blocks) if launch.cooperative else None
+        execute(self._programs[compiled.hash], launch.grid, threads, parameters, memory, turns)
         memory.copy_back()
-        self.executed[compiled.metadata.name] += 1
+        self.executed[launch.name] += 1
+        self.meetings += launch.cooperative
 
 
 def _bits(value: Any, type_name: str, memory: GlobalMemory) -> np.ndarray:
@@ -78,7 +102,7 @@ def _bits(value: Any, type_name: str, memory: GlobalMemory) -> np.ndarray:
     return np.array([[value & np.iinfo(dtype).max]], dtype)
 
 
-def install(capability: int = 86) -> Emulator:
+def install(capability: int) -> Emulator:
     """Make ``backend="triton"`` compile for this GPU and run in an emulator, on CPU tensors.
 
     For the rest of the process, in which Triton must not interpret: without TRITON_INTERPRET.
@@ -95,13 +119,12 @@ def install(capability: int = 86) -> Emulator:
     )
     knobs.runtime.add_stages_inspection_hook = _stop_at_ptx
     backends._triton_interprets = lambda: True
+    token_conv_triton.takes = lambda v: v.dtype in token_conv_triton.DTYPES
     emulator = Emulator()
-    arch = launching.ARCHITECTURES[capability]
-    real = {"launch": launching.launch, "architecture": launching.architecture}
-    for name, stand_in in (("launch", emulator.launch), ("architecture", lambda device: arch)):
-        for module in _kernel_modules():
-            if getattr(module, name, None) is real[name]:
-                setattr(module, name, stand_in)
+    launching.Launch.make = lambda launch: emulator.make(launch)
+    # What the launchers take for a device that is no GPU.
+    launching.UNKNOWN = launching.ARCHITECTURES[capability]
+    launching._multiprocessors = lambda device: emulator.multiprocessors
     torch.use_deterministic_algorithms(True)
     return emulator
 

@@ -146,10 +146,16 @@ class SharedMemory:
             raise PtxError("race: a warp overwrites what another wrote since the last bar.sync")
 
     def _note(self, state: Bytes, index: np.ndarray, size: int, warp: np.ndarray) -> None:
-        masks, where = state.data.view(self._mask), _each_byte(index, size)
-        for i in range(self.threads // 32):
-            bit = self._mask.type(1 << i)
-            masks[where[warp == bit]] |= bit
+        """Set the bit of its warp at every byte of an access, several bytes at a time."""
+        width = self._mask.itemsize
+        unit = min(8, size * width)
+        count = size * width // unit
+        where = index if count == 1 else index[:, None] * count + np.arange(count)
+        masks = state.data.view(each := f"u{unit}")
+        # The same bit for all the bytes of a unit.
+        ones = sum(1 << i for i in range(0, 8 * unit, 8 * width))
+        bits = warp.astype(each) * masks.dtype.type(ones)
+        np.bitwise_or.at(masks, where, bits if count == 1 else np.repeat(bits[:, None], count, 1))
 
     def _record_reads(self) -> None:
         """Note the readers; only a write asks for them, and many barriers come without one."""

@@ -36,9 +36,14 @@ START = """
 
 def run(
     body: str, tensors: Sequence[Tensor] = (), *, threads: int = 32, blocks: int = 1,
-    shared: int = 4096,
+    shared: int = 4096, functions: str = "", turns: Sequence[Sequence[int]] | None = None,
 ) -> None:  # fmt: skip
-    """Execute the lines; %rd90, %rd91, … point to each thread's 16 bytes of the tensors."""
+    """Execute the lines; %rd90, %rd91, … point to each thread's 16 bytes of the tensors.
+
+    Args:
+        functions: text of functions that the lines call.
+        turns: of a cooperative launch, as ``execute`` takes them.
+    """
     text = HEADER.format(
         parameters=",\n".join(f"  .param .u64 p{i}" for i in range(len(tensors))), threads=threads
     )
@@ -46,10 +51,10 @@ def run(
     for i in range(len(tensors)):
         text += f"ld.param.b64 %rd{80 + i}, [p{i}];\n"
         text += f"mad.wide.u32 %rd{90 + i}, %r91, 16, %rd{80 + i};\n"
-    program = Program(parse(f"{text}{body}\nret;\n}}\n"), shared)
-    memory = GlobalMemory(tensors)
+    program = Program(parse(f"{text}{body}\nret;\n}}\n{functions}"), shared)
+    memory = GlobalMemory(tensors, blocks, threads, cooperative=turns is not None)
     parameters = [np.array([[memory.address(x)]], np.uint64) for x in tensors]
-    execute(program, (blocks,), threads, parameters, memory)
+    execute(program, (blocks,), threads, parameters, memory, turns)
     memory.copy_back()
 
 

@@ -193,7 +193,8 @@ def test_an_unknown_instruction_is_named():
     "text",
     ["add.f16 %rs1, %rs2, %rs3;", "cvt.rz.f32.f64 %r10, %rd1;", "bar.sync 1, 64;",
      "setp.lt.and.s32 %p1, %r0, %r1, %p2;", "add.sat.s32 %r10, %r0, %r1;",
-     "atom.global.add.u32 %r10, [%rd90], 1;",
+     "atom.global.add.u32 %r10, [%rd90], 1;", "atom.global.gpu.release.add.f32 %r10, [%rd90], 1;",
+     "atom.shared.gpu.release.add.u32 %r10, [%r90], 1;",
      "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%r1}, {%r1}, {%r1}, {%r1};"],
 )  # fmt: skip
 def test_an_unknown_form_is_refused(text):

@@ -14,14 +14,15 @@ TYPES = {
     for kind, letter in {"b": "u", "u": "u", "s": "i"}.items()
     for width in (8, 16, 32, 64)
 } | {"f16": np.dtype("f2"), "f32": np.dtype("f4"), "f64": np.dtype("f8"), "pred": np.dtype(bool)}
+# Types without one of NumPy are kept as their bits.
+TYPES |= {"bf16": TYPES["b16"]} | {x: TYPES["b32"] for x in ("tf32", "bf16x2", "f16x2")}
 BITS = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8")}
 
 
 def type_of(name: str) -> np.dtype:
     """The NumPy type of a PTX type; those without one (bf16, tf32) are their bits."""
-    bits = {"bf16": "b16", "tf32": "b32", "bf16x2": "b32", "f16x2": "b32"}
     try:
-        return TYPES[bits.get(name, name)]
+        return TYPES[name]
     except KeyError:
         raise PtxError(f"type .{name} is not modelled") from None
 

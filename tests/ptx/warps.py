@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ptx.errors import PtxError
 from ptx.parser import Instruction
-from ptx.program import Program, Step
+from ptx.program import Scope, Step
 from ptx.values import bf16_to_f32, type_of
 
 LANE = np.arange(32)
@@ -28,12 +28,12 @@ def shuffle_sources(mode: str, by: np.ndarray, clamp: np.ndarray) -> tuple[np.nd
     return np.where(inside, source, LANE), inside
 
 
-def shuffle(program: Program, instruction: Instruction) -> Step:
+def shuffle(scope: Scope, instruction: Instruction) -> Step:
     mode = instruction.modifiers[1]
     target, *operands = instruction.operands
     target, _, predicate = target.partition("|")
-    slots = [program.slot(x, "b32") for x in operands]
-    target, predicate = program.slot(target), predicate and program.slot(predicate, "pred")
+    slots = [scope.slot(x, "b32") for x in operands]
+    target, predicate = scope.slot(target), predicate and scope.slot(predicate, "pred")
 
     def step(machine, mask):
         machine.whole_warps(mask)
@@ -50,16 +50,16 @@ def shuffle(program: Program, instruction: Instruction) -> Step:
     return step
 
 
-def reduce(program: Program, instruction: Instruction) -> Step:
+def reduce(scope: Scope, instruction: Instruction) -> Step:
     """``redux.sync``: all lanes get the sum, minimum, … of the warp."""
     function, dtype = REDUCTIONS[instruction.modifiers[1]], type_of(instruction.type)
     target, source, members = instruction.operands
-    target, source = program.slot(target), program.slot(source)
-    if int(members, 0) not in (-1, 0xFFFFFFFF):
-        raise PtxError("redux.sync of some lanes is not modelled")
+    target, source, members = (scope.slot(x) for x in (target, source, members))
 
     def step(machine, mask):
         machine.whole_warps(mask)
+        if not (machine.registers[members] == 0xFFFFFFFF).all():
+            raise PtxError("redux.sync of some lanes is not modelled")
         value = machine.full(machine.registers[source]).reshape(-1, 32).view(dtype)
         result = function.reduce(value, 1, dtype=dtype, keepdims=True)
         result = np.repeat(result, 32, 1).reshape(machine.shape)
@@ -68,7 +68,7 @@ def reduce(program: Program, instruction: Instruction) -> Step:
     return step
 
 
-def multiply_matrices(program: Program, instruction: Instruction) -> Step:
+def multiply_matrices(scope: Scope, instruction: Instruction) -> Step:
     """``mma``: a warp's A·B + C; exact products, added in fp32 and in any order."""
     shape, types = instruction.modifiers[2], instruction.modifiers[-4:]
     if shape == "m16n8k16" and types in (("f32", x, x, "f32") for x in ("bf16", "f16")):
@@ -77,7 +77,7 @@ def multiply_matrices(program: Program, instruction: Instruction) -> Step:
         unpack = _truncate
     else:
         raise PtxError(f"{shape} of {types} is not modelled")
-    d, a, b, c = ([program.slot(x) for x in part] for part in instruction.operands)
+    d, a, b, c = ([scope.slot(x) for x in part] for part in instruction.operands)
     if (len(d), len(a), len(b), len(c)) != (4, 4, 2, 4):
         raise PtxError("wrong number of registers")
 
