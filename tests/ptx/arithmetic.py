@@ -30,7 +30,7 @@ def elementwise(
 
     def step(machine, mask):
         registers = machine.registers
-        value = compute(*(registers[slot].view(dtype) for slot, dtype in slots))
+        value = compute(*[registers[slot].view(dtype) for slot, dtype in slots])
         machine.put(target, value.view(kept), mask)
 
     return step

@@ -30,10 +30,11 @@ class Bytes:
 
 def word_index(offset: np.ndarray, size: int, end: int, what: str) -> np.ndarray:
     """Offsets in bytes -> indices of words of this size; all must lie inside and be aligned."""
-    outside = (offset < 0) | (offset > end - size)
-    if outside.any():
-        worst = int(offset[outside].flat[0])
+    # All bits that any offset has, the sign included: one pass tells of both faults.
+    bits = np.bitwise_or.reduce(offset, axis=None)
+    if bits < 0 or offset.max(initial=0) > end - size:
+        worst = int(offset[(offset < 0) | (offset > end - size)].flat[0])
         raise PtxError(f"{what} of {size} bytes at offset {worst}, outside of {end} bytes")
-    if (offset & (size - 1)).any():
+    if bits & (size - 1):
         raise PtxError(f"{what} of {size} bytes at an address that is not a multiple of it")
     return offset >> (size.bit_length() - 1)

@@ -1,19 +1,23 @@
 """Small inputs for every kernel of the package, with what to compare the results with.
 
-python tests/ptx/kernel_cases.py bfloat16 [86]   ->  a JSON object a case, and one of kernels
+python tests/ptx/kernel_cases.py bfloat16 86 [CASE …]  ->  a JSON object a case, one of kernels
 
-The kernels are compiled for this GPU, sm_86 unless given, and executed by the emulator.
+The kernels are compiled for this GPU and executed by the emulator.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -31,105 +35,202 @@ from builders.errors import assert_near, assert_no_worse, attention_sizes
 
 from gimp_fast.ops import nystrom_attention
 from gimp_fast.ops.nystrom_operators import differentiable_rows
-from gimp_fast.ops.packing import Bags
+from gimp_fast.ops.packing import Bags, Rows
 from gimp_fast.ops.segment_means import segment_means
-from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
+from gimp_fast.ops.token_conv import token_conv
+from gimp_fast.ops.token_conv_rows import token_conv_rows
+from gimp_fast.reference.nystrom_attention import nystrom_attention_reference, pinv_reference
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+# What a case is run with: the dtype, and the emulator.
+Case = Callable[[torch.dtype, Any], None]
+# A bag of two chunks, bags of N ≤ M and of N > M, one without tokens, one of a single token.
+LENGTHS = (530, 5, 0, 24, 1, 70)
+SHORT_LENGTHS = (37, 5, 0, 24, 1, 70)
 
 
-def _compare(qkv: Tensor, dtype: torch.dtype, peer: Callable | None = None, **options) -> None:
-    """The output and the gradients against fp64: near it, or about as near as a peer."""
+def plain(
+    q: Tensor, k: Tensor, v: Tensor, *, num_landmarks: int, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """What one writes in torch, for each bag: softmax attention if N ≤ M."""
+    if cu_seqlens is not None:
+        bags = [[x[:, :, a:b] for x in (q, k, v)] for a, b in pairwise(cu_seqlens.tolist())]
+        return torch.cat([plain(*bag, num_landmarks=num_landmarks) for bag in bags], 2)
+    if q.shape[2] > num_landmarks:
+        return plain_composition(q, k, v, num_landmarks=num_landmarks)
+    return (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+
+
+def compare(
+    function: Callable[..., Tensor], qkv: Tensor, dtype: torch.dtype, options: dict[str, Any],
+    index: Tensor | slice = slice(None),
+) -> None:  # fmt: skip
+    """Output and gradients of a function, for the queries of an index, against fp64.
+
+    Their errors are at most about those of plain torch in the same dtype.
+    """
     qkv = qkv.to(dtype).double()
-    inputs = split(qkv)
-    expected = outputs_and_gradients(nystrom_attention_reference, inputs, **options)
-    sizes = attention_sizes(expected, inputs, loss_weight(inputs))
-    found = outputs_and_gradients(nystrom_attention, split(qkv, dtype), backend="triton", **options)
-    if peer is None:
-        assert_near(found, expected, TOLERANCE[dtype], sizes)
-        return
-    of_peer = outputs_and_gradients(peer, split(qkv, dtype), **options)
+    exact = split(qkv)
+    grad = loss_weight(exact)[:, :, index]
+
+    def rows_of(other: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *inputs: other(*inputs, **options)[:, :, index]
+
+    expected = outputs_and_gradients(rows_of(nystrom_attention_reference), exact, grad)
+    peer = outputs_and_gradients(rows_of(plain), split(qkv, dtype), grad)
+    found = outputs_and_gradients(function, split(qkv, dtype), grad)
+    sizes = attention_sizes(expected, exact, grad)
     # In fp32 sm_86 adds the terms of all tiles one after the other. Torch adds sums of blocks,
     # which loses half as much.
     factor = 3 if dtype == torch.float32 else 2
-    assert_no_worse(found, of_peer, expected, factor, sizes, STAGES)
+    assert_no_worse(found, peer, expected, factor, sizes, STAGES)
 
 
-def batch(n: int, h: int, d: int, m: int, b: int = 1, iterations: int = 6) -> Callable:
-    """A case of bags of one length."""
+def attention(qkv: Tensor, m: int, lengths: Sequence[int] | None = None) -> Case:
+    """Bags of one length, or packed ones of these lengths."""
 
-    def run(dtype: torch.dtype) -> None:
-        options = {"num_landmarks": m, "pinv_iterations": iterations}
-        _compare(random_projections(b, n, h, d, gain=1.5), dtype, **options)
-
-    return run
-
-
-def packed(lengths: tuple[int, ...], d: int, m: int, iterations: int = 6) -> Callable:
-    """A case of packed bags."""
-
-    def run(dtype: torch.dtype) -> None:
-        bounds = torch.tensor([0, *lengths]).cumsum(0).int()
-        options = {"num_landmarks": m, "pinv_iterations": iterations, "cu_seqlens": bounds}
-        _compare(random_projections(1, sum(lengths), 2, d, gain=1.5), dtype, **options)
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        options: dict[str, Any] = {"num_landmarks": m}
+        if lengths:
+            options["cu_seqlens"] = torch.tensor([0, *lengths]).cumsum(0).int()
+        compare(lambda *x: nystrom_attention(*x, backend="triton", **options), qkv, dtype, options)
 
     return run
 
 
-def against_plain_composition(kind: str) -> Callable:
-    """Errors near those of plain torch in the same dtype."""
-
-    def run(dtype: torch.dtype) -> None:
-        n, d, m = 250, 16, 36
-        qkv = random_projections(1, n, 2, d)
-        if kind == "clustered":
-            qkv = clustered_projections(torch.arange(n) * 6 // n, 2, d, gain=3, noise=0.01)
-        single = dtype == torch.float32
-        peer = nystrom_attention_reference if single else plain_composition
-        _compare(qkv, dtype, peer, num_landmarks=m)
-
-    return run
-
-
-def some_queries(lengths: tuple[int, ...], d: int, m: int) -> Callable:
+def some_queries(d: int, m: int) -> Case:
     """Every third query of packed bags, with the landmarks of all."""
+    bags = Bags.of_lengths(SHORT_LENGTHS, "cpu")
+    index = torch.arange(0, bags.num_rows, 3)
 
-    def run(dtype: torch.dtype) -> None:
-        bags = Bags.of_lengths(lengths, "cpu")
-        index = torch.arange(0, bags.num_rows, 3)
-        bag = torch.searchsorted(bags.cu_seqlens[1:], index, right=True)
-        rows = Bags.of_lengths(torch.bincount(bag, minlength=len(bags)).tolist(), "cpu")
-        qkv = random_projections(1, bags.num_rows, 2, d).to(dtype).double()
-        exact, inputs = split(qkv), split(qkv, dtype)
-        grad = loss_weight(exact)[:, :, index]
-        options = {"num_landmarks": m, "cu_seqlens": bags.cu_seqlens}
-        out = nystrom_attention_reference(*exact, **options)[:, :, index]
-        expected = [out, *torch.autograd.grad(out, exact, grad)]
-        q, k, v = inputs
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         means = segment_means(q[0].transpose(0, 1).flatten(1), bags, m)
         marks = means.unflatten(-1, (-1, d)).transpose(1, 2)
         settings = (m, 6, d**-0.5, "triton")
-        out, *_ = differentiable_rows(
-            q[:, :, index], marks, k, v, rows.cu_seqlens, bags.cu_seqlens, *settings
-        )
-        found = [out, *torch.autograd.grad(out, inputs, grad.to(dtype))]
-        sizes = attention_sizes(expected, exact, grad)
-        assert_near(found, expected, TOLERANCE[dtype], sizes)
+        bounds = _rows(bags, index).bags.cu_seqlens
+        return differentiable_rows(q[:, :, index], marks, k, v, bounds, bags.cu_seqlens, *settings)[
+            0
+        ]
+
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        options = {"num_landmarks": m, "cu_seqlens": bags.cu_seqlens}
+        compare(attend, random_projections(1, bags.num_rows, 2, d), dtype, options, index)
 
     return run
 
 
+def _rows(bags: Bags, index: Tensor) -> Rows:
+    bag = torch.searchsorted(bags.cu_seqlens[1:], index, right=True)
+    counts = torch.bincount(bag, minlength=len(bags)).tolist()
+    return Rows(index, Bags.of_lengths(counts, "cpu"))
+
+
+def meetings(matrices: int, m: int, d: int) -> Case:
+    """The pseudo-inverse by teams: the same bits for any team and any order of blocks."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(matrices, 1, m, m, generator=generator)
+    w, grad = torch.randn(2, matrices, 1, m, d, generator=generator)
+    a = scores.softmax(-1)
+
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        from ptx.launcher import TURNS
+
+        from gimp_fast.kernels import launch, pinv
+        from gimp_fast.kernels.bags import Bags as KernelBags
+
+        # Tiles of GPUs that the table does not know: several of them cover a small matrix.
+        arch = replace(launch.UNKNOWN, product=launch.Config(32, 32, 4, 1))
+        precision = launch.inverse_precision(arch, dtype)
+        settings = (4, KernelBags(matrices, m + 1, None), arch, precision)
+
+        def results(multiprocessors: int, turns: str = "together") -> list[Tensor]:
+            with emulator.device(multiprocessors, turns):
+                forward = pinv.pinv_matmul_fwd(a, w, *settings)
+                return [forward, *pinv.pinv_matmul_bwd(grad, a, w, *settings)]
+
+        before = emulator.meetings
+        alone = results(1)
+        assert emulator.meetings == before
+        for turns in TURNS:
+            assert all(map(torch.equal, results(4, turns), alone))
+        assert emulator.meetings == before + 2 * len(TURNS)
+        inputs = [x.double().requires_grad_() for x in (scores, w)]
+        out = pinv_reference(inputs[0].softmax(-1), 4) @ inputs[1]
+        expected = [out, *torch.autograd.grad(out, inputs, grad.double())]
+        # All rows of A sum to one: which is the largest is a matter of rounding, and so is a part
+        # of the gradient of A that the softmax takes away.
+        forward, grad_a, grad_w = alone
+        grad_scores = a * (grad_a - (a * grad_a).sum(-1, keepdim=True))
+        sizes = attention_sizes(expected, inputs, grad)
+        tolerance = {"ieee": 2e-6, "tf32x3": 2e-6}.get(precision, 5e-3)
+        assert_near([forward, grad_scores, grad_w], expected, tolerance, sizes)
+
+    return run
+
+
+def convolution(b: int, d: int, kernel: int, lengths: Sequence[int]) -> Case:
+    """The convolution along the tokens and its gradients; packed if there are several lengths."""
+
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        bags = Bags.of_lengths(lengths, "cpu") if len(lengths) > 1 else None
+        function = lambda v, w, add: token_conv(v, w, add=add, cu_seqlens=bags)  # noqa: E731
+        compare_convolutions(function, b, d, kernel, lengths, dtype)
+
+    return run
+
+
+def needed_convolution(d: int, kernel: int) -> Case:
+    """The same for every third token of packed bags, but for a stretch without any."""
+    bags = Bags.of_lengths(LENGTHS, "cpu")
+    index = torch.cat([torch.arange(0, 120, 3), torch.arange(420, bags.num_rows, 3)])
+
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        rows = _rows(bags, index)
+        function = lambda v, w, add: token_conv_rows(v, w, rows, bags=bags, add=add)  # noqa: E731
+        compare_convolutions(function, 1, d, kernel, LENGTHS, dtype, index)
+
+    return run
+
+
+def compare_convolutions(
+    function: Callable[..., Tensor], b: int, d: int, kernel: int, lengths: Sequence[int],
+    dtype: torch.dtype, index: Tensor | slice = slice(None),
+) -> None:  # fmt: skip
+    """Errors at most twice those of ``conv2d`` in the same dtype. The filter is in fp32."""
+    heads, generator = 2, torch.Generator().manual_seed(0)
+    x = torch.randn(3, b, sum(lengths), heads, d, generator=generator).to(dtype)
+    v, add, grad = x.transpose(2, 3)
+    weight = torch.randn(heads, 1, kernel, 1, generator=generator)
+
+    def convolve(v: Tensor, weight: Tensor, add: Tensor) -> Tensor:
+        parts = [part for part in v.split(list(lengths), 2) if part.shape[2]]
+        weight = weight.to(v.dtype)
+        parts = [conv2d(x, weight, padding=(kernel // 2, 0), groups=heads) for x in parts]
+        return add + torch.cat(parts, 2)[:, :, index]
+
+    def results(of: Callable[..., Tensor], convert: torch.dtype | None = None) -> list[Tensor]:
+        inputs = [v, weight, add[:, :, index]]
+        inputs = [x.to(convert or x.dtype).requires_grad_() for x in inputs]
+        return outputs_and_gradients(of, inputs, grad[:, :, index])
+
+    assert_no_worse(
+        results(function), results(convolve), results(convolve, torch.float64), 2, stages=2
+    )
+
+
 CASES = {
-    "N37-H2-D16-M20": batch(37, 2, 16, 20),
-    "B2-N111-D64-M37": batch(111, 2, 64, 37, b=2, iterations=3),
+    # Odd M, and rows of D that vectors of 16 bytes do not always fit.
+    "B2-N50-D40-M37": attention(random_projections(2, 50, 2, 40, gain=1.5), 37),
     # One head is a case of its own: Triton makes a constant of an argument that is 1.
-    "exact-N13-D16-M16": batch(13, 1, 16, 16),
-    "padded-head-N50-D13-M17": batch(50, 1, 13, 17, iterations=1),
-    "packed-D16-M20": packed((37, 5, 0, 20, 1, 70), 16, 20),
-    "packed-chunks-D64-M37": packed((530, 33), 64, 37, iterations=2),
-    "random-against-plain": against_plain_composition("random"),
-    "clustered-against-plain": against_plain_composition("clustered"),
-    "some-queries-D16-M20": some_queries((37, 5, 0, 20, 1, 70), 16, 20),
+    "exact-N13-H1-D13-M16": attention(random_projections(1, 13, 1, 13, gain=1.5), 16),
+    "packed-D64-M24": attention(random_projections(1, 630, 2, 64, gain=1.5), 24, LENGTHS),
+    "clustered-N250-D64-M24": attention(
+        clustered_projections(torch.arange(250) * 6 // 250, 2, 64, gain=3, noise=0.01), 24
+    ),
+    "some-queries-D64-M24": some_queries(64, 24),
+    "meetings-M40-D24": meetings(2, 40, 24),
+    "convolution-B2-N131-D40-K33": convolution(2, 40, 33, (131,)),
+    "convolution-packed-D80-K35": convolution(1, 80, 35, SHORT_LENGTHS),
+    "needed-convolution-D64-K33": needed_convolution(64, 33),
 }
 
 
@@ -137,10 +238,10 @@ def main(argv: list[str]) -> None:
     from ptx.launcher import install, kernel_names
 
     torch.set_num_threads(1)
-    emulator = install(int(argv[1]) if argv[1:] else 86)
-    for name, run in CASES.items():
+    emulator = install(int(argv[1]))
+    for name in argv[2:] or CASES:
         try:
-            run(getattr(torch, argv[0]))
+            CASES[name](getattr(torch, argv[0]), emulator)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
             fault = f"{type(error).__name__}: {error}"
         else:

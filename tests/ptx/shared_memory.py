@@ -49,7 +49,10 @@ class SharedMemory:
         self._pending = Bytes(np.zeros(total, np.uint8))
         # A bit for each warp; all warps of small blocks fit into a byte.
         self._mask = np.dtype("u1" if threads <= 256 else "u2")
-        self._bits = np.left_shift(1, np.arange(threads) // 32).astype(self._mask)
+        bits = np.left_shift(1, np.arange(threads) // 32).astype(self._mask)
+        # Of every thread: where its block's memory begins, and the bit of its warp.
+        self._starts = np.repeat(np.arange(blocks) * self._stride, threads)
+        self._bits = np.tile(bits, blocks)
         self._writers, self._readers = (Bytes(np.zeros(total, self._mask).view("u1")) for _ in "wr")
         self._reads: list[tuple[np.ndarray, np.ndarray, int]] = []
         self._committed = np.zeros(blocks * threads, np.int64)
@@ -126,9 +129,8 @@ class SharedMemory:
         """Indices of the words, and the bit of each thread's warp."""
         offset = address.astype(np.int64) - BASE
         index = word_index(offset, size, self.size, f"shared {what}")
-        block, thread = np.divmod(lane, self.threads)
-        index = index + block * (self._stride // size)
-        return index, self._bits[thread]
+        index += self._starts.take(lane) >> (size.bit_length() - 1)
+        return index, self._bits.take(lane)
 
     def _masks(self, state: Bytes, index: np.ndarray, size: int) -> np.ndarray:
         """(n, size) masks of warps."""
