@@ -1,8 +1,8 @@
 """Small inputs for every kernel of the package, with what to compare the results with.
 
-python tests/ptx/kernel_cases.py bfloat16 86 [CASE …]  ->  a JSON object a case, one of kernels
+python tests/ptx/kernel_cases.py bfloat16 [CASE …]  ->  a JSON object a case, and one of kernels
 
-The kernels are compiled for this GPU and executed by the emulator.
+The kernels are compiled for sm_86 and executed by the emulator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(TESTS), str(TESTS / "kernels")]
 
 from builders.attention import (
     STAGES,
@@ -31,7 +32,7 @@ from builders.attention import (
     random_projections,
     split,
 )
-from builders.errors import assert_near, assert_no_worse, attention_sizes
+from builders.errors import assert_no_worse, attention_sizes
 
 from gimp_fast.ops import nystrom_attention
 from gimp_fast.ops.nystrom_operators import differentiable_rows
@@ -39,10 +40,12 @@ from gimp_fast.ops.packing import Bags, Rows
 from gimp_fast.ops.segment_means import segment_means
 from gimp_fast.ops.token_conv import token_conv
 from gimp_fast.ops.token_conv_rows import token_conv_rows
-from gimp_fast.reference.nystrom_attention import nystrom_attention_reference, pinv_reference
+from gimp_fast.reference.nystrom_attention import nystrom_attention_reference
 
 # What a case is run with: the dtype, and the emulator.
 Case = Callable[[torch.dtype, Any], None]
+# The GPU that is emulated, and the one whose kernels and tiles a case takes.
+CAPABILITIES = (86, 90)
 # A bag of two chunks, bags of N ≤ M and of N > M, one without tokens, one of a single token.
 LENGTHS = (530, 5, 0, 24, 1, 70)
 SHORT_LENGTHS = (37, 5, 0, 24, 1, 70)
@@ -63,8 +66,8 @@ def plain(
 def compare(
     function: Callable[..., Tensor], qkv: Tensor, dtype: torch.dtype, options: dict[str, Any],
     index: Tensor | slice = slice(None),
-) -> None:  # fmt: skip
-    """Output and gradients of a function, for the queries of an index, against fp64.
+) -> list[Tensor]:  # fmt: skip
+    """Output and gradients of a function, for the queries of an index, which are held to fp64.
 
     Their errors are at most about those of plain torch in the same dtype.
     """
@@ -83,6 +86,7 @@ def compare(
     # which loses half as much.
     factor = 3 if dtype == torch.float32 else 2
     assert_no_worse(found, peer, expected, factor, sizes, STAGES)
+    return found
 
 
 def attention(qkv: Tensor, m: int, lengths: Sequence[int] | None = None) -> Case:
@@ -124,45 +128,43 @@ def _rows(bags: Bags, index: Tensor) -> Rows:
     return Rows(index, Bags.of_lengths(counts, "cpu"))
 
 
-def meetings(matrices: int, m: int, d: int) -> Case:
-    """The pseudo-inverse by teams: the same bits for any team and any order of blocks."""
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(matrices, 1, m, m, generator=generator)
-    w, grad = torch.randn(2, matrices, 1, m, d, generator=generator)
-    a = scores.softmax(-1)
+def meetings(qkv: Tensor, m: int) -> Case:
+    """Teams of blocks share a pseudo-inverse: the same bits as without, in any order of blocks."""
 
     def run(dtype: torch.dtype, emulator: Any) -> None:
         from ptx.launcher import TURNS
 
-        from gimp_fast.kernels import launch, pinv
-        from gimp_fast.kernels.bags import Bags as KernelBags
+        from gimp_fast.kernels import launch
 
         # Tiles of GPUs that the table does not know: several of them cover a small matrix.
         arch = replace(launch.UNKNOWN, product=launch.Config(32, 32, 4, 1))
-        precision = launch.inverse_precision(arch, dtype)
-        settings = (4, KernelBags(matrices, m + 1, None), arch, precision)
+        options = {"num_landmarks": m}
 
-        def results(multiprocessors: int, turns: str = "together") -> list[Tensor]:
-            with emulator.device(multiprocessors, turns):
-                forward = pinv.pinv_matmul_fwd(a, w, *settings)
-                return [forward, *pinv.pinv_matmul_bwd(grad, a, w, *settings)]
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return nystrom_attention(q, k, v, backend="triton", **options)
 
         before = emulator.meetings
-        alone = results(1)
+        with emulator.device(arch, multiprocessors=1):
+            alone = compare(attend, qkv, dtype, options)
         assert emulator.meetings == before
         for turns in TURNS:
-            assert all(map(torch.equal, results(4, turns), alone))
-        assert emulator.meetings == before + 2 * len(TURNS)
-        inputs = [x.double().requires_grad_() for x in (scores, w)]
-        out = pinv_reference(inputs[0].softmax(-1), 4) @ inputs[1]
-        expected = [out, *torch.autograd.grad(out, inputs, grad.double())]
-        # All rows of A sum to one: which is the largest is a matter of rounding, and so is a part
-        # of the gradient of A that the softmax takes away.
-        forward, grad_a, grad_w = alone
-        grad_scores = a * (grad_a - (a * grad_a).sum(-1, keepdim=True))
-        sizes = attention_sizes(expected, inputs, grad)
-        tolerance = {"ieee": 2e-6, "tf32x3": 2e-6}.get(precision, 5e-3)
-        assert_near([forward, grad_scores, grad_w], expected, tolerance, sizes)
+            before = emulator.meetings
+            with emulator.device(arch, multiprocessors=4, turns=turns):
+                found = outputs_and_gradients(attend, split(qkv, dtype))
+            assert emulator.meetings >= before + 2
+            assert all(map(torch.equal, found, alone))
+
+    return run
+
+
+def with_other_tables(case: Case) -> Case:
+    """A case with the kernels and tiles of the other GPU, but compiled for this one."""
+
+    def run(dtype: torch.dtype, emulator: Any) -> None:
+        from gimp_fast.kernels.launch import ARCHITECTURES
+
+        with emulator.device(ARCHITECTURES[CAPABILITIES[1]]):
+            case(dtype, emulator)
 
     return run
 
@@ -227,27 +229,43 @@ CASES = {
         clustered_projections(torch.arange(250) * 6 // 250, 2, 64, gain=3, noise=0.01), 24
     ),
     "some-queries-D64-M24": some_queries(64, 24),
-    "meetings-M40-D24": meetings(2, 40, 24),
+    "meetings-N50-D16-M40": meetings(random_projections(1, 50, 2, 16, gain=1.5), 40),
+    # Its kernels may be others; its fp32 products are three of TF32.
+    "sm_90-packed-D64-M24": with_other_tables(
+        attention(random_projections(1, 137, 2, 64, gain=1.5), 24, SHORT_LENGTHS)
+    ),
     "convolution-B2-N131-D40-K33": convolution(2, 40, 33, (131,)),
     "convolution-packed-D80-K35": convolution(1, 80, 35, SHORT_LENGTHS),
     "needed-convolution-D64-K33": needed_convolution(64, 33),
 }
 
 
+def expected_kernels(dtype: torch.dtype) -> set[str]:
+    """All of the package in bf16; in other dtypes those that a layer launches."""
+    from ahead_of_time import record
+    from ptx.launcher import kernel_names
+
+    from gimp_fast.kernels.launch import ARCHITECTURES
+
+    if dtype == torch.bfloat16:
+        return kernel_names()
+    return {x.name for i in CAPABILITIES for x in record(dtype, 64, ARCHITECTURES[i])}
+
+
 def main(argv: list[str]) -> None:
-    from ptx.launcher import install, kernel_names
+    from ptx.launcher import install
 
     torch.set_num_threads(1)
-    emulator = install(int(argv[1]))
-    for name in argv[2:] or CASES:
+    dtype, emulator = getattr(torch, argv[0]), install(CAPABILITIES[0])
+    for name in argv[1:] or CASES:
         try:
-            CASES[name](getattr(torch, argv[0]), emulator)
+            CASES[name](dtype, emulator)
         except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
             fault = f"{type(error).__name__}: {error}"
         else:
             fault = None
         print(json.dumps({"case": name, "fault": fault}), flush=True)
-    print(json.dumps({"not executed": sorted(kernel_names() - set(emulator.executed))}))
+    print(json.dumps({"not executed": sorted(expected_kernels(dtype) - set(emulator.executed))}))
 
 
 if __name__ == "__main__":

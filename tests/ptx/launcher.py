@@ -58,14 +58,16 @@ class Emulator:
         self._programs: dict[str, Program] = {}
 
     @contextmanager
-    def device(self, multiprocessors: int, turns: str) -> Iterator[None]:
-        """A GPU of another size, whose blocks run in another order."""
-        before = self.multiprocessors, self.turns
-        self.multiprocessors, self.turns = multiprocessors, turns
+    def device(self, arch: launching.Architecture, **settings: Any) -> Iterator[None]:
+        """A GPU with other tables, and with these values of ``multiprocessors`` and ``turns``."""
+        before, before_arch = dict(vars(self)), launching.UNKNOWN
+        vars(self).update(settings)
+        launching.UNKNOWN = arch
         try:
             yield
         finally:
-            self.multiprocessors, self.turns = before
+            vars(self).update({name: before[name] for name in settings})
+            launching.UNKNOWN = before_arch
 
     def make(self, launch: launching.Launch) -> None:
         """Stands in for ``Launch.make``, through which all kernels are launched."""
