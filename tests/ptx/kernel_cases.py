@@ -232,6 +232,8 @@ CASES = {
     "some-queries-D64-M24": some_queries(64, 24),
     "meetings-N50-D16-M40": meetings(random_projections(1, 50, 2, 16, gain=1.5), 40),
     # Its kernels may be others; its fp32 products are three of TF32.
+    # Four tiles of this GPU's own size, and so a team of four.
+    "N80-H1-D40-M77": attention(random_projections(1, 80, 1, 40, gain=1.5), 77),
     "sm_90-packed-D64-M24": with_other_tables(
         attention(random_projections(1, 137, 2, 64, gain=1.5), 24, SHORT_LENGTHS)
     ),
