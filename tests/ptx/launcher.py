@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +31,8 @@ from gimp_fast.ops import backends, token_conv_triton
 INTEGERS = {f"{kind}{width}": np.dtype(f"u{width // 8}") for kind in "iu" for width in (32, 64)}
 # Pointers to scratch memory of Triton's own, which none of these kernels has.
 SCRATCH = 2
+# Arguments of a compiled kernel's launcher between the grid and those of the kernel.
+TRITONS_OWN = 6
 
 # Blocks of a cooperative launch that run at the same time: all of them in step, or each by itself
 # until it waits, in rising or falling order.
@@ -69,8 +71,8 @@ class Emulator:
             vars(self).update({name: before[name] for name in settings})
             launching.UNKNOWN = before_arch
 
-    def make(self, launch: launching.Launch) -> None:
-        """Stands in for ``Launch.make``, through which all kernels are launched."""
+    def make(self, launch: launching.Launch) -> Any:
+        """Stands in for ``Launch.make``; what it returns is kept and launched again."""
         kernel, args, constants = launch.kernel, launch.arguments, launch.constants
         compiled = kernel.warmup(*args, **constants, **launch.options, grid=(1,))
         if compiled.metadata.global_scratch_size or compiled.metadata.num_ctas != 1:
@@ -78,18 +80,27 @@ class Emulator:
         if compiled.hash not in self._programs:
             program = Program(parse(compiled.asm["ptx"]), compiled.metadata.shared)
             self._programs[compiled.hash] = program
-        given = dict(zip(kernel.arg_names, args, strict=False)) | constants
+        run = partial(self._run, launch, compiled)
+        values = (constants[name] for name in kernel.arg_names[len(args) :])
+        run(*(*launch.grid, 1, 1)[:3], *[None] * TRITONS_OWN, *args, *values)
+        return SimpleNamespace(run=run, function=None, packed_metadata=None)
+
+    def _run(
+        self, made: launching.Launch, compiled: Any, x: int, y: int, z: int, *values: Any
+    ) -> None:
+        """Execute what was compiled for one launch, with the arguments of this one."""
+        given = dict(zip(made.kernel.arg_names, values[TRITONS_OWN:], strict=True))
         kept = [(given[x], t) for x, t in compiled.src.signature.items() if t != "constexpr"]
-        threads, blocks = 32 * launch.config.num_warps, math.prod(launch.grid)
+        threads, blocks = 32 * made.config.num_warps, x * y * z
         tensors = [x for x, _ in kept if isinstance(x, Tensor)]
-        memory = GlobalMemory(tensors, blocks, threads, launch.cooperative)
+        memory = GlobalMemory(tensors, blocks, threads, made.cooperative)
         parameters = [_bits(x, name, memory) for x, name in kept]
         parameters += [np.zeros((1, 1), np.uint64)] * SCRATCH
-        turns = TURNS[self.turns](blocks) if launch.cooperative else None
-        execute(self._programs[compiled.hash], launch.grid, threads, parameters, memory, turns)
+        turns = TURNS[self.turns](blocks) if made.cooperative else None
+        execute(self._programs[compiled.hash], (x, y, z), threads, parameters, memory, turns)
         memory.copy_back()
-        self.executed[launch.name] += 1
-        self.meetings += launch.cooperative
+        self.executed[made.name] += 1
+        self.meetings += made.cooperative
 
 
 def _bits(value: Any, type_name: str, memory: GlobalMemory) -> np.ndarray:
