@@ -54,7 +54,7 @@ def requirements(project: dict, extras: tuple[str, ...]) -> set[str]:
 
 def imported_modules(folder: Path) -> Iterator[tuple[str, Path]]:
     """Top-level names that are neither of the standard library nor ours, and who imports them."""
-    ours = {"gimp_fast", "attack", "builders", "bad_reader"}  # a test writes the last
+    ours = {"gimp_fast", "attack", "builders", "ptx", "bad_reader"}  # a test writes the last
     if folder.name in ("benchmarks", "tests"):  # their scripts and helpers import each other
         ours |= {path.stem for path in folder.rglob("*.py")}
     if folder.name == "tests":  # scripts that have tests of their own
