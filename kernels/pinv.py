@@ -5,6 +5,7 @@ Each pass is one launch for all matrices: see ``gimp_fast.kernels.pinv_chain``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,9 +30,12 @@ from gimp_fast.kernels.pinv_room import (
     steps_of,
 )
 
-# Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
-# other number if there are enough tiles: each team takes the memory of a room, so no more rooms are
-# needed than a quarter of the multiprocessors, for any number of matrices.
+# Programs that share one matrix, at most: so many tiles of 64 × 64 has a product of 256 × 256. At
+# least the other number if there are enough tiles. A larger team takes fewer tiles from one meeting
+# to the next, which takes as long as one or two of them. A smaller one would need more rooms: now
+# there are at most as many as a quarter of the multiprocessors, for any number of matrices. A room
+# of the backward pass has 8.9 MiB, but a team works on 1.5 at a time, so that the second-level
+# cache of a large GPU holds what all teams work on.
 LARGEST_TEAM, SMALLEST_TEAM = 16, 4
 # Terms of a product's sum at a time.
 BLOCK_K, HALF_BLOCK_K = 32, 64
@@ -117,6 +121,15 @@ def _team(matrices: int, m: int, config: Config, available: int) -> int:
     return team
 
 
+def _config(m: int, arch: Architecture, precision: str) -> Config:
+    """Tiles of the products, for any number of matrices: so a matrix has the same bits in a batch.
+
+    Small matrices have few tiles, and tiles of more than 64 rows would leave programs without any.
+    """
+    config = (arch.half_product if precision == "fp16" else None) or arch.product
+    return config if m > 128 else replace(config, tokens=min(config.tokens, 64))
+
+
 def pinv_matmul_fwd(
     a: Tensor, w: Tensor, iterations: int, bags: Bags, arch: Architecture, precision: str
 ) -> Tensor:
@@ -156,13 +169,12 @@ def _run(
     arch: Architecture, precision: str, *, keeps: bool,
 ) -> None:  # fmt: skip
     b, h, m, d = w.shape
-    half = precision == "fp16"
-    config = (arch.half_product if half else None) or arch.product
+    config = _config(m, arch, precision)
     available = multiprocessors(a.device)
     in_work = a.shape[0] * h  # at most
     team = _team(in_work, m, config, available)
     teams = min(in_work, available // team)
-    block_k = HALF_BLOCK_K if half else BLOCK_K
+    block_k = HALF_BLOCK_K if precision == "fp16" else BLOCK_K
     shape = Shape(m, d, config.tokens, config.landmarks, block_k, precision)
     steps = steps_of(iterations, keeps)
     room = room_size(steps, shape)

@@ -67,6 +67,16 @@ def test_a_team_fits_the_device_and_has_work():
     assert pinv._team(1024, 256, config, 132) == 4
 
 
+@pytest.mark.parametrize("capability", launching.ARCHITECTURES)
+def test_tiles_depend_on_the_size_of_a_matrix_alone(capability):
+    """Small ones need many tiles for their teams."""
+    arch = launching.ARCHITECTURES[capability]
+    for precision in ("fp16", arch.precision):
+        large = pinv._config(256, arch, precision)
+        assert pinv._config(129, arch, precision) == large
+        assert pinv._config(128, arch, precision).tokens == min(64, large.tokens)
+
+
 def tensors_of(launches, name):
     """Distinct arguments of the launches of a kernel."""
     arguments = (x for made in launches if made.name == name for x in made.arguments)
