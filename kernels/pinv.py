@@ -30,13 +30,14 @@ from gimp_fast.kernels.pinv_room import (
     steps_of,
 )
 
-# Programs that share one matrix, at most: so many tiles of 64 × 64 has a product of 256 × 256. At
-# least the other number if there are enough tiles. A larger team takes fewer tiles from one meeting
-# to the next, which takes as long as one or two of them. A smaller one would need more rooms: now
-# there are at most as many as a quarter of the multiprocessors, for any number of matrices. A room
-# of the backward pass has 8.9 MiB, but a team works on 1.5 at a time, so that the second-level
-# cache of a large GPU holds what all teams work on.
-LARGEST_TEAM, SMALLEST_TEAM = 16, 4
+# Programs that share one matrix, at most: so many tiles of 64 × 64 has a product of 256 × 256.
+LARGEST_TEAM = 16
+# At least one program for so many entries of a matrix, if there are enough tiles. A small team has
+# more tiles from one meeting to the next, which takes as long as one or two of them. But each takes
+# the memory of a room, for 256 × 256 and its gradients 8.9 MiB, and works on 1.5 of it at a time.
+# With this number all rooms together take about 300 MiB, for any number and size of matrices, and
+# the second-level cache of a large GPU holds what all teams work on.
+ENTRIES_OF_A_PROGRAM = 128 * 128
 # Terms of a product's sum at a time.
 BLOCK_K, HALF_BLOCK_K = 32, 64
 
@@ -115,7 +116,7 @@ def _team(matrices: int, m: int, config: Config, available: int) -> int:
     tiles = triton.cdiv(m, config.tokens) * triton.cdiv(m, config.landmarks)
     team = 1
     while 2 * team <= min(tiles, LARGEST_TEAM, available) and (
-        2 * team * matrices <= available or 2 * team <= SMALLEST_TEAM
+        2 * team * matrices <= available or 2 * team * ENTRIES_OF_A_PROGRAM <= m * m
     ):
         team *= 2
     return team
