@@ -77,5 +77,5 @@ DEVICES = {
     ),
 }  # fmt: skip
 MEMORY = 0.9  # part of the memory's figure that a kernel has
-STEP_US = 2.5  # a step of the pseudo-inverse whose programs wait for each other
+STEP_US = 2.5  # a meeting of the pseudo-inverse's programs, the first loads after it included
 HOST_US = 8.0  # Python and torch for one operation, its gradient apart

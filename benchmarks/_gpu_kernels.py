@@ -1,7 +1,8 @@
 """What the kernels of Nyström attention have to do: flop, bytes, programs, from recorded launches.
 
 The launches are those of the operator's forward and backward pass on tensors without data, so they
-follow the code. How many products a kernel computes is in ``FORMULAS``, by its name.
+follow the code. How many products a kernel computes is in ``FORMULAS``, by its name; those
+of the pseudo-inverse one by one in ``_gpu_pinv.py``.
 
 Bytes of memory: every tensor once. Bytes of the second-level cache: rows are read once for each
 tile of landmarks, and landmarks once for each tile of rows.
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import _gpu_pinv as pinv
 import torch
 from _gpu_devices import Device
 from _gpu_work import DTYPES, Case, Recorder, Work, size
@@ -36,15 +38,15 @@ class Products:
         rows: products of N × M × D.
         marks: products of M × M × D.
         squares: products of M × M × M.
-        meetings: how often the programs of a matrix wait for each other.
-        single: operands are fp32, whatever the dtype of q.
+        single: operands do not have the dtype of q, and a constant names the precision.
+        groups: of the pseudo-inverse: products from one meeting to the next.
     """
 
     rows: int = 0
     marks: int = 0
     squares: int = 0
-    meetings: int = 0
     single: bool = False
+    groups: list[list[pinv.Product]] = field(default_factory=list)
 
     def flop(self, case: Case) -> int:
         m, d = case.landmarks, case.head_dim
@@ -52,18 +54,18 @@ class Products:
         return 2 * case.matrices * (rows + self.marks * m * m * d + self.squares * m**3)
 
 
-# The pseudo-inverse makes four classic steps of 4 products, and two thin ones: X of the first, its
-# square and X of the second, then 3 products with W each. A meeting follows each product.
-CHAIN = Products(marks=2 * 3, squares=4 * 4 + 3, meetings=1 + 4 * 4 + 3 + 2 * 3)
+def inverse(groups: list[list[pinv.Product]]) -> Products:
+    marks, squares = pinv.count(groups, "thin", "outer"), pinv.count(groups, "square")
+    return Products(marks=marks, squares=squares, single=True, groups=groups)
+
+
 FORMULAS = {
     "_landmarks_fwd_kernel": Products(),
     "_landmarks_to_keys_fwd_kernel": Products(rows=2),
     "_landmarks_to_keys_combine_kernel": Products(),
     # Scores are computed for the sums, and again for the matrix.
     "_landmark_scores_fwd_kernel": Products(marks=2),
-    "_pinv_fwd_kernel": Products(
-        marks=CHAIN.marks + 1, squares=CHAIN.squares, meetings=CHAIN.meetings + 1, single=True
-    ),
+    "_pinv_fwd_kernel": inverse(pinv.FORWARD),
     "_to_dtype_kernel": Products(),
     "_queries_to_landmarks_fwd_kernel": Products(rows=2),
     "_queries_to_landmarks_all_fwd_kernel": Products(rows=2),
@@ -73,14 +75,7 @@ FORMULAS = {
     "_queries_to_landmarks_delta_kernel": Products(rows=2),
     "_queries_to_landmarks_bwd_marks_kernel": Products(rows=4),
     "_sum_chunks_kernel": Products(),
-    # The chain again; then 6 products with W for each thin step and 2 for Y, 4 + 2 squares for X
-    # and A, and 8 squares for each classic step.
-    "_pinv_bwd_kernel": Products(
-        marks=CHAIN.marks + 2 * 6 + 2,
-        squares=CHAIN.squares + 4 + 2 + 4 * 8,
-        meetings=CHAIN.meetings + 1 + 2 * 3 + 3 + 1 + 4 * 4 + 1,
-        single=True,
-    ),
+    "_pinv_bwd_kernel": inverse(pinv.BACKWARD),
     "_landmark_scores_bwd_rows_kernel": Products(marks=1, single=True),
     "_landmark_scores_bwd_columns_kernel": Products(marks=1, single=True),
     "_values_gradient_kernel": Products(),
@@ -132,19 +127,34 @@ def work_of(made: Launch, case: Case, device: Device) -> Work:
     rooms = named.pop("rooms", None)
     tensors = {id(x): x for x in named.values() if isinstance(x, Tensor)}.values()
     memory, l2 = sum(map(size, tensors)), sum(size(x) * reads(x, made, case) for x in tensors)
-    steps = 0
-    if products.meetings:
-        if rooms is None:
-            raise SystemExit(f"{made.name} has meetings, but no argument rooms, (teams, floats)")
-        steps = products.meetings * math.ceil(case.matrices / len(rooms))
-        l2 += bytes_of_squares(products, made, case)
-        # What a team keeps is read again from the cache, if the rooms of all teams fit into it.
-        if size(rooms) > device.l2_mib * 2**20:
-            memory += 3 * 4 * case.landmarks**2 * products.squares * case.matrices
-    return Work(
-        made.name, products.flop(case), unit(made, case), "inverse" if steps else "attention",
-        memory, l2, math.prod(made.grid), steps, made.config,
+    work = Work(
+        made.name, products.flop(case), unit(made, case), "attention", memory, l2,
+        math.prod(made.grid), config=made.config,
     )  # fmt: skip
+    if not products.groups:
+        return work
+    if rooms is None:
+        raise SystemExit(f"{made.name} has meetings, but no argument rooms, (teams, floats)")
+    return work_of_inverse(work, products.groups, made, named["team"], rooms, case, device)
+
+
+def work_of_inverse(
+    work: Work, groups: list[list[pinv.Product]], made: Launch, team: int, rooms: Tensor,
+    case: Case, device: Device,
+) -> Work:  # fmt: skip
+    """Each team computes one matrix after the other, in its room."""
+    sizes, teams = pinv.Sizes.of(made.constants), len(rooms)
+    rounds = math.ceil(case.matrices / teams)
+    room = pinv.memory_bytes(groups, sizes, teams, size(rooms) // teams, device.l2_mib * 2**20)
+    possible = rounds * pinv.flop_of_rounds(groups, sizes, team) // team * device.multiprocessors
+    return replace(
+        work,
+        expected="inverse",
+        memory_bytes=work.memory_bytes + case.matrices * room,
+        l2_bytes=case.matrices * pinv.cache_bytes(groups, sizes),
+        steps=rounds * len(groups),
+        busy=work.flop / possible,
+    )
 
 
 def unit(made: Launch, case: Case) -> str:
@@ -173,12 +183,3 @@ def reads(x: Tensor, made: Launch, case: Case) -> int:
     if x.numel() == case.matrices * case.landmarks * case.head_dim:
         return math.ceil(made.grid[0] / case.batch)
     return 1
-
-
-def bytes_of_squares(products: Products, made: Launch, case: Case) -> int:
-    """What the products of the pseudo-inverse read and write: operands once for each tile."""
-    m, d = case.landmarks, case.head_dim
-    down, across = math.ceil(m / made.config.tokens), math.ceil(m / made.config.landmarks)
-    square = m * m * (down + across + 2)
-    thin = m * m * math.ceil(d / made.config.landmarks) + m * d * (down + 2)
-    return 4 * case.matrices * (products.squares * square + products.marks * thin)

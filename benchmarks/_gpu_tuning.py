@@ -49,13 +49,14 @@ def neighbours(config: Config) -> Iterator[Config]:
 
 def families(arch: Architecture) -> dict[str, Config]:
     """The configurations of bf16 and this head dim; those of the longest kernels first."""
-    found = {PRODUCT: arch.product} | {name: pair[0] for name, pair in arch.half.items()}
+    product = arch.half_product or arch.product
+    found = {PRODUCT: product} | {name: pair[0] for name, pair in arch.half.items()}
     return dict(sorted(found.items(), key=lambda item: "bwd" not in item[0] and item[0] != PRODUCT))
 
 
 def changed(arch: Architecture, family: str, config: Config) -> Architecture:
     if family == PRODUCT:
-        return replace(arch, product=config)
+        return replace(arch, half_product=config)
     return replace(arch, half=arch.half | {family: (config, *arch.half[family][1:])})
 
 

@@ -68,7 +68,9 @@ class Work:
         unit: of its products, as in ``Device.rate``.
         expected: the field of ``Device`` with the part of the peak that is expected of it.
         programs: None if unknown.
-        steps: that follow each other, each ``STEP_US`` at least.
+        steps: after which programs wait for each other, ``STEP_US`` each.
+        busy: part of the multiprocessors that has products to compute; None if it follows from
+            ``programs``.
         config: tiles and warps of a kernel of ours.
     """
 
@@ -80,6 +82,7 @@ class Work:
     l2_bytes: int
     programs: int | None = None
     steps: int = 0
+    busy: float | None = None
     config: Any = None
 
 

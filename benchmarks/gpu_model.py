@@ -8,10 +8,10 @@ A kernel takes the longest of
 
     flop     ÷ (rate of the GPU for their precision × expected part × share of busy SMs)
     bytes    ÷ (bandwidth × expected part), of the memory and of the second-level cache
-    steps    × 2.5 µs, where programs wait for each other
     2 to 3 µs, from one kernel to the next
 
-and the operator the longer of the sum of its kernels and the time of the host, which starts them.
+and 2.5 µs more for each step after which programs wait for each other. The operator takes the
+longer of the sum of its kernels and the time of the host, which starts them.
 Figures of GPUs, and what is expected of them, are in ``_gpu_devices.py``; the products of each
 kernel in ``_gpu_kernels.py``. Host time is measured on this machine, with launches that do nothing.
 
@@ -54,8 +54,8 @@ def parse_shape(text: str) -> dict[str, Any]:
 
 def parts(work: Work, device: Device) -> dict[str, float]:
     """Microseconds that each limit of the GPU would take."""
-    busy = 1.0
-    if work.programs is not None:
+    busy = 1.0 if work.busy is None else work.busy
+    if work.busy is None and work.programs is not None:
         share = work.programs / device.multiprocessors
         busy = share / math.ceil(share)
     rate = device.rate(work.unit) * getattr(device, work.expected) * busy
@@ -69,7 +69,9 @@ def parts(work: Work, device: Device) -> dict[str, float]:
 
 
 def time_us(work: Work, device: Device) -> float:
-    return max(parts(work, device).values())
+    """Nothing else can happen while programs wait for each other."""
+    found = parts(work, device)
+    return found.pop("steps") + max(found.values())
 
 
 def floor_ms(case: Case, device: Device) -> float:
@@ -139,7 +141,7 @@ def row_of(
     limits = parts(work, device)
     row = {
         "name": work.name,
-        "us": max(limits.values()),
+        "us": time_us(work, device),
         "limit": max(limits, key=limits.__getitem__),
         "gflop": work.flop / 1e9,
         "unit": work.unit,

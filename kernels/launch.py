@@ -112,7 +112,9 @@ ARCHITECTURES = {
     80: Architecture(HALF_AMPERE, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3", PRODUCT),
     86: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
     89: Architecture(HALF_AMPERE, SINGLE_IEEE, PRODUCT, "ieee"),
-    90: Architecture(HALF_HOPPER | ALL_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3"),
+    90: Architecture(
+        HALF_HOPPER | ALL_HOPPER, SINGLE_TF32X3, PRODUCT, "tf32x3", Config(128, 64, 8, 3)
+    ),
     100: Architecture(HALF_SM100 | ALL_SM100, SINGLE_TF32X3, Config(32, 64, 4, 3), "tf32x3"),
     120: Architecture(HALF_SM120, SINGLE_IEEE, PRODUCT, "ieee"),
 }

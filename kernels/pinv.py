@@ -5,6 +5,7 @@ Each pass is one launch for all matrices: see ``gimp_fast.kernels.pinv_chain``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,10 +30,14 @@ from gimp_fast.kernels.pinv_room import (
     steps_of,
 )
 
-# Programs that share one matrix, at most: so many tiles has a product of 256 × 256. At least the
-# other number if there are enough tiles: each team takes the memory of a room, so no more rooms are
-# needed than a quarter of the multiprocessors, for any number of matrices.
-LARGEST_TEAM, SMALLEST_TEAM = 16, 4
+# Programs that share one matrix, at most: so many tiles of 64 × 64 has a product of 256 × 256.
+LARGEST_TEAM = 16
+# At least one program for so many entries of a matrix, if there are enough tiles. A small team has
+# more tiles from one meeting to the next, which takes as long as one or two of them. But each takes
+# the memory of a room, for 256 × 256 and its gradients 8.9 MiB, and works on 1.5 of it at a time.
+# With this number all rooms together take about 300 MiB, for any number and size of matrices, and
+# the second-level cache of a large GPU holds what all teams work on.
+ENTRIES_OF_A_PROGRAM = 128 * 128
 # Terms of a product's sum at a time.
 BLOCK_K, HALF_BLOCK_K = 32, 64
 
@@ -111,10 +116,19 @@ def _team(matrices: int, m: int, config: Config, available: int) -> int:
     tiles = triton.cdiv(m, config.tokens) * triton.cdiv(m, config.landmarks)
     team = 1
     while 2 * team <= min(tiles, LARGEST_TEAM, available) and (
-        2 * team * matrices <= available or 2 * team <= SMALLEST_TEAM
+        2 * team * matrices <= available or 2 * team * ENTRIES_OF_A_PROGRAM <= m * m
     ):
         team *= 2
     return team
+
+
+def _config(m: int, arch: Architecture, precision: str) -> Config:
+    """Tiles of the products, for any number of matrices: so a matrix has the same bits in a batch.
+
+    Small matrices have few tiles, and tiles of more than 64 rows would leave programs without any.
+    """
+    config = (arch.half_product if precision == "fp16" else None) or arch.product
+    return config if m > 128 else replace(config, tokens=min(config.tokens, 64))
 
 
 def pinv_matmul_fwd(
@@ -156,13 +170,12 @@ def _run(
     arch: Architecture, precision: str, *, keeps: bool,
 ) -> None:  # fmt: skip
     b, h, m, d = w.shape
-    half = precision == "fp16"
-    config = (arch.half_product if half else None) or arch.product
+    config = _config(m, arch, precision)
     available = multiprocessors(a.device)
     in_work = a.shape[0] * h  # at most
     team = _team(in_work, m, config, available)
     teams = min(in_work, available // team)
-    block_k = HALF_BLOCK_K if half else BLOCK_K
+    block_k = HALF_BLOCK_K if precision == "fp16" else BLOCK_K
     shape = Shape(m, d, config.tokens, config.landmarks, block_k, precision)
     steps = steps_of(iterations, keeps)
     room = room_size(steps, shape)

@@ -142,7 +142,7 @@ def _grads_of_thin_step(
     )
     arrived = meet(counter, arrived, team)
     product_plus_two(dx, 1.0, ds, x, 3.25, total, 7.0, dt, rank, team, VALUES, "nt", M, M, M, SHAPE)
-    product_plus_two(dx, 1.0, x, ds, 1.0, dx, 1.0, own, rank, team, BOTH, "tn", M, M, M, SHAPE)
+    product_plus_two(dx, 1.0, x, ds, 1.0, dx, 1.0, own, rank, team, OPERAND, "tn", M, M, M, SHAPE)
     return meet(counter, arrived, team)
 
 
@@ -165,7 +165,7 @@ def _grads_of_classic_step(
     arrived = meet(counter, arrived, team)
     product_plus_two(dx, -1.0, dr, t, 15.0, dr, 7.0, dt, rank, team, VALUES, "nt", M, M, M, SHAPE)
     product_plus(dx, -1.0, dt, x, 1.0, dx, rank, team, VALUES, "nt", M, M, M, SHAPE)
-    product_plus(dx, -1.0, x, dt, 1.0, dx, rank, team, BOTH, "tn", M, M, M, SHAPE)
+    product_plus(dx, -1.0, x, dt, 1.0, dx, rank, team, OPERAND, "tn", M, M, M, SHAPE)
     arrived = meet(counter, arrived, team)
     product_plus(grad_a, 1.0, dx, z, 1.0, grad_a, rank, team, VALUES, "nt", M, M, M, SHAPE)
     product_plus(dz, 1.0, a, dx, 1.0, kept, rank, team, BOTH, "tn", M, M, M, SHAPE)

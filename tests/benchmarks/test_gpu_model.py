@@ -168,6 +168,64 @@ def test_few_programs_leave_multiprocessors_idle():
     assert time(133) == pytest.approx(2 * time(132) * 132 / 133)
 
 
+def test_the_products_of_the_pseudo_inverse_add_up_to_its_work():
+    """Four classic steps and two thin ones; backward the chain again, and what follows."""
+    import _gpu_pinv as pinv
+
+    assert pinv.count(pinv.FORWARD, "square") == 4 * 4 + 3
+    assert pinv.count(pinv.FORWARD, "thin", "outer") == 2 * 3 + 1
+    assert pinv.count(pinv.BACKWARD, "square") == 4 * 4 + 3 + 3 + 1 + 2 + 4 * 8
+    assert pinv.count(pinv.BACKWARD, "thin", "outer") == 2 * 3 + 2 + 2 * 6
+
+
+def test_a_product_reads_its_operands_once_for_each_tile():
+    import _gpu_pinv as pinv
+
+    product = [[pinv.square(1, pinv.BOTH)]]
+    element = 256 * 256
+    # Columns and rows of tiles, of operands in 2 bytes; values added, values and a copy written.
+    half = pinv.Sizes(256, 64, 128, 64, item=2)
+    assert pinv.cache_bytes(product, half) == element * (2 * (4 + 2) + 4 + 6)
+    single = pinv.Sizes(256, 64, 64, 64, item=4)
+    assert pinv.cache_bytes(product, single) == element * (4 * (4 + 4) + 4 + 4)
+
+
+def test_rooms_that_do_not_fit_the_cache_are_read_from_memory():
+    import _gpu_pinv as pinv
+
+    sizes, room, megabyte = pinv.Sizes(256, 64, 64, 64, item=2), 9 * 2**20, 2**20
+    teams_and_caches = [(4, 40), (20, 40), (20, 6)]
+    found = [
+        pinv.memory_bytes(pinv.BACKWARD, sizes, teams, room, cache * megabyte)
+        for teams, cache in teams_and_caches
+    ]
+    assert found[:2] == [0, 2 * room]
+    assert found[2] > 2 * room
+
+
+def test_programs_without_a_tile_wait():
+    """Of 16 programs 4 have a tile of a thin product; all have one of a square product."""
+    import _gpu_pinv as pinv
+
+    sizes = pinv.Sizes(256, 64, 64, 64, item=2)
+    for product, idle in ((pinv.thin(0, pinv.COPY), 4), (pinv.square(0, pinv.COPY), 1)):
+        rows, columns, terms = product.sizes(256, 64)
+        flop = 2 * rows * columns * terms
+        assert pinv.flop_of_rounds([[product]], sizes, 16) == idle * flop
+
+
+def test_meetings_are_added_to_the_longest_of_the_others():
+    from _gpu_devices import DEVICES, STEP_US
+    from _gpu_work import Work
+    from gpu_model import time_us
+
+    with_steps, without = (
+        time_us(Work("_a_kernel", 10**12, "half", "attention", 0, 0, 132, n), DEVICES["h200"])
+        for n in (8, 0)
+    )
+    assert with_steps - without == pytest.approx(8 * STEP_US)
+
+
 def test_occupancy_is_read_from_what_was_compiled(records, monkeypatch, tmp_path):
     import _gpu_occupancy
 

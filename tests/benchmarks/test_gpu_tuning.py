@@ -46,6 +46,21 @@ def test_one_family_of_the_table_changes(capability):
         assert families(changed(arch, family, other)) == expected
 
 
+@pytest.mark.parametrize("capability", [80, 86, 90])
+def test_products_are_launched_as_the_search_changes_them(capability):
+    from _gpu_tuning import changed, families, make_calls
+
+    from gimp_fast.kernels import launch
+
+    arch = launch.ARCHITECTURES[capability]
+    for config in (families(arch)["product"], launch.Config(64, 32, 4, 2)):
+        with launch.recording() as launches:
+            for call in make_calls("meta")(changed(arch, "product", config)):
+                call()
+        found = {made.config for made in launches if made.name.startswith("_pinv_")}
+        assert found == {config}
+
+
 def test_the_best_is_the_fastest_of_those_that_ran():
     from _gpu_tuning import best
 

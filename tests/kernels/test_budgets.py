@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("triton")
 from gimp_fast.kernels import launch as launching
 from gimp_fast.kernels import pinv
+from gimp_fast.kernels.bags import Bags
 from gimp_fast.kernels.nystrom_attention import (
     nystrom_attention_bwd,
     nystrom_attention_fwd,
@@ -85,7 +86,28 @@ def test_a_team_fits_the_device_and_has_work():
                 assert 1 <= team <= min(available, pinv.LARGEST_TEAM)
                 assert team <= math.ceil(m / 64) ** 2
     assert pinv._team(8, 256, config, 132) == 16
-    assert pinv._team(1024, 256, config, 132) == 4
+    assert [pinv._team(1024, m, config, 132) for m in (128, 256, 512)] == [1, 4, 16]
+
+
+@pytest.mark.parametrize("marks", [64, 128, 200, 256, 384, 512])
+def test_rooms_of_large_matrices_take_no_more_memory(marks):
+    arch = launching.ARCHITECTURES[90]
+    a = torch.empty(1024, HEADS, marks, marks, device="meta")
+    w = torch.empty(1024, HEADS, marks, D, device="meta")
+    with launching.recording() as launches:
+        pinv.pinv_matmul_bwd(w, a, w, 6, Bags(1024, 1000, None), arch, "fp16")
+    (room,) = (x for x in tensors_of(launches, "_pinv_bwd_kernel") if x.dim() == 2)
+    assert room.nbytes <= 400 * 2**20
+
+
+@pytest.mark.parametrize("capability", launching.ARCHITECTURES)
+def test_tiles_depend_on_the_size_of_a_matrix_alone(capability):
+    """Small ones need many tiles for their teams."""
+    arch = launching.ARCHITECTURES[capability]
+    for precision in ("fp16", arch.precision):
+        large = pinv._config(256, arch, precision)
+        assert pinv._config(129, arch, precision) == large
+        assert pinv._config(128, arch, precision).tokens == min(64, large.tokens)
 
 
 def tensors_of(launches, name):

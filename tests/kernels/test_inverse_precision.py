@@ -205,6 +205,20 @@ def test_the_kernels_err_at_most_twice_as_much_as_truncated_tf32(kind, outlier):
     assert_no_worse(found, peer, expected, 2)
 
 
+@pytest.mark.triton
+@pytest.mark.skipif(torch.cuda.is_available(), reason="not all tiles fit every GPU")
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_tiles_of_a_gpu_cover_matrices_of_odd_sizes(capability, monkeypatch):
+    """Of 150 rows, the second tile of 128 has 22; other tiles only add up in another order."""
+    a = scores("random", 150).softmax(-1)
+    w, grad = narrow(150, dim=70)
+    expected = of_kernels(a, w, grad, iterations=3)
+    arch = launching.ARCHITECTURES[capability]
+    monkeypatch.setattr(launching, "architecture", lambda device: arch)
+    found = of_kernels(a, w, grad, iterations=3)
+    assert all(relative_error(x, y) < 1e-3 for x, y in zip(found, expected, strict=True))
+
+
 def small_inputs():
     """A, W and the gradient of Z W."""
     return scores("random", 16).softmax(-1), *narrow(16)
