@@ -51,7 +51,9 @@ def script(name: str, file: str, *options: str) -> Command:
 
 
 def tests(name: str, markers: str, *options: str) -> Command:
-    return Command(name, ("-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *options), False)
+    return Command(
+        name, ("-P", "-m", "pytest", "-p", "no:cacheprovider", "-m", markers, *options), False
+    )
 
 
 def gpu_commands() -> Iterator[list[Command]]:

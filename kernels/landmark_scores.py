@@ -74,15 +74,13 @@ def _landmark_scores_bwd_rows_kernel(
     mark_rows = (bag.to(tl.int64) * H + head) * M
     slot = matrix_slot(cu_seqlens, tokens, num_bags, bag, M, PACKED)
     rows = (slot.to(tl.int64) * H + head) * M
-    # Summed over a row once: a sum of products would be rounded differently in each thread.
-    products = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
+    delta = tl.zeros([BLOCK_R], tl.float32)
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         offsets = (rows + r)[:, None] * M + c[None, :]
         inside = (r < M)[:, None] & (c < M)[None, :]
         weights = tl.load(a + offsets, mask=inside, other=0.0)
-        products += weights * tl.load(grad_a + offsets, mask=inside, other=0.0)
-    delta = tl.sum(products, 1)
+        delta += tl.sum(weights * tl.load(grad_a + offsets, mask=inside, other=0.0), 1)
     grad = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     for start in range(0, M, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)

@@ -28,9 +28,9 @@ print(len(given))
 def run(**environment):
     """Python's output in a process of its own, which decides once whether kernels are compiled."""
     kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    paths = os.pathsep.join([str(BENCHMARKS), *sys.path])
+    paths = os.pathsep.join([str(BENCHMARKS), *filter(None, sys.path)])
     return subprocess.run(
-        [sys.executable, "-c", CODE], env=kept | environment | {"PYTHONPATH": paths},
+        [sys.executable, "-P", "-c", CODE], env=kept | environment | {"PYTHONPATH": paths},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ TINY = [
 
 
 def config(*overrides):
-    return load_config(overrides=[*TINY, *overrides])
+    return load_config("paper", overrides=[*TINY, *overrides])
 
 
 def silent(text):
@@ -208,7 +208,7 @@ def test_resume_after_a_signal_at_any_step_is_bitwise(
 def test_killed_processes_resume_to_the_same_result(finished, cohort_folder, tmp_path):
     out, rng = tmp_path / "run", random.Random(0)
     command = [sys.executable, "-m", "gimp_fast.train", "--data", cohort_folder, "--out", out]
-    command += ["--resume"]
+    command += ["--preset", "paper", "--resume"]
     for override in TINY:
         command += ["--set", override]
     metrics_file, killed, seen = out / "metrics.jsonl", 0, 0

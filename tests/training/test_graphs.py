@@ -150,17 +150,23 @@ def test_without_a_gpu_the_option_says_that_it_has_no_effect(cohort_folder, tmp_
         ({"ranks": 2}, "processes exchange gradients in the backward pass"),
         ({"compile": True}, "compile=true launches kernels in its own way"),
         ({"checkpoint_layers": True}, "model.checkpoint_layers=true sets random numbers back"),
+        ({"balance": True}, "pretrain.balance=true takes gradients within the step"),
         ({}, None),
     ],
-    ids=["stage", "ranks", "compile", "checkpoints", "possible"],
+    ids=["stage", "ranks", "compile", "checkpoints", "balance", "possible"],
 )
 def test_when_steps_are_not_recorded(change, reason):
-    given = {"recordable": True, "ranks": 1, "compile": False, "checkpoint_layers": False} | change
+    given = {"recordable": True, "ranks": 1, "compile": False, "checkpoint_layers": False}
+    given |= {"balance": False} | change
     model = SimpleNamespace(checkpoint_layers=given["checkpoint_layers"])
     context = SimpleNamespace(
         device=torch.device("cuda"),
         ranks=SimpleNamespace(size=given["ranks"]),
-        config=SimpleNamespace(compile=given["compile"], model=model),
+        config=SimpleNamespace(
+            compile=given["compile"],
+            model=model,
+            pretrain=SimpleNamespace(balance=given["balance"]),
+        ),
     )
     stage = SimpleNamespace(recordable=given["recordable"], context=context)
     assert why_not_recorded(stage) == reason
