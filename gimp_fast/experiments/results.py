@@ -13,13 +13,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.calibration import brier, reliability
 from gimp_fast.evaluation.comparison import Comparison, compare_all
-from gimp_fast.evaluation.intervals import (
-    Estimate,
-    Spread,
-    cluster_weights,
-    patient_weights,
-    spread,
-)
+from gimp_fast.evaluation.intervals import Estimate, Spread, spread
 from gimp_fast.evaluation.rates import (
     EstimatedShare,
     Predictions,
@@ -30,6 +24,7 @@ from gimp_fast.evaluation.rates import (
 from gimp_fast.experiments.fallback import mix
 from gimp_fast.experiments.paper import Experiment, Row, split_groups
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
+from gimp_fast.experiments.resampling import Units, draw
 from gimp_fast.experiments.vectors import (
     Probe,
     Separation,
@@ -145,25 +140,6 @@ class RowScores:
 
 
 @dataclass(frozen=True)
-class Units:
-    """What the bootstrap draws of the test patients of a group of splits.
-
-    ``hospitals`` is their number where every split keeps hospitals apart: the question is then how
-    models do at others, so hospitals are drawn with all their patients. None where patients are
-    drawn.
-    """
-
-    patients: int
-    hospitals: int | None
-
-    @property
-    def words(self) -> str:
-        return (
-            f"{self.patients} patients" if self.hospitals is None else f"{self.hospitals} hospitals"
-        )
-
-
-@dataclass(frozen=True)
 class Group:
     """Splits that are reported together; their name has no numbers.
 
@@ -232,7 +208,8 @@ def summarise(
     for (table, key), pairs in plan.mixed.items():
         if table == experiment.name:
             runs[key] = tuple(pair.as_run(key) for pair in pairs)
-            finished = finished | _mixed(key, pairs, finished)
+            found = (_mixed(pair, key, finished) for pair in pairs)
+            finished = finished | {one.run.digest: one for one in found if one is not None}
     skipped = {key: why for (table, key), why in plan.skipped.items() if table == experiment.name}
     rows = tuple(row for row in experiment.rows if row.key in runs or row.key in skipped)
     groups = []
@@ -244,18 +221,14 @@ def summarise(
     return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(trained))
 
 
-def _mixed(
-    key: str, pairs: Iterable[Mixture], finished: dict[str, Finished]
-) -> dict[str, Finished]:
-    """The runs of a row that mixes two, of which both are finished."""
-    found = {}
-    for pair in pairs:
-        if pair.model.digest in finished and pair.rna.digest in finished:
-            model, run = finished[pair.model.digest], pair.as_run(key)
-            mixed = mix(model.predictions, finished[pair.rna.digest].predictions)
-            changes = {"predictions": mixed.predictions, "weight": mixed.weight, "metrics": None}
-            found[run.digest] = replace(model, run=run, **changes)
-    return found
+def _mixed(pair: Mixture, key: str, finished: dict[str, Finished]) -> Finished | None:
+    """The run of a row that mixes two; None unless both are finished."""
+    if not {pair.model.digest, pair.rna.digest} <= finished.keys():
+        return None
+    model = finished[pair.model.digest]
+    mixed = mix(model.predictions, finished[pair.rna.digest].predictions)
+    changes = {"predictions": mixed.predictions, "weight": mixed.weight, "metrics": None}
+    return replace(model, run=pair.as_run(key), **changes)
 
 
 def _failed(runs: Iterable[PlannedRun], errors: dict[str, str]) -> dict[str, str]:
@@ -279,7 +252,7 @@ def _group(
     tests = [one.predictions.of("test") for ended in done.values() for one in ended]
     patients = tuple(sorted(set().union(*(test.case_id.tolist() for test in tests))))
     predictions = {key: _predictions(ended, patients, splits) for key, ended in done.items()}
-    units, weights = _drawn(call, splits, patients)
+    units, weights = draw(call.cohort, splits, patients, call.resamples)
     versus = compare_all(
         predictions, experiment.reference, weights, units_are_patients=units.hospitals is None
     )
@@ -300,16 +273,6 @@ def _group(
         alone = _by_modality(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), alone)
     return Group(name, tuple(splits), patients, units, done, predictions, scores, apart, probes)
-
-
-def _drawn(call: Call, splits: Sequence[str], patients: Sequence[str]) -> tuple[Units, np.ndarray]:
-    """What the bootstrap draws, and how often each patient is drawn, (resamples, patients)."""
-    cohort = call.cohort
-    if patients and all(map(cohort.keeps_sites_apart, splits)):
-        names, hospital = np.unique([cohort.site(case) for case in patients], return_inverse=True)
-        return Units(len(patients), len(names)), cluster_weights(hospital, call.resamples)
-    weights = patient_weights(max(1, len(patients)), call.resamples)
-    return Units(len(patients), None), weights
 
 
 def _by_modality(finished: Sequence[Finished]) -> ByModality | None:

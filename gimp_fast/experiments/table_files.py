@@ -9,10 +9,11 @@ from typing import Any
 
 from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.evaluation.intervals import WITHOUT_SPREAD
+from gimp_fast.experiments.csv_table import csv_text
 from gimp_fast.experiments.page import write_page
 from gimp_fast.experiments.paper import PAPER, Row
 from gimp_fast.experiments.results import Call, Finished, Results
-from gimp_fast.experiments.tables import Grid, csv_text, grids, latex, markdown
+from gimp_fast.experiments.tables import Grid, grids, latex, markdown
 from gimp_fast.experiments.vectors import NEIGHBOURS
 from gimp_fast.files import safe_text
 from gimp_fast.files.atomic import write_json, write_text

@@ -9,7 +9,9 @@ from dataclasses import replace
 from gimp_fast.evaluation.comparison import Comparison, Difference, McNemar
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.csv_table import csv_text
 from gimp_fast.experiments.paper import PaperFigure, Row, experiment
+from gimp_fast.experiments.resampling import Units
 from gimp_fast.experiments.results import (
     ByModality,
     EstimatedShare,
@@ -17,12 +19,10 @@ from gimp_fast.experiments.results import (
     Results,
     RowScores,
     Scores,
-    Units,
     Validation,
 )
 from gimp_fast.experiments.tables import (
     Grid,
-    csv_text,
     detail_grid,
     grids,
     latex,
