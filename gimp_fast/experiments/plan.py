@@ -26,7 +26,7 @@ from gimp_fast.models import available, model_class
 from gimp_fast.plugins import load_plugins
 from gimp_fast.runs.records import Run
 from gimp_fast.training import TrainConfig, load_config
-from gimp_fast.training.config import SAME_IN_TABLES
+from gimp_fast.training.same_result import SAME_IN_TABLES
 from gimp_fast.training.stages import stages_of
 
 Tuned = dict[tuple[str, str], tuple[str, ...]]  # (row key, split) -> overrides

@@ -17,16 +17,9 @@ from gimp_fast.plugins import load_plugins
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.training.config import (
-    WITHOUT_EFFECT,
-    TrainConfig,
-    check_target,
-    differences,
-    flat_settings,
-    merge,
-    validate_config,
-)
+from gimp_fast.training.config import TrainConfig, check_target, merge, validate_config
 from gimp_fast.training.distributed import ALONE, Ranks
+from gimp_fast.training.same_result import WITHOUT_EFFECT, differences, flat_settings
 from gimp_fast.validation import shown
 
 
