@@ -32,7 +32,7 @@ class Difference:
 
     Attributes:
         low, high, p: 95 % interval and two-sided p of the cluster bootstrap; if all patients have
-            the same accuracy, the interval of :func:`score_intervals.of_difference`.
+            the same difference in accuracy, the interval of :func:`score_intervals.of_difference`.
         p_holm: corrected for the number of comparisons of this metric.
         patients: how many were compared.
         mcnemar: of the accuracy, if each patient was predicted once by each model.

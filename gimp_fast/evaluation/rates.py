@@ -12,7 +12,7 @@ from gimp_fast.evaluation import score_intervals
 from gimp_fast.evaluation.intervals import Estimate, estimate
 
 _BLOCK = 256  # resamples at a time, to bound the memory for large test sets
-_SMALLEST = 1e-12  # probability whose logarithm is taken
+SMALLEST_PROBABILITY = 1e-12  # whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def _losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     picked = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.clip(picked, _SMALLEST, None))
+    return -np.log(np.clip(picked, SMALLEST_PROBABILITY, None))
 
 
 def rates(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:

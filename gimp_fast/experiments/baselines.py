@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -58,13 +58,18 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
     absent = ~np.isfinite(table)
     if absent.any():
         table = np.where(absent, np.nanmean(table[training], axis=0), table)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=settings.strength, max_iter=5000))
+    model = standardised_regression(settings.strength)
     probabilities = np.zeros((len(cases), len(cohort.classes)))
     with threadpool_limits(1):  # other runs have the other cores
         model.fit(table[training], labels[training])
         probabilities[:, classes] = model.predict_proba(table)
     predicted = probabilities.argmax(1)
     return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
+
+
+def standardised_regression(strength: float) -> Pipeline:
+    """Logistic regression of standardised features, not fitted yet; ``strength`` is its C."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
 
 
 def _features(cohort: Cohort, cases: np.ndarray, settings: LogisticSettings) -> np.ndarray:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gimp_fast.evaluation.rates import cross_entropy
+from gimp_fast.evaluation.rates import SMALLEST_PROBABILITY, cross_entropy
 from gimp_fast.runs.records import CasePredictions
 
 WEIGHTS = tuple(step / 10 for step in range(11))
-_SMALLEST = 1e-12  # probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ def mix(model: CasePredictions, rna: CasePredictions) -> Mixed:
     place = {key: row for row, key in enumerate(zip(rna.split, rna.case_id, strict=True))}
     rows = [place.get(key, -1) for key in zip(model.split, model.case_id, strict=True)]
     has_rna = np.array(rows) >= 0
-    ends = [np.log(np.clip(model.probabilities, _SMALLEST, None))]
-    other = np.log(np.clip(rna.probabilities[rows], _SMALLEST, None))
+    ends = [np.log(np.clip(model.probabilities, SMALLEST_PROBABILITY, None))]
+    other = np.log(np.clip(rna.probabilities[rows], SMALLEST_PROBABILITY, None))
     ends.insert(0, np.where(has_rna[:, None], other, ends[0]))
     validation = model.split == "val"
 

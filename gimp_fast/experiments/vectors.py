@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import Spread, spread
 from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.baselines import standardised_regression
 from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.runs.patient_arrays import AS_DRAWN
 from gimp_fast.runs.records import open_run
@@ -76,7 +74,7 @@ def linear_probe(runs: Sequence[tuple[PlannedRun, Path]]) -> Probe | None:
         training, test = embeddings.split == "train", embeddings.split == "test"
         for stage, found in hits.items():
             vectors = embeddings.stages[stage].astype(np.float64)[:, :width]
-            probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=5000))
+            probe = standardised_regression(PROBE_C)
             with threadpool_limits(1):
                 probe.fit(vectors[training], embeddings.label[training])
             found.append(probe.predict(vectors[test]) == embeddings.label[test])

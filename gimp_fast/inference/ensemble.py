@@ -14,7 +14,7 @@ from gimp_fast.files.atomic import new_folder, write_json, write_text
 from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import markdown
 from gimp_fast.inference.export import check_place, write_export
-from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.model import TrainedModel, check_same_classes
 from gimp_fast.runs.layout import CARD, ENSEMBLE, EXPORT_FILES, WEIGHTS, member_name
 
 if TYPE_CHECKING:
@@ -66,16 +66,10 @@ class Ensemble:
         self.members, self.source = tuple(members), source
         if not self.members:
             raise GimpError(f"{source}: found no model; expected one or more")
-        first = self.members[0]
-        self.classes: tuple[str, ...] = first.classes
+        self.classes: tuple[str, ...] = self.members[0].classes
         genes = {member.gene_ids: member for member in self.members if member.uses_genes}
         self.gene_ids: tuple[str, ...] = next(iter(genes), ())
-        for member in self.members:
-            if member.classes != self.classes:
-                raise GimpError(
-                    f"{member.source}: found the classes {', '.join(member.classes)}; expected "
-                    f"{', '.join(self.classes)} as in {first.source}, to average probabilities"
-                )
+        check_same_classes(self.members)
         if len(genes) > 1:
             one, other = list(genes.values())[:2]
             raise GimpError(

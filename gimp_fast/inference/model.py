@@ -298,6 +298,17 @@ class TrainedModel:
         )
 
 
+def check_same_classes(models: Sequence[TrainedModel]) -> None:
+    """GimpError for models whose probabilities cannot be averaged."""
+    first = models[0]
+    for other in models[1:]:
+        if other.classes != first.classes:
+            raise GimpError(
+                f"{other.source}: found the classes {', '.join(other.classes)}; expected "
+                f"{', '.join(first.classes)} as in {first.source}, to average probabilities"
+            )
+
+
 def _first_few(items: Sequence[object]) -> str:
     more = f" and {len(items) - 5} more" if len(items) > 5 else ""
     return ", ".join(map(str, items[:5])) + more

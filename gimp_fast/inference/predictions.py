@@ -26,7 +26,7 @@ from gimp_fast.inference.cautions import (
     merged,
     unchecked,
 )
-from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.model import TrainedModel, check_same_classes
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.models.outputs import Outputs
@@ -116,12 +116,7 @@ def predict_cohort(
     """
     options = options or PredictOptions()
     classes = models[0].classes
-    for other in models[1:]:
-        if other.classes != classes:
-            raise GimpError(
-                f"{other.source}: found the classes {', '.join(other.classes)}; expected "
-                f"{', '.join(classes)} as in {models[0].source}, to average probabilities"
-            )
+    check_same_classes(models)
     cases = known_cases(cohort, cohort.case_ids if case_ids is None else case_ids)
     pairs = [(trained, trained.columns_in(cohort, cases)) for trained in models]
     cautions = merged([cautions_of(trained, cohort, cases, columns) for trained, columns in pairs])

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
+from builders.layer_shapes import SHAPES
 
 pytest.importorskip("triton")
 from gimp_fast.kernels import launch as launching
@@ -19,14 +20,6 @@ from gimp_fast.kernels.nystrom_attention import (
 )
 
 HEADS, D, M = 8, 64, 256
-# Bags in a batch, or packed, and the tokens of each.
-SHAPES = {
-    "one": (1, 6000, False),
-    "batch-of-8": (8, 6000, False),
-    "batch-of-128": (128, 6000, False),
-    "slide": (1, 148_569, False),
-    "300-packed": (300, 1000, True),
-}
 
 
 def passes_of(bags, tokens, packed, capability=90):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders.layer_shapes import SHAPES
 
 pytest.importorskip("triton")
 from gimp_fast.kernels.launch import recording
@@ -26,14 +27,6 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(
     not BENCHMARKS.is_dir(), reason="the tests lie without the benchmarks"
 )
-# Bags in a batch, or packed, and the tokens of each.
-SHAPES = {
-    "one": (1, 6000, False),
-    "batch-of-8": (8, 6000, False),
-    "batch-of-128": (128, 6000, False),
-    "slide": (1, 148_569, False),
-    "300-packed": (300, 1000, True),
-}
 
 
 @pytest.fixture
