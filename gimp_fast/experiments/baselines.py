@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
+from gimp_fast.evaluation.linear_probe import standardised_regression
 from gimp_fast.runs.records import CasePredictions
 from gimp_fast.training.fit_scalers import fit_slide_scaler
 
@@ -65,11 +63,6 @@ def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredi
         probabilities[:, classes] = model.predict_proba(table)
     predicted = probabilities.argmax(1)
     return CasePredictions(cohort.classes, cases, parts, labels, predicted, probabilities)
-
-
-def standardised_regression(strength: float) -> Pipeline:
-    """Logistic regression of standardised features, not fitted yet; ``strength`` is its C."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
 
 
 def _features(cohort: Cohort, cases: np.ndarray, settings: LogisticSettings) -> np.ndarray:

@@ -119,9 +119,13 @@ def _notes(results: Results) -> list[str]:
     if any(group.probes for group in results.groups):
         notes.append(
             "What pre-training taught the slide encoder: the share of test patients that logistic "
-            "regression of CLS_img gets right, fitted on the training patients, with the weights "
-            "as they were drawn and with those after pre-training. No part of the model is trained "
-            "for it. CLS_img sees slides alone."
+            "regression of CLS_img gets right, with the weights as they were drawn and with those "
+            "after pre-training. No part of the model is trained for it. CLS_img sees slides "
+            "alone. Fitted on the training patients, it shows what fine-tuning starts from; but "
+            "triplets have seen the classes of these patients, and an encoder that has learned "
+            "them by heart does badly here. Fitted on the validation patients, whose classes "
+            "pre-training does not see, it shows what the vectors are worth in themselves; there "
+            "are fewer of them."
         )
     if any(score.by_modality for score in scores):
         notes.append(

@@ -131,13 +131,17 @@ def modality_grid(results: Results) -> Grid:
 
 
 def probe_grid(results: Results) -> Grid:
-    """A linear classifier of CLS_img, before and after pre-training."""
+    """Linear classifiers of CLS_img, before and after pre-training."""
 
     def cells(row: Row, group: Group) -> list[str]:
         found = group.probes.get(row.key)
-        return [] if found is None else [_share(found.drawn), _share(found.pretrained)]
+        if found is None:
+            return []
+        return [_share(s) for by in (found.train, found.val) for s in (by.drawn, by.pretrained)]
 
-    grid = _grid(results, ("Weights as drawn", "After pre-training"), cells)
+    titles = ("Weights as drawn", "After pre-training")
+    fitted = ("fitted on training patients", "fitted on validation patients")
+    grid = _grid(results, [f"{title}, {on}" for on in fitted for title in titles], cells)
     return replace(grid, rows=tuple(row for row in grid.rows if set(row[1]) != {NONE}))
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
-from threadpoolctl import threadpool_limits
 
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import Spread, spread
+from gimp_fast.evaluation.linear_probe import probe
 from gimp_fast.evaluation.rates import Share
-from gimp_fast.experiments.baselines import standardised_regression
 from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.runs.patient_arrays import AS_DRAWN
-from gimp_fast.runs.records import open_run
+from gimp_fast.runs.records import Embeddings, open_run
 
 NEIGHBOURS = 5
-PROBE_C = 0.05  # scikit-learn's C of the linear probe: not tuned, the same for all
 
 
 @dataclass(frozen=True)
@@ -48,40 +46,61 @@ class Separation:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Learned:
     """Test patients that a linear classifier of CLS_img gets right, over some runs.
 
     ``drawn`` is of the model with its first weights, ``pretrained`` of the model after
     pre-training.
     """
 
-    runs: int
     drawn: Share
     pretrained: Share
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What pre-training has taught the slide encoder, as linear classifiers of CLS_img see it.
+
+    ``train`` are fitted on the training patients, as fine-tuning is. Pre-training with triplets has
+    seen the classes of these, and may have learned them by heart. ``val`` are fitted on the
+    validation patients, whose classes it has not seen: what the vectors are worth in themselves.
+    """
+
+    runs: int
+    train: Learned
+    val: Learned
 
 
 def linear_probe(runs: Sequence[tuple[PlannedRun, Path]]) -> Probe | None:
     """What pre-training has taught the slide encoder; None if no run was pre-trained.
 
-    Logistic regression of CLS_img, standardised, fitted on the training patients of each run. No
-    part of the model is trained for it.
+    Test patients are classified by logistic regression of CLS_img. No part of the model is trained
+    for it.
     """
-    hits: dict[str, list[np.ndarray]] = {AS_DRAWN: [], "pretrain": []}
+    pretrained = []
     for run, folder in runs:
-        embeddings, width = open_run(folder).embeddings, run.settings.model.dim
-        if not hits.keys() <= embeddings.stages.keys():
-            continue  # it has no such stage, or was trained by an earlier version
-        training, test = embeddings.split == "train", embeddings.split == "test"
-        for stage, found in hits.items():
-            vectors = embeddings.stages[stage].astype(np.float64)[:, :width]
-            probe = standardised_regression(PROBE_C)
-            with threadpool_limits(1):
-                probe.fit(vectors[training], embeddings.label[training])
-            found.append(probe.predict(vectors[test]) == embeddings.label[test])
-    if not hits["pretrain"]:
+        embeddings = open_run(folder).embeddings
+        if {AS_DRAWN, "pretrain"} <= embeddings.stages.keys():  # also: not of an earlier version
+            pretrained.append((embeddings, run.settings.model.dim))
+    if not pretrained:
         return None
-    shares = (Share.of(np.concatenate(found)) for found in hits.values())
-    return Probe(len(hits["pretrain"]), *shares)
+
+    def learned(part: str) -> Learned:
+        hits = {
+            stage: [_probe_hits(found, stage, width, part) for found, width in pretrained]
+            for stage in (AS_DRAWN, "pretrain")
+        }
+        return Learned(*(Share.of(np.concatenate(of_stage)) for of_stage in hits.values()))
+
+    return Probe(len(pretrained), learned("train"), learned("val"))
+
+
+def _probe_hits(embeddings: Embeddings, stage: str, width: int, part: str) -> np.ndarray:
+    """(test patients,) bool: whether a classifier that is fitted on a part gets them right."""
+    fitted, test = embeddings.split == part, embeddings.split == "test"
+    vectors = embeddings.stages[stage][:, :width]
+    chosen = probe(vectors, embeddings.label, fitted, test).argmax(1)
+    return np.unique(embeddings.label)[chosen] == embeddings.label[test]
 
 
 def pretrained_vectors(run: PlannedRun, folder: Path) -> Vectors:

@@ -29,10 +29,11 @@ QUANTITIES = {
     "auc": ("AUC", "AUC"),
     "reconstruction": ("Masked reconstruction", "Masked L1 (embedding units)"),
     "triplet": ("Triplet", "Triplet loss (squared distance)"),
+    "probe_accuracy": ("Linear classifier of CLS_img", "Accuracy (share of patients)"),
 }
 # What a stage trains on, if that is one modality.
 _READ_BY = {"genes": "rna", "pretrain": "slide"}
-SHARES = ("accuracy", "auc")
+SHARES = ("accuracy", "auc", "probe_accuracy")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
         panels = [panel for panel in drawn if panel]
         if not panels and (loss := _curve(stage, title, "loss", epochs, best)):
             panels = [loss]
+        if probe := _curve(stage, title, "probe_accuracy", epochs, best):
+            panels.append(probe)
         reason = "Left out: metrics.jsonl has no finite value of its quantities."
         sections[title] = panels or [Panel(stage, title, reason)]
     return sections

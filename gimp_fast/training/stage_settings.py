@@ -44,8 +44,8 @@ class GenesSettings(StageSettings):
 class PretrainSettings(StageSettings):
     """Masked patch modelling and gene-induced triplets, with a frozen gene encoder.
 
-    Keeps the last epoch. Models that align slides with genes instead (MGCA, BioViL, REFERS) use
-    only ``window``.
+    Models that align slides with genes instead (MGCA, BioViL, REFERS) use only ``window`` and
+    ``keep``.
 
     Attributes:
         window: L, patches in a contiguous window; shorter bags are repeated.
@@ -62,6 +62,10 @@ class PretrainSettings(StageSettings):
         margin: δ of eq. 4.
         mining: which triplets of a batch: ``"hard"`` or ``"all"``.
         normalize: scale the vectors to unit length before distances are taken.
+        keep: the epoch that fine-tuning starts from: ``"last"``, as in the paper, or ``"probe"``,
+            the one whose CLS_img tells the classes apart best. A linear classifier of CLS_img is
+            fitted on the training patients after every epoch, and its cross-entropy on the
+            validation patients decides.
         cuda_graphs: after three steps of one kind, replay such steps as a CUDA graph: the same
             results, and faster where a processor starts kernels too slowly for its GPU. Steps are
             of one kind if they have as many patients, the same of them lack RNA, and windows have
@@ -82,6 +86,7 @@ class PretrainSettings(StageSettings):
     margin: float = Field(0.8, ge=0)
     mining: Literal["hard", "all"] = "hard"
     normalize: bool = False
+    keep: Literal["last", "probe"] = "last"
     cuda_graphs: bool = False
 
 

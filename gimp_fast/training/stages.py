@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
+from gimp_fast.evaluation.linear_probe import probe
+from gimp_fast.evaluation.rates import cross_entropy
 from gimp_fast.losses import triplet_loss
 from gimp_fast.targets import classification
 from gimp_fast.targets.classification import Scores
@@ -74,11 +76,41 @@ class GenesStage(Stage):
         return _scores(self.context, logits.softmax(-1).cpu().numpy(), labels)
 
 
-class PretrainStage(Stage):
-    """Masked patch modelling and gene-induced triplet learning on windows of slides."""
+class Pretraining(Stage):
+    """Pre-training of the slide encoder, which a linear classifier of its vectors may judge."""
 
     name = "pretrain"
-    keeps_best = False  # the paper fine-tunes from the last epoch
+
+    def __init__(self, context: StageContext):
+        super().__init__(context)
+        self.keeps_best = self.settings.keep == "probe"
+
+    def validate(self) -> Scores:
+        scores = super().validate()
+        return scores | self._probe() if self.keeps_best else scores
+
+    def rank(self, scores: Scores) -> tuple[float, ...]:
+        return (-scores["probe_loss"],) if self.keeps_best else super().rank(scores)
+
+    def _probe(self) -> Scores:
+        """Validation scores of a linear classifier of CLS_img, fitted on training patients."""
+        context = self.context
+        cases = [*self.train_cases, *self.val_cases]
+        vectors = context.predict(cases).vectors[:, : context.model.config.dim]
+        labels = context.reader.labels(cases).numpy()
+        training = np.arange(len(cases)) < len(self.train_cases)
+        probabilities = probe(vectors, labels, training, ~training)
+        _, codes = np.unique(labels, return_inverse=True)
+        found = {
+            "probe_loss": cross_entropy(probabilities, codes[~training]),
+            "probe_accuracy": float((probabilities.argmax(1) == codes[~training]).mean()),
+        }
+        return context.ranks.from_first(found)
+
+
+class PretrainStage(Pretraining):
+    """Masked patch modelling and gene-induced triplet learning on windows of slides."""
+
     recordable = True
 
     @staticmethod
@@ -129,14 +161,12 @@ class PretrainStage(Stage):
         }
 
 
-class AlignmentStage(Stage):
+class AlignmentStage(Pretraining):
     """Aligns slides with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
 
     Patients need both modalities.
     """
 
-    name = "pretrain"
-    keeps_best = False
     leaves_unused = True
 
     @staticmethod

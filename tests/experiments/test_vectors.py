@@ -13,9 +13,9 @@ DIM = 4
 
 
 def folder(tmp_path, **stages):
-    """A run of 40 patients with these vectors; every fourth is a test patient."""
+    """A run of 40 patients with these vectors: 20 of training, 10 of validation, 10 of test."""
     cases = np.array([f"P{n:02d}" for n in range(40)])
-    parts = np.array(["test" if n % 4 == 0 else "train" for n in range(40)])
+    parts = np.array([("test", "train", "val", "train")[n % 4] for n in range(40)])
     label = np.array(["AB"[n // 4 % 2] for n in range(40)])
     arrays = Embeddings(cases, parts, label, stages).arrays()
     tmp_path.mkdir(exist_ok=True)
@@ -39,9 +39,21 @@ RUN = SimpleNamespace(settings=SimpleNamespace(model=SimpleNamespace(dim=DIM)))
 def test_it_reads_the_slide_encoder_alone(tmp_path):
     drawn, trained = vectors(0.0, genes=1.0), vectors(1.0)
     probe = linear_probe([(RUN, folder(tmp_path / "run", start=drawn, pretrain=trained))])
-    assert (probe.runs, probe.drawn.n, probe.pretrained.n) == (1, 10, 10)
-    assert probe.pretrained.k == 10
-    assert probe.drawn.k < 9  # the genes, which know the class, are not read
+    assert probe.runs == 1
+    for fitted in (probe.train, probe.val):
+        assert (fitted.drawn.n, fitted.pretrained.n) == (10, 10)
+        assert fitted.pretrained.k == 10
+        assert fitted.drawn.k < 9  # the genes, which know the class, are not read
+
+
+def test_classes_learned_by_heart_do_not_deceive_both_probes(tmp_path):
+    """What says the class of training patients says the opposite of all others."""
+    heart = vectors(0.0)
+    label, training = np.arange(40) // 4 % 2, np.arange(40) % 2 == 1
+    heart[training, 0] += 10 * label[training]
+    heart[~training, 0] -= 10 * label[~training]
+    probe = linear_probe([(RUN, folder(tmp_path / "run", start=vectors(0.0), pretrain=heart))])
+    assert probe.train.pretrained.k < probe.val.pretrained.k == 10
 
 
 def test_runs_without_pretraining_have_none(tmp_path):

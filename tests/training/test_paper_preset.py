@@ -25,7 +25,10 @@ STATED = {
     },
     "2.3 triplets of CLS_pat": {"pretrain.triplets": "patient"},
     "3.1 GroupMSA is frozen": {"finetune.freeze_genes": True, "model.gene_encoder": "group_msa"},
-    "3.1 at most 100 epochs of pre-training": {"pretrain.epochs": 100},
+    "3.1 100 epochs of pre-training, the last kept": {
+        "pretrain.epochs": 100,
+        "pretrain.keep": "last",
+    },
     "3.1 at most 70 epochs of fine-tuning": {"finetune.epochs": 70},
     "3.1 learning rate 1e-4": {"genes.lr": 1e-4, "pretrain.lr": 1e-4, "finetune.lr": 1e-4},
     "2.3 P̂ = softmax(MLP(CLS_pat))": {"model.fusion": "head"},
