@@ -18,6 +18,7 @@ DISTRIBUTION = {
     "openslide": "openslide-python",
     "pydantic_core": "pydantic",  # which pins it
     "sklearn": "scikit-learn",
+    "sksurv": "scikit-survival",
     "yaml": "pyyaml",
 }
 # What a user installs for one feature: wandb for `--wandb`, timm and torchvision for encoders.

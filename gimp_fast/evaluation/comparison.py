@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -61,6 +61,19 @@ class Comparison:
     cross_entropy: Difference
 
 
+class _HasPatients(Protocol):
+    """What predictions of classes and of survival have in common."""
+
+    @property
+    def patient(self) -> np.ndarray: ...
+
+    @property
+    def split(self) -> np.ndarray: ...
+
+    def chosen(self, rows: np.ndarray) -> Any: ...
+
+
+_Predicted = TypeVar("_Predicted", bound=_HasPatients)
 METRICS = tuple(field.name for field in fields(Comparison))
 
 
@@ -98,19 +111,18 @@ def compare_all(
         }
     for metric in METRICS:
         tests = {key: test for key, pair in pairs.items() if (test := getattr(pair, metric))}
-        exact = _corrected({key: test.mcnemar for key, test in tests.items() if test.mcnemar})
-        for key, test in _corrected(tests).items():
+        exact = corrected({key: test.mcnemar for key, test in tests.items() if test.mcnemar})
+        for key, test in corrected(tests).items():
             test = replace(test, mcnemar=exact.get(key))
             pairs[key] = replace(pairs[key], **{metric: test})
     return pairs
 
 
-def _corrected(tests: Mapping[str, Any]) -> dict[str, Any]:
+def corrected(tests: Mapping[str, Any]) -> dict[str, Any]:
     """The tests with ``p_holm`` set."""
-    corrected = holm([test.p for test in tests.values()])
+    p_holm = holm([test.p for test in tests.values()])
     return {
-        key: replace(test, p_holm=p)
-        for (key, test), p in zip(tests.items(), corrected, strict=True)
+        key: replace(test, p_holm=p) for (key, test), p in zip(tests.items(), p_holm, strict=True)
     }
 
 
@@ -135,13 +147,31 @@ def compare_auc(
 
     None if a class has no patient.
     """
-    patients = weights.shape[1]
+    return compare_score(model, reference, weights, auc)
+
+
+def compare_score(
+    model: _Predicted,
+    reference: _Predicted,
+    weights: np.ndarray,
+    score: Callable[[_Predicted, np.ndarray], np.ndarray],
+) -> Difference | None:
+    """A score of a model minus that of the reference on the same patients and folds.
+
+    Args:
+        model, reference: predictions, of classes or of survival.
+        weights: of the bootstrap, (R, patients).
+        score: (R,) of predictions and weights.
+
+    Returns:
+        None if no patient was predicted by both, or one of the models has no such score.
+    """
     mine, theirs = _in_both(model, reference), _in_both(reference, model)
-    if not len(mine):
+    if mine is None:
         return None
-    once = np.ones((1, patients))
-    value = float((auc(mine, once) - auc(theirs, once))[0])
-    draws = np.concatenate([auc(mine, some) - auc(theirs, some) for some in in_blocks(weights)])
+    once = np.ones((1, weights.shape[1]))
+    value = float((score(mine, once) - score(theirs, once))[0])
+    draws = np.concatenate([score(mine, some) - score(theirs, some) for some in in_blocks(weights)])
     found = estimate(value, draws)
     if found is None:
         return None
@@ -149,11 +179,12 @@ def compare_auc(
     return Difference(value, found.low, found.high, p, p, len(np.unique(mine.patient)))
 
 
-def _in_both(model: Predictions, other: Predictions) -> Predictions:
+def _in_both(model: _Predicted, other: _Predicted) -> _Predicted | None:
     """The predictions of a model for the patients and folds that another one has too."""
     folds = 1 + max(model.split.max(), other.split.max())
     mine, theirs = (p.patient * folds + p.split for p in (model, other))
-    return model.chosen(np.isin(mine, theirs))
+    both = np.isin(mine, theirs)
+    return model.chosen(both) if both.any() else None
 
 
 @dataclass(frozen=True)

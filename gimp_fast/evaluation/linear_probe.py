@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 STRENGTH = 0.05  # not tuned, the same for all
 
 
 def standardised_regression(strength: float = STRENGTH) -> Pipeline:
     """Logistic regression of standardised features, not fitted yet; ``strength`` is its C."""
+    # Here: it takes seconds, and brings scipy, for what few commands need.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -231,24 +232,49 @@ def auc(predictions: Predictions, weights: np.ndarray) -> np.ndarray:
     for run in predictions.by_run():
         of_classes = [_one_against_rest(run, k, weights) for k in run.positives]
         areas.append(np.mean(of_classes, axis=0))
-    counted = np.isfinite(areas)
+    return mean_over_runs(areas)
+
+
+def mean_over_runs(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of the runs' scores, all of one shape, without those that are NaN; NaN if all are."""
+    counted = np.isfinite(scores)
     with np.errstate(invalid="ignore"):
-        return np.where(counted, areas, 0.0).sum(0) / counted.sum(0)
+        return np.where(counted, scores, 0.0).sum(0) / counted.sum(0)
 
 
 def _one_against_rest(run: Predictions, positive: int, weights: np.ndarray) -> np.ndarray:
-    """Weighted share of (positive, negative) pairs in the right order; ties count half."""
-    order = np.argsort(run.probabilities[:, positive], kind="stable")
-    score, truth = run.probabilities[order, positive], run.label[order] == positive
-    first_of_ties = np.flatnonzero(np.r_[True, np.diff(score) > 0])
-    drawn = weights[:, run.patient[order]]
-    positives, negatives = (
-        np.add.reduceat(drawn * chosen, first_of_ties, axis=1) for chosen in (truth, ~truth)
+    truth = run.label == positive
+    return weighted_area(run.probabilities[:, positive], truth, ~truth, weights[:, run.patient])
+
+
+def weighted_area(
+    scores: np.ndarray,
+    positives: np.ndarray,
+    negatives: np.ndarray,
+    weights: np.ndarray,
+    tied: float = 0.0,
+) -> np.ndarray:
+    """Weighted share of (positive, negative) pairs in the right order; ties count half.
+
+    Args:
+        scores: (n,), higher for positives; equal if no gap between them exceeds ``tied``.
+        positives, negatives: (n,) bool, or what each counts as one.
+        weights: (R, n) of a bootstrap.
+
+    Returns:
+        (R,); NaN without a pair.
+    """
+    order = np.argsort(scores, kind="stable")
+    first_of_ties = np.flatnonzero(np.r_[True, np.diff(scores[order]) > tied])
+    drawn = weights[:, order]
+    of_positives, of_negatives = (
+        np.add.reduceat(drawn * counted[order], first_of_ties, axis=1)
+        for counted in (positives, negatives)
     )  # (R, distinct scores)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    pairs = positives.sum(1) * negatives.sum(1)
+    below = np.cumsum(of_negatives, axis=1) - of_negatives / 2
+    pairs = of_positives.sum(1) * of_negatives.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (positives * below).sum(1) / pairs, np.nan)
+        return np.where(pairs > 0, (of_positives * below).sum(1) / pairs, np.nan)
 
 
 def roc(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, float] | None:

@@ -1,0 +1,50 @@
+"""How well predicted numbers agree with true ones, also for many resamples at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gimp_fast.evaluation.intervals import Estimate, estimate
+from gimp_fast.evaluation.rates import in_blocks
+
+
+def regression_metrics(
+    predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray
+) -> dict[str, Estimate | None]:
+    """Scores of n patients, with 95 % intervals over bootstrap weights (R, n).
+
+    Returns:
+        mean_absolute_error; r_squared, 1 minus the squared error relative to the variance of these
+        patients; correlation, Pearson's. None for one that is not defined.
+    """
+    once = regression_scores(predicted, truth, np.ones((1, len(truth))))
+    drawn = [regression_scores(predicted, truth, some) for some in in_blocks(weights)]
+    return {
+        name: estimate(float(value), np.concatenate([block[name] for block in drawn]))
+        for name, (value,) in once.items()
+    }
+
+
+def regression_scores(
+    predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Name -> (R,), NaN where all numbers of a resample are equal."""
+    total = weights.sum(1)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return weights @ values / total
+
+    # Centred first: else the variance of large numbers is a difference of larger ones.
+    y, x = truth - truth.mean(), predicted - predicted.mean()
+    variance = mean(y**2) - mean(y) ** 2
+    of_predicted = mean(x**2) - mean(x) ** 2
+    shared = mean(x * y) - mean(x) * mean(y)
+    smallest = 1e-12 * max(float((y**2).mean()), float((x**2).mean()), 1e-300)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        varies = np.where(variance > smallest, variance, np.nan)
+        both = np.where(of_predicted > smallest, of_predicted, np.nan) * varies
+        return {
+            "mean_absolute_error": mean(np.abs(predicted - truth)),
+            "r_squared": 1 - mean((predicted - truth) ** 2) / varies,
+            "correlation": shared / np.sqrt(both),
+        }
