@@ -43,13 +43,42 @@ def triplet_loss(
             "triplet_loss: features must be (B, C) and labels (B,), "
             f"got {tuple(features.shape)} and {tuple(labels.shape)}"
         )
+    same = labels[:, None] == labels[None, :]  # (B, B)
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return triplet_loss_of_pairs(
+        features, same & ~itself, ~same, margin=margin, mining=mining, normalize=normalize
+    )
+
+
+def triplet_loss_of_pairs(
+    features: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    margin: float = 0.8,
+    mining: Literal["hard", "all"] = "hard",
+    normalize: bool = False,
+) -> Tensor:
+    """:func:`triplet_loss` where classes do not say who is alike, as with censored outcomes.
+
+    Args:
+        features: (B, C).
+        positive, negative: (B, B) bool, in row i those of anchor i; the diagonal is False. A pair
+            may be neither.
+        margin, mining, normalize: as in :func:`triplet_loss`.
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown mining strategy.
+    """
+    if not positive.shape == negative.shape == (len(features), len(features)):
+        raise ValueError(
+            f"triplets: positive and negative must be {(len(features), len(features))}, got "
+            f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+        )
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     if normalize:
         features = F.normalize(features, dim=-1)
     distances = (features[:, None] - features[None, :]).square().sum(-1)  # (B, B)
-    same = labels[:, None] == labels[None, :]  # (B, B)
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    negative = ~same
     if mining == "hard":
         anchors = positive.any(1) & negative.any(1)  # (B,)
         farthest = distances.masked_fill(~positive, float("-inf")).amax(1)
@@ -64,7 +93,7 @@ def triplet_loss(
         valid = positive[:, :, None] & negative[:, None, :]
         violations = F.relu(gaps).where(valid, 0.0)
         return violations.sum() / (violations > 0).sum().clamp(min=1)
-    raise ValueError(f"triplet_loss: mining must be 'hard' or 'all', got {mining!r}")
+    raise ValueError(f"triplets: mining must be 'hard' or 'all', got {mining!r}")
 
 
 def info_nce_loss(

@@ -19,7 +19,7 @@ LENGTHS = (1, 7, 30)
 def abmil_and_peer(gated):
     """Ours, and torchmil's of embedded rows, whose one logit is the difference of our two."""
     torch.manual_seed(0)
-    sizes = {"num_classes": 2, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
+    sizes = {"num_outputs": 2, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
     ours = models.build("abmil", sizes | {"gated": gated}).double().eval()
     peer = peers.ABMIL((16,), att_dim=8, gated=gated).double()
     scores = ours.pool.scores
@@ -62,7 +62,7 @@ def test_gradients_of_the_patches_equal_torchmils(gated):
 
 def test_mean_pooling_is_a_linear_classifier_of_the_mean():
     torch.manual_seed(0)
-    model = models.build("mean_pool", {"num_classes": 3, "feature_dim": CHANNELS}).double()
+    model = models.build("mean_pool", {"num_outputs": 3, "feature_dim": CHANNELS}).double()
     patches, cu_seqlens = packed_bags(LENGTHS, CHANNELS)
     expected = [model.head.weight @ bag.mean(0) + model.head.bias for bag in patches.split(LENGTHS)]
     torch.testing.assert_close(model(patches, cu_seqlens), torch.stack(expected))

@@ -13,7 +13,7 @@ from torch import nn
 from gimp_fast.models.inputs import PatientInputs
 
 LENGTHS = (1, 7, 30)
-SETTINGS = {"num_classes": 3, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
+SETTINGS = {"num_outputs": 3, "feature_dim": CHANNELS, "dim": 16, "attention_dim": 8}
 both = pytest.mark.parametrize("name", ["clam_sb", "clam_mb"])
 
 
@@ -45,7 +45,7 @@ def peer_of(model):
 
 
 def test_logits_attention_and_both_losses_equal_torchmils():
-    model = make("clam_sb", num_classes=2, bag_weight=0.7)
+    model = make("clam_sb", num_outputs=2, bag_weight=0.7)
     peer, (patches, cu_seqlens) = peer_of(model), packed_bags(LENGTHS, CHANNELS)
     labels = torch.tensor([0, 1, 0])
     outcome = model.loss(labels, PatientInputs.of(patches, cu_seqlens))

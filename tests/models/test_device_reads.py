@@ -11,10 +11,11 @@ from builders.models import patients_lacking, seeded_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gimp_fast import models
-from gimp_fast.losses import triplet_loss
+from gimp_fast.losses import triplet_loss, triplet_loss_of_pairs
 from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.ops import nystrom_torch, overflow
 from gimp_fast.ops.masks import Masked
+from gimp_fast.targets.survival_losses import cox_loss, discrete_nll, outcome_pairs
 
 aten = torch.ops.aten
 READS = {
@@ -93,6 +94,22 @@ def test_mining_triplets_reads_nothing_back(mining):
     features = torch.randn(5, 3, requires_grad=True)
     with DeviceReads() as reads:
         triplet_loss(features, torch.tensor([0, 1, 0, 1, 2]), mining=mining).backward()
+        pairs = outcome_pairs(*binned_outcomes())
+        triplet_loss_of_pairs(features, *pairs, mining=mining).backward()
+    assert not reads.found
+
+
+def binned_outcomes() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([0, 1, 0, 1, 2]), torch.tensor([True, True, True, False, False])
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_losses_of_survival_read_nothing_back(ties):
+    logits = torch.randn(5, 3, requires_grad=True)
+    bins, event = binned_outcomes()
+    with DeviceReads() as reads:
+        discrete_nll(logits, bins, event).sum().backward()
+        cox_loss(logits[:, 0], bins.float(), event, ties=ties).backward()
     assert not reads.found
 
 

@@ -11,7 +11,7 @@ from builders.packed import packed_bags, random_rows
 from gimp_fast.models.inputs import PatientInputs
 
 CLASSES, LENGTHS = 3, (1, 7, 30)
-SETTINGS = {"num_classes": CLASSES, "feature_dim": CHANNELS, "query_dim": 8}
+SETTINGS = {"num_outputs": CLASSES, "feature_dim": CHANNELS, "query_dim": 8}
 
 
 def make(**changes):

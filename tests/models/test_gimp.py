@@ -13,7 +13,7 @@ from gimp_fast.models.inputs import PatientInputs, Presence
 from gimp_fast.validation import FieldsError
 
 GENES, LENGTHS = 37, (1, 9, 30)
-SMALL = {"num_classes": 3, "feature_dim": CHANNELS, "num_genes": GENES, "dim": 16, "heads": 4,
+SMALL = {"num_outputs": 3, "feature_dim": CHANNELS, "num_genes": GENES, "dim": 16, "heads": 4,
          "num_landmarks": 8, "head_hidden": 16}  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_a_compiled_pretraining_step_has_the_same_gradients():
 
 
 def test_it_can_overfit_a_handful_of_patients():
-    model = make(num_classes=2, dropout=0.0, gene_dropout=0.0, head_dropout=0.0)
+    model = make(num_outputs=2, dropout=0.0, gene_dropout=0.0, head_dropout=0.0)
     batch = patients(LENGTHS, GENES)
     labels = torch.tensor([0, 1, 0])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

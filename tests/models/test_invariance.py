@@ -31,7 +31,7 @@ def threads():
 
 def make(name, modalities, channels=CHANNELS, **settings):
     fields = models.model_class(name).config_class.model_fields
-    sizes = {"num_classes": 3, "feature_dim": channels, "num_genes": GENES}
+    sizes = {"num_outputs": 3, "feature_dim": channels, "num_genes": GENES}
     chosen = {"modalities": modalities, "num_landmarks": 32}
     chosen = {name: value for name, value in chosen.items() if name in fields}
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def test_eval_mode_computes_short_bags_together(name, modalities, threads):
 @torch.no_grad()
 def test_a_width_that_loops_do_not_divide_keeps_patients_apart(threads):
     threads(1)
-    sizes = {"num_classes": 2, "feature_dim": CHANNELS, "num_genes": GENES}
+    sizes = {"num_outputs": 2, "feature_dim": CHANNELS, "num_genes": GENES}
     model = models.build("abmil", sizes | {"dim": 100}).eval()
     inputs = inputs_of(*bags_and_genes(), range(len(LENGTHS)))
     assert sizes_of_parts(model, inputs) == [1, 1, 1]

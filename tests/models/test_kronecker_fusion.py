@@ -22,8 +22,8 @@ SMALL = {"feature_dim": CHANNELS, "dim": 10, "attention_dim": 6, "slide_dim": 5,
 both_methods = pytest.mark.parametrize("method", ["porpoise", "pathomic_fusion"])
 
 
-def make(method, num_genes=7, num_classes=3):
-    return seeded_model(method, SMALL | {"num_classes": num_classes, "num_genes": num_genes})
+def make(method, num_genes=7, num_outputs=3):
+    return seeded_model(method, SMALL | {"num_outputs": num_outputs, "num_genes": num_genes})
 
 
 def by_hand(method, model, bag, genes):
@@ -83,7 +83,7 @@ def test_attention_sums_to_one_over_each_bag():
 
 
 def shapes_of_the_paper(method):
-    model = models.build(method, {"num_classes": 2, "num_genes": 20})
+    model = models.build(method, {"num_outputs": 2, "num_genes": 20})
     return {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() == 2}
 
 
@@ -99,7 +99,7 @@ def test_porpoise_has_the_sizes_of_the_paper():
 
 def test_pathomic_fusion_has_the_sizes_of_the_paper():
     shapes = shapes_of_the_paper("pathomic_fusion")
-    model = models.build("pathomic_fusion", {"num_classes": 2, "num_genes": 20})
+    model = models.build("pathomic_fusion", {"num_outputs": 2, "num_genes": 20})
     widths = [block[0].out_features for block in model.gene_encoder.blocks]
     assert widths == [64, 48, 32, 32]
     assert shapes["project.0.weight"] == (32, 512)
@@ -118,14 +118,14 @@ def test_genes_that_nobody_is_said_to_lack_are_an_error(method):
 @both_methods
 def test_it_can_overfit_eight_patients(method):
     torch.manual_seed(0)
-    model = models.build(method, SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
+    model = models.build(method, SMALL | {"num_outputs": 2, "num_genes": 7, "dropout": 0.0})
     losses = losses_of_overfitting(model, 7, 300)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02
 
 
 def test_the_snn_of_pathomic_fusion_is_trained_first_and_then_frozen():
-    model = models.build("pathomic_fusion", {"num_classes": 2, "num_genes": 20})
+    model = models.build("pathomic_fusion", {"num_outputs": 2, "num_genes": 20})
     classifier = model.gene_classifier()
     assert classifier.encoder is model.gene_encoder
     assert classifier(torch.randn(3, 20)).shape == (3, 2)
@@ -144,7 +144,7 @@ def test_porpoise_drops_inputs_and_nothing_behind_its_products():
     """As in its public code; Pathomic Fusion the other way round."""
 
     def rates(method):
-        model = models.build(method, {"num_classes": 2, "num_genes": 20})
+        model = models.build(method, {"num_outputs": 2, "num_genes": 20})
         behind = (model.fusion.products[-1], model.fusion.out[-1])
         return model.input_dropout.p, model.fusion.products[0].p, *(m.p for m in behind)
 

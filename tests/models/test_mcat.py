@@ -21,8 +21,8 @@ SMALL = {"feature_dim": CHANNELS, "dim": 8, "heads": 2, "ffn_dim": 10, "attentio
 SETS = ((0, 3, 4), (3, 1), (6,))
 
 
-def make(num_genes=7, num_classes=3, **changes):
-    sizes = {"num_classes": num_classes, "num_genes": num_genes}
+def make(num_genes=7, num_outputs=3, **changes):
+    sizes = {"num_outputs": num_outputs, "num_genes": num_genes}
     return seeded_model("mcat", SMALL | sizes | changes)
 
 
@@ -134,7 +134,7 @@ def test_attention_sums_to_one_over_each_bag():
 
 
 def test_sizes_of_the_paper():
-    model = models.build("mcat", {"num_classes": 2, "num_genes": 60})
+    model = models.build("mcat", {"num_outputs": 2, "num_genes": 60})
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.dim() == 2}
     assert shapes["embed.0.weight"] == (256, 1024)
     assert len(model.gene_groups.encoders) == 6
@@ -157,7 +157,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 
 def test_it_can_overfit_eight_patients():
     torch.manual_seed(0)
-    model = models.build("mcat", SMALL | {"num_classes": 2, "num_genes": 7, "dropout": 0.0})
+    model = models.build("mcat", SMALL | {"num_outputs": 2, "num_genes": 7, "dropout": 0.0})
     losses = losses_of_overfitting(model, 7, 200)
     assert losses[0] > 0.5
     assert losses[-1] < 0.02

@@ -48,7 +48,7 @@ def pack(bags, which):
 def test_held_out_bags_are_classified_far_better_than_by_chance(fold, name, settings):
     bags, labels, held_out = fold
     torch.manual_seed(0)
-    sizes = {"num_classes": 2, "feature_dim": bags[0].shape[1]}
+    sizes = {"num_outputs": 2, "feature_dim": bags[0].shape[1]}
     model = models.build(name, sizes | settings).train()
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, weight_decay=5e-3, fused=True)
     train = (~held_out).nonzero()[:, 0]

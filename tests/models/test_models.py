@@ -29,27 +29,27 @@ CASES = [
 every_model = pytest.mark.parametrize(("name", "modalities"), CASES)
 
 
-def make(name, modalities, num_classes=3, seed=0):
+def make(name, modalities, num_outputs=3, seed=0):
     config_class = models.model_class(name).config_class
     fields = config_class.model_fields
     chosen = {field: value for field, value in SMALL.items() if field in fields}
     if "modalities" in fields:
         chosen["modalities"] = modalities
     torch.manual_seed(seed)
-    sizes = {"num_classes": num_classes, "feature_dim": CHANNELS, "num_genes": GENES}
+    sizes = {"num_outputs": num_outputs, "feature_dim": CHANNELS, "num_genes": GENES}
     return models.build(name, sizes | chosen).eval()
 
 
-def labels_of(batch, num_classes=3):
-    return torch.arange(len(batch["genes"])) % num_classes
+def labels_of(batch, num_outputs=3):
+    return torch.arange(len(batch["genes"])) % num_outputs
 
 
 @every_model
-@pytest.mark.parametrize("num_classes", [2, 5])
-def test_a_patient_is_the_same_alone_and_in_a_batch(name, modalities, num_classes):
-    model = make(name, modalities, num_classes).double()
+@pytest.mark.parametrize("num_outputs", [2, 5])
+def test_a_patient_is_the_same_alone_and_in_a_batch(name, modalities, num_outputs):
+    model = make(name, modalities, num_outputs).double()
     batch = patients(LENGTHS, GENES, torch.float64)
-    labels = labels_of(batch, num_classes)
+    labels = labels_of(batch, num_outputs)
 
     def results(batch, labels):
         inputs = PatientInputs.of(**batch)
@@ -64,16 +64,16 @@ def test_a_patient_is_the_same_alone_and_in_a_batch(name, modalities, num_classe
 
 
 @every_model
-@pytest.mark.parametrize("num_classes", [2, 5])
+@pytest.mark.parametrize("num_outputs", [2, 5])
 @pytest.mark.parametrize("lengths", [(1,), (1, 1, 1), (2, 3, 1, 17)], ids=str)
-def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_classes, lengths):
-    model, batch = make(name, modalities, num_classes), patients(lengths, GENES)
+def test_shapes_and_sums_of_predictions_and_losses(name, modalities, num_outputs, lengths):
+    model, batch = make(name, modalities, num_outputs), patients(lengths, GENES)
     predicted = model.predict(**batch)
-    assert predicted.shape == (len(lengths), num_classes)
+    assert predicted.shape == (len(lengths), num_outputs)
     torch.testing.assert_close(predicted.sum(1), torch.ones(len(lengths)))
     logits = model(**batch)
     torch.testing.assert_close(model.classify(model.represent(PatientInputs.of(**batch))), logits)
-    outcome = model.loss(labels_of(batch, num_classes), PatientInputs.of(**batch))
+    outcome = model.loss(labels_of(batch, num_outputs), PatientInputs.of(**batch))
     torch.testing.assert_close(outcome.logits, logits)
     assert outcome.loss.shape == (len(lengths),)
     assert outcome.loss.isfinite().all()
@@ -199,4 +199,4 @@ def test_a_batch_may_lack_a_modality_altogether(name, modalities):
 
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ValueError, match="expected one of mean_pool, abmil, dsmil"):
-        models.build("abmill", {"num_classes": 2})
+        models.build("abmill", {"num_outputs": 2})

@@ -46,7 +46,7 @@ def test_a_registered_model_builds(registry):
     models.register("linear", Linear)
     assert models.available()[-1] == "linear"
     assert models.model_class("linear") is Linear
-    model = models.build("linear", {"num_classes": 2, "num_genes": 5, "dropout": 0.5})
+    model = models.build("linear", {"num_outputs": 2, "num_genes": 5, "dropout": 0.5})
     assert model.predict(genes=torch.randn(3, 5)).shape == (3, 2)
 
 

@@ -11,7 +11,7 @@ from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.snn import SNNEncoder
 from gimp_fast.validation import FieldsError
 
-SETTINGS = {"feature_dim": 12, "num_genes": 7, "num_classes": 3, "hidden": 6}
+SETTINGS = {"feature_dim": 12, "num_genes": 7, "num_outputs": 3, "hidden": 6}
 
 
 def make(**changes):
@@ -21,7 +21,7 @@ def make(**changes):
 @pytest.mark.parametrize("genes", [1, 7])
 @pytest.mark.parametrize("classes", [2, 5])
 def test_logits_equal_the_blocks_written_out(genes, classes):
-    model = make(num_genes=genes, num_classes=classes)
+    model = make(num_genes=genes, num_outputs=classes)
     x = torch.randn(4, genes, dtype=torch.float64)
     logits = model(genes=x)
     for row, found in zip(x, logits, strict=True):
@@ -88,11 +88,11 @@ def test_slides_are_not_needed():
 
 
 def test_it_can_overfit_eight_patients():
-    model = make(num_classes=2, hidden=16, dropout=0.0).float()
+    model = make(num_outputs=2, hidden=16, dropout=0.0).float()
     assert losses_of_overfitting(model, 7, 100, lr=1e-2)[-1] < 0.01
 
 
-GIMP = {"num_classes": 2, "feature_dim": 12, "dim": 16, "heads": 4, "num_landmarks": 8}
+GIMP = {"num_outputs": 2, "feature_dim": 12, "dim": 16, "heads": 4, "num_landmarks": 8}
 
 
 @pytest.mark.parametrize("genes", [1, 7])

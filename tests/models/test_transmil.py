@@ -16,7 +16,7 @@ from gimp_fast.models.transmil import PyramidPositions
 from gimp_fast.ops.packing import Bags
 
 DIM = 16
-SETTINGS = {"num_classes": 2, "feature_dim": CHANNELS, "dim": DIM, "num_landmarks": 10, "heads": 4}
+SETTINGS = {"num_outputs": 2, "feature_dim": CHANNELS, "dim": DIM, "num_landmarks": 10, "heads": 4}
 
 
 def make(**changes):

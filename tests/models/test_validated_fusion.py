@@ -10,7 +10,7 @@ from gimp_fast.errors import FaultError
 from gimp_fast.models import Presence, Representation, build
 from gimp_fast.training import load_config
 
-SIZES = {"num_classes": 3, "feature_dim": 6, "num_genes": 12, "dim": 8, "heads": 2}
+SIZES = {"num_outputs": 3, "feature_dim": 6, "num_genes": 12, "dim": 8, "heads": 2}
 SIZES |= {"gene_fragments": 4, "gene_groups": 2, "head_hidden": 8, "fusion": "validated"}
 
 
