@@ -37,7 +37,7 @@ class Setting:
 
     def config(self) -> GiMPConfig:
         return GiMPConfig(
-            num_classes=2,
+            num_outputs=2,
             feature_dim=self.feature_dim,
             num_genes=0,
             modalities="slide",

@@ -109,7 +109,7 @@ def _measure(sender: Any, folder: Path, dim: int, device: str) -> None:
 def _model(cohort, dim: int, device: str) -> TrainedModel:
     torch.manual_seed(0)
     config = {
-        "num_classes": 2, "feature_dim": cohort.feature_dim, "num_genes": 0, "modalities": "slide",
+        "num_outputs": 2, "feature_dim": cohort.feature_dim, "num_genes": 0, "modalities": "slide",
         "dim": dim, "heads": 8, "num_landmarks": 256,
     }  # fmt: skip
     model = build("gimp", config)

@@ -108,7 +108,7 @@ def cross_validate(name: str, bags: Bags, protocol: Protocol, seed: int) -> dict
 
 def _fold(name: str, train: Bags, test: Bags, protocol: Protocol) -> dict[str, float]:
     stem, settings = MODELS[name]
-    sizes = {"num_classes": 2, "feature_dim": train.rows[0].shape[1]}
+    sizes = {"num_outputs": 2, "feature_dim": train.rows[0].shape[1]}
     model = models.build(stem, sizes | settings)
     optimiser = torch.optim.Adam(
         model.parameters(), protocol.lr, weight_decay=protocol.weight_decay, fused=True

@@ -31,12 +31,13 @@ _FILES = (".csv", ".tsv", ".txt")  # endings that name a file of predictions, no
 def build_parser() -> Parser:
     parser = Parser(
         "predict",
-        description="Predict the classes of patients with a trained model, and warn of patients "
+        description="Predict patients with a trained model, and warn of patients "
         "whose data differ from those of training; or export the model as a folder of its own.",
         epilog="New patients become a cohort with `gimp-fast prepare --slides … --rna … --genes-of "
         "RUN --out COHORT`; labels are not needed. predictions.csv has case_id, slide_ids, "
         "prediction, a probability for each class, the label where known, and codes of warnings; "
-        "predictions.warnings.json explains them.",
+        "predictions.warnings.json explains them. Of survival it has the risk, the survival at "
+        "horizons, and the true time and event where known; of a number, prediction and truth.",
     )
     add = parser.add_argument
     add(
@@ -160,10 +161,11 @@ def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -
     from gimp_fast.inference.cautions import table_text
     from gimp_fast.training.evaluate_run import metrics_text
 
-    counts = predictions.table["prediction"].value_counts()
-    by_class = ", ".join(f"{counts.get(name, 0)} {name}" for name in predictions.classes)
     kind = "SYNTHETIC cohort" if cohort.synthetic else "cohort"
-    lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}': {by_class}"]
+    lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}'"]
+    if predictions.classes:
+        counts = predictions.table["prediction"].value_counts()
+        lines[0] += ": " + ", ".join(f"{counts.get(k, 0)} {k}" for k in predictions.classes)
     if "seen" in metrics:
         count = metrics["seen"]["n"]
         lines.append(

@@ -152,11 +152,15 @@ def summary(contents: CohortContents) -> str:
 
     from gimp_fast.data.class_checks import counts_text
     from gimp_fast.data.cohort_files import reasons
+    from gimp_fast.data.cohort_targets import target_text
     from gimp_fast.data.prepare.join_rna import rna_lines
 
     patches = [int(row["num_patches"]) for row in contents.slides] or [0]
     classes = Counter(row["label"] or "of unknown label" for row in contents.patients)
     kinds = [name for name in (*contents.classes, "of unknown label") if classes[name]]
+    by_class = ": " + ", ".join(f"{classes[name]} {name}" for name in kinds)
+    if contents.targets and not contents.classes:
+        by_class = ""
     with_rna = sum(row["has_rna"] == "1" for row in contents.patients)
     kind = "SYNTHETIC cohort" if contents.synthetic else "cohort"
     resolution = f"{contents.mpp:g} µm a pixel" if contents.mpp else "resolution not recorded"
@@ -164,8 +168,7 @@ def summary(contents: CohortContents) -> str:
         resolution += f", {contents.patch_size} pixels"
     lines = [
         f"{kind} '{contents.name}'",
-        f"  patients  {len(contents.patients)} ({with_rna} with RNA): "
-        + ", ".join(f"{classes[name]} {name}" for name in kinds),
+        f"  patients  {len(contents.patients)} ({with_rna} with RNA){by_class}",
         f"  slides    {len(contents.slides)}, {contents.feature_dim} channels, encoder "
         f"{contents.encoder or 'not recorded'}, {resolution}",
         f"  patches   {min(patches)} / {statistics.median(patches):g} / {max(patches)} a slide "
@@ -177,10 +180,13 @@ def summary(contents: CohortContents) -> str:
     if contents.missing_genes:
         named = ", ".join(contents.missing_genes[:5])
         lines.append(f"  missing   {len(contents.missing_genes)} genes not measured: {named} …")
+    lines += [f"  target    {text}" for text in map(target_text, contents.targets)]
+    lines += [f"            {note}" for note in contents.target_notes]
     for name in contents.splits:
         note = contents.split_notes.get(name)
         lines.append(f"  split     {name}" + (f": {note}" if note else ""))
-        lines.append(f"            {counts_text(contents.class_counts(name))}")
+        if contents.classes:
+            lines.append(f"            {counts_text(contents.class_counts(name))}")
     left_out = reasons(contents.dropped, contents.dropped_genes)
     lines += [f"  left out  {count} {reason}" for reason, count in left_out.items()]
     lines += rna_lines(contents.expression_info)

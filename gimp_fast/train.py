@@ -37,7 +37,7 @@ def build_parser() -> Parser:
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75, Ctrl-C with 130;\n"
         "--resume continues. A second Ctrl-C ends at once.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
-        "--method, --split, --modalities and --seed are short for --set KEY=VALUE.\n"
+        "--method, --target, --split, --modalities and --seed are short for --set KEY=VALUE.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
@@ -64,6 +64,7 @@ def build_parser() -> Parser:
         help="model to train instead of gimp: a comparator such as abmil, clam_sb, transmil, snn, "
         "mcat or mgca; default: gimp",
     )
+    add("--target", metavar="NAME", help="target of the cohort to predict; default: its labels")
     add("--split", metavar="NAME", help="split of the cohort; default: its only one")
     add("--modalities", choices=("both", "slide", "rna"), help="default: what the method reads")
     add("--seed", type=int, help="of everything that is random; default: 0")
@@ -106,11 +107,13 @@ def main(argv: Sequence[str]) -> int | None:
     out = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
 
     # After parsing, so that --help and a wrong option do not wait for torch.
+    from gimp_fast.data.synthetic.patients import SYNTHETIC_TARGETS
     from gimp_fast.ops import available_backends
     from gimp_fast.ops.backends import choose_device
     from gimp_fast.runs.folder import RunFolder
     from gimp_fast.training.claim import check_folder
     from gimp_fast.training.distributed import is_first_rank
+    from gimp_fast.training.task import check_target
     from gimp_fast.verbs import train_model
 
     config = _configuration(args, out)
@@ -122,6 +125,8 @@ def main(argv: Sequence[str]) -> int | None:
     check_folder(RunFolder(out), config, resume=args.resume)
     if config.data is None and "WORLD_SIZE" in os.environ:
         raise GimpError("under torchrun, give --data: the synthetic cohort is made by one process")
+    if config.data is None:
+        check_target(config.target, SYNTHETIC_TARGETS)  # before the patients are generated
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
     if is_first_rank():
         backends = [name for name, status in available_backends().items() if status == "available"]
@@ -136,7 +141,7 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.training.config import asked_values, load_config
 
     # Their texts are values as they are: a split may be called 0 or no.
-    names = ("method", "split", "modalities", "seed")
+    names = ("method", "target", "split", "modalities", "seed")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.resume and (out / layout.CONFIG).exists():
         asked = asked_values(args.preset, args.config, args.set, fields)

@@ -16,6 +16,7 @@ from builders.slides import write_slide
 from gimp_fast import models, plugins, targets, wsi
 from gimp_fast.errors import GimpError
 from gimp_fast.training import load_config
+from gimp_fast.training.task import check_target
 from gimp_fast.wsi import encoder as encoder_module
 from gimp_fast.wsi.options import EncoderOptions
 
@@ -193,7 +194,7 @@ def test_targets_are_checked():
     with pytest.raises(ValueError, match="expected a name"):
         targets.register(" ", targets.Classification())
     with pytest.raises(GimpError, match=r"target: found 'clasification'; .*did you mean"):
-        load_config(overrides=["target=clasification"])
+        check_target("clasification", ())
 
 
 class Flat(torch.nn.Module):

@@ -55,7 +55,7 @@ def test_type_checkers_are_told():
 
 
 def test_a_model_with_a_wrong_field_says_so_in_our_words():
-    sizes = {"num_classes": 2, "feature_dim": 8}
+    sizes = {"num_outputs": 2, "feature_dim": 8}
     with pytest.raises(
         ValueError, match=r"attention_dmi: .*did you mean 'attention_dim'"
     ) as caught:
@@ -64,6 +64,6 @@ def test_a_model_with_a_wrong_field_says_so_in_our_words():
     with pytest.raises(ValueError, match=r"unknown model 'transmill'; .*did you mean 'transmil'"):
         gimp_fast.models.build("transmill", sizes)
     with pytest.raises(
-        ValueError, match="num_classes: found nothing; expected a whole number of 2"
+        ValueError, match="num_outputs: found nothing; expected a whole number of 1"
     ):
         gimp_fast.models.build("abmil", {})

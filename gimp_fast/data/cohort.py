@@ -30,6 +30,7 @@ from gimp_fast.data.cohort_files import (
     slide_means,
 )
 from gimp_fast.data.cohort_slides import open_store, slides_by_case
+from gimp_fast.data.cohort_targets import TARGETS, targets_of
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import DAMAGE_ERRORS, GimpError, did_you_mean, one_line
 from gimp_fast.files.paths import visible
@@ -55,6 +56,7 @@ class Cohort:
         cautions: sentences on what the cohort as a whole can mislead to, from ``prepare``.
         fingerprint: sha256 over tables, splits and expression; not over the paths of files.
         case_ids: all patients, sorted.
+        targets: name -> what is known of patients besides their labels.
     """
 
     def __init__(self, path: Path, manifest: dict, tables: dict[str, Rows], splits: dict):
@@ -94,6 +96,7 @@ class Cohort:
         self._slide_ids = [row["slide_id"] for row in tables["slides.csv"]]
         self._slides = slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
+        self.targets = targets_of(manifest.get("targets", {}), tables.get(TARGETS, []))
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
         self._expression_checksum: str | None = facts["checksum"]
 
@@ -110,14 +113,44 @@ class Cohort:
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
 
-    def class_counts(self, split: Mapping[str, Iterable[str]]) -> Counts:
-        """Part -> class -> how many patients, of a split or of some of its patients."""
-        part_of = {case: part for part, cases in split.items() for case in cases}
-        return count_classes({case: self.classes[self.label(case)] for case in part_of}, part_of)
+    def class_counts(self, split: Mapping[str, Iterable[str]], target: str | None = None) -> Counts:
+        """Part -> class -> how many patients, of a split or of some of its patients.
 
-    def cautions_of(self, split: Mapping[str, Iterable[str]]) -> list[str]:
-        """Sentences on what can mislead: in the cohort, and in a split of it."""
-        return [*self.cautions, *split_cautions(self.class_counts(split))]
+        ``target`` is one of classes; None for the labels.
+        """
+        part_of = {case: part for part, cases in split.items() for case in cases}
+        classes = self.classes_of(target)
+        labels = self.truth(part_of, target).tolist()
+        names = {case: classes[label] for case, label in zip(part_of, labels, strict=True)}
+        return count_classes(names, part_of)
+
+    def classes_of(self, target: str | None = None) -> tuple[str, ...]:
+        """Names of the classes of a target, none if it is of another kind; None: of the labels."""
+        return self.classes if target is None else self.targets[target].classes
+
+    def knows(self, case_id: str, target: str | None = None) -> bool:
+        """Whether the truth of a patient is known, of a target or, for None, the label."""
+        if target is None:
+            return self.has_label(case_id)
+        self._check_case(case_id)
+        return case_id in self.targets[target].values
+
+    def truth(self, case_ids: Iterable[str], target: str | None = None) -> np.ndarray:
+        """The truth of patients, who must have it, as :meth:`CohortTarget.truth`.
+
+        ``target`` is None for the labels, (n,) int64.
+        """
+        if target is None:
+            return np.array([self.label(case) for case in case_ids], np.int64)
+        return self.targets[target].truth(case_ids)
+
+    def cautions_of(
+        self, split: Mapping[str, Iterable[str]], target: str | None = None
+    ) -> list[str]:
+        """Sentences on what can mislead: in the cohort, and in a split, for the target."""
+        if not self.classes_of(target):
+            return list(self.cautions)
+        return [*self.cautions, *split_cautions(self.class_counts(split, target))]
 
     def only_split(self, asked: str | None = None) -> str:
         """The split that is asked for, or else the cohort's only one.
@@ -276,6 +309,8 @@ def open_cohort(path: str | Path) -> Cohort:
     path = Path(path)
     manifest = read_manifest(path)
     tables = {name: read_rows_of(path / name, columns) for name, columns in TABLES.items()}
+    if manifest.get("targets"):
+        tables[TARGETS] = read_rows_of(path / TARGETS, ("case_id",))
     split_rows = {
         file.stem: read_rows_of(file, SPLIT_COLUMNS)
         for file in visible((path / "splits").glob("*.csv"))

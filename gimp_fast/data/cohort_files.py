@@ -71,6 +71,8 @@ def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict
         },
         "splits": {name: [list(row.values()) for row in rows] for name, rows in splits.items()},
     }
+    if manifest.get("targets"):  # cohorts without any keep their fingerprints
+        content["targets"] = manifest["targets"]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -103,7 +105,9 @@ def _check_facts(file: Path, manifest: dict) -> None:
     """GimpError for a fact that is missing or not of its kind; ``cohort.json`` can be edited."""
     expression = manifest.get("expression")
     inner = expression if isinstance(expression, dict) else {}
-    facts = manifest | {f"expression.{name}": value for name, value in inner.items()}
+    facts = (
+        {"targets": {}} | manifest | {f"expression.{name}": value for name, value in inner.items()}
+    )
     for name, (is_right, expected) in _FACTS.items():
         if name not in facts:
             raise GimpError(f"{file}: not a valid cohort (found no '{name}')")
@@ -140,6 +144,14 @@ def _are_notes(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value.values()))
 
 
+def _are_targets(value: object) -> bool:
+    names = {"kind", "unit", "classes"}
+    return isinstance(value, dict) and all(
+        isinstance(facts, dict) and names <= facts.keys() and _are_texts(facts["classes"])
+        for facts in value.values()
+    )
+
+
 def _are_columns(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(columns, list) and all(map(_is_whole, columns)) for columns in value.values()
@@ -162,6 +174,7 @@ _FACTS = {
     "expression.gene_sets": (_are_columns, "gene sets with the numbers of their genes"),
     "expression.missing_genes": (_are_texts, "a list of texts"),
     "expression.checksum": _TEXT,
+    "targets": (_are_targets, "kind, unit and classes of each target"),
     "split_notes": (_are_notes, "a text for each split"),
     "fingerprint": _TEXT,
 }

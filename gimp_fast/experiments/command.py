@@ -134,6 +134,11 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.runs.environment import environment
 
     cohort = open_cohort(args.data)
+    if not cohort.classes:
+        raise GimpError(
+            f"{args.data}: the cohort has no labels, and tables are of classes; `prepare` reads "
+            "them from --labels, in the column --label-column"
+        )
     tables = [experiment(name, args.deltas) for name in dict.fromkeys(args.experiments)]
     rows = chosen_rows(tables, args.only)
     splits = chosen_splits(cohort.split_names, args.splits)

@@ -34,10 +34,10 @@ from gimp_fast.files.atomic import open_to_append, write_errors, write_text
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.runs.records import CohortSummary, RunRecord
+from gimp_fast.runs.records import CohortSummary, Metrics, RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
-from gimp_fast.training.evaluate_run import evaluated_predictions, metrics_of
+from gimp_fast.training.evaluate_run import evaluated_predictions, scores_of
 
 _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
@@ -132,7 +132,7 @@ def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: Ru
     summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, by_class=counts, **names)
     facts = {"method": LOGISTIC_REGRESSION, "modalities": settings.modalities, "seed": run.seed}
     facts |= {"cohort": summary, "best_epoch": None}
-    metrics = metrics_of(predictions, resamples=100, bootstrap_seed=0, **facts)
+    metrics = Metrics(**facts, **scores_of(predictions, resamples=100, seed=0))
     folder.write_predictions(predictions)
     folder.write_config(yaml.safe_dump({"method": LOGISTIC_REGRESSION, **asdict(settings)}))
     folder.write_environment(environment())

@@ -23,6 +23,7 @@ from gimp_fast.nn import (
     PatchAggregator,
     layer_inputs,
 )
+from gimp_fast.targets import Target
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Attribution:
     """The prediction of one patient and the weights of what was read for it.
 
     Attributes:
-        probabilities: (classes,).
+        predictions: (columns,) of the model's ``columns``.
         patches: (T,) float32 weight of each patch in the order of the bag; None without a slide.
         genes: attention within the gene encoder; None where there is no GroupMSA or no RNA.
         gene_gradients: (G,) gradient × input of the scaled expression; None without RNA.
     """
 
-    probabilities: np.ndarray
+    predictions: np.ndarray
     patches: np.ndarray | None
     genes: GeneAttention | None
     gene_gradients: np.ndarray | None
@@ -99,7 +100,7 @@ def attribute(
         probe = stack.enter_context(GeneAttentionProbe(encoder)) if encoder else None
         stack.enter_context(torch.set_grad_enabled(bool(sources)))
         logits = model(inputs)[0].float()
-        saliency = _gradient_times_input(logits, sources)
+        saliency = _gradient_times_input(model.target, logits, sources)
     weights = saliency.get("patches")
     if layers:
         weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
@@ -111,7 +112,7 @@ def attribute(
             pooling = model.attention(inputs)  # (T, 1), or a column for each class
         weights = pooling[:, int(logits.argmax()) if pooling.shape[1] > 1 else 0]
     return Attribution(
-        probabilities=_numpy(logits.softmax(-1)),
+        predictions=model.target.reported(_numpy(model.target.predictions(logits[None])))[0],
         patches=None if weights is None else _numpy(weights),
         genes=probe and probe.attention(),
         gene_gradients=_numpy(saliency["genes"][0]) if has_genes else None,
@@ -146,17 +147,19 @@ def only_module(model: nn.Module, kind: type) -> Any:
     return found[0] if len(found) == 1 else None
 
 
-def _gradient_times_input(logits: Tensor, sources: dict[str, Tensor]) -> dict[str, Tensor]:
-    """x · ∂(z_c − mean of the other z) / ∂x, summed over the channels of a patch.
+def _gradient_times_input(
+    target: Target, outputs: Tensor, sources: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """x · ∂y / ∂x, summed over the channels of a patch, y what the target explains.
 
-    The contrast of the predicted class c with the others ignores what moves all logits alike, on
-    which no probability depends.
+    Of classes it is the contrast of the predicted one with the others, which ignores what moves all
+    logits alike, on which no probability depends.
     """
     if not sources:
         return {}
-    chosen = int(logits.argmax())
-    contrast = logits[chosen] - (logits.sum() - logits[chosen]) / (len(logits) - 1)
-    gradients = torch.autograd.grad(contrast, list(sources.values()), materialize_grads=True)
+    gradients = torch.autograd.grad(
+        target.explained(outputs), list(sources.values()), materialize_grads=True
+    )
     products = {
         name: gradient.mul_(x.detach())
         for (name, x), gradient in zip(sources.items(), gradients, strict=True)

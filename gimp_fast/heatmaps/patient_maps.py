@@ -52,18 +52,23 @@ class PatientMaps:
 
     @property
     def predicted(self) -> str:
-        return self.trained.classes[int(self.found.probabilities.argmax())]
+        """The class; of another target, its first number and what that is, ``risk 0.42``."""
+        if self.trained.classes:
+            return self.trained.classes[int(self.found.predictions.argmax())]
+        return f"{self.trained.columns[0]} {self.found.predictions[0]:.3g}"
 
     @property
     def label(self) -> str | None:
         """The class of the patient, where it is known."""
-        if not self.cohort.has_label(self.case_id):
+        if not self.trained.classes or not self.cohort.has_label(self.case_id):
             return None
         return self.cohort.classes[self.cohort.label(self.case_id)]
 
     @property
     def title(self) -> str:
-        text = f"predicted {self.predicted} ({self.found.probabilities.max():.2f})"
+        text = f"predicted {self.predicted}"
+        if self.trained.classes:
+            text += f" ({self.found.predictions.max():.2f})"
         return text if self.label is None else f"{text}, true class {self.label}"
 
     @property
@@ -73,7 +78,7 @@ class PatientMaps:
 
     def record(self) -> dict[str, Any]:
         """The patient's record in ``heatmaps.json``, without slides and genes."""
-        pairs = zip(self.trained.classes, self.found.probabilities.tolist(), strict=True)
+        pairs = zip(self.trained.columns, self.found.predictions.tolist(), strict=True)
         return {
             "case_id": self.case_id,
             "label": self.label,

@@ -20,6 +20,7 @@ class ExplainedModel(Protocol):
     model: PatientModel
     method: str
     classes: tuple[str, ...]
+    columns: tuple[str, ...]
     gene_ids: tuple[str, ...]
     gene_names: tuple[str, ...]
     trained_on: dict[str, Any]

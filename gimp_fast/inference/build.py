@@ -14,6 +14,7 @@ from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.scaling import PREFIX, GeneScaler
 from gimp_fast.training.slide_scaling import PREFIX as SLIDE_PREFIX
 from gimp_fast.training.slide_scaling import SlideScaler
+from gimp_fast.training.task import target_of_facts
 
 _LARGEST_SETTING = 10_000  # below it, the weights decide whether a setting fits
 
@@ -29,13 +30,17 @@ def built_model(
         )
     try:
         config = model_class(method).config_class.model_validate(facts["model"])
-        if getattr(config, "num_classes", len(classes)) != len(classes):
-            raise ValueError(f"{config.num_classes} classes for the names {', '.join(classes)}")
+        target = target_of_facts(facts.get("target"))
+        expected = len(classes) if target.kind == "class" else target.num_outputs
+        if config.num_outputs != expected:
+            names = f" ({', '.join(classes)})" if classes else ""
+            raise ValueError(f"{config.num_outputs} outputs; expected {expected}{names}")
         weights = under_prefix("model", tensors)
         _check_sizes(config, weights, len(facts["cohort"]["gene_ids"]))
         model = build(method, config, backend=backend)
+        model.target = target
         model.load_state_dict(weights)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, ArithmeticError) as error:
         raise GimpError(
             f"{source}: found a model of '{method}' that this version of gimp_fast cannot build: "
             f"{' '.join(str(error).split())[:500]}"

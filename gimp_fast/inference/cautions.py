@@ -95,7 +95,7 @@ def _of_patient(
         text = f"{count} {'patch' if count == 1 else 'patches'}; training: {fewest} or more"
         found.append(Caution("small-bag", text))
     label = cohort.classes[cohort.label(case)] if cohort.has_label(case) else None
-    if label is not None and label not in trained.classes:
+    if trained.classes and label is not None and label not in trained.classes:
         classes = ", ".join(trained.classes)
         found.append(Caution("class-unknown", f"'{label}'; the model knows {classes}"))
     return found

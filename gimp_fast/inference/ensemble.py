@@ -1,4 +1,4 @@
-"""Several trained models as one: the mean of their probabilities."""
+"""Several trained models as one: the mean of their predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gimp_fast.files.atomic import new_folder, write_json, write_text
 from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import markdown
 from gimp_fast.inference.export import check_place, write_export
-from gimp_fast.inference.model import TrainedModel, check_same_classes
+from gimp_fast.inference.model import TrainedModel, check_same_columns
 from gimp_fast.runs.layout import CARD, ENSEMBLE, EXPORT_FILES, WEIGHTS, member_name
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ENSEMBLE_VERSION = 1
 _CARD = """\
 # Ensemble of {count} models → {classes}
 
-Its prediction is the mean of its members' probabilities. Each member is a model of its own, with a
+Its prediction is the mean of its members' predictions. Each member is a model of its own, with a
 card of its own; results of one member are not those of the ensemble.
 
 {members}
@@ -41,13 +41,13 @@ gimp-fast predict --run THIS_FOLDER --data new_patients --out predicted
 import gimp_fast
 
 model = gimp_fast.load("THIS_FOLDER")
-probabilities = model.predict(patches, genes)  # (patients, classes), in the order of model.classes
+predicted = model.predict(patches, genes)  # (patients, columns), in the order of model.columns
 ```
 """
 
 
 class Ensemble:
-    """Models of the same classes, and of the same genes where they read any.
+    """Models of the same target, and of the same genes where they read any.
 
     Args:
         members: one or more.
@@ -55,11 +55,11 @@ class Ensemble:
 
     Attributes:
         members: the models.
-        classes: names of the columns of the probabilities.
+        classes: as of each member.
         gene_ids: in the order in which ``predict`` takes them; empty if no member reads genes.
 
     Raises:
-        GimpError: no member, or members of other classes or genes.
+        GimpError: no member, or members of other columns or genes.
     """
 
     def __init__(self, members: Sequence[TrainedModel], source: Path):
@@ -69,13 +69,18 @@ class Ensemble:
         self.classes: tuple[str, ...] = self.members[0].classes
         genes = {member.gene_ids: member for member in self.members if member.uses_genes}
         self.gene_ids: tuple[str, ...] = next(iter(genes), ())
-        check_same_classes(self.members)
+        check_same_columns(self.members)
         if len(genes) > 1:
             one, other = list(genes.values())[:2]
             raise GimpError(
                 f"{other.source}: found other genes than in {one.source}; expected the same, in "
                 "the same order. With most_variable_genes each split chooses its own"
             )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of ``predict``, as of each member."""
+        return self.members[0].columns
 
     @property
     def synthetic(self) -> bool:
@@ -87,13 +92,13 @@ class Ensemble:
         patches: Sequence[np.ndarray | Tensor | None] | None = None,
         genes: np.ndarray | pd.DataFrame | None = None,
     ) -> np.ndarray:
-        """Mean class probabilities, (B, classes) float32; see :meth:`TrainedModel.predict`."""
+        """Mean predictions, (B, columns) float32; see :meth:`TrainedModel.predict`."""
         found = [member.predict(patches, genes) for member in self.members]
         return np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
 
     def __repr__(self) -> str:
         methods = ", ".join(sorted({member.method for member in self.members}))
-        return f"<Ensemble of {len(self.members)}: {methods} -> {', '.join(self.classes)}>"
+        return f"<Ensemble of {len(self.members)}: {methods} -> {', '.join(self.columns)}>"
 
 
 def export_ensemble(
@@ -131,7 +136,7 @@ def _card(ensemble: Ensemble, names: Sequence[str]) -> str:
     ]
     if ensemble.synthetic:
         lines.insert(0, "> **SYNTHETIC.** Trained on generated patients.\n")
-    classes = ", ".join(map(markdown, ensemble.classes))
+    classes = ", ".join(map(markdown, ensemble.columns))
     return _CARD.format(count=len(names), classes=classes, members="\n".join(lines))
 
 

@@ -22,6 +22,7 @@ from gimp_fast.runs.layout import CARD, CHECKSUMS, EXPORT_CONFIG, EXPORT_FILES, 
 from gimp_fast.runs.score_texts import (
     READS,
     fusion_text,
+    has_scores,
     metrics_text,
     modality_lines,
     modality_note,
@@ -29,18 +30,27 @@ from gimp_fast.runs.score_texts import (
 from gimp_fast.runs.scores import ByModality, Fusion
 
 EXPORT_VERSION = 1
-_KEPT = ("method", "model", "cohort", "epoch", "metrics", "training", "known_patients", "ranges")
+_KEPT = (
+    "method",
+    "model",
+    "target",
+    "cohort",
+    "epoch",
+    "metrics",
+    "training",
+    "known_patients",
+    "ranges",
+)
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
 _UNKNOWN = "not recorded"
 
 _LIMITS = """\
 ## Use and limits
 
-For research: to classify patients like those it was trained on, and for comparison. It is no
+For research: to predict patients like those it was trained on, and for comparison. It is no
 medical device and has not been validated for decisions about patients.
 
-- It assigns one of its classes to every patient, also to patients who belong to none of them.
-- Probabilities are not calibrated.
+{of_target}
 - Hospitals, scanners, encoders, patch sizes and RNA pipelines other than those of training change
   its results. `gimp-fast predict` warns of the differences that it can see; it cannot see all.
 - The intervals are over the patients of one split: another cohort or another seed may differ more.
@@ -50,6 +60,18 @@ medical device and has not been validated for decisions about patients.
 gimp_fast is under the MIT licence. These weights come from patients' data and from the features of
 a patch encoder. Their terms decide who may use and share the weights: name them here.
 """
+
+_OF_TARGET = {
+    "class": (
+        "- It assigns one of its classes to every patient, also to patients who belong to none of "
+        "them.\n- Probabilities are not calibrated."
+    ),
+    "survival": (
+        "- Risks order patients; they have no unit. Survival at horizons depends on treatment and "
+        "on\n  when and where patients were treated."
+    ),
+    "regression": "- It gives a number for every patient, also for one unlike any of training.",
+}
 
 _LOADING = """\
 ## Loading
@@ -63,7 +85,7 @@ gimp-fast predict --run THIS_FOLDER --data new_patients --out predictions.csv
 import gimp_fast
 
 model = gimp_fast.load("THIS_FOLDER")
-probabilities = model.predict(patches, genes)  # (patients, classes), in the order of model.classes
+predicted = model.predict(patches, genes)  # (patients, columns), in the order of model.columns
 ```
 
 Loading verifies `checksums.txt`; so does `sha256sum -c checksums.txt`.
@@ -228,8 +250,8 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         facts: what its export says of it.
     """
     cohort, metrics, run = trained.trained_on, facts.get("metrics", {}), facts.get("training", {})
-    classes = ", ".join(map(markdown, trained.classes))
-    title = f"# {markdown(trained.method)}: {READS[trained.modalities]} → {classes}\n"
+    columns = ", ".join(map(markdown, trained.columns))
+    title = f"# {markdown(trained.method)}: {READS[trained.modalities]} → {columns}\n"
     reads, kind = {}, "patients"
     if trained.uses_slides:
         mpp, side = cohort["mpp"], cohort["patch_size"]
@@ -272,7 +294,7 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         _card_table("What it was trained on", training),
         *(f"- Caution: {markdown(text)}" for text in metrics.get("cautions", ())),
         _card_results(metrics),
-        _LIMITS,
+        _LIMITS.format(of_target=_OF_TARGET[trained.target.kind]),
         _LOADING,
     ]
     return "\n".join(sections)
@@ -293,9 +315,9 @@ def _card_results(metrics: dict[str, Any]) -> str:
     lines = [
         f"- {part}{note}: {metrics_text(metrics[part])}"
         for part, note in notes.items()
-        if (metrics.get(part) or {}).get("accuracy")
+        if has_scores(metrics.get(part))
     ]
-    if not (metrics.get("test") or {}).get("accuracy"):
+    if not has_scores(metrics.get("test")):
         lines.append(f"- {_UNKNOWN}")
     if recorded := metrics.get("by_modality"):
         scores = ByModality.model_validate(recorded)

@@ -45,7 +45,8 @@ class TrainedModel:
         model: in evaluation mode, on ``device``.
         scaler: of gene expression; None for a model of slides alone.
         slide_scaler: of patch embeddings; None for a model that reads them as they are.
-        classes: names of the columns of the probabilities.
+        target: what the model predicts.
+        classes: their names; empty for a target of another kind.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
             slides alone. Names are empty where not known.
         known_patients: by which patients of training are recognised; None for a model that an
@@ -75,6 +76,7 @@ class TrainedModel:
         self.precision = precision or facts.get("training", {}).get("precision", "fp32")
         self.model = built_model(facts, tensors, backend, source).to(self.device)
         # Without columns: genes of new patients are aligned before they are scaled.
+        self.target = self.model.target
         self.scaler = (
             fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
         )
@@ -96,6 +98,12 @@ class TrainedModel:
     def modalities(self) -> str:
         """``"both"``, ``"slide"`` or ``"rna"``: what the model reads."""
         return getattr(self.model.config, "modalities", type(self.model).reads[0])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of ``predict``: the classes; or risk, and survival at horizons, in
+        the unit of the training table; or a number."""
+        return self.classes or self.target.prediction_columns
 
     @property
     def uses_slides(self) -> bool:
@@ -125,7 +133,7 @@ class TrainedModel:
         patches: Sequence[np.ndarray | Tensor | None] | None = None,
         genes: np.ndarray | pd.DataFrame | None = None,
     ) -> np.ndarray:
-        """Class probabilities of patients.
+        """What the model says of patients: of classes, their probabilities.
 
         Args:
             patches: B arrays (N, C), all patches of each patient; None for one without slides.
@@ -135,13 +143,13 @@ class TrainedModel:
                 measured; a row of NaN, a patient without RNA.
 
         Returns:
-            (B, classes) float32.
+            (B, columns) float32, see ``columns``.
 
         Raises:
             GimpError: shapes that do not fit the model, missing genes, values that are not finite,
                 or a patient without anything that the model reads.
         """
-        return self.outputs(self._inputs(patches, genes)).probabilities
+        return self.target.reported(self.outputs(self._inputs(patches, genes)).predictions)
 
     def represent(
         self,
@@ -293,20 +301,25 @@ class TrainedModel:
         if weight is not None:
             reads[-1] += f" (fusion weight {weight:g} of both)"
         return (
-            f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.classes)}; "
+            f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.columns)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
 
 
-def check_same_classes(models: Sequence[TrainedModel]) -> None:
-    """GimpError for models whose probabilities cannot be averaged."""
+def check_same_columns(models: Sequence[TrainedModel]) -> None:
+    """GimpError for models whose predictions cannot be averaged."""
     first = models[0]
     for other in models[1:]:
-        if other.classes != first.classes:
-            raise GimpError(
-                f"{other.source}: found the classes {', '.join(other.classes)}; expected "
-                f"{', '.join(first.classes)} as in {first.source}, to average probabilities"
-            )
+        if other.columns == first.columns:
+            continue
+        what, hint = "classes", ""
+        if not (other.classes and first.classes):
+            what = "columns"
+            hint = "; models of survival need the same horizons, see survival.horizons"
+        raise GimpError(
+            f"{other.source}: found the {what} {', '.join(other.columns)}; expected "
+            f"{', '.join(first.columns)} as in {first.source}, to average predictions{hint}"
+        )
 
 
 def _first_few(items: Sequence[object]) -> str:

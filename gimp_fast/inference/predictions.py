@@ -13,6 +13,7 @@ import pandas as pd
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, is_out_of_memory
+from gimp_fast.evaluation.intervals import patient_weights
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.files.atomic import write_json, write_text
 from gimp_fast.files.progress import Progress
@@ -26,10 +27,11 @@ from gimp_fast.inference.cautions import (
     merged,
     unchecked,
 )
-from gimp_fast.inference.model import TrainedModel, check_same_classes
+from gimp_fast.inference.model import TrainedModel, check_same_columns
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.models.outputs import Outputs
+from gimp_fast.targets import Target
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
 from gimp_fast.training.sampling import PatientBatch, read_patients
 
@@ -41,15 +43,18 @@ class Predictions:
     """Predictions of patients of a cohort.
 
     Attributes:
-        table: case_id, slide_ids, prediction, prob_<class> …, label, warnings of each patient.
+        table: case_id, slide_ids, prediction, prob_<class> …, label, warnings of each patient; of a
+            target that is no class, its columns and those of the truth instead.
         cautions: case_id -> why to doubt the prediction.
-        classes: of the probabilities.
+        classes: of the probabilities; empty for a target of another kind.
+        target: what was predicted.
         unchecked: sentences on what could not be checked; usually none.
     """
 
     table: pd.DataFrame
     cautions: dict[str, tuple[Caution, ...]]
     classes: tuple[str, ...]
+    target: Target
     unchecked: tuple[str, ...] = ()
 
     def probabilities(self) -> np.ndarray:
@@ -64,6 +69,8 @@ class Predictions:
             ``"seen"``: of the patients of training and validation, which is no evidence of
             performance. A group without patients is absent.
         """
+        if self.target.kind != "class":
+            return self._outcome_metrics(resamples, seed)
         table, probabilities, metrics = self.table, self.probabilities(), {}
         seen = table["warnings"].str.contains(_SEEN, regex=False)
         evaluable = table["label"].isin(self.classes) & (table["prediction"] != "")
@@ -73,6 +80,24 @@ class Predictions:
                 metrics[name] = metrics_with_intervals(
                     probabilities[group], labels, resamples=resamples, seed=seed
                 )
+        return metrics
+
+    def _outcome_metrics(self, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+        table, target, metrics = self.table, self.target, {}
+        seen = table["warnings"].str.contains(_SEEN, regex=False)
+        names = list(target.prediction_columns)
+        truth_names = [f"true_{name}" for name in target.truth_columns]
+        evaluable = table[[*names, *truth_names]].notna().all(axis=1)
+        for name, group in (("new", evaluable & ~seen), ("seen", evaluable & seen)):
+            if not group.any():
+                continue
+            truth = table.loc[group, truth_names].to_numpy(np.float64)
+            truth = truth if len(truth_names) > 1 else truth[:, 0]
+            weights = patient_weights(len(truth), resamples, seed)
+            # Censoring is that of these patients: what training had may not hold elsewhere.
+            found = target.metrics(table.loc[group, names].to_numpy(), truth, truth, weights)
+            scores = {key: asdict(value) for key, value in found.items() if value is not None}
+            metrics[name] = {"n": int(group.sum()), **scores}
         return metrics
 
     def write(self, out: Path, facts: dict[str, Any]) -> Path:
@@ -116,7 +141,7 @@ def predict_cohort(
     """
     options = options or PredictOptions()
     classes = models[0].classes
-    check_same_classes(models)
+    check_same_columns(models)
     cases = known_cases(cohort, cohort.case_ids if case_ids is None else case_ids)
     pairs = [(trained, trained.columns_in(cohort, cases)) for trained in models]
     cautions = merged([cautions_of(trained, cohort, cases, columns) for trained, columns in pairs])
@@ -133,9 +158,12 @@ def predict_cohort(
     mean = by_model[0]
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
-    table = _table(cohort, cases, usable, mean, classes, cautions)
+    if classes:
+        table = _table(cohort, cases, usable, mean, classes, cautions)
+    else:
+        table = _outcome_table(models[0], cohort, cases, usable, mean, cautions)
     notes = [note for trained in models for note in unchecked(trained, cohort)]
-    return Predictions(table, cautions, classes, tuple(dict.fromkeys(notes)))
+    return Predictions(table, cautions, classes, models[0].target, tuple(dict.fromkeys(notes)))
 
 
 def _probabilities(
@@ -159,7 +187,7 @@ def _probabilities(
     parts = []
     with Progress("predicting", len(cases), "patient", shown=options.progress) as bar:
         for batch in ahead_on_device(loader(steps), trained.device):
-            parts.append(_outputs(trained, cohort, batch).probabilities)
+            parts.append(trained.target.reported(_outputs(trained, cohort, batch).predictions))
             bar.update(len(batch.case_ids))
     return np.concatenate(parts)
 
@@ -218,3 +246,36 @@ def _table(
         "warnings": [codes_of(cautions[case]) for case in cases],
     }
     return pd.DataFrame(columns)
+
+
+def _outcome_table(
+    trained: TrainedModel,
+    cohort: Cohort,
+    cases: Sequence[str],
+    usable: Sequence[str],
+    reported: np.ndarray,
+    cautions: dict[str, tuple[Caution, ...]],
+) -> pd.DataFrame:
+    """One row per patient; those who could not be predicted, or whose truth is unknown, have NaN.
+
+    The truth is that of the cohort's target of the same name and kind.
+    """
+    target, name = trained.target, trained.facts["target"]["name"]
+    predicted = pd.DataFrame(reported, usable, list(target.prediction_columns)).reindex(cases)
+    names = [f"true_{column}" for column in target.truth_columns]
+    truth = pd.DataFrame(np.nan, cases, names)
+    known = cohort.targets.get(name)
+    if known is not None and known.kind == target.kind:
+        with_truth = [case for case in cases if case in known.values]
+        if with_truth:
+            truth.loc[with_truth] = known.truth(with_truth).reshape(len(with_truth), -1)
+    slides = [cohort.bag(c).slide_ids if cohort.has_slides(c) else () for c in cases]
+    return pd.DataFrame(
+        {
+            "case_id": cases,
+            "slide_ids": [";".join(ids) for ids in slides],
+            **predicted.reset_index(drop=True),
+            **truth.reset_index(drop=True),
+            "warnings": [codes_of(cautions[case]) for case in cases],
+        }
+    )

@@ -90,7 +90,7 @@ def register(name: str, model_class: type[PatientModel]) -> None:
             def __init__(self, config, backend="auto"):
                 super().__init__(config)
                 self.dropout = nn.Dropout(config.dropout)
-                self.head = nn.Linear(config.num_genes, config.num_classes)
+                self.head = nn.Linear(config.num_genes, config.num_outputs)
 
             def vectors(self, inputs):  # (B, G), from which self.head makes the logits
                 return self.dropout(inputs.genes)

@@ -42,7 +42,7 @@ class ABMIL(PatientModel):
         super().__init__(config)
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(config.dim, config.attention_dim, gated=config.gated)
-        self.head = Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_outputs)
 
     def widths(self) -> Sequence[int]:
         return [self.config.dim, self.config.attention_dim]

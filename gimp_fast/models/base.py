@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, create_model, model_validator
@@ -18,7 +18,7 @@ from gimp_fast.nn.linear import Linear
 from gimp_fast.ops import native_linear
 from gimp_fast.ops.packing import PACKED_WIDTH, aligned, lengths_within
 from gimp_fast.ops.registration import is_transformed
-from gimp_fast.targets import Classification
+from gimp_fast.targets import Classification, Target
 from gimp_fast.validation import Settings
 
 Modalities = Literal["both", "slide", "rna"]
@@ -32,16 +32,31 @@ class Sizes(Settings):
     """Architecture, as far as the cohort decides it.
 
     Attributes:
+        num_outputs: K, numbers that the target takes: logits of classes, hazards, a value.
         feature_dim: C, width of the patch embeddings.
         num_genes: G.
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
             lets the model form the groups.
     """
 
-    num_classes: int = Field(ge=2)
+    num_outputs: int = Field(ge=1)
     feature_dim: int = Field(1024, ge=1)
     num_genes: int = Field(60_480, ge=0)
     gene_sets: tuple[tuple[int, ...], ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_classes(cls, values: Any) -> Any:
+        """Earlier versions, which knew classes only, called ``num_outputs`` ``num_classes``."""
+        if isinstance(values, dict) and "num_classes" in values and "num_outputs" not in values:
+            values = {**values, "num_outputs": values["num_classes"]}
+            del values["num_classes"]
+        return values
+
+    @property
+    def num_classes(self) -> int:
+        """``num_outputs``, for models that were written for an earlier version."""
+        return self.num_outputs
 
     @model_validator(mode="after")
     def _gene_sets_fit(self) -> Sizes:
@@ -79,12 +94,12 @@ class Representation:
 class Outcome:
     """Logits and losses of one supervised step."""
 
-    logits: Tensor  # (B, classes)
+    logits: Tensor  # (B, K), outputs of the model
     loss: Tensor  # (B,), of each patient, to be averaged
 
 
 class PatientModel(nn.Module, ABC):
-    """Slides and RNA of patients -> classes.
+    """Slides and RNA of patients -> what a target asks of them.
 
     All models take the same :class:`PatientInputs`, and ignore a modality that they do not use. A
     model overrides :meth:`vectors`, and if need be :meth:`logits` and :meth:`losses`; the others
@@ -104,6 +119,7 @@ class PatientModel(nn.Module, ABC):
         pretraining: ``"gimp"`` (masked patches, triplets), ``"alignment"`` (slides with genes) or
             None.
         supervised_genes: True if its gene encoder is first trained by labels, and then frozen.
+        target: what it is asked; by default classes. Training sets that of the run.
     """
 
     title: ClassVar[str]
@@ -112,7 +128,6 @@ class PatientModel(nn.Module, ABC):
     reads: ClassVar[tuple[Modalities, ...]]
     pretraining: ClassVar[Literal["gimp", "alignment"] | None] = None
     supervised_genes: ClassVar[bool] = False
-    target = Classification()  # what the classes are learnt by; training sets that of the run
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -124,17 +139,18 @@ class PatientModel(nn.Module, ABC):
     def __init__(self, config: Sizes):
         super().__init__()
         self.config = config
+        self.target: Target = Classification()
 
     @abstractmethod
     def vectors(self, inputs: PatientInputs) -> Tensor:
         """(B, ·), all that :meth:`classify` needs to know of each patient."""
 
     def logits(self, representation: Representation) -> Tensor:
-        """(B, classes), by default by a linear head."""
+        """Outputs (B, K), by default of a linear head."""
         return self.head(representation.vectors)
 
     def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Logits and losses for labels (B,), by default those of the target."""
+        """Outputs and losses for the truth of B patients, by default those of the target."""
         logits = self.forward(inputs).float()
         return Outcome(logits, self.target.loss(logits, labels))
 
@@ -149,12 +165,12 @@ class PatientModel(nn.Module, ABC):
         return Representation.of(torch.cat([self.vectors(part) for part in parts]), inputs)
 
     def classify(self, representation: Representation) -> Tensor:
-        """Logits (B, classes) of the result of :meth:`represent`."""
+        """Outputs (B, K) of the result of :meth:`represent`; of classes, they are logits."""
         parts = self._parts(representation, [1] * len(representation))
         return torch.cat([self.logits(part) for part in parts])
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
-        """Logits and losses for labels (B,): of the target, and terms that the model adds."""
+        """Outputs and losses for the truth: of the target, and terms that the model adds."""
         self.check(inputs)
         if not self._one_by_one(inputs):
             return self.losses(labels, inputs)
@@ -221,7 +237,7 @@ class PatientModel(nn.Module, ABC):
                 )
 
     def forward(self, *inputs, **fields) -> Tensor:
-        """Logits (B, classes).
+        """Outputs (B, K): logits of classes, or what another target takes.
 
         Args:
             inputs: :class:`PatientInputs`, or the arguments of :meth:`PatientInputs.of`, for
@@ -247,8 +263,8 @@ class PatientModel(nn.Module, ABC):
         return self.classify(self.represent(batch))
 
     def predict(self, *inputs, **fields) -> Tensor:
-        """Class probabilities (B, classes); takes the arguments of :meth:`forward`."""
-        return self.forward(*inputs, **fields).float().softmax(-1)
+        """What the target says: of classes, probabilities (B, K). Arguments as :meth:`forward`."""
+        return self.target.predictions(self.forward(*inputs, **fields))
 
     def gene_classifier(self) -> nn.Module:
         """The module (B, G) -> logits that the genes stage trains, with ``supervised_genes``."""
@@ -256,7 +272,7 @@ class PatientModel(nn.Module, ABC):
 
     def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
         """True if predictions may have changed, because validation patients chose a parameter."""
-        return False
+        return self.target.calibrate(lambda: self.classify(representation), labels)
 
     def fusion_weight_of_both(self) -> float | None:
         """The weight, 0 to 1, that validation patients gave to the logits that depend on slides.

@@ -57,13 +57,13 @@ class CLAMSB(PatientModel):
 
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
-        self.branches = config.num_classes if self.branch_per_class else 1
+        self.branches = config.num_outputs if self.branch_per_class else 1
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
         self.pool = AttentionPooling(
             config.dim, config.attention_dim, self.branches, dropout=config.dropout
         )
-        self.head = Linear(config.dim, config.num_classes)
-        self.instances = Linear(config.dim, 2 * config.num_classes)  # out, in of each class
+        self.head = Linear(config.dim, config.num_outputs)
+        self.instances = Linear(config.dim, 2 * config.num_outputs)  # out, in of each class
 
     def _pool(self, inputs: PatientInputs) -> tuple[Tensor, Tensor, Tensor]:
         """Embedded patches (T, d), attention (T, branches), pooled (B, branches · d)."""
@@ -83,6 +83,8 @@ class CLAMSB(PatientModel):
         rows, attention, pooled = self._pool(inputs)
         logits = self.logits(Representation.of(pooled, inputs)).float()
         bag_loss = self.target.loss(logits, labels)
+        if self.target.kind != "class":  # instances of no class cannot be told apart
+            return Outcome(logits, bag_loss)
         instance_loss = self._instance_losses(rows, attention.detach(), inputs.bags, labels)
         weight = self.config.bag_weight
         return Outcome(logits, weight * bag_loss + (1 - weight) * instance_loss)
@@ -95,12 +97,12 @@ class CLAMSB(PatientModel):
         Of a bag, the k most attended patches of each class enter, class after class, and then the k
         least attended ones of its label's class. Each is seen by the classifier of its class.
         """
-        num_classes, device = self.config.num_classes, rows.device
+        num_outputs, device = self.config.num_outputs, rows.device
         lengths = torch.tensor(bags.lengths, device=device)[:, None, None]  # (B, 1, 1)
         k = min(self.config.instances, max(bags.lengths))
         most, least = self._extremes(attention, bags, labels, k)
         places = torch.cat([most, least[:, None]], 1)  # (B, K + 1, k)
-        of_all = torch.arange(num_classes, device=device).expand(len(bags), -1)
+        of_all = torch.arange(num_outputs, device=device).expand(len(bags), -1)
         classes = torch.cat([of_all, labels[:, None]], 1)[..., None]  # (B, K + 1, 1)
         in_class = classes == labels[:, None, None]
         targets = in_class.long().expand_as(places).clone()
@@ -108,7 +110,7 @@ class CLAMSB(PatientModel):
         other_weight = 1.0 if self.config.subtyping else 0.0
         weights = torch.where(in_class, 0.5, other_weight) / lengths.clamp(max=k)
         if self.config.subtyping:
-            weights = weights / num_classes
+            weights = weights / num_outputs
         # A bag of fewer patches has no more to choose.
         exists = torch.arange(k, device=device) < lengths  # (B, 1, k)
         starts = bags.cu_seqlens[:-1].long()[:, None, None]
@@ -132,7 +134,7 @@ class CLAMSB(PatientModel):
         bag_of_row = torch.searchsorted(starts, rows, right=True) - 1
         place = rows - starts[bag_of_row]
         # With one branch, all classes share its attention; else each class has its own.
-        attention = attention.expand(-1, self.config.num_classes)  # (T, K)
+        attention = attention.expand(-1, self.config.num_outputs)  # (T, K)
         padded = attention.new_full((num_bags, attention.shape[1], longest), -torch.inf)
         padded[bag_of_row, :, place] = attention
         most = padded.topk(k, dim=2).indices

@@ -47,7 +47,7 @@ class DSMIL(PatientModel):
 
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
-        channels, classes = config.feature_dim, config.num_classes
+        channels, classes = config.feature_dim, config.num_outputs
         self.instances = Linear(channels, classes)
         self.query = nn.Sequential(
             Linear(channels, config.query_dim),
@@ -87,7 +87,7 @@ class DSMIL(PatientModel):
 
     def _logits(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes) of the critical instances and of the bag."""
-        classes = self.config.num_classes
+        classes = self.config.num_outputs
         return vectors[:, :classes], self.head(vectors[:, classes:])
 
     def logits(self, representation: Representation) -> Tensor:

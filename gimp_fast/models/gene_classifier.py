@@ -15,10 +15,10 @@ class GeneClassifier(nn.Module):
         dim: width of the encoder's result.
     """
 
-    def __init__(self, encoder: nn.Module, dim: int, num_classes: int):
+    def __init__(self, encoder: nn.Module, dim: int, num_outputs: int):
         super().__init__()
         self.encoder = encoder
-        self.head = Linear(dim, num_classes)
+        self.head = Linear(dim, num_outputs)
 
     def forward(self, genes: Tensor) -> Tensor:
         """(B, G) -> logits (B, classes)."""

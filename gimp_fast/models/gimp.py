@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -150,11 +149,11 @@ class GiMP(PatientModel):
             Linear(width, config.head_hidden),
             nn.GELU(),
             Dropout(config.head_dropout),
-            Linear(config.head_hidden, config.num_classes),
+            Linear(config.head_hidden, config.num_outputs),
         )
         self.gene_head = None
         if config.fusion == "validated" and config.modalities == "both" and self.supervised_genes:
-            self.gene_head = Linear(config.dim, config.num_classes)
+            self.gene_head = Linear(config.dim, config.num_outputs)
             self.register_buffer("fusion_weight", torch.ones(()))
 
     def widths(self) -> Sequence[int] | None:
@@ -202,16 +201,16 @@ class GiMP(PatientModel):
 
     def gene_classifier(self) -> GeneClassifier:
         """The gene encoder with a linear head. With validated fusion the model keeps that head."""
-        classifier = GeneClassifier(self.gene_encoder, self.config.dim, self.config.num_classes)
+        classifier = GeneClassifier(self.gene_encoder, self.config.dim, self.config.num_outputs)
         if self.gene_head is not None:
             classifier.head = self.gene_head
         return classifier
 
     @torch.no_grad()
     def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
-        """True with validated fusion; sets w to the best of 0, 0.1 … 1 by their cross-entropy."""
+        """With validated fusion, sets w to the best of 0, 0.1 … 1 by the loss of the target."""
         if self.gene_head is None:
-            return False
+            return super().fit_to_validation(representation, labels)
         # The heads do not know the weight: 0 and 1 give what every weight mixes.
         ends, losses = [], []
         for weight in (0.0, 1.0):
@@ -219,9 +218,11 @@ class GiMP(PatientModel):
             ends.append(self.classify(representation))
         for step in range(11):
             self.fusion_weight.fill_(step / 10)
-            losses.append(F.cross_entropy(self._mixed(*ends, representation.rna), labels))
+            mixed = self._mixed(*ends, representation.rna)
+            losses.append(self.target.loss(mixed, labels).mean())
         losses = torch.stack(losses).tolist()
         self.fusion_weight.fill_(losses.index(min(losses)) / 10)
+        super().fit_to_validation(representation, labels)
         return True
 
     def fusion_weight_of_both(self) -> float | None:

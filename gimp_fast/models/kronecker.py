@@ -90,7 +90,7 @@ class PORPOISE(PatientModel):
             dropout=config.dropout,
             hidden_dropout=config.fusion_dropout,
         )
-        self.head = Linear(config.fusion_dim, config.num_classes)
+        self.head = Linear(config.fusion_dim, config.num_outputs)
 
     def widths(self) -> Sequence[int]:
         config = self.config
@@ -150,7 +150,7 @@ class PathomicFusion(PORPOISE):
 
     def gene_classifier(self) -> GeneClassifier:
         config = self.config
-        return GeneClassifier(self.gene_encoder, config.gene_widths[-1], config.num_classes)
+        return GeneClassifier(self.gene_encoder, config.gene_widths[-1], config.num_outputs)
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         for module in self.children():

@@ -122,7 +122,7 @@ class MCAT(PatientModel):
             Linear(config.dim, config.dim),
             nn.ReLU(),
         )
-        self.head = Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_outputs)
 
     def widths(self) -> Sequence[int]:
         return [self.config.dim, self.config.ffn_dim, self.config.attention_dim]

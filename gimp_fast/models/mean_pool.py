@@ -20,7 +20,7 @@ class MeanPool(PatientModel):
 
     def __init__(self, config: Sizes, backend: str = "auto"):
         super().__init__(config)
-        self.head = Linear(config.feature_dim, config.num_classes)
+        self.head = Linear(config.feature_dim, config.num_outputs)
 
     def widths(self) -> Sequence[int]:
         return [self.config.feature_dim]

@@ -18,12 +18,12 @@ class Outputs:
     """Predictions of a model for B patients.
 
     Attributes:
-        probabilities: (B, classes) float32.
-        vectors: (B, ·) float32, the vectors that the model classifies (CLS_pat in GiMP).
+        predictions: (B, ·) float32, what the target says: of classes, probabilities (B, K).
+        vectors: (B, ·) float32, the vectors that the model's head reads (CLS_pat in GiMP).
         has_slide, has_genes: (B,) bool, the modalities that the model read of each patient.
     """
 
-    probabilities: np.ndarray
+    predictions: np.ndarray
     vectors: np.ndarray
     has_slide: np.ndarray
     has_genes: np.ndarray
@@ -58,7 +58,7 @@ def outputs_of(
         representation = model.represent(inputs)
         logits = model.classify(representation)
     return Outputs(
-        logits.float().softmax(-1).cpu().numpy(),
+        model.target.predictions(logits.float()).cpu().numpy(),
         representation.vectors.float().cpu().numpy(),
         np.array(inputs.slide.flags, bool),
         np.array(inputs.rna.flags, bool),

@@ -42,7 +42,7 @@ class SNN(PatientModel):
         super().__init__(config)
         widths = [config.hidden] * config.num_blocks
         self.gene_encoder = SNNEncoder(config.num_genes, widths, config.dropout)
-        self.head = Linear(config.hidden, config.num_classes)
+        self.head = Linear(config.hidden, config.num_outputs)
 
     def check(self, inputs: PatientInputs) -> None:
         super().check(inputs)

@@ -102,7 +102,7 @@ class TransMIL(PatientModel):
         )
         self.positions = PyramidPositions(config.dim)
         self.norm = nn.LayerNorm(config.dim)
-        self.head = Linear(config.dim, config.num_classes)
+        self.head = Linear(config.dim, config.num_outputs)
 
     def widths(self) -> Sequence[int]:
         return [self.config.dim]

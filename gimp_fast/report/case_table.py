@@ -71,6 +71,12 @@ def _cases(run: Run, patients: dict[str, dict[str, Any]]) -> list[dict[str, Any]
     )
 
 
+def links_of_cases(run: Run) -> dict[str, list[dict[str, str]]]:
+    """case id -> the drawings of patients who have any."""
+    summary = read_maps(run.path / layout.HEATMAPS)
+    return {record["case_id"]: _links(record) for record in summary.get("patients", [])}
+
+
 def _pictures(
     run: Run, cases: list[dict[str, Any]], patients: dict[str, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:

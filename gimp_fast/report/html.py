@@ -16,10 +16,11 @@ from gimp_fast.report import panels
 from gimp_fast.report.calibration_panel import calibration_panel
 from gimp_fast.report.case_table import case_section
 from gimp_fast.report.modality_table import modality_section
+from gimp_fast.report.outcome_panels import OUTCOME_TITLES, outcome_cases, outcome_panels
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs import layout
 from gimp_fast.runs.method_titles import method_title
-from gimp_fast.runs.records import Run, open_run
+from gimp_fast.runs.records import Run, TargetSummary, open_run
 from gimp_fast.runs.score_texts import NO_AUC, READS
 from gimp_fast.runs.scores import Estimate, Fusion
 
@@ -46,23 +47,25 @@ def write_report(run_dir: Path | str) -> Path:
     """
     run = open_run(run_dir).read_all()
     folder, metrics = run.path / layout.FIGURES, run.metrics
+    is_outcome = metrics.target is not None and metrics.target.kind != "class"
+    titles = OUTCOME_TITLES if is_outcome else METRIC_TITLES
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
             title: [_written(panel, folder) for panel in drawn]
             for title, drawn in panels.curve_panels(run).items()
         }
-        test = [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
+        test = outcome_panels(run) if is_outcome else _class_panels(run)
         test_figures = [_written(panel, folder) for panel in test]
         embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
     tiles = [
         {"title": title, "estimate": estimate, "n": metrics.test.n}
-        for key, title in METRIC_TITLES.items()
+        for key, title in titles.items()
         if (estimate := getattr(metrics.test, key, None)) is not None
     ]
     rows = [
         (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
-        for key, title in METRIC_TITLES.items()
+        for key, title in titles.items()
     ]
     page = get_template("report.html.j2", "gimp_fast.report").render(
         version=__version__,
@@ -70,13 +73,13 @@ def write_report(run_dir: Path | str) -> Path:
         method=method_title(metrics.method),
         about=_about(run),
         tiles=tiles,
-        without=[NO_AUC] if tiles and metrics.test.auc is None else [],
+        without=[NO_AUC] if tiles and not is_outcome and metrics.test.auc is None else [],
         rows=rows,
         test_figures=test_figures,
         curves=curves,
         embeddings=embeddings,
         **modality_section(run),
-        **case_section(run),
+        **(outcome_cases(run) if is_outcome else case_section(run) | {"outcome_columns": ()}),
         about_intervals=WITHOUT_SPREAD,
         config=run.config_text,
         environment=_flat(run.environment),
@@ -84,6 +87,10 @@ def write_report(run_dir: Path | str) -> Path:
     report = run.path / layout.REPORT
     write_text(report, page)
     return report
+
+
+def _class_panels(run: Run) -> list[Panel]:
+    return [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
 
 
 def _written(panel: Panel, folder: Path) -> dict[str, Any]:
@@ -118,6 +125,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
         ("Method", method_title(metrics.method)),
         ("Reads", READS[metrics.modalities]),
         ("Fusion weight", "" if metrics.fusion is None else _weight(metrics.fusion)),
+        ("Target", _target(metrics.target)),
         ("Classes", ", ".join(metrics.cohort.classes)),
         ("Patients", f"{counts} (split {metrics.cohort.split})"),
         ("Epochs", stages),
@@ -128,6 +136,13 @@ def _about(run: Run) -> list[tuple[str, str]]:
         ("gimp_fast", str(run.environment.get("gimp_fast") or "")),
     ]
     return [(title, text) for title, text in facts if text]
+
+
+def _target(target: TargetSummary | None) -> str:
+    if target is None:
+        return ""
+    unit = f", in {target.unit}" if target.unit else ""
+    return f"{target.name} ({target.kind}{unit})"
 
 
 def _weight(fusion: Fusion) -> str:

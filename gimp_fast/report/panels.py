@@ -18,22 +18,27 @@ from gimp_fast.runs.scores import Estimate
 MIN_PATIENTS_FOR_TSNE = 10
 TSNE_SEED = 0
 
+_SCORES = ("accuracy", "auc", "c_index", "correlation")  # a target has some of them
 STAGES = {
-    "genes": ("Genes", ("loss", "accuracy", "auc")),
+    "genes": ("Genes", ("loss", *_SCORES)),
     "pretrain": ("Pre-training", ("reconstruction", "triplet")),
-    "finetune": ("Fine-tuning", ("loss", "accuracy", "auc")),
+    "finetune": ("Fine-tuning", ("loss", *_SCORES)),
 }
 QUANTITIES = {
     "loss": ("Loss", "Cross-entropy (nats per patient)"),
     "accuracy": ("Accuracy", "Accuracy (share of patients)"),
     "auc": ("AUC", "AUC"),
+    "c_index": ("C-index", "C-index"),
+    "correlation": ("Correlation", "Correlation"),
     "reconstruction": ("Masked reconstruction", "Masked L1 (embedding units)"),
     "triplet": ("Triplet", "Triplet loss (squared distance)"),
     "probe_accuracy": ("Linear classifier of CLS_img", "Accuracy (share of patients)"),
+    "probe_c_index": ("Linear model of CLS_img", "C-index"),
+    "probe_correlation": ("Linear model of CLS_img", "Correlation"),
 }
 # What a stage trains on, if that is one modality.
 _READ_BY = {"genes": "rna", "pretrain": "slide"}
-SHARES = ("accuracy", "auc", "probe_accuracy")
+SHARES = ("accuracy", "auc", "c_index", "probe_accuracy", "probe_c_index")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
     Other methods may lack stages, and so may a model that does not read what a stage trains on.
     """
     sections: dict[str, list[Panel]] = {}
+    is_class = run.metrics.target is None or run.metrics.target.kind == "class"
     for stage, (title, quantities) in STAGES.items():
         epochs = run.epochs.get(stage, [])
         if not epochs:
@@ -72,12 +78,13 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
                 sections[title] = []
             continue
         best = run.metrics.best_epoch if stage == "finetune" else None
-        drawn = [_curve(stage, title, quantity, epochs, best) for quantity in quantities]
+        drawn = [_curve(stage, title, q, epochs, best, is_class) for q in quantities]
         panels = [panel for panel in drawn if panel]
-        if not panels and (loss := _curve(stage, title, "loss", epochs, best)):
+        if not panels and (loss := _curve(stage, title, "loss", epochs, best, is_class)):
             panels = [loss]
-        if probe := _curve(stage, title, "probe_accuracy", epochs, best):
-            panels.append(probe)
+        probes = ("probe_accuracy", "probe_c_index", "probe_correlation")
+        found = (_curve(stage, title, quantity, epochs, best, is_class) for quantity in probes)
+        panels += filter(None, found)
         reason = "Left out: metrics.jsonl has no finite value of its quantities."
         sections[title] = panels or [Panel(stage, title, reason)]
     return sections
@@ -89,7 +96,12 @@ def _read(run: Run) -> tuple[str, ...]:
 
 
 def _curve(
-    stage: str, title: str, quantity: str, epochs: list[Epoch], best: int | None
+    stage: str,
+    title: str,
+    quantity: str,
+    epochs: list[Epoch],
+    best: int | None,
+    is_class: bool,
 ) -> Panel | None:
     """One quantity of training and validation; None without a finite value."""
     series: dict[str, dict[int, float]] = {}
@@ -101,7 +113,7 @@ def _curve(
     if not series:
         return None
     name, label = QUANTITIES[quantity]
-    if stage == "pretrain" and quantity == "loss":
+    if quantity == "loss" and (stage == "pretrain" or not is_class):
         label = "Loss"
     last = {split: list(points.items())[-1] for split, points in series.items()}
     ends = "; ".join(f"{split} ends at {v:.3g} in epoch {n}" for split, (n, v) in last.items())

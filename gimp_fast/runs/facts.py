@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,7 @@ class _Expression(_Facts):
 
 class _Cohort(_Facts):
     name: Text
-    classes: list[Text] = Field(min_length=1)
+    classes: list[Text]
     gene_ids: list[Text]
     gene_names: list[Text]
     gene_sets: dict[Text, list[int]] = {}
@@ -73,8 +73,14 @@ class _Training(_Facts):
     precision: Text = "fp32"
 
 
+class _Target(_Facts):
+    name: Text
+    kind: Literal["class", "survival", "regression"]
+
+
 class _Checkpoint(_Facts):
     method: Text
+    target: _Target | None = None
     model: dict[str, Any]
     cohort: _Cohort
     epoch: int | None = Field(default=None, ge=0, lt=1e9)
@@ -93,6 +99,8 @@ def check_facts(facts: dict[str, Any], source: Path) -> None:
             f"{first.where.removeprefix(': ')}: found {first.found}; expected {first.expected}"
         ) from error
     cohort = checked.cohort
+    if not cohort.classes and (checked.target is None or checked.target.kind == "class"):
+        raise GimpError(f"{source}: found no class in the facts of the checkpoint; expected some")
     for name in ("classes", "gene_ids"):
         values = getattr(cohort, name)
         if len(set(values)) < len(values):

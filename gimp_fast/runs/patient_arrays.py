@@ -61,7 +61,9 @@ class CasePredictions:
     @classmethod
     def read(cls, file: Path, classes: tuple[str, ...]) -> CasePredictions:
         """Read the file; ValueError or csv.Error says what is wrong in it."""
-        rows = [[*map(unguarded, row[:4]), *row[4:]] for row in _rows(file, _columns(classes))]
+        rows = [
+            [*map(unguarded, row[:4]), *row[4:]] for row in rows_of_columns(file, _columns(classes))
+        ]
         places = {name: place for place, name in enumerate(classes)}
         for column, name in ((2, "label"), (3, "prediction")):
             if unknown := sorted({row[column] for row in rows} - set(classes)):
@@ -125,7 +127,7 @@ def _columns(classes: Sequence[str]) -> list[str]:
     return ["case_id", "split", "label", "prediction", *(f"prob_{name}" for name in classes)]
 
 
-def _rows(file: Path, columns: Sequence[str]) -> list[list[str]]:
+def rows_of_columns(file: Path, columns: Sequence[str]) -> list[list[str]]:
     """The cells of these columns, row by row."""
     with file.open(encoding="utf-8", newline="") as stream:
         lines = csv.reader(stream, strict=True)

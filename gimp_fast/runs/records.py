@@ -17,6 +17,7 @@ from gimp_fast.errors import ARRAY_ERRORS, GimpError
 from gimp_fast.files.json_file import parse_json, read_json_object
 from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
 from gimp_fast.runs import layout
+from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
 from gimp_fast.validation import field_faults
@@ -38,6 +39,22 @@ class CohortSummary(Record):
     by_class: dict[str, dict[str, int]] | None = None
 
 
+class TargetSummary(Record):
+    """What was predicted, if it is not the label of the cohort.
+
+    ``columns`` are those of the truth and of the predictions in ``predictions.csv``; ``horizons``,
+    of survival, are in ``unit``; ``risk_cut`` is the median risk of the training patients.
+    """
+
+    name: str
+    kind: str
+    truth_columns: tuple[str, ...] = ()
+    prediction_columns: tuple[str, ...] = ()
+    unit: str = ""
+    horizons: tuple[float, ...] = ()
+    risk_cut: float = 0.0
+
+
 class Metrics(Record):
     """``metrics.json``, the last file that a run writes.
 
@@ -49,6 +66,7 @@ class Metrics(Record):
     method: str = "gimp"
     modalities: Literal["both", "slide", "rna"]
     seed: int
+    target: TargetSummary | None = None
     best_epoch: int | None = None
     val: SplitMetrics | None = None
     test: SplitMetrics | None = None
@@ -142,8 +160,13 @@ class Run:
         return self._read(layout.RECORD, lambda file: _validate(RunRecord, read_json_object(file)))
 
     @cached_property
-    def predictions(self) -> CasePredictions:
-        classes = self.metrics.cohort.classes
+    def predictions(self) -> CasePredictions | OutcomePredictions:
+        classes, target = self.metrics.cohort.classes, self.metrics.target
+        if target is not None and target.kind != "class":
+            columns = target.truth_columns, target.prediction_columns
+            return self._read(
+                layout.PREDICTIONS, lambda file: OutcomePredictions.read(file, *columns)
+            )
         return self._read(layout.PREDICTIONS, lambda file: CasePredictions.read(file, classes))
 
     @cached_property

@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gimp_fast.runs.scores import ByModality, Fusion, PairedDifference, SplitMetrics
+from gimp_fast.runs.scores import ByModality, Estimate, Fusion, PairedDifference, SplitMetrics
 
 READS = {"both": "slides and RNA", "slide": "slides", "rna": "RNA"}
 ALONE = {"rna": "RNA alone", "slide": "slides alone"}
 NO_AUC = "AUC undefined, because a class has no patient here"
 
 
+_OF_OUTCOMES = {
+    "c_index": "C-index",
+    "uno_c": "Uno's C",
+    "integrated_brier": "integrated Brier score",
+    "mean_absolute_error": "mean absolute error",
+    "correlation": "correlation",
+}
+
+
+def has_scores(part: dict[str, Any] | None) -> bool:
+    """Whether a part has a score that :func:`metrics_text` names."""
+    return any((part or {}).get(name) for name in ("accuracy", *_OF_OUTCOMES))
+
+
 def metrics_text(part: dict[str, Any]) -> str:
-    """Accuracy with its counts, and AUC, each with its interval, in one line."""
+    """The first scores of the target, each with its interval, in one line.
+
+    Of classes, these are accuracy with its counts, and AUC.
+    """
     metrics = SplitMetrics.model_validate({"n": 0} | part)
     accuracy, auc = metrics.accuracy, metrics.auc
     if accuracy is None:
-        return "no accuracy was recorded"
+        named = [(title, getattr(metrics, name)) for name, title in _OF_OUTCOMES.items()]
+        texts = [f"{title} {_with_interval(score)}" for title, score in named if score]
+        return f"{', '.join(texts)} ({metrics.n} patients)" if texts else "no score was recorded"
     counts = f"{accuracy.k}/{accuracy.n}"
     if accuracy.low is not None and accuracy.high is not None:
         counts += f", 95 % CI {accuracy.low:.3f} to {accuracy.high:.3f}"
@@ -28,6 +47,12 @@ def metrics_text(part: dict[str, Any]) -> str:
     if auc.low is not None and auc.high is not None:
         text += f" ({auc.low:.3f} to {auc.high:.3f})"
     return text
+
+
+def _with_interval(score: Estimate) -> str:
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} (95 % CI {score.low:.3f} to {score.high:.3f})"
 
 
 def fusion_text(fusion: Fusion) -> str:

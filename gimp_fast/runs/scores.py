@@ -34,13 +34,20 @@ class Estimate(Record):
 
 
 class SplitMetrics(Record):
-    """Metrics of the patients of one part."""
+    """Metrics of the patients of one part: those of the target that was trained."""
 
     n: int
     accuracy: Estimate | None = None
     balanced_accuracy: Estimate | None = None
     f1_macro: Estimate | None = None
     auc: Estimate | None = None
+    c_index: Estimate | None = None
+    uno_c: Estimate | None = None
+    mean_auc: Estimate | None = None
+    integrated_brier: Estimate | None = None
+    mean_absolute_error: Estimate | None = None
+    r_squared: Estimate | None = None
+    correlation: Estimate | None = None
 
 
 class PairedDifference(Record):

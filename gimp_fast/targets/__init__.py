@@ -1,17 +1,18 @@
 """Prediction targets: their losses, scores, and the rule that picks the best epoch.
 
-Every target of this version is one of K classes for each patient. A target of your own may change
-how these classes are learnt: see :class:`Classification`, and :func:`register`.
+A target is one of K classes, the time until an event, or a number. A target of your own may change
+how classes are learnt: see :class:`Classification`, and :func:`register`.
 """
 
 from __future__ import annotations
 
 from gimp_fast.plugins import Registry
+from gimp_fast.targets.base import Target
 from gimp_fast.targets.classification import Classification
 
 _TARGETS: Registry[Classification] = Registry("target", {"classification": Classification()})
 
-__all__ = ["Classification", "available", "expected_target", "register", "target"]
+__all__ = ["Classification", "Target", "available", "expected_target", "register", "target"]
 
 
 def available() -> tuple[str, ...]:

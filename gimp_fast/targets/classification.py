@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gimp_fast.evaluation.linear_probe import probe
 from gimp_fast.evaluation.rates import cross_entropy, rates
-
-Scores = dict[str, float]
+from gimp_fast.targets.base import Scores, Target
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,45 +24,57 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.detach().argmax(-1) == labels).float()
 
 
-def scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-    """``loss`` and ``accuracy``, and ``auc`` if every class has a patient.
+class Classification(Target):
+    """Training by cross-entropy; the base of classes that are learnt in another way.
 
-    If a probability is not finite, there is only a loss, NaN.
-
-    Args:
-        probabilities: (patients, K).
-        labels: (patients,) int.
+    The truth is the place of a patient's class, (B,) int64; predictions are probabilities, (B, K).
     """
-    if not np.isfinite(probabilities).all():
-        return {"loss": float("nan")}
-    values = rates(probabilities, labels)
-    result = {"loss": cross_entropy(probabilities, labels), "accuracy": values["accuracy"]}
-    return result if values["auc"] is None else result | {"auc": values["auc"]}
 
-
-def rank(scores: Scores, select: str) -> tuple[float, ...]:
-    """The rank of an epoch: the largest is the best. Ties go to the lower loss.
-
-    Args:
-        scores: scores of the validation patients.
-        select: ``"accuracy"``, ``"auc"`` or ``"loss"``.
-    """
-    if select == "loss":
-        return (-scores["loss"],)
-    return (scores.get(select, 0.0), -scores["loss"])
-
-
-class Classification:
-    """Training by cross-entropy; the base of targets that are learnt in another way."""
+    kind: ClassVar[str] = "class"
+    measures = ("accuracy", "auc", "loss")
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each patient, (B,), from logits (B, K) and classes (B,)."""
         return loss(logits, labels)
 
-    def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-        """Numbers by name of the validation patients, at least ``"loss"``; see :func:`scores`."""
-        return scores(probabilities, labels)
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, K)."""
+        return logits.float().softmax(-1)
 
-    def rank(self, scores: Scores, select: str) -> tuple[float, ...]:
-        """The rank of an epoch, the largest is the best; ``select`` is ``finetune.select``."""
-        return rank(scores, select)
+    def scores(self, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+        """``loss`` and ``accuracy``, and ``auc`` if every class has a patient.
+
+        If a probability is not finite, there is only a loss, NaN.
+
+        Args:
+            probabilities: (patients, K).
+            labels: (patients,) int.
+        """
+        if not np.isfinite(probabilities).all():
+            return {"loss": float("nan")}
+        values = rates(probabilities, labels)
+        result = {"loss": cross_entropy(probabilities, labels), "accuracy": values["accuracy"]}
+        return result if values["auc"] is None else result | {"auc": values["auc"]}
+
+    def explained(self, logits: Tensor) -> Tensor:
+        """z_c minus the mean of the other z, of the predicted class c."""
+        chosen = int(logits.argmax())
+        return logits[chosen] - (logits.sum() - logits[chosen]) / (len(logits) - 1)
+
+    def pairs(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Patients of one class are alike, all others differ."""
+        same = labels[:, None] == labels[None, :]  # (B, B)
+        return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+    def probe(
+        self, vectors: np.ndarray, truth: np.ndarray, asked: np.ndarray, wanted: np.ndarray
+    ) -> Scores:
+        """``loss`` and ``accuracy`` of logistic regression."""
+        fitted = np.arange(len(truth) + len(wanted)) < len(truth)
+        _, codes = np.unique(np.concatenate([truth, wanted]), return_inverse=True)
+        probabilities = probe(np.concatenate([vectors, asked]), codes, fitted, ~fitted)
+        accuracy = float((probabilities.argmax(1) == codes[~fitted]).mean())
+        return {"loss": cross_entropy(probabilities, codes[~fitted]), "accuracy": accuracy}
+
+    def in_training(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"accuracy": hits(logits, labels)}

@@ -50,13 +50,13 @@ def by_modality(
     }
     if not cases:
         return ByModality(**facts)
-    labels = context.reader.labels(cases).numpy()
+    labels = context.reader.truth(cases).numpy()
     probabilities, refused = {"both": np.stack([fused[case] for case in cases])}, {}
     for name, hide in _HIDDEN.items():
         if reason := _refusal(context, cases[0], hide):
             refused[name] = reason
             continue
-        values = context.predict(cases, hide).probabilities
+        values = context.predict(cases, hide).predictions
         if np.isfinite(values).all():
             probabilities[name] = values
         else:

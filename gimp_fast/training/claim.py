@@ -17,7 +17,7 @@ from gimp_fast.plugins import load_plugins
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.training.config import TrainConfig, check_target, merge, validate_config
+from gimp_fast.training.config import TrainConfig, merge, validate_config
 from gimp_fast.training.distributed import ALONE, Ranks
 from gimp_fast.training.same_result import WITHOUT_EFFECT, differences, flat_settings
 from gimp_fast.validation import shown
@@ -48,7 +48,6 @@ def resumed_config(run: Path, asked: Mapping[str, Any]) -> tuple[TrainConfig, li
         del values["model"], values["modalities"]
     merge(values, asked)
     wanted = validate_config(values, f"{run}: asked for")
-    check_target(wanted, f"{run}: asked for")
     free = {name: getattr(wanted, name) for name in WITHOUT_EFFECT if name in asked}
     named = flat_settings(dict(asked))
     other = {key: both for key, both in differences(saved, wanted).items() if key in named}

@@ -9,20 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from gimp_fast import targets
-from gimp_fast.data import Cohort
-from gimp_fast.errors import Fault, FaultError, GimpError, one_of
+from gimp_fast.errors import Fault, GimpError, one_of
 from gimp_fast.files.yaml_file import MOST_LEVELS, parse_yaml, read_yaml_mapping
 from gimp_fast.models import (
     GiMPSettings,
     Modalities,
     ModelSettings,
     PatientModel,
-    Sizes,
     available,
     expected_model,
     model_class,
 )
+from gimp_fast.targets.survival import SurvivalSettings
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
 from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
@@ -34,7 +32,8 @@ class TrainConfig(Settings):
     Attributes:
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
-        target: how the classes are learnt, a name of :func:`gimp_fast.targets.available`.
+        target: what is predicted: a target of the cohort, or the cohort's labels, learnt by a name
+            of :func:`gimp_fast.targets.available`.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -97,6 +96,7 @@ class TrainConfig(Settings):
     genes: GenesSettings = GenesSettings()
     pretrain: PretrainSettings = PretrainSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    survival: SurvivalSettings = SurvivalSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -187,16 +187,7 @@ def load_config(
         GimpError: unknown preset, unreadable YAML, or invalid fields, all reported together.
     """
     origin = "configuration" if path is None else str(path)
-    config = validate_config(asked_values(preset, path, overrides, fields), origin)
-    check_target(config, origin)
-    return config
-
-
-def check_target(config: TrainConfig, origin: str = "configuration") -> None:
-    """FaultError for an unknown target; what only reads a configuration does not need it."""
-    if config.target not in targets.available():
-        expected = targets.expected_target(config.target)
-        raise FaultError.of("config", f"{origin}: target", repr(config.target), expected)
+    return validate_config(asked_values(preset, path, overrides, fields), origin)
 
 
 def asked_values(
@@ -282,24 +273,3 @@ def _parse_override(text: str) -> dict[str, Any]:
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
-
-
-def model_config_of(config: TrainConfig, cohort: Cohort) -> Sizes:
-    """Configuration of the model of a run on this cohort; GimpError if sizes do not fit."""
-    genes = 0
-    if config.modalities != "slide":
-        genes = len(cohort.gene_ids)
-        if config.most_variable_genes and not cohort.gene_sets:
-            genes = min(genes, config.most_variable_genes)
-    values = config.model.model_dump() | {
-        "num_classes": len(cohort.classes),
-        "feature_dim": cohort.feature_dim or 1,
-        "num_genes": genes,
-        "gene_sets": tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None,
-    }
-    if len(config.model_class.reads) > 1:
-        values["modalities"] = config.modalities
-    try:
-        return config.model_class.config_class(**values)
-    except ValueError as error:
-        raise GimpError(f"model: {error}") from error

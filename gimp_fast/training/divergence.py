@@ -49,7 +49,7 @@ def _overflows(context: StageContext, case_ids: Sequence[str]) -> list[Overflow]
     for case in case_ids:
         inputs = context.reader.inputs([case]).to(context.device)
         outputs = outputs_of(context.model, inputs, context.device, context.config.precision)
-        if not np.isfinite(outputs.probabilities).all():
+        if not np.isfinite(outputs.predictions).all():
             largest = None if inputs.patches is None else inputs.patches.abs().max().item()
             found.append(Overflow(case, _slide_ids(context.reader.cohort, case), largest))
     return found

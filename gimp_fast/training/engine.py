@@ -19,7 +19,7 @@ from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.claim import check_folder, claim_folder
-from gimp_fast.training.config import TrainConfig, check_target, model_config_of
+from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.fit_scalers import fit_gene_scaler, fit_slide_scaler
@@ -30,6 +30,7 @@ from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of
 from gimp_fast.training.stops import StopRequests
+from gimp_fast.training.task import check_measure, fitted_target, model_config_of, target_name
 
 Log = Callable[[str], None]
 
@@ -89,7 +90,6 @@ def _train(
     stages: Sequence[str] | None,
     log: Log,
 ) -> dict[str, Any]:
-    check_target(config)
     names = [kind.name for kind in stages_of(config)]
     unknown = [name for name in stages or () if name not in names]
     if unknown:
@@ -105,7 +105,7 @@ def _train(
     check_folder(folder, config, resume=resume)
     _check_earlier(names, wanted, folder)
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
-    for text in cohort.cautions_of(context.split):
+    for text in cohort.cautions_of(context.split, context.reader.target):
         log(f"caution: {text}")
     if ranks.writes:
         provenance |= facts_of_patients(context, cohort, log)
@@ -154,9 +154,16 @@ def _prepare(
     slide_scaler = None
     if config.site_shrinkage is not None and config.modalities != "rna":
         slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name)
-    reader = PatientReader(cohort, config.modalities, scaler, cache_gb, slide_scaler=slide_scaler)
+    name = target_name(config, cohort)
+    reader = PatientReader(
+        cohort, config.modalities, scaler, cache_gb, slide_scaler=slide_scaler, target=name
+    )
     split = {
-        part: [case for case in cases if cohort.usable(case, config.modalities)]
+        part: [
+            case
+            for case in cases
+            if cohort.usable(case, config.modalities) and cohort.knows(case, name)
+        ]
         for part, cases in split.items()
     }
     if not all(split.values()):
@@ -164,23 +171,30 @@ def _prepare(
             f"{cohort.path}: split '{split_name}' has patients with the modality "
             f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
         )
-    check_classes(config, cohort, split_name, split)
+    target = fitted_target(config, cohort, name, split["train"])
+    check_measure(config, target)
+    classes = cohort.classes_of(name) if target.kind == "class" else ()
+    if classes:
+        check_classes(config, cohort, split_name, split, name)
     torch.manual_seed(config.seed)
     model_config = model_config_of(config, cohort)
     try:
-        model = build(config.method, model_config, backend=config.backend).to(device)
+        model = build(config.method, model_config, backend=config.backend)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
+    model.target = target
+    model.to(device)
     context = StageContext(config, model, reader, split, device, ranks)
     provenance = {
         "method": config.method,
         "model": model_config.model_dump(mode="json"),
+        **({} if name is None else {"target": {"name": name, **target.facts()}}),
         "cohort": {
             "name": cohort.name,
             "synthetic": cohort.synthetic,
             "fingerprint": cohort.fingerprint,
             "split": split_name,
-            "classes": list(cohort.classes),
+            "classes": list(classes),
             **_gene_provenance(cohort, scaler),
             "expression": cohort.expression_facts,
             "expression_transform": cohort.expression_transform,

@@ -26,10 +26,14 @@ from gimp_fast.runs.score_texts import (
 )
 from gimp_fast.runs.scores import Fusion
 from gimp_fast.training.by_modality import by_modality
+from gimp_fast.training.evaluate_outcomes import (
+    EVALUATED,
+    outcome_predictions,
+    outcome_scores,
+    target_summary,
+)
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stages import stages_of
-
-EVALUATED = ("val", "test")
 
 
 def evaluate_run(
@@ -44,7 +48,7 @@ def evaluate_run(
     trained = {kind.name for kind in stages_of(config)}
     cases = [case for part in PARTS for case in context.split[part]]
     parts = np.array([part for part in PARTS for _ in context.split[part]])
-    labels = context.reader.labels(cases).numpy()
+    truth, target = context.reader.truth(cases).numpy(), context.model.target
     representations = {}
     if "pretrain" in trained:
         representations[AS_DRAWN] = _vectors_as_drawn(context, cases)
@@ -54,28 +58,44 @@ def evaluate_run(
             state = load_model(folder.checkpoint(name), context.model)
             outputs = context.predict(cases)
             representations[name] = outputs.vectors
-    label_names = np.array([cohort.classes[label] for label in labels])
-    embeddings = Embeddings(np.array(cases), parts, label_names, representations)
-    predictions = evaluated_predictions(cohort.classes, cases, parts, labels, outputs.probabilities)
     log(f"evaluate: intervals from {config.bootstrap} resamples")
-    metrics = metrics_of(
-        predictions,
+    name = context.reader.target
+    classes = cohort.classes_of(name)
+    if target.kind == "class":
+        label_names = np.array([classes[label] for label in truth])
+        predictions = evaluated_predictions(classes, cases, parts, truth, outputs.predictions)
+        fused = dict(zip(cases, outputs.predictions, strict=True))
+        scores = scores_of(predictions, config.bootstrap, config.seed) | _facts_of_both(
+            context, fused
+        )
+        counts = cohort.class_counts(context.split, name)
+    else:
+        label_names = target.groups(truth)
+        predictions = outcome_predictions(target, cases, parts, truth, outputs.predictions)
+        scores = outcome_scores(
+            target, parts, truth, outputs.predictions, config.bootstrap, config.seed
+        )
+        counts = None
+    summary = {}
+    if name is not None:
+        summary["target"] = target_summary(name, target, parts, outputs.predictions)
+    embeddings = Embeddings(np.array(cases), parts, label_names, representations)
+    metrics = Metrics(
         cohort=CohortSummary(
             name=cohort.name,
             synthetic=cohort.synthetic,
             split=split_name,
-            classes=cohort.classes,
+            classes=classes,
             n={part: len(cases) for part, cases in context.split.items()},
-            by_class=cohort.class_counts(context.split),
+            **({} if counts is None else {"by_class": counts}),
         ),
-        cautions=tuple(cohort.cautions_of(context.split)),
+        cautions=tuple(cohort.cautions_of(context.split, name)),
         method=config.method,
         modalities=config.modalities,
         seed=config.seed,
+        **summary,
         best_epoch=state["epoch"],
-        resamples=config.bootstrap,
-        bootstrap_seed=config.seed,
-        **_facts_of_both(context, dict(zip(cases, outputs.probabilities, strict=True))),
+        **scores,
     )
     if context.ranks.writes:
         folder.write_embeddings(embeddings)
@@ -93,6 +113,7 @@ def _vectors_as_drawn(context: StageContext, cases: Sequence[str]) -> np.ndarray
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(config.seed)
         model = build(config.method, context.model.config, backend=config.backend)
+    model.target = context.model.target
     return replace(context, model=model.to(context.device)).predict(cases).vectors
 
 
@@ -143,14 +164,12 @@ def evaluated_predictions(
     return CasePredictions(tuple(classes), *(array[rows] for array in arrays))
 
 
-def metrics_of(
-    predictions: CasePredictions, *, resamples: int, bootstrap_seed: int, **facts: Any
-) -> Metrics:
-    """The metrics of a run; ``facts`` are the fields of :class:`Metrics` besides val and test."""
+def scores_of(predictions: CasePredictions, resamples: int, seed: int) -> dict[str, Any]:
+    """``val`` and ``test`` of :class:`Metrics`."""
     scores = {}
     for part in EVALUATED:
         chosen = predictions.of(part)
         scores[part] = metrics_with_intervals(
-            chosen.probabilities, chosen.label, resamples=resamples, seed=bootstrap_seed
+            chosen.probabilities, chosen.label, resamples=resamples, seed=seed
         )
-    return Metrics(**facts, **scores)
+    return scores

@@ -15,10 +15,11 @@ from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.models import Sizes, build
 from gimp_fast.ops.backends import choose_device
-from gimp_fast.training.config import TrainConfig, model_config_of
+from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.memory_probe import StepProbe
 from gimp_fast.training.stage import Stage
 from gimp_fast.training.stages import stages_of
+from gimp_fast.training.task import model_config_of
 
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}

@@ -52,8 +52,8 @@ class RandomPatients:
 
     has_expression = has_slides
 
-    def label(self, case_id: str) -> int:
-        return int(case_id) % self.sizes.num_classes
+    def truth(self, case_ids: Iterable[str], target: str | None) -> np.ndarray:
+        return np.array([int(case) % self.sizes.num_outputs for case in case_ids], np.int64)
 
     def expression(self, case_ids: Iterable[str]) -> np.ndarray:
         return np.stack([torch.randn(self.sizes.num_genes).numpy() for _ in case_ids])

@@ -18,10 +18,14 @@ Log = Callable[[str], None]
 
 
 def check_classes(
-    config: TrainConfig, cohort: Cohort, split_name: str, split: dict[str, list[str]]
+    config: TrainConfig,
+    cohort: Cohort,
+    split_name: str,
+    split: dict[str, list[str]],
+    target: str | None,
 ) -> None:
     """GimpError for a split of patients who can be read whose classes cannot be trained on."""
-    counts, where = cohort.class_counts(split), f"{cohort.path}: split '{split_name}'"
+    counts, where = cohort.class_counts(split, target), f"{cohort.path}: split '{split_name}'"
     if config.modalities != "both":
         where += f", patients with the modality '{config.modalities}'"
     if lack := not_learnable(counts):

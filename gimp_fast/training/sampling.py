@@ -25,7 +25,7 @@ class _Batch:
     """Tensors of one step. Patches keep the dtype in which they are stored."""
 
     case_ids: tuple[str, ...]
-    labels: Tensor  # (B,) int64; −1 where they are not read
+    truth: Tensor  # (B,) or (B, ·), see PatientReader.truth; −1 where it is not read
 
     def to(self, device: torch.device) -> _Batch:
         return on_device(self, device)
@@ -59,7 +59,7 @@ class PatientBatch(_Batch):
     inputs: PatientInputs
 
     def to(self, device: torch.device) -> PatientBatch:
-        return replace(self, labels=self.labels.to(device), inputs=self.inputs.to(device))
+        return replace(self, truth=self.truth.to(device), inputs=self.inputs.to(device))
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class PatientReader:
         feature_dim: channels that the model reads; None for those of the cohort, which has none
             without slides.
         slide_scaler: of patch embeddings; None leaves them as they are.
+        target: the cohort's target that is read; None for its labels.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class PatientReader:
         labelled: bool = True,
         feature_dim: int | None = None,
         slide_scaler: SlideScaler | None = None,
+        target: str | None = None,
     ):
         self.cohort, self.labelled, self.slide_scaler = cohort, labelled, slide_scaler
+        self.target = target
         self.feature_dim = cohort.feature_dim if feature_dim is None else feature_dim
         self.uses_slides = modalities != "rna"
         self.uses_genes = modalities != "slide"
@@ -134,10 +137,11 @@ class PatientReader:
     def _scaled(self, patches: Tensor) -> Tensor:
         return patches if self.slide_scaler is None else self.slide_scaler(patches)
 
-    def labels(self, case_ids: Sequence[str]) -> Tensor:
+    def truth(self, case_ids: Sequence[str]) -> Tensor:
+        """(B,) int64 classes, or what another target has of each patient, float64."""
         if not self.labelled:
             return torch.full((len(case_ids),), -1)
-        return torch.tensor([self.cohort.label(c) for c in case_ids])
+        return torch.from_numpy(self.cohort.truth(case_ids, self.target))
 
     def genes(self, case_ids: Sequence[str]) -> tuple[Tensor | None, list[bool]]:
         """Scaled expression (B, G), zero where absent, and who has it."""
@@ -208,7 +212,7 @@ class PatientReader:
 def read_genes(reader: PatientReader, plan: StepPlan) -> GeneBatch:
     """RNA of patients who have it."""
     genes, _ = reader.genes(plan.case_ids)
-    return GeneBatch(plan.case_ids, reader.labels(plan.case_ids), genes)
+    return GeneBatch(plan.case_ids, reader.truth(plan.case_ids), genes)
 
 
 def read_windows(
@@ -220,7 +224,7 @@ def read_windows(
     patches, masked = (torch.stack(parts) for parts in zip(*windows, strict=True))
     genes, has_genes = reader.genes(cases)
     rna = Presence.of(has_genes)
-    return WindowBatch(cases, reader.labels(cases), genes, rna, patches, Masked.of(masked))
+    return WindowBatch(cases, reader.truth(cases), genes, rna, patches, Masked.of(masked))
 
 
 def read_views(reader: PatientReader, length: int, count: int, plan: StepPlan) -> ViewBatch:
@@ -230,7 +234,7 @@ def read_views(reader: PatientReader, length: int, count: int, plan: StepPlan) -
         torch.stack([reader.window(case, length, 0.0, rng)[0] for _ in range(count)])
         for case, rng in zip(cases, plan.rngs(), strict=True)
     ]
-    return ViewBatch(cases, reader.labels(cases), reader.genes(cases)[0], torch.stack(views))
+    return ViewBatch(cases, reader.truth(cases), reader.genes(cases)[0], torch.stack(views))
 
 
 def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan) -> PatientBatch:
@@ -240,4 +244,4 @@ def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan
         shares = [1 - modality_dropout, modality_dropout / 2, modality_dropout / 2]
         hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
     inputs = reader.inputs(plan.case_ids, hide)
-    return PatientBatch(plan.case_ids, reader.labels(plan.case_ids), inputs)
+    return PatientBatch(plan.case_ids, reader.truth(plan.case_ids), inputs)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from gimp_fast.data import Cohort
 from gimp_fast.models import PatientModel
 from gimp_fast.models.outputs import Outputs, autocast, outputs_of
-from gimp_fast.targets import target
-from gimp_fast.targets.classification import Scores
+from gimp_fast.targets.base import Scores
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import ALONE, Ranks, Share
 from gimp_fast.training.loader import StepPlan, plan_epoch
@@ -35,9 +34,6 @@ class StageContext:
     split: dict[str, list[str]]
     device: torch.device
     ranks: Ranks = ALONE
-
-    def __post_init__(self) -> None:
-        self.model.target = target(self.config.target)
 
     def predict(self, case_ids: Sequence[str], hide: int = HIDE_NOTHING) -> Outputs:
         """Outputs of the model for patients, in their order.

@@ -20,7 +20,7 @@ from gimp_fast.files.progress import Progress as ProgressBar
 from gimp_fast.runs import layout
 from gimp_fast.runs.checkpoint import RecentCheckpoints, save_checkpoint
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.targets.classification import Scores
+from gimp_fast.targets.base import Scores
 from gimp_fast.training.distributed import Share, parallel
 from gimp_fast.training.divergence import patients_of_step
 from gimp_fast.training.graphs import recorded_steps

@@ -63,9 +63,9 @@ class PretrainSettings(StageSettings):
         mining: which triplets of a batch: ``"hard"`` or ``"all"``.
         normalize: scale the vectors to unit length before distances are taken.
         keep: the epoch that fine-tuning starts from: ``"last"``, as in the paper, or ``"probe"``,
-            the one whose CLS_img tells the classes apart best. A linear classifier of CLS_img is
-            fitted on the training patients after every epoch, and its cross-entropy on the
-            validation patients decides.
+            the one whose CLS_img tells patients apart best. A linear model of CLS_img is fitted on
+            the training patients after every epoch, and its loss on the validation patients
+            decides.
         cuda_graphs: after three steps of one kind, replay such steps as a CUDA graph: the same
             results, and faster where a processor starts kernels too slowly for its GPU. Steps are
             of one kind if they have as many patients, the same of them lack RNA, and windows have
@@ -103,6 +103,8 @@ class FinetuneSettings(StageSettings):
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
             gene encoder is trained in this stage.
         select: score that chooses the best validation epoch; ties go to the lower validation loss.
+            null is the first score of the target: accuracy of classes, C-index of survival, loss of
+            numbers.
     """
 
     epochs: int = Field(70, ge=1)
@@ -111,4 +113,4 @@ class FinetuneSettings(StageSettings):
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     site_weights: Literal["none", "sqrt"] = "none"
     noise: float = Field(0.0, ge=0)
-    select: Literal["accuracy", "auc", "loss"] = "accuracy"
+    select: Literal["accuracy", "auc", "c_index", "correlation", "loss"] | None = None

@@ -14,7 +14,7 @@ from gimp_fast.runs.checkpoint import (
     unpack_optimizer,
     with_prefix,
 )
-from gimp_fast.targets.classification import Scores
+from gimp_fast.targets.base import Scores
 from gimp_fast.training.stage import Stage
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.evaluation.linear_probe import probe
-from gimp_fast.evaluation.rates import cross_entropy
-from gimp_fast.losses import triplet_loss
-from gimp_fast.targets import classification
-from gimp_fast.targets.classification import Scores
+from gimp_fast.losses import triplet_loss_of_pairs
+from gimp_fast.targets.base import Scores, Target
 from gimp_fast.training.balance import balancing_weight
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Share
@@ -63,8 +60,10 @@ class GenesStage(Stage):
             genes = _with_noise(genes, self.settings.noise)
         with self.autocast():
             logits = self.classifier(genes).float()
-        loss = self.context.model.target.loss(logits, batch.labels)
-        return _shares(logits, loss, batch.labels, share)
+        target = self.context.model.target
+        with target.of_batch(share):
+            loss = target.loss(logits, batch.truth)
+        return _shares(target, logits, loss, batch.truth, share)
 
     @torch.no_grad()
     def validate(self) -> Scores:
@@ -72,8 +71,9 @@ class GenesStage(Stage):
         genes, _ = self.context.reader.genes(self.val_cases)
         with self.autocast():
             logits = self.classifier(genes.to(self.context.device)).float()
-        labels = self.context.reader.labels(self.val_cases).numpy()
-        return _scores(self.context, logits.softmax(-1).cpu().numpy(), labels)
+        truth, target = self.context.reader.truth(self.val_cases), self.context.model.target
+        target.calibrate(lambda: logits, truth)
+        return _scores(self.context, target.predictions(logits).cpu().numpy(), truth.numpy())
 
 
 class Pretraining(Stage):
@@ -97,14 +97,11 @@ class Pretraining(Stage):
         context = self.context
         cases = [*self.train_cases, *self.val_cases]
         vectors = context.predict(cases).vectors[:, : context.model.config.dim]
-        labels = context.reader.labels(cases).numpy()
-        training = np.arange(len(cases)) < len(self.train_cases)
-        probabilities = probe(vectors, labels, training, ~training)
-        _, codes = np.unique(labels, return_inverse=True)
-        found = {
-            "probe_loss": cross_entropy(probabilities, codes[~training]),
-            "probe_accuracy": float((probabilities.argmax(1) == codes[~training]).mean()),
-        }
+        truth, training = context.reader.truth(cases).numpy(), len(self.train_cases)
+        scores = context.model.target.probe(
+            vectors[:training], truth[:training], vectors[training:], truth[training:]
+        )
+        found = {f"probe_{name}": value for name, value in scores.items()}
         return context.ranks.from_first(found)
 
 
@@ -140,10 +137,12 @@ class PretrainStage(Pretraining):
         else:
             reconstruction = share.mean(reconstruction)
         # Triplets are mined among the patients of all ranks (section 2.3).
+        positive, negative = self.context.model.target.pairs(share.gather(batch.truth))
         triplet = share.of_all(
-            triplet_loss(
+            triplet_loss_of_pairs(
                 share.gather(cls_pat.float()),
-                share.gather(batch.labels),
+                positive,
+                negative,
                 margin=settings.margin,
                 mining=settings.mining,
                 normalize=settings.normalize,
@@ -230,23 +229,25 @@ class FinetuneStage(Stage):
         inputs = batch.inputs
         if self._trains_genes and self.settings.noise:
             inputs = replace(inputs, genes=_with_noise(inputs.genes, self.settings.noise))
-        with self.autocast():
-            outcome = self.context.model.loss(batch.labels, inputs)
+        target = self.context.model.target
+        with self.autocast(), target.of_batch(share):
+            outcome = self.context.model.loss(batch.truth, inputs)
         loss = outcome.loss
         if self._weights:
             weights = [self._weights[case] for case in batch.case_ids]
             loss = loss * torch.tensor(weights, device=loss.device)
-        return _shares(outcome.logits, loss, batch.labels, share)
+        return _shares(target, outcome.logits, loss, batch.truth, share)
 
     def validate(self) -> Scores:
         model, device = self.context.model, self.context.device
         outputs = self.context.predict(self.val_cases)
-        labels = self.context.reader.labels(self.val_cases)
-        probabilities, representation = outputs.probabilities, outputs.representation(device)
-        if model.fit_to_validation(representation, labels.to(device)):
+        truth = self.context.reader.truth(self.val_cases)
+        predictions, representation = outputs.predictions, outputs.representation(device)
+        if model.fit_to_validation(representation, truth.to(device)):
             with torch.no_grad():
-                probabilities = model.classify(representation).float().softmax(-1).cpu().numpy()
-        return _scores(self.context, probabilities, labels.numpy())
+                logits = model.classify(representation).float()
+            predictions = model.target.predictions(logits).cpu().numpy()
+        return _scores(self.context, predictions, truth.numpy())
 
     @property
     def _trains_genes(self) -> bool:
@@ -254,23 +255,27 @@ class FinetuneStage(Stage):
         return self.context.reader.uses_genes and not frozen
 
     def rank(self, scores: Scores) -> tuple[float, ...]:
-        return self.context.model.target.rank(scores, self.settings.select)
+        target = self.context.model.target
+        return target.rank(scores, self.settings.select or target.measures[0])
 
 
 def _with_noise(genes: Tensor, sd: float) -> Tensor:
     return genes + sd * torch.randn_like(genes)
 
 
-def _shares(logits: Tensor, loss: Tensor, labels: Tensor, share: Share) -> dict[str, Tensor]:
-    if loss.shape != labels.shape:
-        found = f"a loss of shape {tuple(loss.shape)} for {len(labels)} patients"
+def _shares(
+    target: Target, logits: Tensor, loss: Tensor, truth: Tensor, share: Share
+) -> dict[str, Tensor]:
+    if loss.shape != truth.shape[:1]:
+        found = f"a loss of shape {tuple(loss.shape)} for {len(truth)} patients"
         raise GimpError(f"loss of the model or target: found {found}; expected one for each")
-    return {"loss": share.mean(loss), "accuracy": share.mean(classification.hits(logits, labels))}
+    others = target.in_training(logits, truth)
+    return {name: share.mean(values) for name, values in {"loss": loss, **others}.items()}
 
 
-def _scores(context: StageContext, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+def _scores(context: StageContext, predictions: np.ndarray, truth: np.ndarray) -> Scores:
     """The target's scores of validation patients."""
-    scores = context.model.target.scores(probabilities, labels)
+    scores = context.model.target.scores(predictions, truth)
     if "loss" not in scores:
         found = ", ".join(scores) or "none"
         name = context.config.target

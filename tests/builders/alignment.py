@@ -11,7 +11,7 @@ from torch import Tensor
 from gimp_fast.models.alignment import AlignedModel
 
 SETTINGS = {
-    "num_classes": 2, "feature_dim": CHANNELS, "num_genes": 23, "dim": 16, "heads": 4,
+    "num_outputs": 2, "feature_dim": CHANNELS, "num_genes": 23, "dim": 16, "heads": 4,
     "num_landmarks": 8, "head_hidden": 8, "projection_dim": 6, "gene_fragments": 5,
     "gene_groups": 2, "dropout": 0.0, "gene_dropout": 0.0,
 }  # fmt: skip

@@ -75,7 +75,7 @@ def test_patients_without_rna_keep_the_prediction_of_the_model():
 def test_it_is_the_rule_of_validated_fusion():
     """GiMP mixes the logits of its heads, the table probabilities: the results are the same."""
     torch.manual_seed(0)
-    sizes = {"num_classes": 2, "feature_dim": 4, "num_genes": 20, "dim": 8, "heads": 2}
+    sizes = {"num_outputs": 2, "feature_dim": 4, "num_genes": 20, "dim": 8, "heads": 2}
     model = GiMP(GiMPConfig(**sizes, fusion="validated")).eval()
     everyone = Presence.of([True] * 40, torch.device("cpu"))
     representation = Representation(torch.randn(40, 16), everyone, everyone)

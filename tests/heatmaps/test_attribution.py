@@ -33,7 +33,7 @@ METHODS = [
 def untrained(method: str, modalities: str = "slide", **settings) -> TrainedModel:
     torch.manual_seed(0)
     kind = models.model_class(method)
-    sizes = {"num_classes": 3, "feature_dim": C, "num_genes": G, "modalities": modalities}
+    sizes = {"num_outputs": 3, "feature_dim": C, "num_genes": G, "modalities": modalities}
     fields = kind.config_class.model_fields
     config = {k: v for k, v in (sizes | SMALL | settings).items() if k in fields}
     model = models.build(method, config).eval()
@@ -65,12 +65,12 @@ def accepted(trained: TrainedModel) -> dict[str, str]:
 def test_every_method_has_weights_of_all_that_it_reads(method, modalities):
     trained = untrained(method, modalities)
     inputs = patient(trained)
-    expected = trained.outputs(inputs).probabilities
+    expected = trained.outputs(inputs).predictions
     hows = accepted(trained)
     assert "gradient" in hows
     for how, what in hows.items():
         found = attribute(trained, inputs, how)
-        np.testing.assert_allclose(found.probabilities, expected[0], rtol=1e-5)
+        np.testing.assert_allclose(found.predictions, expected[0], rtol=1e-5)
         shapes = [None if x is None else x.shape for x in (found.patches, found.gene_gradients)]
         assert shapes == [
             (N,) if trained.uses_slides else None,
@@ -125,7 +125,7 @@ def test_gradient_times_input_is_the_slope_of_the_contrast(method):
     trained = untrained(method)
     inputs = patient(trained)
     found = attribute(trained, inputs, "gradient")
-    chosen, row, step = int(found.probabilities.argmax()), 7, 1e-2
+    chosen, row, step = int(found.predictions.argmax()), 7, 1e-2
 
     def contrast(scale: float) -> float:
         moved = inputs.patches.double().clone()
@@ -145,7 +145,7 @@ def test_genes_gradients_add_up_to_the_contrast_of_a_linear_model():
     found = attribute(trained, inputs, "gradient")
     with torch.no_grad():
         logits = trained.model(inputs)[0] - trained.model.head.bias
-    chosen = int(found.probabilities.argmax())
+    chosen = int(found.predictions.argmax())
     contrast = logits[chosen] - (logits.sum() - logits[chosen]) / 2
     assert found.patches.sum() == pytest.approx(contrast.item(), rel=1e-4)
 

@@ -84,7 +84,7 @@ def prepared(raw_slides, tmp_path_factory):
 def untrained(method: str, modalities: str = "slide", genes: int = 0, **settings) -> TrainedModel:
     torch.manual_seed(0)
     fields = models.model_class(method).config_class.model_fields
-    config = {"num_classes": 2, "feature_dim": C, "num_genes": genes, "modalities": modalities}
+    config = {"num_outputs": 2, "feature_dim": C, "num_genes": genes, "modalities": modalities}
     config |= {"dim": 16, "heads": 2, "num_landmarks": 16, **settings}
     model = models.build(method, {k: v for k, v in config.items() if k in fields})
     return as_trained(method, model, genes)
@@ -104,7 +104,7 @@ def trained() -> TrainedModel:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     config = {
-        "num_classes": 2, "feature_dim": C, "num_genes": 0, "modalities": "slide", "dim": 16,
+        "num_outputs": 2, "feature_dim": C, "num_genes": 0, "modalities": "slide", "dim": 16,
         "heads": 2, "num_landmarks": 16, "dropout": 0.0, "head_dropout": 0.0, "num_layers": 1,
         "conv_kernel": 3,
     }  # fmt: skip

@@ -50,7 +50,7 @@ def test_on_the_same_batches_they_are_the_same_bits(any_run, cohort):
     config = load_config(overrides=["finetune.batch_size=10"])
     context = StageContext(config, trained.model, reader, {}, torch.device("cpu"))
     assert config.precision == trained.precision
-    expected = context.predict(cases).probabilities
+    expected = context.predict(cases).predictions
     found = predicted(trained, cohort, cases, batch_size=10)
     np.testing.assert_array_equal(found.probabilities(), expected)
 

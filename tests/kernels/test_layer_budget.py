@@ -50,7 +50,7 @@ def test_a_layer_takes_few_operations_and_never_waits(bags, tokens, packed, capa
 def test_a_pretraining_step_never_waits(counting):
     """Forward and backward pass; what was counted on the CPU is used, whatever the GPU computes."""
     windows, length, channels, num_genes = 4, 700, 96, 60
-    config = GiMPConfig(feature_dim=channels, num_genes=num_genes, num_classes=3, dim=128, heads=2)
+    config = GiMPConfig(feature_dim=channels, num_genes=num_genes, num_outputs=3, dim=128, heads=2)
     model = GiMP(config).to("meta").train()
     patches = torch.empty(windows, length, channels, device="meta")
     mask = torch.empty(windows, length, dtype=torch.bool, device="meta")

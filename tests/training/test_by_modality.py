@@ -130,7 +130,7 @@ class Concatenation(PatientModel):
 
     def __init__(self, config, backend="auto"):
         super().__init__(config)
-        self.head = nn.Linear(config.num_genes + config.feature_dim, config.num_classes)
+        self.head = nn.Linear(config.num_genes + config.feature_dim, config.num_outputs)
 
     def vectors(self, inputs):
         if not inputs.slide.everybody:

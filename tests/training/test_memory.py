@@ -24,7 +24,7 @@ from gimp_fast.training.memory import (
     predictions_of,
 )
 
-SIZES = {"num_classes": 2, "feature_dim": 32, "num_genes": 40}
+SIZES = {"num_outputs": 2, "feature_dim": 32, "num_genes": 40}
 SMALL = {"dim": 32, "heads": 4, "num_landmarks": 16, "head_hidden": 16}
 CONFIG = GiMPConfig(**SIZES, **SMALL)
 STAGES = ("genes", "pretrain", "finetune")

@@ -62,7 +62,7 @@ def test_packed_batches_hold_whole_bags(reader, cohort):
     inputs = reader.inputs(cases)
     for case, (start, stop) in zip(cases, inputs.bags.spans, strict=True):
         assert np.array_equal(inputs.patches[start:stop].numpy(), cohort.bag(case).read())
-    assert reader.labels(cases).tolist() == [cohort.label(c) for c in cases]
+    assert reader.truth(cases).tolist() == [cohort.label(c) for c in cases]
     assert inputs.slide.everybody
     assert inputs.rna.everybody
 
@@ -97,4 +97,4 @@ def test_hidden_slides_leave_an_empty_pack(reader, cohort):
 
 def test_patients_to_predict_need_no_label(cohort):
     reader = PatientReader(cohort, "slide", None, cache_gb=0.0, labelled=False)
-    assert reader.labels(cohort.case_ids[:2]).tolist() == [-1, -1]
+    assert reader.truth(cohort.case_ids[:2]).tolist() == [-1, -1]

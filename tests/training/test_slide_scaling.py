@@ -112,7 +112,7 @@ def test_predictions_of_a_loaded_model_are_those_of_the_run(run, cohort_of_hospi
         found = model.predict(bags, cohort.expression(cases))
         np.testing.assert_allclose(found, recorded.probabilities, atol=1e-5)
         outputs = model.reader_of(cohort, model.columns_in(cohort)).inputs(cases)
-        np.testing.assert_allclose(model.outputs(outputs).probabilities, found, atol=1e-6)
+        np.testing.assert_allclose(model.outputs(outputs).predictions, found, atol=1e-6)
 
 
 def test_it_is_fitted_on_training_patients(run, cohort_of_hospitals):

@@ -22,6 +22,7 @@ from gimp_fast.data.prepare.gene_reference import GeneReference, read_cohort_gen
 from gimp_fast.data.prepare.join_rna import JoinedRna, join_rna
 from gimp_fast.data.prepare.join_slides import find_slides, match_slides, read_slides, slide_row
 from gimp_fast.data.prepare.join_splits import JoinedSplits, join_splits
+from gimp_fast.data.prepare.join_targets import JoinedTargets, has_labels, join_targets
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides.scan import SlideScan
 from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
@@ -94,16 +95,22 @@ def check(
         with faults.collect():
             check_free(options.out)
     slides = find_slides(options.slides)
-    patients = faults.take(_read_patients(options, slides.value))
+    labelled = False
+    with faults.collect():
+        labelled = has_labels(options)
+    patients = faults.take(_read_patients(options, slides.value, labelled))
+    targets = faults.take(join_targets(options))
     found = faults.take(slides)
     rows, dropped = patients, []
     if options.labels:
-        rows = [row for row in patients if row.label]
-        dropped = [_without_label(row) for row in patients if not row.label]
+        known = {case for target in targets.targets for case in target.values}
+        rows = [row for row in patients if row.label or row.case_id in known]
+        dropped = [_without_label(r) for r in patients if not (r.label or r.case_id in known)]
     files, dropped_slides = faults.take(match_slides(options, rows, found))
     # Without a list of patients, those who have only RNA are wanted as well.
     all_samples = options.allow_missing_modality and not (options.labels or options.cases)
-    splits = faults.take(join_splits(options, rows, unlabelled=dropped))
+    strata = {} if labelled else targets.strata()
+    splits = faults.take(join_splits(options, rows, strata, unlabelled=dropped))
     rna = faults.take(join_rna(options, rows, read_genes, all_samples=all_samples))
     dropped = [*dropped, *dropped_slides, *rna.dropped, *splits.dropped]
     if any(_is_in_the_way(fault, options) for fault in faults.items):
@@ -116,16 +123,17 @@ def check(
         listed = {row.case_id for row in rows}
         only_rna = [case for case in rna.samples if case not in listed]
         rows = rows + [LabelRow(case, "", "", str(rna.samples[case].path)) for case in only_rna]
-    _check_patients(options, rows, scans, rna, faults)
+    _check_patients(options, rows, scans, rna, faults, labelled)
     others = [("cohort", options.name or "", "--name")]
     others += [("split", split, "--splits") for split in splits.rows]
+    others += [("target", target.name, "--target") for target in targets.targets]
     others += [("signature", name, "--gene-sets") for name in rna.gene_sets]
     paths = ", ".join(map(str, options.rna.paths))
     names = check_names(rows, rna.expression.genes, paths, others)
     faults.items += names.items
     contents = None
     if not faults.items:
-        contents = _contents(options, rows, scans, rna, splits, dropped)
+        contents = _contents(options, rows, scans, rna, splits, targets, dropped)
     return Checked(contents, tuple(faults.items), dropped, rna.expression.dropped_genes)
 
 
@@ -145,9 +153,13 @@ def _is_in_the_way(fault: Fault, options: PrepareOptions) -> bool:
     return fault.kind in _IN_THE_WAY or (is_whole and fault.kind == "missing-file")
 
 
-def _read_patients(options: PrepareOptions, files: Mapping[str, Path]) -> Read[list[LabelRow]]:
+def _read_patients(
+    options: PrepareOptions, files: Mapping[str, Path], labelled: bool
+) -> Read[list[LabelRow]]:
     """A row for each slide of each patient, or for a patient without slides."""
     column, table = options.label_column, options.slide_table
+    if options.labels and not labelled:
+        return read_cases(options.labels, label_column=column)
     if options.labels:
         return read_labels(options.labels, label_column=column, slide_table=table)
     if options.cases:
@@ -166,10 +178,11 @@ def _check_patients(
     scans: Mapping[str, SlideScan],
     rna: JoinedRna,
     faults: Faults,
+    labelled: bool,
 ) -> None:
     """Add faults of the cohort as a whole: one class, no patients, patients without data."""
-    classes = {row.label for row in rows}
-    if options.labels and len(classes) == 1:
+    classes = {row.label for row in rows if row.label}
+    if labelled and len(classes) == 1:
         found = f"only the class '{classes.pop()}'"
         faults.add("one-class", options.labels, found, "two classes or more")
     if faults.items:
@@ -190,6 +203,7 @@ def _contents(
     scans: Mapping[str, SlideScan],
     rna: JoinedRna,
     splits: JoinedSplits,
+    targets: JoinedTargets,
     dropped: Rows,
 ) -> CohortContents:
     infos = [scan.info for scan in scans.values()]
@@ -220,12 +234,17 @@ def _contents(
         dropped_genes=rna.expression.dropped_genes,
         splits=splits.rows,
         split_notes=splits.notes,
-        cautions=cohort_cautions(
-            {row.case_id: row.label for row in rows},
-            {"slides": {row["case_id"] for row in slide_rows}, "RNA": set(rna.samples)},
-            splits.sites,
-            by_barcode=not options.site_column,
-        ),
+        cautions=[
+            *cohort_cautions(
+                {row.case_id: row.label for row in rows},
+                {"slides": {row["case_id"] for row in slide_rows}, "RNA": set(rna.samples)},
+                splits.sites,
+                by_barcode=not options.site_column,
+            ),
+            *targets.cautions,
+        ],
+        targets=targets.of({row.case_id for row in rows}),
+        target_notes=list(targets.notes),
         expression=rna.expression.values,
     )
 

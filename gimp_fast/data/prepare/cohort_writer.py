@@ -26,6 +26,7 @@ from gimp_fast.data.cohort_files import (
     checksum,
     fingerprint,
 )
+from gimp_fast.data.cohort_targets import TARGETS, CohortTarget, target_rows
 from gimp_fast.data.slides import open_slide
 from gimp_fast.data.slides.order import patch_order
 from gimp_fast.data.store.reader import FeatureStore
@@ -46,6 +47,8 @@ class CohortContents:
         patients, slides, genes, dropped, dropped_genes: tables as rows of text, see ``TABLES``.
         splits: split name -> rows of case_id, split.
         cautions: sentences on what the cohort as a whole can mislead to.
+        targets: besides the labels.
+        target_notes: sentences on what was left out of them.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
         slide_means: (slides, C) float32, mean features, in the order of ``slides``.
     """
@@ -70,19 +73,23 @@ class CohortContents:
     splits: dict[str, Rows]
     split_notes: dict[str, str] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
+    targets: tuple[CohortTarget, ...] = ()
+    target_notes: list[str] = field(default_factory=list)
     expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     slide_means: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def class_counts(self, split: str) -> Counts:
-        """Part -> class -> how many patients of a split."""
-        label_of = {row["case_id"]: row["label"] for row in self.patients}
-        return count_classes(label_of, {r["case_id"]: r["split"] for r in self.splits[split]})
+        """Part -> class -> how many patients of a split, of those with a label."""
+        label_of = {row["case_id"]: row["label"] for row in self.patients if row["label"]}
+        parts = {row["case_id"]: row["split"] for row in self.splits[split]}
+        return count_classes(label_of, {c: p for c, p in parts.items() if c in label_of})
 
     def all_cautions(self) -> list[str]:
         """Sentences on the cohort, then on each of its splits."""
         of_splits = (
             f"split '{name}': {text}"
             for name in self.splits
+            if self.classes
             for text in split_cautions(self.class_counts(name))
         )
         return [*self.cautions, *of_splits]
@@ -124,6 +131,9 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
             "slides.csv": slides,
             "genes.csv": contents.genes,
         }
+        if contents.targets:
+            cases = [row["case_id"] for row in contents.patients]
+            tables[TARGETS] = target_rows(contents.targets, cases)
         for name, rows in tables.items():
             write_table(folder / name, rows, tuple(rows[0]) if rows else TABLES[name])
         (folder / "splits").mkdir()
@@ -181,6 +191,8 @@ def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
             "missing_genes": contents.missing_genes,
             "checksum": expression_checksum,
         },
+        **({"targets": {t.name: t.facts() for t in contents.targets}} if contents.targets else {}),
+        "target_notes": contents.target_notes,
         "split_notes": contents.split_notes,
         "cautions": contents.cautions,
         "counts": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gimp_fast.data.class_checks import sites_of_barcodes
@@ -27,19 +27,24 @@ class JoinedSplits:
 
 
 def join_splits(
-    options: PrepareOptions, labels: Sequence[LabelRow], *, unlabelled: Rows
+    options: PrepareOptions,
+    labels: Sequence[LabelRow],
+    strata: Mapping[str, str],
+    *,
+    unlabelled: Rows,
 ) -> Read[JoinedSplits]:
     """Read the given splits, or make new ones; none for patients to predict.
 
     Args:
         options, labels: as in ``join_slides``.
+        strata: case id -> by what new splits are stratified instead of a label.
         unlabelled: rows of ``dropped.csv`` of those left out because they have no label; splits may
             name them.
     """
     joined, faults = JoinedSplits(), Faults()
     if not options.labels or not labels:
         return Read(joined)
-    label_of = {row.case_id: row.label for row in labels}
+    label_of = {row.case_id: row.label or strata.get(row.case_id, "") for row in labels}
     with faults.collect():
         sites = _sites(label_of, options)
         joined.sites.update(sites)

@@ -122,6 +122,18 @@ class PrepareOptions:
     seed: int = option(0, "for new splits and synthetic patients (default: 0)")
     workers: int | None = option(None, "processes that read files (default: one per core)")
     label_column: str = option("label", "column of the labels (default: label)", group=_TABLES)
+    target: tuple[str, ...] = option(
+        (),
+        "what to predict besides the label: os=survival:os_days,os_event (time and event), "
+        "subtype=class:COLUMN or tmb=regression:COLUMN. Options are added with colons: the unit of "
+        "times (:days, :weeks, :months, :years), what a 1 means (:event, :censorship), times of "
+        "zero (:zero=drop, :zero=half)",
+        metavar="NAME=KIND:COLUMNS",
+        group=_TABLES,
+    )
+    clinical: Path | None = option(
+        None, "table of the targets (default: that of the labels)", metavar="FILE", group=_TABLES
+    )
     slide_table: Path | None = option(
         None, "STAMP's slide table, if --labels is its clini table", metavar="FILE", group=_TABLES
     )

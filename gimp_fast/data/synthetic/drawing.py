@@ -162,3 +162,15 @@ def draw_expression(genome: Genome, effect: float, rng: Generator) -> np.ndarray
     noise = 0.6 * rng.standard_normal(len(genome.mean)) * np.minimum(genome.mean, 1.0)
     log2 = genome.mean + background + noise + effect * genome.direction
     return np.exp2(np.maximum(log2, 0.0)) - 1.0
+
+
+def draw_outcome(patient: Patient, rng: Generator) -> dict[str, str]:
+    """Survival in days, and a number: both worse in the second class. Two fifths are censored."""
+    sign = 2 * patient.label - 1
+    event = rng.exponential(900 * np.exp(-sign))
+    censored = rng.exponential(1400)
+    return {
+        "os_days": f"{max(1.0, min(event, censored)):.0f}",
+        "os_event": str(int(event <= censored)),
+        "burden": f"{5 + 2 * sign + rng.standard_normal():.3f}",
+    }

@@ -28,6 +28,7 @@ from gimp_fast.data.synthetic.drawing import (
     SyntheticConfig,
     draw_expression,
     draw_genome,
+    draw_outcome,
     draw_patients,
     draw_slide,
 )
@@ -38,6 +39,8 @@ from gimp_fast.files.table import write_table
 __all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synthetic_cohort"]
 
 CLASSES = ("SYN-A", "SYN-B")
+_TARGETS = ("os=survival:os_days,os_event", "burden=regression:burden")
+SYNTHETIC_TARGETS = tuple(text.partition("=")[0] for text in _TARGETS)
 _PATCH_PX = 256
 _SHEET = ("File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID")
 _SHEET += ("Sample ID", "Sample Type")
@@ -53,6 +56,7 @@ class SyntheticPaths:
     rna: Path
     sample_sheet: Path
     labels: Path
+    clinical: Path
     splits: Path
 
 
@@ -75,6 +79,8 @@ def prepare_synthetic(
             slides=paths.slides,
             rna=RnaOptions(paths=(paths.rna,)),
             labels=paths.labels,
+            target=_TARGETS,
+            clinical=paths.clinical,
             splits=(paths.splits,),
             out=out / "cohort",
             name=name,
@@ -106,6 +112,10 @@ def write_synthetic_cohort(
     labels = _write_slides(folder, patients, config, rng)
     sheet = _write_rna(folder / "rna", patients, config, rng)
     write_table(folder / "labels.csv", labels)
+    # By numbers of its own: what came before outcomes is drawn as it was.
+    of_outcomes = np.random.default_rng([config.seed, 1])
+    outcomes = [{"case_id": p.case_id} | draw_outcome(p, of_outcomes) for p in patients]
+    write_table(folder / "clinical.csv", outcomes)
     (folder / "splits").mkdir(exist_ok=True)
     rows = [{"case_id": patient.case_id, "split": patient.part} for patient in patients]
     write_table(folder / "splits" / "split_0.csv", rows)
@@ -115,6 +125,7 @@ def write_synthetic_cohort(
         rna=folder / "rna",
         sample_sheet=sheet,
         labels=folder / "labels.csv",
+        clinical=folder / "clinical.csv",
         splits=folder / "splits" / "split_0.csv",
     )
 
