@@ -129,7 +129,9 @@ def test_a_flipped_bit_is_no_error_of_ours(tmp_path, case, place, bit):
     write(tmp_path / name)
     flip(tmp_path / name, place, bit)
     rows = read_as_prepare_does(tmp_path / name)
-    assert rows is None or (rows.dtype == np.float32 and rows.shape == FEATURES.shape)
+    # A flip in the header can say that there are fewer rows or channels than there were.
+    assert rows is None or (rows.dtype == np.float32 and rows.ndim == 2)
+    assert rows is None or rows.size <= FEATURES.size
 
 
 @fuzz
