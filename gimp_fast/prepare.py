@@ -151,6 +151,7 @@ def summary(contents: CohortContents) -> str:
     from collections import Counter
 
     from gimp_fast.data.class_checks import counts_text
+    from gimp_fast.data.cohort_covariates import covariate_text
     from gimp_fast.data.cohort_files import reasons
     from gimp_fast.data.cohort_targets import target_text
     from gimp_fast.data.prepare.join_rna import rna_lines
@@ -181,6 +182,7 @@ def summary(contents: CohortContents) -> str:
         named = ", ".join(contents.missing_genes[:5])
         lines.append(f"  missing   {len(contents.missing_genes)} genes not measured: {named} …")
     lines += [f"  target    {text}" for text in map(target_text, contents.targets)]
+    lines += [f"  covariate {text}" for text in map(covariate_text, contents.covariates)]
     lines += [f"            {note}" for note in contents.target_notes]
     for name in contents.splits:
         note = contents.split_notes.get(name)

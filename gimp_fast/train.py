@@ -65,6 +65,12 @@ def build_parser() -> Parser:
         "mcat or mgca; default: gimp",
     )
     add("--target", metavar="NAME", help="target of the cohort to predict; default: its labels")
+    add(
+        "--covariates",
+        nargs="+",
+        metavar="NAME",
+        help="clinical covariates of the cohort that the model reads; default: none",
+    )
     add("--split", metavar="NAME", help="split of the cohort; default: its only one")
     add("--modalities", choices=("both", "slide", "rna"), help="default: what the method reads")
     add("--seed", type=int, help="of everything that is random; default: 0")
@@ -143,6 +149,8 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     # Their texts are values as they are: a split may be called 0 or no.
     names = ("method", "target", "split", "modalities", "seed")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.covariates is not None:
+        fields["covariates"] = [n for text in args.covariates for n in text.split(",") if n]
     if args.resume and (out / layout.CONFIG).exists():
         asked = asked_values(args.preset, args.config, args.set, fields)
         config, ignored = resumed_config(out, asked)

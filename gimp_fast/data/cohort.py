@@ -16,6 +16,7 @@ from gimp_fast.data.class_checks import (
     sites_of_barcodes,
     split_cautions,
 )
+from gimp_fast.data.cohort_covariates import COVARIATES, covariates_of
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
     SITE,
@@ -56,6 +57,7 @@ class Cohort:
         cautions: sentences on what the cohort as a whole can mislead to, from ``prepare``.
         fingerprint: sha256 over tables, splits and expression; not over the paths of files.
         case_ids: all patients, sorted.
+        covariates: name -> clinical covariate.
         targets: name -> what is known of patients besides their labels.
     """
 
@@ -96,6 +98,7 @@ class Cohort:
         self._slide_ids = [row["slide_id"] for row in tables["slides.csv"]]
         self._slides = slides_by_case(path, tables["slides.csv"], manifest, self.store)
         self._splits: dict[str, dict[str, list[str]]] = splits
+        self.covariates = covariates_of(manifest.get("covariates", {}), tables.get(COVARIATES, []))
         self.targets = targets_of(manifest.get("targets", {}), tables.get(TARGETS, []))
         self._expression = _open_expression(path, (len(with_rna), len(self.gene_ids)))
         self._expression_checksum: str | None = facts["checksum"]
@@ -309,8 +312,9 @@ def open_cohort(path: str | Path) -> Cohort:
     path = Path(path)
     manifest = read_manifest(path)
     tables = {name: read_rows_of(path / name, columns) for name, columns in TABLES.items()}
-    if manifest.get("targets"):
-        tables[TARGETS] = read_rows_of(path / TARGETS, ("case_id",))
+    for name, file in (("targets", TARGETS), ("covariates", COVARIATES)):
+        if manifest.get(name):
+            tables[file] = read_rows_of(path / file, ("case_id",))
     split_rows = {
         file.stem: read_rows_of(file, SPLIT_COLUMNS)
         for file in visible((path / "splits").glob("*.csv"))

@@ -71,8 +71,9 @@ def fingerprint(tables: dict[str, Rows], splits: dict[str, Rows], manifest: dict
         },
         "splits": {name: [list(row.values()) for row in rows] for name, rows in splits.items()},
     }
-    if manifest.get("targets"):  # cohorts without any keep their fingerprints
-        content["targets"] = manifest["targets"]
+    for name in ("targets", "covariates"):
+        if manifest.get(name):  # cohorts without any keep their fingerprints
+            content[name] = manifest[name]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
@@ -105,9 +106,8 @@ def _check_facts(file: Path, manifest: dict) -> None:
     """GimpError for a fact that is missing or not of its kind; ``cohort.json`` can be edited."""
     expression = manifest.get("expression")
     inner = expression if isinstance(expression, dict) else {}
-    facts = (
-        {"targets": {}} | manifest | {f"expression.{name}": value for name, value in inner.items()}
-    )
+    facts = {"targets": {}, "covariates": {}} | manifest
+    facts |= {f"expression.{name}": value for name, value in inner.items()}
     for name, (is_right, expected) in _FACTS.items():
         if name not in facts:
             raise GimpError(f"{file}: not a valid cohort (found no '{name}')")
@@ -152,6 +152,15 @@ def _are_targets(value: object) -> bool:
     )
 
 
+def _are_covariates(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(facts, dict)
+        and {"kind", "levels"} <= facts.keys()
+        and _are_texts(facts["levels"])
+        for facts in value.values()
+    )
+
+
 def _are_columns(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(columns, list) and all(map(_is_whole, columns)) for columns in value.values()
@@ -175,6 +184,7 @@ _FACTS = {
     "expression.missing_genes": (_are_texts, "a list of texts"),
     "expression.checksum": _TEXT,
     "targets": (_are_targets, "kind, unit and classes of each target"),
+    "covariates": (_are_covariates, "kind and levels of each covariate"),
     "split_notes": (_are_notes, "a text for each split"),
     "fingerprint": _TEXT,
 }

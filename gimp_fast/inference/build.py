@@ -11,6 +11,7 @@ from torch import Tensor
 from gimp_fast.errors import GimpError
 from gimp_fast.models import PatientModel, available, build, expected_model, model_class
 from gimp_fast.runs.checkpoint import under_prefix
+from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.scaling import PREFIX, GeneScaler
 from gimp_fast.training.slide_scaling import PREFIX as SLIDE_PREFIX
 from gimp_fast.training.slide_scaling import SlideScaler
@@ -88,6 +89,21 @@ def fitted_slide_scaler(
             f"slide_scaler.matrix of {channels} channels"
         )
     return SlideScaler(mean.float(), matrix.float())
+
+
+def fitted_covariates(
+    facts: dict[str, Any], tensors: dict[str, Tensor], source: Path
+) -> CovariateScaler | None:
+    """The scaling of covariates, if the model reads any; GimpError if it does not fit."""
+    if not facts.get("covariates"):
+        return None
+    try:
+        found = CovariateScaler.of_checkpoint(facts["covariates"], tensors)
+        if found.width != facts["model"].get("num_covariates", 0):
+            raise ValueError(f"{found.width} columns")
+    except (KeyError, TypeError, ValueError) as error:
+        raise GimpError(f"{source}: found damaged facts of covariates ({error})") from error
+    return found
 
 
 def _are_numbers(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:

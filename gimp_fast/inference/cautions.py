@@ -31,6 +31,7 @@ CODES = {
     "expression-range": "many genes beyond 6 standard deviations of the training patients",
     "no-slide": "no slide; a learned token replaces it",
     "no-rna": "no RNA; a learned token replaces it",
+    "covariate-missing": "a covariate is missing, or of a level that training did not have",
     "small-bag": "fewer patches than 99 % of the training patients",
     "training-patient": "the model was trained or chosen on this patient",
     "class-unknown": "a label that the model does not know",
@@ -90,6 +91,8 @@ def _of_patient(
         found.append(Caution("no-slide", "slides are missing"))
     if trained.uses_genes and not genes:
         found.append(Caution("no-rna", "RNA is missing"))
+    if trained.covariates and (gone := trained.covariates.missing(cohort.covariates, case)):
+        found.append(Caution("covariate-missing", ", ".join(gone)))
     fewest = trained.ranges.fewest_patches
     if slides and fewest and (count := cohort.bag(case).num_patches) < fewest:
         text = f"{count} {'patch' if count == 1 else 'patches'}; training: {fewest} or more"

@@ -91,9 +91,10 @@ class Ensemble:
         self,
         patches: Sequence[np.ndarray | Tensor | None] | None = None,
         genes: np.ndarray | pd.DataFrame | None = None,
+        covariates: pd.DataFrame | None = None,
     ) -> np.ndarray:
         """Mean predictions, (B, columns) float32; see :meth:`TrainedModel.predict`."""
-        found = [member.predict(patches, genes) for member in self.members]
+        found = [member.predict(patches, genes, covariates) for member in self.members]
         return np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
 
     def __repr__(self) -> str:

@@ -40,6 +40,7 @@ _KEPT = (
     "training",
     "known_patients",
     "ranges",
+    "covariates",
 )
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
 _UNKNOWN = "not recorded"
@@ -231,6 +232,8 @@ def _tensors(trained: TrainedModel) -> dict[str, Tensor]:
         tensors |= trained.scaler.tensors()
     if trained.slide_scaler is not None:
         tensors |= trained.slide_scaler.tensors()
+    if trained.covariates is not None:
+        tensors |= trained.covariates.tensors()
     return tensors
 
 
@@ -269,6 +272,8 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
             "unit": markdown(cohort["expression"].get("column") or _UNKNOWN),
             "transform": f"{transform}; scaling is part of the model",
         }
+    if trained.covariates is not None:
+        reads["covariates"] = ", ".join(map(markdown, trained.covariates.names))
     if (fusion := _fusion(trained, metrics)) is not None:
         reads["fusion of both"] = fusion_text(fusion)
     if trained.synthetic:

@@ -12,10 +12,16 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort_covariates import CohortCovariate
 from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.build import built_model, fitted_scaler, fitted_slide_scaler
+from gimp_fast.inference.build import (
+    built_model,
+    fitted_covariates,
+    fitted_scaler,
+    fitted_slide_scaler,
+)
 from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
@@ -45,6 +51,7 @@ class TrainedModel:
         model: in evaluation mode, on ``device``.
         scaler: of gene expression; None for a model of slides alone.
         slide_scaler: of patch embeddings; None for a model that reads them as they are.
+        covariates: which clinical covariates the model reads, and how; None for none.
         target: what the model predicts.
         classes: their names; empty for a target of another kind.
         gene_ids, gene_names: in the order in which the model reads them; empty for a model of
@@ -80,6 +87,7 @@ class TrainedModel:
         self.scaler = (
             fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
         )
+        self.covariates = fitted_covariates(facts, tensors, source)
         self.slide_scaler = fitted_slide_scaler(tensors, self.feature_dim, source)
         self.known_patients = None
         if "known_patients" in facts:
@@ -132,6 +140,7 @@ class TrainedModel:
         self,
         patches: Sequence[np.ndarray | Tensor | None] | None = None,
         genes: np.ndarray | pd.DataFrame | None = None,
+        covariates: pd.DataFrame | None = None,
     ) -> np.ndarray:
         """What the model says of patients: of classes, their probabilities.
 
@@ -141,6 +150,8 @@ class TrainedModel:
                 scaled. An array (B, G) has the columns of ``gene_ids``; a DataFrame may have its
                 columns, named by gene id, in any order and among others. NaN is a gene that was not
                 measured; a row of NaN, a patient without RNA.
+            covariates: a row for each patient, columns by name, numbers or levels; a column that is
+                not there, and a cell without a value, are missing.
 
         Returns:
             (B, columns) float32, see ``columns``.
@@ -149,18 +160,21 @@ class TrainedModel:
             GimpError: shapes that do not fit the model, missing genes, values that are not finite,
                 or a patient without anything that the model reads.
         """
-        return self.target.reported(self.outputs(self._inputs(patches, genes)).predictions)
+        return self.target.reported(
+            self.outputs(self._inputs(patches, genes, covariates)).predictions
+        )
 
     def represent(
         self,
         patches: Sequence[np.ndarray | Tensor | None] | None = None,
         genes: np.ndarray | pd.DataFrame | None = None,
+        covariates: pd.DataFrame | None = None,
     ) -> np.ndarray:
         """What the model classifies of each patient (CLS_pat in GiMP), (B, ·) float32.
 
         Arguments and errors as :meth:`predict`.
         """
-        return self.outputs(self._inputs(patches, genes)).vectors
+        return self.outputs(self._inputs(patches, genes, covariates)).vectors
 
     def outputs(self, inputs: PatientInputs) -> Outputs:
         """What the model makes of inputs on ``device``, genes scaled."""
@@ -170,6 +184,7 @@ class TrainedModel:
         self,
         patches: Sequence[np.ndarray | Tensor | None] | None,
         genes: np.ndarray | pd.DataFrame | None,
+        covariates: pd.DataFrame | None,
     ) -> PatientInputs:
         """What the model reads, on its device, of the arguments of :meth:`predict`."""
         counts = [len(given) for given in (patches, genes) if given is not None]
@@ -197,8 +212,33 @@ class TrainedModel:
                 f"expected {reads[self.modalities]}"
             )
         bags = bags if self.uses_slides else None
-        packed = PatientInputs.packed(bags, scaled, has_genes, feature_dim=self.feature_dim)
+        packed = PatientInputs.packed(
+            bags,
+            scaled,
+            has_genes,
+            feature_dim=self.feature_dim,
+            covariates=self._encoded(covariates, counts[0]),
+        )
         return packed.to(self.device)
+
+    def _encoded(self, covariates: pd.DataFrame | None, count: int) -> Tensor | None:
+        """(B, D), what the model reads of covariates; None if it reads none."""
+        if self.covariates is None:
+            return None
+        if covariates is not None and len(covariates) != count:
+            raise GimpError(
+                f"covariates: found {len(covariates)} rows; expected {count}, one a patient"
+            )
+        cases, columns = [str(place) for place in range(count)], {}
+        for name, kind, levels in self.covariates.covariates:
+            if covariates is None or name not in covariates.columns:
+                continue
+            cells = zip(cases, covariates[name].tolist(), strict=True)
+            values = {case: cell for case, cell in cells if cell == cell and cell not in (None, "")}
+            if kind == "numeric":
+                values = {case: float(cell) for case, cell in values.items()}
+            columns[name] = CohortCovariate(name, kind, levels, values)
+        return torch.from_numpy(self.covariates(columns, cases))
 
     def _bag(self, place: int, bag: np.ndarray | Tensor | None) -> Tensor | None:
         """(N, C) float32, scaled as in training; None for a patient without patches."""
@@ -287,7 +327,7 @@ class TrainedModel:
         scaler = self.scaler if columns is None else replace(self.scaler, columns=columns)
         return PatientReader(
             cohort, self.modalities, scaler, 0.0, labelled=False, feature_dim=self.feature_dim,
-            slide_scaler=self.slide_scaler,
+            slide_scaler=self.slide_scaler, covariates=self.covariates,
         )  # fmt: skip
 
     def __repr__(self) -> str:

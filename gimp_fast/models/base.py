@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -35,6 +35,7 @@ class Sizes(Settings):
         num_outputs: K, numbers that the target takes: logits of classes, hazards, a value.
         feature_dim: C, width of the patch embeddings.
         num_genes: G.
+        num_covariates: D, columns of encoded clinical covariates; 0 for a model without any.
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
             lets the model form the groups.
     """
@@ -42,6 +43,7 @@ class Sizes(Settings):
     num_outputs: int = Field(ge=1)
     feature_dim: int = Field(1024, ge=1)
     num_genes: int = Field(60_480, ge=0)
+    num_covariates: int = Field(0, ge=0)
     gene_sets: tuple[tuple[int, ...], ...] | None = None
 
     @model_validator(mode="before")
@@ -111,6 +113,9 @@ class PatientModel(nn.Module, ABC):
     :class:`gimp_fast.nn.Linear` and the modules of :mod:`gimp_fast.nn`. Products of a whole batch
     would round each row in a way that depends on the number of rows.
 
+    Clinical covariates enter every model in the same way: a linear map of them is added to its
+    outputs, as in a Cox model, where the hazards of slides, genes and covariates multiply.
+
     Attributes:
         title: name of the model for people to read.
         settings_class: the settings that a user chooses.
@@ -140,6 +145,9 @@ class PatientModel(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.target: Target = Classification()
+        self.covariate_head = None
+        if config.num_covariates:
+            self.covariate_head = Linear(config.num_covariates, config.num_outputs)
 
     @abstractmethod
     def vectors(self, inputs: PatientInputs) -> Tensor:
@@ -162,12 +170,28 @@ class PatientModel(nn.Module, ABC):
         """
         self.check(inputs)
         parts = self._parts(inputs, map(self.product_rows, inputs.lengths()))
-        return Representation.of(torch.cat([self.vectors(part) for part in parts]), inputs)
+        vectors = torch.cat([self.vectors(part) for part in parts])
+        if self.covariate_head is not None:
+            vectors = torch.cat([vectors, inputs.covariates.to(vectors.dtype)], dim=1)
+        return Representation.of(vectors, inputs)
 
     def classify(self, representation: Representation) -> Tensor:
         """Outputs (B, K) of the result of :meth:`represent`; of classes, they are logits."""
         parts = self._parts(representation, [1] * len(representation))
-        return torch.cat([self.logits(part) for part in parts])
+        return torch.cat([self._outputs(part) for part in parts])
+
+    def _outputs(self, representation: Representation) -> Tensor:
+        """Outputs with what the covariates add, which stand after the model's own vectors."""
+        if self.covariate_head is None:
+            return self.logits(representation)
+        own = representation.vectors.shape[1] - self.config.num_covariates
+        vectors, covariates = representation.vectors.split([own, self.config.num_covariates], 1)
+        outputs = self.logits(replace(representation, vectors=aligned(vectors)))
+        return outputs + self.covariate_head(aligned(covariates))
+
+    def of_covariates(self, inputs: PatientInputs) -> Tensor | float:
+        """What covariates add to the outputs, (B, K), for models with losses of their own."""
+        return 0.0 if self.covariate_head is None else self.covariate_head(inputs.covariates)
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Outputs and losses for the truth: of the target, and terms that the model adds."""
@@ -235,6 +259,13 @@ class PatientModel(nn.Module, ABC):
                     f"{name} must be (…, {width}), as the model was built for; "
                     f"got {tuple(values.shape)}"
                 )
+        width, values = self.config.num_covariates, inputs.covariates
+        if width and (values is None or values.shape != (len(inputs), width)):
+            found = "none" if values is None else str(tuple(values.shape))
+            raise ValueError(
+                f"covariates must be ({len(inputs)}, {width}), as the model was built for; "
+                f"got {found}"
+            )
 
     def forward(self, *inputs, **fields) -> Tensor:
         """Outputs (B, K): logits of classes, or what another target takes.

@@ -96,7 +96,9 @@ class DSMIL(PatientModel):
 
     def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and the weighted cross-entropy of both streams."""
-        largest, bag = (logits.float() for logits in self._logits(self.vectors(inputs)))
+        added = self.of_covariates(inputs)
+        streams = self._logits(self.vectors(inputs))
+        largest, bag = ((logits + added).float() for logits in streams)
         weight = self.config.bag_weight
         bag_loss = self.target.loss(bag, labels)
         instance_loss = self.target.loss(largest, labels)

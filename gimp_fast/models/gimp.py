@@ -230,6 +230,8 @@ class GiMP(PatientModel):
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         yield self.head
+        if self.covariate_head is not None:
+            yield self.covariate_head
         if self.aggregator is not None:
             yield self.aggregator
         if self.gene_encoder is not None and not (freeze_genes and self.supervised_genes):

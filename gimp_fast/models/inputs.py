@@ -76,6 +76,7 @@ class PatientInputs:
     genes: Tensor | None  # (B, G) scaled; rows without RNA are not read; None without any RNA
     slide: Presence
     rna: Presence
+    covariates: Tensor | None = None  # (B, D), missing ones marked; None for a model without any
 
     @classmethod
     def of(
@@ -86,6 +87,7 @@ class PatientInputs:
         *,
         has_slide: Sequence[bool] | Tensor | None = None,
         has_genes: Sequence[bool] | Tensor | None = None,
+        covariates: Tensor | None = None,
     ) -> PatientInputs:
         """Inputs from tensors on one device.
 
@@ -97,6 +99,7 @@ class PatientInputs:
                 none has. The patients who have a slide are the bags, in order.
             has_genes: (B,) bool, True = present; None if all patients have RNA (with genes) or none
                 has.
+            covariates: (B, D) encoded clinical covariates.
 
         Raises:
             ValueError: no modality at all, bounds that do not fit, or a number of bags that is not
@@ -117,7 +120,9 @@ class PatientInputs:
         rna = _presence(has_genes, count, genes is not None, tensor.device)
         if bags is not None and len(bags) != slide.count:
             raise ValueError(f"found {len(bags)} bags for {slide.count} patients with a slide")
-        return cls(patches, bags, genes, slide, rna)
+        if covariates is not None and len(covariates) != count:
+            raise ValueError(f"found covariates of {len(covariates)} patients; expected {count}")
+        return cls(patches, bags, genes, slide, rna, covariates)
 
     @classmethod
     def packed(
@@ -127,6 +132,7 @@ class PatientInputs:
         has_genes: Sequence[bool],
         *,
         feature_dim: int,
+        covariates: Tensor | None = None,
     ) -> PatientInputs:
         """From a bag for each patient, on the CPU.
 
@@ -136,16 +142,17 @@ class PatientInputs:
                 RNA is read.
             has_genes: (B,) bool, True = present.
             feature_dim: C.
+            covariates: (B, D); None if none are read.
         """
         rna = Presence.of(has_genes)
         if bags is None:
-            return cls(None, None, genes, Presence.of([False] * len(rna)), rna)
+            return cls(None, None, genes, Presence.of([False] * len(rna)), rna, covariates)
         present = [bag for bag in bags if bag is not None]
         patches = present[0] if len(present) == 1 else torch.empty(0, feature_dim)
         if len(present) > 1:
             patches = torch.cat(present)
         slide = Presence.of([bag is not None for bag in bags])
-        return cls(patches, Bags.of_lengths(map(len, present)), genes, slide, rna)
+        return cls(patches, Bags.of_lengths(map(len, present)), genes, slide, rna, covariates)
 
     def __len__(self) -> int:
         return len(self.slide)
@@ -167,8 +174,9 @@ class PatientInputs:
         return self.rna.rows_of(self.genes)
 
     def tensors(self) -> list[Tensor]:
-        """Patches and genes, if there are any."""
-        return [tensor for tensor in (self.patches, self.genes) if tensor is not None]
+        """Patches, genes and covariates, if there are any."""
+        every = (self.patches, self.genes, self.covariates)
+        return [tensor for tensor in every if tensor is not None]
 
     def lengths(self) -> list[int]:
         """Patches of each patient; 0 without a slide."""
@@ -183,7 +191,7 @@ class PatientInputs:
         presence = zip(self.slide.split(lengths), self.rna.split(lengths), strict=True)
         patient = bag = 0
         for slide, rna in presence:
-            patches = bags = genes = None
+            patches = bags = genes = covariates = None
             if self.patches is not None:
                 first, bag = bag, bag + slide.count
                 start, stop = self.bags.bounds[first], self.bags.bounds[bag]
@@ -191,8 +199,10 @@ class PatientInputs:
                 bags = Bags.of_lengths(self.bags.lengths[first:bag], patches.device)
             if self.genes is not None:
                 genes = aligned(self.genes[patient : patient + len(slide)])
+            if self.covariates is not None:
+                covariates = aligned(self.covariates[patient : patient + len(slide)])
             patient += len(slide)
-            yield PatientInputs(patches, bags, genes, slide, rna)
+            yield PatientInputs(patches, bags, genes, slide, rna, covariates)
 
     def to(self, device: torch.device) -> PatientInputs:
         return on_device(self, device)

@@ -57,6 +57,7 @@ class TrainConfig(Settings):
         workers: processes that read batches ahead; 0 for none. ``"auto"`` uses none if the features
             fit in memory (``cache_gb``), else up to 4, and leaves one core for training. Results do
             not depend on it.
+        covariates: clinical ones of the cohort that the model reads, by name; none by default.
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
         gene_limit: largest |z-score| that a model is shown; null for none. A gene that hardly any
             training patient expresses would have values in the thousands.
@@ -87,6 +88,7 @@ class TrainConfig(Settings):
     backend: str = "auto"
     cache_gb: float = Field(4.0, ge=0)
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    covariates: tuple[str, ...] = ()
     gene_scaling: GeneScaling = "z-score"
     gene_limit: float | None = Field(10.0, gt=0)
     site_shrinkage: float | None = Field(None, ge=0)

@@ -20,6 +20,7 @@ from gimp_fast.runs.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig
+from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.fit_scalers import fit_gene_scaler, fit_slide_scaler
@@ -155,8 +156,18 @@ def _prepare(
     if config.site_shrinkage is not None and config.modalities != "rna":
         slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name)
     name = target_name(config, cohort)
+    covariates = None
+    if config.covariates:
+        training = split["train"]
+        covariates = CovariateScaler.fit(cohort, config.covariates, training)
     reader = PatientReader(
-        cohort, config.modalities, scaler, cache_gb, slide_scaler=slide_scaler, target=name
+        cohort,
+        config.modalities,
+        scaler,
+        cache_gb,
+        slide_scaler=slide_scaler,
+        target=name,
+        covariates=covariates,
     )
     split = {
         part: [
@@ -177,7 +188,7 @@ def _prepare(
     if classes:
         check_classes(config, cohort, split_name, split, name)
     torch.manual_seed(config.seed)
-    model_config = model_config_of(config, cohort)
+    model_config = model_config_of(config, cohort, covariates.width if covariates else 0)
     try:
         model = build(config.method, model_config, backend=config.backend)
     except ValueError as error:
@@ -188,6 +199,7 @@ def _prepare(
     provenance = {
         "method": config.method,
         "model": model_config.model_dump(mode="json"),
+        **({"covariates": covariates.facts()} if covariates else {}),
         **({} if name is None else {"target": {"name": name, **target.facts()}}),
         "cohort": {
             "name": cohort.name,

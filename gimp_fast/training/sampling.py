@@ -13,6 +13,7 @@ from torch import Tensor
 from gimp_fast.data import Cohort
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
 from gimp_fast.ops.masks import Masked
+from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.slide_scaling import SlideScaler
@@ -95,6 +96,7 @@ class PatientReader:
             without slides.
         slide_scaler: of patch embeddings; None leaves them as they are.
         target: the cohort's target that is read; None for its labels.
+        covariates: fitted on the training patients; None for a model that reads none.
     """
 
     def __init__(
@@ -107,9 +109,10 @@ class PatientReader:
         feature_dim: int | None = None,
         slide_scaler: SlideScaler | None = None,
         target: str | None = None,
+        covariates: CovariateScaler | None = None,
     ):
         self.cohort, self.labelled, self.slide_scaler = cohort, labelled, slide_scaler
-        self.target = target
+        self.target, self.covariates = target, covariates
         self.feature_dim = cohort.feature_dim if feature_dim is None else feature_dim
         self.uses_slides = modalities != "rna"
         self.uses_genes = modalities != "slide"
@@ -173,7 +176,12 @@ class PatientReader:
         bags = None
         if self.uses_slides:
             bags = [self.patches(c) if has_slide[n] else None for n, c in enumerate(case_ids)]
-        return PatientInputs.packed(bags, genes, has_genes, feature_dim=self.feature_dim)
+        encoded = None
+        if self.covariates is not None:
+            encoded = torch.from_numpy(self.covariates(self.cohort.covariates, case_ids))
+        return PatientInputs.packed(
+            bags, genes, has_genes, feature_dim=self.feature_dim, covariates=encoded
+        )
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator

@@ -68,6 +68,9 @@ class StageState:
         slide_scaler = self.stage.context.reader.slide_scaler
         if slide_scaler is not None:
             tensors |= slide_scaler.tensors()
+        covariates = self.stage.context.reader.covariates
+        if covariates is not None:
+            tensors |= covariates.tensors()
         kept = {name: getattr(progress, name) for name in ("epoch", "rows", "best")}
         return tensors, self.provenance | {"stage": self.stage.name} | kept
 

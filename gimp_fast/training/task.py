@@ -67,8 +67,11 @@ def fitted_target(
         raise GimpError(f"{cohort.path}: target '{name}', training patients: {error}") from error
 
 
-def model_config_of(config: TrainConfig, cohort: Cohort) -> Sizes:
-    """Configuration of the model of a run on this cohort; GimpError if sizes do not fit."""
+def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0) -> Sizes:
+    """Configuration of the model of a run on this cohort; GimpError if sizes do not fit.
+
+    ``num_covariates`` are columns of the scaled covariates.
+    """
     genes = 0
     if config.modalities != "slide":
         genes = len(cohort.gene_ids)
@@ -78,6 +81,7 @@ def model_config_of(config: TrainConfig, cohort: Cohort) -> Sizes:
         "num_outputs": _num_outputs(config, cohort, target_name(config, cohort)),
         "feature_dim": cohort.feature_dim or 1,
         "num_genes": genes,
+        **({"num_covariates": num_covariates} if num_covariates else {}),
         "gene_sets": tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None,
     }
     if len(config.model_class.reads) > 1:

@@ -244,6 +244,7 @@ def _contents(
             *targets.cautions,
         ],
         targets=targets.of({row.case_id for row in rows}),
+        covariates=tuple(c.of({row.case_id for row in rows}) for c in targets.covariates),
         target_notes=list(targets.notes),
         expression=rna.expression.values,
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from gimp_fast import __version__
 from gimp_fast.data.class_checks import Counts, count_classes, split_cautions
+from gimp_fast.data.cohort_covariates import COVARIATES, CohortCovariate, covariate_rows
 from gimp_fast.data.cohort_files import (
     DROPPED_COLUMNS,
     DROPPED_GENE_COLUMNS,
@@ -48,7 +49,8 @@ class CohortContents:
         splits: split name -> rows of case_id, split.
         cautions: sentences on what the cohort as a whole can mislead to.
         targets: besides the labels.
-        target_notes: sentences on what was left out of them.
+        covariates: clinical ones.
+        target_notes: sentences on what was left out of targets and covariates.
         expression: (patients with RNA, G) float32, in the order of ``patients``.
         slide_means: (slides, C) float32, mean features, in the order of ``slides``.
     """
@@ -74,6 +76,7 @@ class CohortContents:
     split_notes: dict[str, str] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
     targets: tuple[CohortTarget, ...] = ()
+    covariates: tuple[CohortCovariate, ...] = ()
     target_notes: list[str] = field(default_factory=list)
     expression: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     slide_means: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -134,6 +137,9 @@ def write_cohort(out: Path, contents: CohortContents, progress: bool = False) ->
         if contents.targets:
             cases = [row["case_id"] for row in contents.patients]
             tables[TARGETS] = target_rows(contents.targets, cases)
+        if contents.covariates:
+            cases = [row["case_id"] for row in contents.patients]
+            tables[COVARIATES] = covariate_rows(contents.covariates, cases)
         for name, rows in tables.items():
             write_table(folder / name, rows, tuple(rows[0]) if rows else TABLES[name])
         (folder / "splits").mkdir()
@@ -192,6 +198,11 @@ def _manifest(contents: CohortContents, expression_checksum: str) -> dict:
             "checksum": expression_checksum,
         },
         **({"targets": {t.name: t.facts() for t in contents.targets}} if contents.targets else {}),
+        **(
+            {"covariates": {c.name: c.facts() for c in contents.covariates}}
+            if contents.covariates
+            else {}
+        ),
         "target_notes": contents.target_notes,
         "split_notes": contents.split_notes,
         "cautions": contents.cautions,

@@ -1,4 +1,4 @@
-"""Reads the targets of the patients: what a model can be trained on besides their label."""
+"""Reads targets and covariates of the patients from a clinical table."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gimp_fast.data.cohort_covariates import CohortCovariate
 from gimp_fast.data.cohort_targets import CohortTarget
 from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.tables.clinical import open_clinical
+from gimp_fast.data.tables.covariates import Covariate, Covariates, read_covariates
 from gimp_fast.data.tables.outcomes import Outcome, TargetSpec, TargetValues, read_outcomes
 from gimp_fast.errors import Faults, Read
 from gimp_fast.files.table import open_table
@@ -17,9 +19,10 @@ from gimp_fast.files.table import open_table
 
 @dataclass(frozen=True)
 class JoinedTargets:
-    """Targets of the whole table, and sentences on what was left out and what may be wrong."""
+    """Targets and covariates of the whole table, what was left out, and what may be wrong."""
 
     targets: tuple[CohortTarget, ...] = ()
+    covariates: tuple[CohortCovariate, ...] = ()
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
 
@@ -36,21 +39,30 @@ class JoinedTargets:
 
 
 def join_targets(options: PrepareOptions) -> Read[JoinedTargets]:
-    """The targets of ``options.target``; none without any."""
+    """The targets of ``options.target`` and the covariates of ``options.covariates``."""
     faults = Faults()
     with faults.collect():
         specs = [TargetSpec.parse(text) for text in options.target]
-        if not specs:
+        names = [name for text in options.covariates for name in text.split(",") if name]
+        if not specs and not names:
             return Read(JoinedTargets())
-        found = faults.take(read_outcomes(open_clinical(options.clinical or options.labels), specs))
+        table = open_clinical(options.clinical or options.labels or options.cases)
+        found = faults.take(read_outcomes(table, specs)) if specs else ()
+        read = faults.take(read_covariates(table, names, specs)) if names else Covariates(())
         return faults.read(
             JoinedTargets(
                 tuple(map(_target, found)),
-                tuple(note for target in found for note in target.notes),
-                tuple(caution for target in found for caution in target.cautions),
+                tuple(map(_covariate, read.columns)),
+                tuple(note for one in (*found, read) for note in one.notes),
+                tuple(caution for one in (*found, read) for caution in one.cautions),
             )
         )
     return faults.read(JoinedTargets())
+
+
+def _covariate(found: Covariate) -> CohortCovariate:
+    known = {case: value for case, value in found.values.items() if value is not None}
+    return CohortCovariate(found.name, found.kind, found.levels, known)
 
 
 def has_labels(options: PrepareOptions) -> bool:

@@ -131,8 +131,18 @@ class PrepareOptions:
         metavar="NAME=KIND:COLUMNS",
         group=_TABLES,
     )
+    covariates: tuple[str, ...] = option(
+        (),
+        "clinical columns that models may read, such as age sex stage; stage:major makes I to IV "
+        "of substages",
+        metavar="COLUMN",
+        group=_TABLES,
+    )
     clinical: Path | None = option(
-        None, "table of the targets (default: that of the labels)", metavar="FILE", group=_TABLES
+        None,
+        "table of targets and covariates (default: that of the labels)",
+        metavar="FILE",
+        group=_TABLES,
     )
     slide_table: Path | None = option(
         None, "STAMP's slide table, if --labels is its clini table", metavar="FILE", group=_TABLES

@@ -165,12 +165,19 @@ def draw_expression(genome: Genome, effect: float, rng: Generator) -> np.ndarray
 
 
 def draw_outcome(patient: Patient, rng: Generator) -> dict[str, str]:
-    """Survival in days, and a number: both worse in the second class. Two fifths are censored."""
-    sign = 2 * patient.label - 1
-    event = rng.exponential(900 * np.exp(-sign))
+    """Survival in days, a number, and covariates of which a few are missing.
+
+    Survival is shorter and the number larger in the second class, and survival is shorter in old
+    patients. Two fifths are censored.
+    """
+    sign, age = 2 * patient.label - 1, rng.normal(65, 9)
+    event = rng.exponential(900 * np.exp(-sign - 0.05 * (age - 65)))
     censored = rng.exponential(1400)
+    stage = ("I", "II", "III")[rng.integers(3)]
     return {
         "os_days": f"{max(1.0, min(event, censored)):.0f}",
         "os_event": str(int(event <= censored)),
         "burden": f"{5 + 2 * sign + rng.standard_normal():.3f}",
+        "age": f"{age:.0f}" if rng.random() > 0.1 else "",
+        "stage": stage if rng.random() > 0.1 else "",
     }

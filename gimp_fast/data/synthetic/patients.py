@@ -40,6 +40,7 @@ __all__ = ["SyntheticConfig", "SyntheticPaths", "prepare_synthetic", "write_synt
 
 CLASSES = ("SYN-A", "SYN-B")
 _TARGETS = ("os=survival:os_days,os_event", "burden=regression:burden")
+_COVARIATES = ("age", "stage")
 SYNTHETIC_TARGETS = tuple(text.partition("=")[0] for text in _TARGETS)
 _PATCH_PX = 256
 _SHEET = ("File ID", "File Name", "Data Category", "Data Type", "Project ID", "Case ID")
@@ -80,6 +81,7 @@ def prepare_synthetic(
             rna=RnaOptions(paths=(paths.rna,)),
             labels=paths.labels,
             target=_TARGETS,
+            covariates=_COVARIATES,
             clinical=paths.clinical,
             splits=(paths.splits,),
             out=out / "cohort",

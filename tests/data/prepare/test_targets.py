@@ -47,8 +47,8 @@ def test_a_synthetic_cohort_has_both(cohort_folder):
 def test_a_value_that_is_missing_leaves_the_patient_to_the_other_target(raw, tmp_path, capsys):
     clinical = raw / "clinical.csv"
     lines = clinical.read_text(encoding="utf-8").splitlines()
-    case, _, event, burden = lines[1].split(",")
-    lines[1] = f"{case},,{event},{burden}"
+    case, _, *others = lines[1].split(",")
+    lines[1] = ",".join([case, "", *others])
     clinical.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert run(raw, tmp_path / "out", "--target", OS, BURDEN, "--clinical", str(clinical)) == 0
     shown = capsys.readouterr().out
@@ -135,4 +135,35 @@ def test_a_damaged_manifest_is_one_error(raw, tmp_path, change, message):
     change(manifest)
     (out / "cohort.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(GimpError, match=message):
+        open_cohort(out)
+
+
+def test_covariates_are_kept_as_they_are(raw, tmp_path, capsys):
+    clinical = ("--clinical", str(raw / "clinical.csv"))
+    assert run(raw, tmp_path / "out", "--covariates", "age,stage", *clinical) == 0
+    shown = capsys.readouterr().out
+    assert "covariate age: " in shown
+    assert "covariate stage: " in shown
+    cohort, rows = open_cohort(tmp_path / "out"), rows_of(raw / "clinical.csv")
+    assert [c.kind for c in cohort.covariates.values()] == ["numeric", "categorical"]
+    assert cohort.covariates["stage"].levels == ("I", "II", "III")
+    ages = {row["case_id"]: float(row["age"]) for row in rows if row["age"]}
+    assert dict(cohort.covariates["age"].values) == ages
+    assert len(ages) < len(rows)
+    assert cohort.targets == {}
+
+
+def test_a_covariate_that_is_not_there_is_a_fault(raw, tmp_path, capsys):
+    clinical = ("--clinical", str(raw / "clinical.csv"))
+    assert run(raw, tmp_path / "out", "--covariates", "agee", *clinical) == 2
+    assert "did you mean 'age'" in capsys.readouterr().err
+
+
+def test_damaged_covariates_are_one_error(raw, tmp_path):
+    out, clinical = tmp_path / "out", ("--clinical", str(raw / "clinical.csv"))
+    assert run(raw, out, "--covariates", "stage", *clinical) == 0
+    manifest = json.loads((out / "cohort.json").read_text(encoding="utf-8"))
+    manifest["covariates"]["stage"]["levels"] = "I"
+    (out / "cohort.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(GimpError, match="kind and levels of each covariate"):
         open_cohort(out)
