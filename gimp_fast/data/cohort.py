@@ -207,7 +207,7 @@ class Cohort:
         return self._sites.get(case_id)
 
     def can_compare_sites(self) -> bool:
-        """Whether some class has patients of two known hospitals."""
+        """Whether some class has patients of two known hospitals; without labels, all are one."""
         places = {(self._labels[case], site) for case, site in self._sites.items()}
         return max(Counter(label for label, _ in places).values(), default=0) > 1
 

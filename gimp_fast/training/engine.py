@@ -152,10 +152,10 @@ def _prepare(
         scaler = fit_gene_scaler(config, cohort, split_name)
     # With reading processes, each would keep its own copy.
     cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
+    name = target_name(config, cohort)
     slide_scaler = None
     if config.site_shrinkage is not None and config.modalities != "rna":
-        slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name)
-    name = target_name(config, cohort)
+        slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name, name)
     covariates = None
     if config.covariates:
         training = split["train"]

@@ -33,11 +33,22 @@ def fit_gene_scaler(config: TrainConfig, cohort: Cohort, split_name: str) -> Gen
     )
 
 
-def fit_slide_scaler(strength: float, cohort: Cohort, split_name: str) -> SlideScaler:
-    """GimpError if nobody to train on has slides, or hospitals cannot be compared."""
-    cases = [case for case in cohort.split(split_name)["train"] if cohort.has_slides(case)]
+def fit_slide_scaler(
+    strength: float, cohort: Cohort, split_name: str, target: str | None = None
+) -> SlideScaler:
+    """From the training patients whose target, or for None label, is known.
+
+    Hospitals are compared within a class; where the target has none, among all patients.
+
+    Raises:
+        GimpError: nobody to train on has slides, or hospitals cannot be compared.
+    """
+    training = cohort.split(split_name)["train"]
+    cases = [case for case in training if cohort.has_slides(case) and cohort.knows(case, target)]
     if not cases:
         raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with slides")
-    labels = np.array([cohort.label(case) for case in cases])
+    labels = np.zeros(len(cases), np.int64)
+    if cohort.classes_of(target):
+        labels = cohort.truth(cases, target)
     sites = [cohort.site(case) for case in cases]
     return SlideScaler.fit(cohort.mean_patches(cases), labels, sites, strength)

@@ -130,3 +130,21 @@ def test_it_is_fitted_on_training_patients(run, cohort_of_hospitals):
 def test_a_cohort_without_hospitals_is_told_what_to_do(cohort_folder, tmp_path):
     with pytest.raises(GimpError, match="--site-column"):
         train_run(tmp_path / "run", cohort_folder, *TINY, "site_shrinkage=10")
+
+
+def test_without_classes_hospitals_are_compared_among_all_patients(tmp_path):
+    inputs = Inputs(tmp_path / "inputs")
+    lines = inputs.labels.read_text(encoding="utf-8").splitlines()
+    rows = ["case_id,slide_id,os_days,os_event"]
+    for n, line in enumerate(lines[1:]):
+        case, slide, _, _ = line.split(",")
+        rows.append(f"{case},{slide},{100 + 7 * n},{n % 3 != 0:d}")
+    inputs.labels.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert prepare.main(inputs.argv("--target", "os=survival:os_days,os_event")) == 0
+    settings = ("target=os", "method=mean_pool", "site_shrinkage=10", "finetune.site_weights=sqrt")
+    out = train_run(tmp_path / "run", inputs.out, "finetune.epochs=1", "bootstrap=20", *settings)
+    cohort = open_cohort(inputs.out)
+    cases = cohort.split("split_0")["train"]
+    sites, labels = [cohort.site(case) for case in cases], np.zeros(len(cases), int)
+    expected = SlideScaler.fit(cohort.mean_patches(cases), labels, sites, 10.0)
+    torch.testing.assert_close(load(out).slide_scaler.matrix, expected.matrix)
