@@ -227,7 +227,8 @@ NAMES = {
     "gimp_fast.models": "GiMP GiMPConfig register",
 }
 METHODS = (
-    "abmil dsmil clam_sb clam_mb transmil snn porpoise pathomic_fusion mcat mgca biovil refers gimp"
+    "abmil dsmil clam_sb clam_mb transmil snn porpoise pathomic_fusion mcat survpath mgca biovil "
+    "refers gimp"
 )
 
 

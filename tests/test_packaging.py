@@ -102,7 +102,7 @@ def test_wheel_holds_the_operators_and_the_package_data(wheel_names):
     data = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "gimp_fast").rglob("*")
-        if path.suffix in {".j2", ".html", ".yaml"} or path.name == "py.typed"
+        if path.suffix in {".j2", ".html", ".yaml", ".gmt"} or path.name == "py.typed"
     ]
     assert "gimp_fast/py.typed" in data
     assert set(data) <= set(wheel_names)

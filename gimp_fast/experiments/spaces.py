@@ -40,7 +40,8 @@ _GENES: Space = {
     **_DECAY,
     **_SELECT,
 }
-# Published from scratch: 2e-4 (PORPOISE, MCAT) to 2e-3 (Pathomic Fusion), for 20 or 30 epochs.
+# Published from scratch: 2e-4 (PORPOISE, MCAT), 5e-4 (SurvPath) to 2e-3 (Pathomic Fusion), mostly
+# for 20 or 30 epochs.
 _FUSED: Space = {
     "finetune.lr": LogRange(1e-4, 2e-3),
     "finetune.epochs": (20, 40),
@@ -68,6 +69,7 @@ SPACES: dict[str, Space] = {
     "porpoise": _FUSED,
     "pathomic_fusion": _FUSED | {"genes.lr": LogRange(3e-4, 3e-3)},
     "mcat": _FUSED,
+    "survpath": _FUSED | {"model.dropout": (0.1, 0.25)},
     "mgca": _PRETRAINED,
     "biovil": _PRETRAINED,
     "refers": _PRETRAINED,

@@ -26,6 +26,7 @@ from gimp_fast.models.mean_pool import MeanPool
 from gimp_fast.models.mgca import MGCA
 from gimp_fast.models.refers import REFERS
 from gimp_fast.models.snn import SNN
+from gimp_fast.models.survpath import SurvPath
 from gimp_fast.models.transmil import TransMIL
 from gimp_fast.plugins import Registry
 
@@ -42,6 +43,7 @@ _MODELS: Registry[type[PatientModel]] = Registry(
         "porpoise": PORPOISE,
         "pathomic_fusion": PathomicFusion,
         "mcat": MCAT,
+        "survpath": SurvPath,
         "mgca": MGCA,
         "biovil": BioViL,
         "refers": REFERS,

@@ -15,11 +15,11 @@ from gimp_fast.models.base import (
     absent_token,
     dense,
 )
+from gimp_fast.models.gene_groups import GeneGroups, groups_of_genes
 from gimp_fast.models.inputs import PatientInputs
 from gimp_fast.nn.co_attention import CoAttention
 from gimp_fast.nn.linear import Linear
 from gimp_fast.nn.pooling import AttentionScores
-from gimp_fast.nn.snn import SNNEncoder
 from gimp_fast.nn.transformer import Transformer
 
 
@@ -44,27 +44,6 @@ class MCATSettings(ModelSettings):
     ffn_dim: int = Field(512, ge=1)
     attention_dim: int = Field(256, ge=1)
     dropout: float = Field(0.25, ge=0, lt=1)
-
-
-class GeneGroups(nn.Module):
-    """A self-normalising network for each group of genes: g_k = SNN_k(X_G[group k]).
-
-    Args:
-        gene_sets: columns of the genes of each group.
-        dim: d; each network has two blocks of this width.
-    """
-
-    def __init__(self, gene_sets: list[Tensor], dim: int, dropout: float):
-        super().__init__()
-        self.lengths = [len(genes) for genes in gene_sets]
-        self.register_buffer("gene_index", torch.cat(gene_sets), persistent=False)
-        self.encoders = nn.ModuleList(SNNEncoder(n, (dim, dim), dropout) for n in self.lengths)
-
-    def forward(self, genes: Tensor) -> Tensor:
-        """(B, G) scaled expression -> (B, K, d)."""
-        groups = genes[:, self.gene_index].split(self.lengths, 1)
-        encoded = [encode(group) for encode, group in zip(self.encoders, groups, strict=True)]
-        return torch.stack(encoded, 1)
 
 
 class SequencePooling(nn.Module):
@@ -93,7 +72,7 @@ class MCAT(PatientModel):
         z = MLP([Pool(Transformer(ĥ)); Pool(Transformer(g))]),   P̂ = softmax(W′ z)
 
     Groups are the cohort's gene sets, or else consecutive genes; the paper has six functional
-    signatures. Cross-entropy replaces its survival likelihood. Learned tokens replace g of a
+    signatures, and learns survival. Learned tokens replace g of a
     patient without RNA, and then attend over the slide; others replace ĥ of a patient without
     slides.
 
@@ -109,7 +88,7 @@ class MCAT(PatientModel):
         if config.dim % config.heads:
             raise ValueError(f"heads ({config.heads}) must divide dim ({config.dim})")
         self.embed = dense(config.feature_dim, config.dim, config.dropout)
-        gene_sets = _gene_sets(config)
+        gene_sets = groups_of_genes(config, config.groups)
         self.gene_groups = GeneGroups(gene_sets, config.dim, config.dropout)
         self.absent_genes = absent_token(len(gene_sets) * config.dim)
         self.absent_slide = absent_token(len(gene_sets) * config.dim)
@@ -164,12 +143,3 @@ class MCAT(PatientModel):
     def attention(self, inputs: PatientInputs) -> Tensor:
         """(T, 1), the attention of each patch: the mean of :meth:`co_attend` over the groups."""
         return self.co_attend(inputs).mean(1, keepdim=True)
-
-
-def _gene_sets(config: Sizes) -> list[Tensor]:
-    """Columns of the genes of each group; sizes of consecutive groups differ by at most one."""
-    if config.gene_sets is not None:
-        return [torch.tensor(genes) for genes in config.gene_sets]
-    if config.num_genes < 1:
-        raise ValueError("mcat: num_genes is 0; expected at least 1")
-    return list(torch.arange(config.num_genes).tensor_split(min(config.groups, config.num_genes)))

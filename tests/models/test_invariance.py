@@ -167,7 +167,7 @@ def test_a_width_that_loops_do_not_divide_keeps_patients_apart(threads):
     assert sizes_of_parts(model, inputs) == [1, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["gimp", "transmil", "mcat", "porpoise", "clam_mb"])
+@pytest.mark.parametrize("name", ["gimp", "transmil", "mcat", "survpath", "porpoise", "clam_mb"])
 @torch.no_grad()
 def test_long_bags_stay_alone(name, threads):
     threads(1)

@@ -74,8 +74,8 @@ class RnaOptions:
     genes: Path | None = option(None, "list of genes to keep, in this order", metavar="FILE")
     gene_sets: Path | None = option(
         None,
-        "signatures (.gmt, or a csv with one per column): keep their genes, and make each "
-        "signature a group of the gene encoder",
+        "signatures (.gmt, or a csv with one per column; hallmark: the 50 of MSigDB, in the "
+        "package): keep their genes, and make each signature a group of the gene encoder",
         metavar="FILE",
     )
     duplicate_genes: str = option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 from gimp_fast.data.rna.dates import find_dates
@@ -12,6 +13,8 @@ from gimp_fast.files.numbers import MISSING
 from gimp_fast.files.table import find_delimiter, open_table, read_rows
 from gimp_fast.files.text import read_lines
 
+# Name for --gene-sets -> file in the package; its README says where they come from.
+BUNDLED = {"hallmark": "hallmark.gmt"}
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+(_PAR_Y)?")
 _LIST_COLUMNS = ("gene_id", "gene", "symbol", "gene_name", "gene_symbol", "hugo_symbol")
 
@@ -91,6 +94,8 @@ def _list_column(path: Path) -> Iterator[tuple[str, str]]:
 def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Signature -> its genes, each once, in the order of the file.
 
+    ``path`` may be a name of ``BUNDLED`` instead, unless there is such a file.
+
     ``.gmt`` (MSigDB): a line is name, description, genes, separated by tabs. ``.csv``: a column is
     a signature with its name on top; short columns are padded with empty cells or NaN, as in the
     signatures of MCAT and SurvPath.
@@ -99,6 +104,8 @@ def read_gene_sets(path: str | Path) -> dict[str, tuple[str, ...]]:
         FaultError: unreadable, no signature, a signature without genes, or a name twice.
     """
     path = Path(path)
+    if str(path) in BUNDLED and not path.exists():
+        path = Path(str(resources.files("gimp_fast.data") / "gene_sets" / BUNDLED[str(path)]))
     is_gmt = path.name.lower().removesuffix(".gz").endswith(".gmt")
     named = _gmt(path) if is_gmt else _signature_columns(path)
     sets: dict[str, tuple[str, ...]] = {}

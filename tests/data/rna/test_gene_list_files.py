@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import pytest
 from builders.faults import faults_of
@@ -47,3 +48,14 @@ def test_files_that_are_no_text(tmp_path, read):
     (tmp_path / "genes.csv").write_bytes(b"PK\x03\x04 and more")
     ((kind, message),) = faults_of(lambda: read(tmp_path / "genes.csv"))
     assert (kind, "zip archive or Excel workbook" in message) == ("encoding", True)
+
+
+def test_the_hallmark_sets_are_in_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = read_gene_sets("hallmark")
+    assert len(sets) == 50
+    assert all(name.startswith("HALLMARK_") for name in sets)
+    assert "VEGFA" in sets["HALLMARK_HYPOXIA"]
+    assert len(set().union(*sets.values())) == 4241
+    Path("hallmark").write_text("A,B\nTP53,KRAS\n", encoding="utf-8")  # a file comes first
+    assert read_gene_sets("hallmark") == {"A": ("TP53",), "B": ("KRAS",)}
