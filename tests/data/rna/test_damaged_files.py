@@ -250,7 +250,14 @@ def test_flipped_bits(cases, name, places):
         # compressed pages and dictionaries stand for many values
         assert expression.values.shape == VALUES.shape
         return
+    if separators(damaged) < separators(case.pristine):
+        return  # a header without a name for the genes, as R writes it, moves all names by one
     assert count_changes(case, ids, expression) <= len(places)
+
+
+def separators(content: bytes) -> int:
+    """How many there are in the first line."""
+    return sum(bytes(content).split(b"\n")[0].count(mark) for mark in (b",", b"\t", b";"))
 
 
 def count_changes(case: Case, ids: list[str], expression) -> int:
