@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gimp_fast.evaluation.breslow import breslow
@@ -30,6 +30,7 @@ from gimp_fast.validation import Settings
 
 _SHARES = np.linspace(0.05, 0.95, 19)  # of the training events: times at which survival is given
 PROBE_STRENGTH = 30.0  # of the ridge penalty; not tuned
+_LARGEST = 10_000  # times of a target in a checkpoint
 _SMALLEST = 1e-7  # probability, in the loss of a prediction that excludes what happened
 
 
@@ -51,6 +52,15 @@ class SurvivalSettings(Settings):
     alpha: float = Field(0.0, ge=0, le=1)
     ties: Literal["efron", "breslow"] = "efron"
     horizons: tuple[float, ...] | None = None
+
+    @field_validator("horizons")
+    @classmethod
+    def _rise(cls, horizons: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if horizons is not None and (
+            not horizons or horizons[0] <= 0 or list(horizons) != sorted(set(horizons))
+        ):
+            raise ValueError("times above 0, rising")
+        return horizons
 
     @property
     def num_outputs(self) -> int:
@@ -119,7 +129,10 @@ class Survival(nn.Module, Target):
     @classmethod
     def of_facts(cls, facts: dict[str, Any]) -> Survival:
         """As :meth:`facts` says, with buffers that wait for their values."""
-        edges, times = (torch.zeros(int(size)) for size in facts["sizes"])
+        sizes = [int(size) for size in facts["sizes"]]
+        if not all(2 <= size <= _LARGEST for size in sizes):
+            raise ValueError(f"a target of {sizes} times")
+        edges, times = map(torch.zeros, sizes)
         settings = SurvivalSettings.model_validate(facts["settings"])
         return cls(settings, edges, times, facts["horizons"], facts["unit"])
 

@@ -146,3 +146,15 @@ def test_predictions_that_are_not_finite_have_a_loss_alone():
     found = target.predictions(outputs(40, 4)).numpy()
     found[0, 0] = np.nan
     assert list(target.scores(found, outcomes())) == ["loss"]
+
+
+@pytest.mark.parametrize("horizons", [[3.0, 1.0], [0.0, 1.0], [1.0, 1.0], []], ids=str)
+def test_horizons_must_rise(horizons):
+    with pytest.raises(ValueError, match=r"horizons: found .*; expected times above 0, rising"):
+        SurvivalSettings(horizons=horizons)
+
+
+def test_a_checkpoint_cannot_ask_for_a_giant_target():
+    facts = survival().facts() | {"sizes": [5, 10**12]}
+    with pytest.raises(ValueError, match="1000000000000"):
+        Survival.of_facts(facts)
