@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Scores = dict[str, float]
@@ -126,3 +127,9 @@ class Target(ABC):
         if select == "loss":
             return (-scores["loss"],)
         return (scores.get(select, 0.0), -scores["loss"])
+
+
+def pairs_of_groups(group: Tensor) -> tuple[Tensor, Tensor]:
+    """:meth:`Target.pairs` where (B,) groups say who is alike, and all others differ."""
+    same = group[:, None] == group[None, :]  # (B, B)
+    return same & ~torch.eye(len(group), dtype=torch.bool, device=group.device), ~same

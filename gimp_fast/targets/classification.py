@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gimp_fast.evaluation.linear_probe import probe
 from gimp_fast.evaluation.rates import cross_entropy, rates
-from gimp_fast.targets.base import Scores, Target
+from gimp_fast.targets.base import Scores, Target, pairs_of_groups
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,8 +62,7 @@ class Classification(Target):
 
     def pairs(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Patients of one class are alike, all others differ."""
-        same = labels[:, None] == labels[None, :]  # (B, B)
-        return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+        return pairs_of_groups(labels)
 
     def probe(
         self, vectors: np.ndarray, truth: np.ndarray, asked: np.ndarray, wanted: np.ndarray

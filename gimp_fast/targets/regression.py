@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.evaluation.regression import regression_metrics
-from gimp_fast.targets.base import Scores, Target
+from gimp_fast.targets.base import Scores, Target, pairs_of_groups
 
 _PROBE_STRENGTH = 30.0  # of the ridge penalty; not tuned
 
@@ -66,9 +66,7 @@ class Regression(nn.Module, Target):
 
     def pairs(self, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Patients between the same two quartiles of training are alike, all others differ."""
-        bins = torch.searchsorted(self.quartiles, truth.contiguous(), right=True)
-        same = bins[:, None] == bins[None, :]
-        return same & ~torch.eye(len(bins), dtype=torch.bool, device=bins.device), ~same
+        return pairs_of_groups(torch.searchsorted(self.quartiles, truth.contiguous(), right=True))
 
     def probe(
         self, vectors: np.ndarray, truth: np.ndarray, asked: np.ndarray, wanted: np.ndarray

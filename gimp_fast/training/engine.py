@@ -158,8 +158,7 @@ def _prepare(
         slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name, name)
     covariates = None
     if config.covariates:
-        training = split["train"]
-        covariates = CovariateScaler.fit(cohort, config.covariates, training)
+        covariates = CovariateScaler.fit(cohort, config.covariates, split["train"])
     reader = PatientReader(
         cohort,
         config.modalities,
