@@ -38,11 +38,14 @@ def check_target(name: str, of_cohort: Iterable[str]) -> None:
     of_labels, of_cohort = targets.available(), tuple(of_cohort)
     if name in of_labels or name in of_cohort:
         return
-    expected = f"one of {', '.join(of_labels)}" if len(of_labels) > 1 else of_labels[0]
-    if of_cohort:
-        expected += f", or a target of the cohort: {', '.join(of_cohort)}"
-    near = did_you_mean(name, [*of_cohort, *of_labels])
-    raise GimpError(f"target: found '{name}'; expected {expected}{near}")
+    if not of_cohort:
+        raise GimpError(f"target: found '{name}'; expected {targets.expected_target(name)}")
+    labels = f"one of {', '.join(of_labels)}" if len(of_labels) > 1 else of_labels[0]
+    near = did_you_mean(name, [*of_cohort, *of_labels]) or "; your own target needs --plugin"
+    raise GimpError(
+        f"target: found '{name}'; expected {labels}, or a target of the cohort: "
+        f"{', '.join(of_cohort)}{near}"
+    )
 
 
 def fitted_target(
