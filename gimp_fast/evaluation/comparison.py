@@ -166,17 +166,53 @@ def compare_score(
     Returns:
         None if no patient was predicted by both, or one of the models has no such score.
     """
+    found = paired_draws(model, reference, weights, score)
+    return None if found is None else found.difference()
+
+
+@dataclass(frozen=True)
+class PairedDraws:
+    """A score of a model minus that of another: of all patients, and of each resample, (R,).
+
+    ``patients`` is how many both predicted.
+    """
+
+    value: float
+    draws: np.ndarray
+    patients: int
+
+    def difference(self) -> Difference | None:
+        """With interval and p; None if the value, or every draw, is not finite."""
+        found = estimate(self.value, self.draws)
+        if found is None:
+            return None
+        p = _two_sided(self.draws)
+        return Difference(self.value, found.low, found.high, p, p, self.patients)
+
+    @staticmethod
+    def mean(of_cohorts: Sequence[PairedDraws]) -> PairedDraws:
+        """The mean over cohorts that were drawn independently of each other."""
+        return PairedDraws(
+            float(np.mean([one.value for one in of_cohorts])),
+            np.mean([one.draws for one in of_cohorts], axis=0),
+            sum(one.patients for one in of_cohorts),
+        )
+
+
+def paired_draws(
+    model: _Predicted,
+    reference: _Predicted,
+    weights: np.ndarray,
+    score: Callable[[_Predicted, np.ndarray], np.ndarray],
+) -> PairedDraws | None:
+    """What :func:`compare_score` makes its interval of; None if no patient was predicted by both."""
     mine, theirs = _in_both(model, reference), _in_both(reference, model)
     if mine is None:
         return None
     once = np.ones((1, weights.shape[1]))
     value = float((score(mine, once) - score(theirs, once))[0])
     draws = np.concatenate([score(mine, some) - score(theirs, some) for some in in_blocks(weights)])
-    found = estimate(value, draws)
-    if found is None:
-        return None
-    p = _two_sided(draws)
-    return Difference(value, found.low, found.high, p, p, len(np.unique(mine.patient)))
+    return PairedDraws(value, draws, len(np.unique(mine.patient)))
 
 
 def _in_both(model: _Predicted, other: _Predicted) -> _Predicted | None:

@@ -7,17 +7,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from gimp_fast.cli import Parser, command
-from gimp_fast.experiments.paper import (
-    DELTAS,
-    EXPERIMENTS,
-    chosen_rows,
-    chosen_splits,
-    experiment,
-)
+from gimp_fast.experiments.catalog import EXPERIMENTS, experiment
+from gimp_fast.experiments.classes.paper import DELTAS
+from gimp_fast.experiments.survival.rows import SURVIVAL
 
 EXIT_SOME_FAILED = 1
 
@@ -25,8 +20,9 @@ EXIT_SOME_FAILED = 1
 def build_parser() -> Parser:
     parser = Parser(
         "experiments",
-        description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote: "
-        "train every row on every split, and write tables, figures and a page.",
+        description="Reproduce the paper's tables and figures on a cohort that `prepare` wrote, or "
+        "compare models of survival on one cohort or several: train every row on every split, and "
+        "write tables, figures and a page.",
         epilog="The same command resumes after an interruption. Finished runs are not trained "
         "again;\ntables with the same --out share them.\n"
         "OUT/<table>/ holds report.html, table.md, table.csv, table.tex, results.json, figures/.\n"
@@ -38,9 +34,16 @@ def build_parser() -> Parser:
         nargs="+",
         choices=EXPERIMENTS,
         metavar="TABLE",
-        help=f"what to reproduce, one or more of {', '.join(EXPERIMENTS)}",
+        help=f"what to make, one or more of {', '.join(EXPERIMENTS)}",
     )
-    add("--data", type=Path, required=True, metavar="COHORT", help="cohort folder")
+    add(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="COHORT",
+        help="cohort folder; several for survival",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the results and runs")
     add(
         "--splits",
@@ -49,6 +52,17 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="splits of the cohort, by name or pattern, e.g. 'random_*'; default: all. Splits "
         "whose names differ only in their number are reported together",
+    )
+    add(
+        "--target",
+        metavar="NAME",
+        help="of survival: the target; default: the only target of survival of the cohort",
+    )
+    add(
+        "--covariates",
+        nargs="*",
+        metavar="NAME",
+        help="of survival: what rows with covariates read; default: all covariates of the cohort",
     )
     add("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N − 1; default: 1")
     add("--preset", default="paper", metavar="NAME", help="paper (default), small or demo")
@@ -124,70 +138,50 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.errors import GimpError
-    from gimp_fast.experiments.execute import default_jobs, execute
-    from gimp_fast.experiments.plan import Shared, describe, make_plan
-    from gimp_fast.experiments.results import Call, summarise
-    from gimp_fast.experiments.table_files import write_outputs
-    from gimp_fast.experiments.tuning import tune
+    from gimp_fast.experiments.carry_out import Asked
+    from gimp_fast.experiments.classes import command as of_classes
+    from gimp_fast.experiments.plan import Shared
+    from gimp_fast.experiments.survival import command as of_survival
     from gimp_fast.files.locks import claim
-    from gimp_fast.ops.backends import choose_device
-    from gimp_fast.runs.environment import environment
 
-    cohort = open_cohort(args.data)
-    if not cohort.classes:
+    names = tuple(dict.fromkeys(args.experiments))
+    survival = SURVIVAL in names
+    if survival and len(names) > 1:
         raise GimpError(
-            f"{args.data}: the cohort has no labels, and tables are of classes; `prepare` reads "
-            "them from --labels, in the column --label-column"
+            "survival: its rows and options are others; make it by a command of its own"
         )
-    tables = [experiment(name, args.deltas) for name in dict.fromkeys(args.experiments)]
-    rows = chosen_rows(tables, args.only)
-    splits = chosen_splits(cohort.split_names, args.splits)
-    if not splits:
-        raise GimpError(f"{args.data}: the cohort has no splits; `prepare` makes them")
-    shared = Shared.of(args.preset, args.config, args.set)
-    jobs, gpus = default_jobs(args.jobs, shared.on_cpu)
-    seeds = range(args.seeds)
-    threads = 1 if jobs > 1 else None
-    asked = {"rows": rows, "splits": splits, "threads": threads}
-    plan = make_plan(tables, cohort, shared, seeds=seeds, **asked)
-    runs = args.out / "runs"
-    if args.dry_run:
-        print("\n".join(describe(tables, plan, runs, splits, seeds)))
-        return 0
-    if not plan.runs:
-        reasons = "; ".join(f"{key}: {why}" for (_, key), why in plan.skipped.items())
-        raise GimpError(f"no row of {', '.join(args.experiments)} can be trained: {reasons}")
-    for device in {getattr(run.settings, "device", "cpu") for run in plan.runs}:
-        choose_device(device)  # for its error, before anything is written
-    if cohort.synthetic:
-        print("SYNTHETIC patients: these results say nothing about real ones.")
-    for (table, key), reason in plan.skipped.items():
-        print(f"{table}: row {key} is left out: {reason}")
-    began = time.perf_counter()
-    carry_out = partial(
-        execute, cohort=cohort, runs=runs, jobs=jobs, gpus=gpus, keep=args.keep_checkpoints
+    if not survival and (args.target or args.covariates or len(args.data) > 1):
+        raise GimpError("--target, --covariates and several cohorts are for the table 'survival'")
+    asked = Asked(
+        tables=tuple(experiment(name, args.deltas) for name in names),
+        only=tuple(args.only),
+        splits=tuple(args.splits),
+        seeds=tuple(range(args.seeds)),
+        trials=args.tune,
+        jobs=args.jobs,
+        runs=args.out / "runs",
+        keep=args.keep_checkpoints,
+        words=shlex.join(["python", "-m", "gimp_fast.experiments", *argv]),
+        resamples=args.resamples,
     )
-    with claim(runs):
-        tuning = None
-        if args.tune:
-            tuned, tuning = tune(
-                tables, cohort, shared, **asked, seed=seeds[0], trials=args.tune, execute=carry_out,
-                log=print,
-            )  # fmt: skip
-            plan = make_plan(tables, cohort, shared, seeds=seeds, **asked, tuned=tuned)
-        finished, errors = carry_out(plan)
-        words = shlex.join(["python", "-m", "gimp_fast.experiments", *argv])
-        call = Call(
-            cohort, tuple(splits), tuple(seeds), args.preset, shared.overrides, words,
-            environment(), args.resamples, tuning,
-        )  # fmt: skip
-        for table in tables:
-            print(f"{table.title}: computing intervals and drawing figures", flush=True)
-            results = summarise(table, plan, finished, errors, call)
-            page = write_outputs(results, args.out / table.name)
-            print(f"{table.title}: {page}")
-    print(f"{len(finished)} of {len(plan.runs)} runs in {time.perf_counter() - began:.0f} s")
-    if errors:
-        print(f"{len(errors)} runs failed; the same command retries them", file=sys.stderr)
+    cohorts = [open_cohort(path) for path in args.data]
+    shared = Shared.of(args.preset, args.config, args.set)
+    if survival:
+        works = of_survival.prepared(asked, cohorts, shared, args.target, args.covariates)
+        make = of_survival.make_table
+    else:
+        works = of_classes.prepared(asked, cohorts, shared)
+        make = of_classes.make_tables
+    if args.dry_run:
+        print("\n".join(line for work in works for line in work.describe()))
+        return 0
+    for work in works:
+        work.check()
+    began = time.perf_counter()
+    with claim(asked.runs):
+        done, wanted, failed = make(asked, works, args.out)
+    print(f"{done} of {wanted} runs in {time.perf_counter() - began:.0f} s")
+    if failed:
+        print(f"{failed} runs failed; the same command retries them", file=sys.stderr)
         return EXIT_SOME_FAILED
     return 0

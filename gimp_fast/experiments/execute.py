@@ -23,12 +23,15 @@ from tqdm import tqdm
 from gimp_fast.data import Cohort
 from gimp_fast.data.slides.prepared import verified_files
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.paper import RNA
+from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.finished import Finished, read_run
+from gimp_fast.experiments.measures import concordance_of
 from gimp_fast.experiments.plan import Plan, PlannedRun, find_folder
-from gimp_fast.experiments.results import Finished, read_run
+from gimp_fast.experiments.rows import RNA
 from gimp_fast.experiments.worker import Task, work
 from gimp_fast.files.parallel import available_cores
 from gimp_fast.runs import layout
+from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.records import Run
 from gimp_fast.training.stops import StopRequests
 
@@ -95,8 +98,7 @@ def execute(
         if error is None:
             try:
                 finished[run.digest] = read_run(run, task.folder)
-                test = finished[run.digest].share("test")
-                line = f"{run}: accuracy {test.value:.3f} ({test.k}/{test.n})  [{seconds:.0f} s]"
+                line = f"{run}: {_in_short(finished[run.digest])}  [{seconds:.0f} s]"
             except GimpError as damaged:
                 error = str(damaged)
         if error is not None:
@@ -111,6 +113,15 @@ def execute(
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(f"interrupted; {_SAVED}") from interrupt
     return finished, errors
+
+
+def _in_short(one: Finished) -> str:
+    """What a run reaches on its test patients, in a few words."""
+    test = one.predictions.of("test")
+    if isinstance(test, OutcomePredictions):
+        return f"C-index {concordance_of(test):.3f} ({len(test)} patients)"
+    share = Share.of(test.hits)
+    return f"accuracy {share.value:.3f} ({share.k}/{share.n})"
 
 
 def verified_slides(cohort: Cohort, runs: Sequence[PlannedRun]) -> dict[Path, str]:

@@ -19,8 +19,16 @@ from typing import Any
 import gimp_fast.kernels
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, did_you_mean
-from gimp_fast.experiments.baselines import LogisticSettings
-from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.experiments.baselines import CoxSettings, LogisticSettings
+from gimp_fast.experiments.rows import (
+    BOTH,
+    LOGISTIC_REGRESSION,
+    PLAIN,
+    RNA,
+    SLIDES,
+    Experiment,
+    Row,
+)
 from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
 from gimp_fast.models import available, model_class
 from gimp_fast.plugins import load_plugins
@@ -34,7 +42,9 @@ OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
 # Tables make their own intervals, of all runs together.
 BOOTSTRAP_OF_A_RUN = "bootstrap=100"
 PACKAGE = Path(__file__).resolve().parents[1]
+PlainSettings = LogisticSettings | CoxSettings
 # Rooms that show results, apply models or read slides: no result of a run depends on them.
+BASELINES = ("experiments", "baselines")
 NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "viewer", "wsi"}
 
 
@@ -49,7 +59,7 @@ class PlannedRun:
     row: str
     split: str
     seed: int
-    settings: TrainConfig | LogisticSettings
+    settings: TrainConfig | PlainSettings
     digest: str
 
     @property
@@ -64,11 +74,16 @@ class PlannedRun:
 class Shared:
     """The configuration that all rows of all tables start from.
 
-    Overrides are ``key=value``, from a configuration file and from ``--set``.
+    Overrides are ``key=value``, from a configuration file and from ``--set``. The others are of
+    tables of survival: the target, the covariates of rows that read them, and the times for which
+    survival is recorded.
     """
 
     preset: str
     overrides: tuple[str, ...] = ()
+    target: str | None = None
+    covariates: tuple[str, ...] = ()
+    horizons: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, preset: str, path: Path | None, overrides: Sequence[str]) -> Shared:
@@ -86,9 +101,12 @@ class Shared:
         overrides = [
             BOOTSTRAP_OF_A_RUN,
             *([] if threads is None else [f"threads={threads}"]),
+            *([] if self.target is None else [f"target={json.dumps(self.target)}"]),
+            *([f"survival.horizons={list(self.horizons)}"] if self.horizons else []),
             *(text for text in self.overrides if _concerns(text, row.method)),
             *tuned,
             *row.overrides,
+            *([f"covariates={json.dumps(self.covariates)}"] if row.covariates else []),
             *(f"method={row.method}", f"modalities={row.modalities}", f"seed={seed}"),
             f"split={json.dumps(split)}",
         ]
@@ -123,25 +141,27 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[str]:
 
 def skip_reason(row: Row, cohort: Cohort) -> str | None:
     """Why this cohort cannot have a row; None if it can."""
-    if row.method != LOGISTIC_REGRESSION and row.method not in available():
+    if row.method not in (*PLAIN, *available()):
         return f"this version has no method '{row.method}'"
-    if row.modalities != "slide" and not any(map(cohort.has_expression, cohort.case_ids)):
+    if row.covariates and not cohort.covariates:
+        return "needs clinical covariates, of which the cohort has none"
+    if row.modalities in (RNA, BOTH) and not any(map(cohort.has_expression, cohort.case_ids)):
         return "needs RNA, of which the cohort has none"
-    if row.modalities != "rna" and not any(map(cohort.has_slides, cohort.case_ids)):
+    if row.modalities in (SLIDES, BOTH) and not any(map(cohort.has_slides, cohort.case_ids)):
         return "needs slides, of which the cohort has none"
     return None
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """A run of slides and RNA, and the run of RNA that it falls back on, of one split."""
+    """A run of slides and RNA, and the run that it falls back on, of one split."""
 
     model: PlannedRun
-    rna: PlannedRun
+    fallback: PlannedRun
 
     def as_run(self, row: str) -> PlannedRun:
         """What its predictions count as in a table."""
-        return replace(self.model, row=row, digest=f"{self.model.digest}+{self.rna.digest}")
+        return replace(self.model, row=row, digest=f"{self.model.digest}+{self.fallback.digest}")
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,7 @@ def make_plan(
         if row.mixes:
             mixed[table, row.key] = row.mixes
             continue
-        of_method = seeds[:1] if row.method == LOGISTIC_REGRESSION else seeds
+        of_method = seeds[:1] if row.method in PLAIN else seeds
         places = itertools.product(of_method, splits)
         runs = [
             planned_run(row, split, seed, cohort, shared, threads, tuned.get((row.key, split), ()))
@@ -202,16 +222,16 @@ def make_plan(
         ]
         of_row[table, row.key] = tuple(by_digest.setdefault(run.digest, run) for run in runs)
     pairs = {
-        (table, key): _mixtures(of_row[table, model], of_row[table, rna])
-        for (table, key), (model, rna) in mixed.items()
+        (table, key): _mixtures(of_row[table, model], of_row[table, fallback])
+        for (table, key), (model, fallback) in mixed.items()
     }
     return Plan(of_row, skipped, pairs)
 
 
-def _mixtures(models: Sequence[PlannedRun], rna: Sequence[PlannedRun]) -> tuple[Mixture, ...]:
-    """Each run of the model with that of RNA of its split and seed, or of its only seed."""
+def _mixtures(models: Sequence[PlannedRun], fallbacks: Sequence[PlannedRun]) -> tuple[Mixture, ...]:
+    """Each run of the model with the fallback of its split and seed, or of its only seed."""
     of_split: dict[str, dict[int, PlannedRun]] = {}
-    for run in rna:
+    for run in fallbacks:
         of_split.setdefault(run.split, {})[run.seed] = run
     pairs = ((run, of_split[run.split]) for run in models)
     return tuple(Mixture(run, seeds.get(run.seed, seeds[min(seeds)])) for run, seeds in pairs)
@@ -227,10 +247,9 @@ def planned_run(
     tuned: Sequence[str] = (),
 ) -> PlannedRun:
     """The run of a row on a split, with its settings and its digest."""
-    if row.method == LOGISTIC_REGRESSION:
-        parts = (text.partition("=") for text in tuned)
-        chosen = {key: parse_yaml(value, key) for key, _, value in parts}
-        settings: TrainConfig | LogisticSettings = LogisticSettings(row.modalities, split, **chosen)
+    settings: TrainConfig | PlainSettings
+    if row.method in PLAIN:
+        settings = _plain_settings(row, split, shared, tuned)
         values = {"method": row.method, **asdict(settings)}
     else:
         settings = shared.config(row, split, seed, threads, tuned)
@@ -248,6 +267,15 @@ def planned_run(
     return PlannedRun(row.key, split, seed, settings, digest)
 
 
+def _plain_settings(row: Row, split: str, shared: Shared, tuned: Sequence[str]) -> PlainSettings:
+    parts = (text.partition("=") for text in tuned)
+    chosen = {key: parse_yaml(value, key) for key, _, value in parts}
+    if row.method == LOGISTIC_REGRESSION:
+        return LogisticSettings(row.modalities, split, **chosen)
+    covariates = shared.covariates if row.covariates else ()
+    return CoxSettings(row.modalities, split, shared.target, covariates, shared.horizons, **chosen)
+
+
 @functools.cache
 def code_digest(package: Path = PACKAGE) -> str:
     """sha256 of torch's version and of every Python file that a result can depend on.
@@ -259,7 +287,7 @@ def code_digest(package: Path = PACKAGE) -> str:
     files = {f"kernels/{path.relative_to(kernels)}": path for path in kernels.rglob("*.py")}
     for path in package.rglob("*.py"):
         place = path.relative_to(package)
-        if place.parts[0] not in NOT_TRAINING or path.name == "baselines.py":
+        if place.parts[0] not in NOT_TRAINING or place.parts[:2] == BASELINES:
             files[str(place)] = path
     digest = hashlib.sha256(metadata.version("torch").encode())
     for name, path in sorted(files.items()):

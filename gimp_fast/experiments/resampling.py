@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,32 @@ class Units:
         return (
             f"{self.patients} patients" if self.hospitals is None else f"{self.hospitals} hospitals"
         )
+
+
+class Drawn(Protocol):
+    """Splits that are reported together, and what is drawn of them."""
+
+    @property
+    def heading(self) -> str: ...
+
+    @property
+    def units(self) -> Units: ...
+
+
+def drawn_words(groups: Iterable[Drawn]) -> str:
+    """What the bootstrap draws in each group of splits."""
+    texts = []
+    for group in groups:
+        text = f"in {group.heading} {group.units.words}, each with all "
+        if group.units.hospitals is None:
+            text += "their predictions of every fold and seed"
+        else:
+            text += (
+                "its patients, because these splits ask how a model does at hospitals that it has "
+                "not seen"
+            )
+        texts.append(text)
+    return "; ".join(texts)
 
 
 def draw(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gimp_fast.experiments.paper import BOTH, LOGISTIC_REGRESSION, RNA, SLIDES, Row
+from gimp_fast.experiments.rows import BOTH, LOGISTIC_REGRESSION, RIDGE_COX, SLIDES, Row
 from gimp_fast.training import TrainConfig
 from gimp_fast.training.stages import stages_of
 
@@ -82,6 +82,7 @@ SPACES: dict[str, Space] = {
         "model.gene_projection": ("shared", "own"),
     },
     LOGISTIC_REGRESSION: {"strength": LogRange(1e-3, 1.0)},
+    RIDGE_COX: {"strength": LogRange(0.03, 30.0)},
 }
 # Of whatever reads slides, in a cohort that knows its hospitals.
 SITES: Space = {"site_shrinkage": (None, 10.0)}
@@ -92,11 +93,11 @@ def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
 
     Args:
         row: of a table.
-        config: its configuration without changes; None for logistic regression.
+        config: its configuration without changes; None for a plain baseline.
         has_sites: whether hospitals of the cohort can be compared.
     """
     space = SPACES.get(row.method, _SLIDES)
-    if has_sites and row.modalities != RNA:
+    if has_sites and row.modalities in (SLIDES, BOTH):
         space = space | SITES
     if config is None:
         return space

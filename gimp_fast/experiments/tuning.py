@@ -16,10 +16,10 @@ from typing import Any
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.evaluation.rates import cross_entropy
-from gimp_fast.experiments.paper import LOGISTIC_REGRESSION, Experiment, Row
+from gimp_fast.experiments.finished import Finished
+from gimp_fast.experiments.measures import CROSS_ENTROPY, Measure
 from gimp_fast.experiments.plan import Plan, Shared, Tuned, planned_run, skip_reason
-from gimp_fast.experiments.results import Finished
+from gimp_fast.experiments.rows import PLAIN, Experiment, Row
 from gimp_fast.experiments.spaces import LogRange, Space, space_of
 
 # Trains what is missing: digest -> the run, and digest -> the error of one that failed.
@@ -28,18 +28,22 @@ Execute = Callable[[Plan], tuple[dict[str, Finished], dict[str, str]]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration on one split, and its validation cross-entropy; None if it failed."""
+    """One configuration on one split, and its measure; None if it failed.
+
+    ``loss`` is the measure, its sign turned if more is better.
+    """
 
     overrides: tuple[str, ...]
+    value: float | None
     loss: float | None
 
 
 class _Search:
     """The trials of one row on one split."""
 
-    def __init__(self, row: Row, split: str, space: Space):
+    def __init__(self, row: Row, split: str, space: Space, measure: Measure):
         optuna = _optuna()
-        self.row, self.split, self.trials = row, split, []
+        self.row, self.split, self.trials, self.measure = row, split, [], measure
         seed = int(hashlib.sha256(f"{row.key} {split}".encode()).hexdigest()[:8], 16)
         self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         self._space = {key: _distribution(optuna, values) for key, values in space.items()}
@@ -52,8 +56,9 @@ class _Search:
         self._asked = self._study.ask(self._space)
         return tuple(f"{key}={json.dumps(value)}" for key, value in self._asked.params.items())
 
-    def tell(self, overrides: tuple[str, ...], loss: float | None) -> None:
-        self.trials.append(Trial(overrides, loss))
+    def tell(self, overrides: tuple[str, ...], value: float | None) -> None:
+        loss = self.measure.loss(value)
+        self.trials.append(Trial(overrides, value, loss))
         if self._asked is not None:
             failed = _optuna().trial.TrialState.FAIL
             self._study.tell(self._asked, loss, state=failed if loss is None else None)
@@ -77,6 +82,7 @@ def tune(
     trials: int,
     execute: Execute,
     log: Callable[[str], None],
+    measure: Measure = CROSS_ENTROPY,
 ) -> tuple[Tuned, dict[str, Any]]:
     """Settings of each row on each split, and the record of all trials for ``results.json``.
 
@@ -91,7 +97,7 @@ def tune(
     }
     has_sites = cohort.can_compare_sites()
     searches = [
-        _Search(row, split, _space(row, split, shared, seed, threads, has_sites))
+        _Search(row, split, _space(row, split, shared, seed, threads, has_sites), measure)
         for row in wanted.values()
         for split in splits
     ]
@@ -106,7 +112,8 @@ def tune(
         plan = Plan({("tuning", str(n)): (run,) for n, (*_, run) in enumerate(asked)}, {})
         finished, _ = execute(plan)
         for search, overrides, run in asked:
-            search.tell(overrides, _loss(finished.get(run.digest)))
+            ended = finished.get(run.digest)
+            search.tell(overrides, ended and measure.of(ended.predictions.of("val")))
     chosen = {(search.row.key, search.split): search.best() for search in searches}
     return chosen, _record(searches, trials)
 
@@ -115,17 +122,9 @@ def _space(
     row: Row, split: str, shared: Shared, seed: int, threads: int | None, has_sites: bool
 ) -> Space:
     config = None
-    if row.method != LOGISTIC_REGRESSION:
+    if row.method not in PLAIN:
         config = shared.config(row, split, seed, threads)
     return space_of(row, config, has_sites=has_sites)
-
-
-def _loss(finished: Finished | None) -> float | None:
-    """Cross-entropy on the validation patients."""
-    if finished is None:
-        return None
-    validation = finished.predictions.of("val")
-    return cross_entropy(validation.probabilities, validation.label)
 
 
 def _record(searches: Sequence[_Search], trials: int) -> dict[str, Any]:
@@ -134,7 +133,7 @@ def _record(searches: Sequence[_Search], trials: int) -> dict[str, Any]:
         of_rows.setdefault(search.row.key, {})[search.split] = {
             "chosen": list(search.best()),
             "trials": [
-                {"overrides": list(trial.overrides), "validation_cross_entropy": trial.loss}
+                {"overrides": list(trial.overrides), search.measure.name: trial.value}
                 for trial in search.trials
             ],
         }

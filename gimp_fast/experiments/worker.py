@@ -14,30 +14,24 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Each takes a second or more, which every run would wait for.
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
-import yaml
 
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
 from gimp_fast.data import Cohort, open_cohort
-from gimp_fast.data.cohort import PARTS
 from gimp_fast.data.slides.prepared import trust
 from gimp_fast.errors import GimpError, StoppedError
-from gimp_fast.experiments.baselines import LogisticSettings, logistic_regression
-from gimp_fast.experiments.paper import LOGISTIC_REGRESSION
 from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.files.atomic import open_to_append, write_errors, write_text
 from gimp_fast.runs import layout
-from gimp_fast.runs.environment import environment
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.runs.records import CohortSummary, Metrics, RunRecord
+from gimp_fast.runs.records import RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
-from gimp_fast.training.evaluate_run import evaluated_predictions, scores_of
 
 _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
@@ -89,10 +83,10 @@ def carry_out(task: Task) -> None:
     trust(task.verified)
     folder = RunFolder(task.folder)
     best_epoch = None
-    if isinstance(run.settings, LogisticSettings):
-        _fit(run, run.settings, cohort, folder)
-    else:
+    if isinstance(run.settings, TrainConfig):
         best_epoch = _train(run.settings, cohort, task)
+    else:
+        run.settings.carry_out(cohort, run.seed, folder)
     if not task.keep_checkpoints:
         for name in _NOT_KEPT:
             shutil.rmtree(task.folder / name, ignore_errors=True)
@@ -118,25 +112,6 @@ def _train(config: TrainConfig, cohort: Cohort, task: Task) -> int:
         config = saved_config(task.folder)
     config = config.model_copy(update={"data": str(task.data)})
     return train(config, cohort, task.folder, resume=True)["best_epoch"]
-
-
-def _fit(run: PlannedRun, settings: LogisticSettings, cohort: Cohort, folder: RunFolder) -> None:
-    """Logistic regression, with the files that training writes."""
-    fitted = logistic_regression(settings, cohort)
-    arrays = fitted.case_id, fitted.split, fitted.label, fitted.probabilities
-    predictions = evaluated_predictions(cohort.classes, *arrays)
-    sizes = {part: int((fitted.split == part).sum()) for part in PARTS}
-    names = {"name": cohort.name, "split": run.split, "classes": cohort.classes}
-    used = {part: fitted.case_id[fitted.split == part].tolist() for part in PARTS}
-    counts = cohort.class_counts(used)
-    summary = CohortSummary(synthetic=cohort.synthetic, n=sizes, by_class=counts, **names)
-    facts = {"method": LOGISTIC_REGRESSION, "modalities": settings.modalities, "seed": run.seed}
-    facts |= {"cohort": summary, "best_epoch": None}
-    metrics = Metrics(**facts, **scores_of(predictions, resamples=100, seed=0))
-    folder.write_predictions(predictions)
-    folder.write_config(yaml.safe_dump({"method": LOGISTIC_REGRESSION, **asdict(settings)}))
-    folder.write_environment(environment())
-    folder.write_metrics(metrics)
 
 
 def _write_output_to(file: Path) -> None:

@@ -1,33 +1,67 @@
-"""The files of a table: ``results.json``, the tables, the figures and the page."""
+"""A table of classes as a document: its facts, its notes, and what a page shows first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.evaluation.intervals import WITHOUT_SPREAD
-from gimp_fast.experiments.csv_table import csv_text
-from gimp_fast.experiments.page import write_page
-from gimp_fast.experiments.paper import PAPER, Row
-from gimp_fast.experiments.results import Call, Finished, Results
-from gimp_fast.experiments.tables import Grid, grids, latex, markdown
-from gimp_fast.experiments.vectors import NEIGHBOURS
-from gimp_fast.files import safe_text
-from gimp_fast.files.atomic import write_json, write_text
+from gimp_fast.evaluation.rates import Share
+from gimp_fast.experiments.classes.csv_table import csv_text
+from gimp_fast.experiments.classes.drawings import drawings
+from gimp_fast.experiments.classes.paper import PAPER
+from gimp_fast.experiments.classes.results import Results
+from gimp_fast.experiments.classes.tables import grids
+from gimp_fast.experiments.classes.vectors import NEIGHBOURS
+from gimp_fast.experiments.document import CohortLine, Document, Tile, run_line
+from gimp_fast.experiments.finished import Finished
+from gimp_fast.experiments.measures import CROSS_ENTROPY
+from gimp_fast.experiments.resampling import drawn_words
+from gimp_fast.experiments.rows import Row
 
 
-def write_outputs(results: Results, out: Path) -> Path:
-    """Write all files of a table; returns the path of ``report.html``."""
-    out.mkdir(parents=True, exist_ok=True)
-    facts, tables, notes = as_json(results), grids(results), _notes(results)
-    write_json(out / "results.json", facts, indent=1)
-    write_text(out / "table.csv", csv_text(results))
-    write_text(out / "table.md", _markdown(results, tables, notes))
-    write_text(out / "table.tex", _latex(results, tables))
-    return write_page(results, facts, tables, notes, out)
+def document(results: Results) -> Document:
+    """What the files of the table show."""
+    experiment, call, cohort = results.experiment, results.call, results.call.cohort
+    classes = f"classes {', '.join(cohort.classes)}"
+    return Document(
+        name=experiment.name,
+        title=experiment.title,
+        about=experiment.about,
+        cohorts=(CohortLine.of(cohort, classes),),
+        scope=call.scope((group.heading, group.splits) for group in results.groups),
+        facts=as_json(results),
+        csv=csv_text(results),
+        grids=grids(results),
+        tiles=tuple(_tiles(results)),
+        drawings=partial(drawings, results),
+        notes=_notes(results),
+        run_lines=[
+            run_line(one, *(f"{s.k}/{s.n}" for s in (_share(one, "val"), _share(one, "test"))))
+            for one in results.finished
+        ],
+    )
+
+
+def _share(one: Finished, part: str) -> Share:
+    """How many patients of a part a run predicts correctly."""
+    return Share.of(one.predictions.of(part).hits)
+
+
+def _tiles(results: Results) -> list[Tile]:
+    """The accuracy of the reference row in each group of splits."""
+    if results.experiment.name == "fig2":
+        return []  # Figure 2 does not ask for accuracy
+    row = results.experiment.reference_row
+    tiles = []
+    for group in results.groups:
+        if row.key in group.predictions:
+            accuracy = group.scores[row.key].test.accuracy
+            below = f"{accuracy.k} of {accuracy.n} right"
+            tiles.append(Tile(f"{row.title}, {group.heading}", accuracy, below))
+    return tiles
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -70,7 +104,7 @@ def _row_json(results: Results, row: Row) -> dict[str, Any]:
 
 
 def _run_json(one: Finished) -> dict[str, Any]:
-    run, record, val, test = one.run, one.record, one.share("val"), one.share("test")
+    run, record, val, test = one.run, one.record, _share(one, "val"), _share(one, "test")
     return {
         "row": run.row, "split": run.split, "seed": run.seed,
         "folder": one.folder.name, "digest": run.digest,
@@ -82,7 +116,7 @@ def _run_json(one: Finished) -> dict[str, Any]:
 def _notes(results: Results) -> list[str]:
     """How the numbers are made, a paragraph each."""
     call, scores = results.call, [s for group in results.groups for s in group.scores.values()]
-    test = "the bootstrap"
+    settings, test = call.settings_words(CROSS_ENTROPY.words), "the bootstrap"
     if any(s.versus and s.versus.accuracy.mcnemar for s in scores):
         test = (
             "McNemar's exact test if every patient is predicted once, and from the bootstrap "
@@ -91,15 +125,15 @@ def _notes(results: Results) -> list[str]:
     notes = [
         f"Each row is trained on every split with {len(call.seeds)} seed"
         f"{'s' if len(call.seeds) > 1 else ''} (logistic regression, which has no randomness, "
-        f"with one), {_settings(call)}. The epoch is chosen on the validation patients; test "
-        "patients are predicted once, by the chosen model.",
+        f"with one), {settings}. The epoch is chosen on the validation patients; test patients "
+        "are predicted once, by the chosen model.",
         "Accuracy is the share of test predictions that are right, shown with both counts. "
         "Mean ± SD is over single runs. AUC is the mean over runs, because scores of different "
         "models share no scale; with more than two classes, it is the mean of each class against "
         "the rest.",
         f"Intervals are 95 % percentile intervals of {call.resamples:,} bootstrap resamples. "
-        f"What is drawn: {_draws(results)}. They show how much depends on what was drawn, not on "
-        "training again. " + WITHOUT_SPREAD,
+        f"What is drawn: {drawn_words(results.groups)}. They show how much depends on what was "
+        "drawn, not on training again. " + WITHOUT_SPREAD,
         f"The difference to {results.experiment.reference_row.title} is paired: each patient is "
         f"compared with themselves. Its p is from {test}, corrected for the number of rows by "
         "Holm's method. The differences in AUC and in cross-entropy have their own, always from "
@@ -141,52 +175,3 @@ def _notes(results: Results) -> list[str]:
             "and are no target here; the paper divides some by 189 patients and some by 190."
         )
     return notes
-
-
-def _settings(call: Call) -> str:
-    if call.tuning is None:
-        return "all under one configuration"
-    return (
-        f"with settings that {call.tuning['trials_of_each']} trials of each row chose on each "
-        "split, by the cross-entropy of the validation patients with the first seed, from ranges "
-        "around what was published; the first trial is the configuration that all rows share"
-    )
-
-
-def _draws(results: Results) -> str:
-    """What the bootstrap draws in each group of splits, in words."""
-    texts = []
-    for group in results.groups:
-        text = f"in {group.heading} {group.units.words}, each with all "
-        if group.units.hospitals is None:
-            text += "their predictions of every fold and seed"
-        else:
-            text += (
-                "its patients, because these splits ask how a model does at hospitals that it has "
-                "not seen"
-            )
-        texts.append(text)
-    return "; ".join(texts)
-
-
-def _markdown(results: Results, tables: dict[str, Grid], notes: Sequence[str]) -> str:
-    experiment, cohort = results.experiment, results.call.cohort
-    classes = ", ".join(map(safe_text.markdown, cohort.classes))
-    facts = f"{safe_text.markdown(cohort.name)}, {len(cohort)} patients, {classes}."
-    if cohort.synthetic:
-        facts += " **Synthetic patients: the numbers say nothing about any disease.**"
-    parts = [f"# {experiment.title}\n", f"{facts}\n", f"{experiment.about}\n"]
-    for title, grid in tables.items():
-        parts += [f"## {title}\n", markdown(grid)]
-    parts += ["## How the numbers are made\n", "\n\n".join(notes) + "\n"]
-    return "\n".join(parts)
-
-
-def _latex(results: Results, tables: dict[str, Grid]) -> str:
-    experiment, cohort = results.experiment, results.call.cohort
-    kind = "Synthetic patients: " if cohort.synthetic else ""
-    text = []
-    for number, (title, grid) in enumerate(tables.items(), start=1):
-        caption = f"{kind}{experiment.title}. {title}. {cohort.name}, {len(cohort)} patients."
-        text.append(latex(grid, caption, f"tab:{experiment.name}-{number}"))
-    return "\n".join(text)

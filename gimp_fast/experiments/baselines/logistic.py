@@ -13,7 +13,11 @@ from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.linear_probe import standardised_regression
+from gimp_fast.experiments.baselines.run_files import write_run
+from gimp_fast.experiments.rows import LOGISTIC_REGRESSION
+from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions
+from gimp_fast.training.evaluate_run import evaluated_predictions, scores_of
 from gimp_fast.training.fit_scalers import fit_slide_scaler
 
 
@@ -28,6 +32,17 @@ class LogisticSettings:
     split: str
     strength: float = 0.05
     site_shrinkage: float | None = None
+
+    def carry_out(self, cohort: Cohort, seed: int, folder: RunFolder) -> None:
+        """Fit, predict, and write the files of a run."""
+        fitted = logistic_regression(self, cohort)
+        arrays = fitted.case_id, fitted.split, fitted.label, fitted.probabilities
+        predictions = evaluated_predictions(cohort.classes, *arrays)
+        write_run(
+            folder, cohort, method=LOGISTIC_REGRESSION, settings=self, seed=seed,
+            parts={part: fitted.case_id[fitted.split == part].tolist() for part in PARTS},
+            predictions=predictions, scores=scores_of(predictions, resamples=100, seed=0),
+        )  # fmt: skip
 
 
 def logistic_regression(settings: LogisticSettings, cohort: Cohort) -> CasePredictions:

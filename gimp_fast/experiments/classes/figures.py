@@ -9,20 +9,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from gimp_fast.evaluation.calibration import BINS, reliability
 from gimp_fast.evaluation.rates import Predictions, mean_roc
-from gimp_fast.experiments.paper import Row
+from gimp_fast.experiments.classes.vectors import Vectors
 from gimp_fast.experiments.results import Group
-from gimp_fast.experiments.vectors import Vectors
+from gimp_fast.experiments.rows import Row
 from gimp_fast.pages import style
 
-ROW_HEIGHT = 0.27  # inches
 GRID = np.linspace(0, 1, 201)
 TSNE_SEED = 0
 FEWEST_IN_A_BIN = 25  # of a curve; fewer would draw chance
@@ -35,69 +32,6 @@ class Curve:
     title: str
     predictions: Predictions
     colour: str
-
-
-def accuracy_by_row(rows: Sequence[Row], group: Group) -> Figure:
-    """Accuracy and its interval of every row, with single runs and the paper's figure.
-
-    Takes the rows that have predictions in this group of splits.
-    """
-    lines: list[Row | str] = []
-    for row in rows:
-        if row.section not in lines:
-            lines.append(row.section)
-        lines.append(row)
-    figure = style.new_figure(style.WIDTH + 0.9, 1.1 + ROW_HEIGHT * len(lines))
-    axes = figure.add_subplot()
-    lowest = 1.0
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    labels = [line if isinstance(line, str) else style.plain(line.title) for line in lines]
-    axes.set_yticks(range(len(lines)), labels)
-    for place, (line, label) in enumerate(zip(lines, axes.get_yticklabels(), strict=True)):
-        if isinstance(line, str):
-            label.set_fontweight("bold")
-            continue
-        lowest = min(lowest, _accuracy_line(axes, place, line, group))
-        if line.ours:
-            label.set_color(style.ACCENT)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    left = max(0.0, np.floor(20 * (lowest - 0.01)) / 20)
-    axes.set(xlim=(left, 1.015), xlabel="Accuracy on test patients")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    several = any(len(group.scores[row.key].test.accuracy_of_runs.values) > 1 for row in rows)
-    _dot_legend(figure, several, any(row.paper for row in rows))
-    return figure
-
-
-def _accuracy_line(axes: Axes, place: int, row: Row, group: Group) -> float:
-    """Draw one row; returns its smallest value."""
-    test, colour = group.scores[row.key].test, style.ACCENT if row.ours else style.INK
-    runs, accuracy = test.accuracy_of_runs.values, test.accuracy
-    if len(runs) > 1:
-        axes.plot(
-            runs, [place + 0.3] * len(runs), ls="", marker="o", ms=3, color=colour, alpha=0.4,
-            mew=0,
-        )  # fmt: skip
-    axes.plot([accuracy.low, accuracy.high], [place, place], color=colour, lw=1.8)
-    axes.plot(accuracy.value, place, marker="o", ms=5.5, color=colour)
-    values = [accuracy.low, *runs]
-    if row.paper:
-        axes.plot(row.paper.value, place, marker="D", ms=4.5, mfc="none", mec=style.VAL, mew=1.1)
-        values.append(row.paper.value)
-    return min(values)
-
-
-def _dot_legend(figure: Figure, several: bool, paper: bool) -> None:
-    mark = partial(Line2D, [], [], color=style.INK, marker="o")
-    handles = [mark(ms=5, lw=1.8, label="all folds, 95 % CI")]
-    if several:
-        handles.append(mark(ms=3, ls="", alpha=0.4, label="single runs"))
-    if paper:
-        ring = {"marker": "D", "ms": 4.5, "ls": "", "mfc": "none", "mec": style.VAL}
-        handles.append(mark(**ring, label="paper, on its own patients"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.0)
 
 
 def reliability_curves(curves: Sequence[Curve]) -> Figure:

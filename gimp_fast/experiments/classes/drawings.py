@@ -1,80 +1,24 @@
-"""``report.html`` of a table: one self-contained page, and its figures as files beside it."""
+"""The figures of a table of classes, each with its caption."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-from matplotlib.figure import Figure
-
-from gimp_fast.experiments import figures
-from gimp_fast.experiments.paper import Row
-from gimp_fast.experiments.results import Group, Results
-from gimp_fast.experiments.tables import Grid
-from gimp_fast.experiments.vectors import pretrained_vectors
-from gimp_fast.files.atomic import write_text
+from gimp_fast.experiments.classes import figures
+from gimp_fast.experiments.classes.results import Group, Results
+from gimp_fast.experiments.classes.vectors import pretrained_vectors
+from gimp_fast.experiments.document import Drawing
+from gimp_fast.experiments.row_figure import Line, figure_of_rows
+from gimp_fast.experiments.rows import Row
 from gimp_fast.pages import style
-from gimp_fast.pages.svg import inline_svg
-from gimp_fast.pages.templates import get_template
-from gimp_fast.runs import layout
 
 MOST_CURVES = 5
 FEWEST_FOR_TSNE = 10
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure; ``name`` is its file stem, ``alt`` is for readers who cannot see it."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    figure: Figure
-
-
-def write_page(
-    results: Results, facts: dict[str, Any], grids: dict[str, Grid], notes: Sequence[str], out: Path
-) -> Path:
-    """Write ``figures/*.png``, ``figures/*.svg`` and ``report.html``; returns the latter's path.
-
-    ``facts`` is what ``results.json`` holds, ``notes`` are paragraphs, ``out`` is a folder.
-    """
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
-        old.unlink()  # figures of an earlier call would contradict this one's
-    shown = []
-    with style.rc():
-        for drawing in _drawings(results):
-            stem = folder / drawing.name
-            style.save(drawing.figure, stem)
-            svg = stem.with_suffix(".svg").read_text(encoding="utf-8")
-            shown.append((drawing, inline_svg(svg, drawing.name, drawing.alt)))
-    packages = ("gimp_fast.experiments", "gimp_fast.report")
-    template = get_template("experiment.html.j2", *packages)
-    tables = {"tiles": _tiles(results), "grids": grids, "notes": notes}
-    page = template.render(results=facts, groups=results.groups, figures=shown, **tables)
-    write_text(out / layout.REPORT, page)
-    return out / layout.REPORT
-
-
-def _tiles(results: Results) -> list[tuple[str, Any]]:
-    """(title, accuracy) of the reference row in each group of splits."""
-    if results.experiment.name == "fig2":
-        return []  # Figure 2 does not ask for accuracy
-    row = results.experiment.reference_row
-    return [
-        (f"{row.title}, {group.heading}", group.scores[row.key].test.accuracy)
-        for group in results.groups
-        if row.key in group.predictions
-    ]
-
-
-def _drawings(results: Results) -> Iterator[Drawing]:
+def drawings(results: Results) -> Iterator[Drawing]:
+    """Every figure, in the order of the page."""
     if results.experiment.name == "fig2":
         yield from _planes(results)
     elif results.experiment.name == "delta":
@@ -88,15 +32,15 @@ def _drawings(results: Results) -> Iterator[Drawing]:
 
 def _accuracies(results: Results, group: Group) -> Drawing:
     rows = [row for row in results.rows if row.key in group.predictions]
-    values = "; ".join(
-        f"{row.title} {group.scores[row.key].test.accuracy.value:.3f}" for row in rows
-    )
+    tests = {row: group.scores[row.key].test for row in rows}
+    lines = {row: Line(test.accuracy, test.accuracy_of_runs.values) for row, test in tests.items()}
+    values = "; ".join(f"{row.title} {test.accuracy.value:.3f}" for row, test in tests.items())
     return Drawing(
         f"accuracy_{group.name}", f"Accuracy, {group.heading}",
         "Accuracy over all folds and seeds with its bootstrap 95 % interval over "
         f"{group.units.words}. GiMP is in colour.",
         f"Accuracy on test patients, {group.heading}: {values}",
-        figures.accuracy_by_row(rows, group),
+        figure_of_rows(lines, "Accuracy on test patients"),
     )  # fmt: skip
 
 

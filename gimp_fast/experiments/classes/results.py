@@ -1,16 +1,12 @@
-"""The numbers of a table, from its finished runs."""
+"""The numbers of a table of classes, from its finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.calibration import brier, reliability
 from gimp_fast.evaluation.comparison import Comparison, compare_all
 from gimp_fast.evaluation.intervals import Estimate, Spread, spread
@@ -21,63 +17,18 @@ from gimp_fast.evaluation.rates import (
     estimates,
     mean_estimate,
 )
-from gimp_fast.experiments.fallback import mix
-from gimp_fast.experiments.paper import Experiment, Row, split_groups
-from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
-from gimp_fast.experiments.resampling import Units, draw
-from gimp_fast.experiments.vectors import (
+from gimp_fast.experiments.classes.fallback import mix
+from gimp_fast.experiments.classes.vectors import (
     Probe,
     Separation,
     linear_probe,
     pretrained_vectors,
     separation,
 )
-from gimp_fast.runs.records import CasePredictions, Metrics, RunRecord, open_run
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the command, for the record; preset and overrides are those of all rows.
-
-    ``tuning`` holds the trials of every row, if there were any.
-    """
-
-    cohort: Cohort
-    splits: tuple[str, ...]
-    seeds: tuple[int, ...]
-    preset: str
-    overrides: tuple[str, ...]
-    command: str
-    environment: dict[str, Any]
-    resamples: int
-    tuning: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that is done, with its records."""
-
-    run: PlannedRun
-    folder: Path
-    record: RunRecord
-    predictions: CasePredictions
-    metrics: Metrics | None = None
-    weight: float | None = None  # of the model, in a mixture with its fallback
-
-    def share(self, part: str) -> Share:
-        """How many patients of a part, ``"val"`` or ``"test"``, the run predicts correctly."""
-        return Share.of(self.predictions.of(part).hits)
-
-
-def read_run(run: PlannedRun, folder: Path) -> Finished:
-    """The records of a finished run; GimpError names a file that is damaged."""
-    try:
-        files = open_run(folder)
-        if files.record.digest != run.digest:
-            raise GimpError(f"{folder}: found the record of another run")
-        return Finished(run, folder, files.record, files.predictions, files.metrics)
-    except GimpError as error:
-        raise GimpError(f"{error}; remove {folder} and run again") from error
+from gimp_fast.experiments.finished import Call, Finished, failed_of
+from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
+from gimp_fast.experiments.resampling import Units, draw
+from gimp_fast.experiments.rows import Experiment, Row, split_groups
 
 
 @dataclass(frozen=True)
@@ -217,22 +168,18 @@ def summarise(
         here = {row.key: [r for r in runs.get(row.key, ()) if r.split in splits] for row in rows}
         groups.append(_group(name, splits, here, experiment, finished, errors, call))
     done = tuple(finished[digest] for digest in trained if digest in finished)
-    failed = _failed(trained.values(), errors)
+    failed = failed_of(trained.values(), errors)
     return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(trained))
 
 
 def _mixed(pair: Mixture, key: str, finished: dict[str, Finished]) -> Finished | None:
     """The run of a row that mixes two; None unless both are finished."""
-    if not {pair.model.digest, pair.rna.digest} <= finished.keys():
+    if not {pair.model.digest, pair.fallback.digest} <= finished.keys():
         return None
     model = finished[pair.model.digest]
-    mixed = mix(model.predictions, finished[pair.rna.digest].predictions)
+    mixed = mix(model.predictions, finished[pair.fallback.digest].predictions)
     changes = {"predictions": mixed.predictions, "weight": mixed.weight, "metrics": None}
     return replace(model, run=pair.as_run(key), **changes)
-
-
-def _failed(runs: Iterable[PlannedRun], errors: dict[str, str]) -> dict[str, str]:
-    return {str(run): errors[run.digest] for run in runs if run.digest in errors}
 
 
 def _group(
@@ -269,7 +216,7 @@ def _group(
             places = [(one.run, one.folder) for one in done[key]]
             if experiment.probes and (probe := linear_probe(places)):
                 probes[key] = probe
-        failed, count = _failed(of_row, errors), len(done.get(key, ()))
+        failed, count = failed_of(of_row, errors), len(done.get(key, ()))
         alone = _by_modality(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), alone)
     return Group(name, tuple(splits), patients, units, done, predictions, scores, apart, probes)

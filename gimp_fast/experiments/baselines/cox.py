@@ -1,0 +1,185 @@
+"""Cox's model with a ridge penalty: of covariates, RNA or the mean of the bag, or a sum of risks.
+
+What a deep model of survival has to beat. Validation patients serve twice, as in practice: their
+C-index chooses the strength (``--tune``), and test patients are then predicted by a model of
+training and validation patients. What is recorded for validation patients is predicted by a model
+of the training patients alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from gimp_fast.data import Cohort
+from gimp_fast.data.cohort import PARTS
+from gimp_fast.errors import GimpError
+from gimp_fast.evaluation.ridge_cox import fit_ridge_cox
+from gimp_fast.experiments.baselines.run_files import write_run
+from gimp_fast.experiments.rows import BOTH, RIDGE_COX, RNA, SLIDES
+from gimp_fast.runs.folder import RunFolder
+from gimp_fast.targets.survival import Survival, SurvivalSettings, outcomes_of
+from gimp_fast.training.covariate_scaling import CovariateScaler
+from gimp_fast.training.evaluate_outcomes import (
+    outcome_predictions,
+    outcome_scores,
+    target_summary,
+)
+from gimp_fast.training.fit_scalers import fit_slide_scaler
+
+_LARGEST = 10.0  # of a standardised value; a gene that hardly anyone expresses would decide alone
+
+
+@dataclass(frozen=True)
+class CoxSettings:
+    """Settings of the baseline.
+
+    Attributes:
+        modalities: ``"slide"``, ``"rna"``, ``"both"``, or ``"none"`` for covariates alone.
+        covariates: names of those that it reads.
+        horizons: times for which survival is recorded.
+        strength: of the ridge penalty, for each feature of an input; so it means the same for 8
+            covariates and 1,500 genes.
+        site_shrinkage: that of :class:`gimp_fast.training.slide_scaling.SlideScaler`.
+    """
+
+    modalities: str
+    split: str
+    target: str
+    covariates: tuple[str, ...] = ()
+    horizons: tuple[float, ...] = ()
+    strength: float = 1.0
+    site_shrinkage: float | None = None
+
+    def carry_out(self, cohort: Cohort, seed: int, folder: RunFolder) -> None:
+        """Fit, predict, and write the files of a run."""
+        parts, truth, risk = _risks(self, cohort)
+        cases = np.array([case for of_part in parts.values() for case in of_part])
+        part = np.repeat(list(parts), [len(of_part) for of_part in parts.values()])
+        settings = SurvivalSettings(loss="cox", horizons=self.horizons or None)
+        unit = cohort.targets[self.target].unit
+        target = Survival.fit(settings, truth[part == "train"], unit)
+        predictions = _predictions(target, part, truth, *risk)
+        write_run(
+            folder, cohort, method=RIDGE_COX, settings=self, seed=seed, parts=parts,
+            predictions=outcome_predictions(target, cases, part, truth, predictions),
+            scores=outcome_scores(target, part, truth, predictions, resamples=100, seed=0),
+            target=target_summary(self.target, target, part, predictions),
+        )  # fmt: skip
+
+
+def _risks(
+    settings: CoxSettings, cohort: Cohort
+) -> tuple[dict[str, list[str]], np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The patients of each part, their truth, and their risks.
+
+    Risks (n,) are of a model of the training patients, and of one of training and validation
+    patients.
+    """
+    split = cohort.split(settings.split)
+    readable = partial(_readable, settings, cohort)
+    parts = {
+        part: [c for c in split[part] if cohort.knows(c, settings.target) and readable(c)]
+        for part in PARTS
+    }
+    for part, of_part in parts.items():
+        if not of_part:
+            raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
+    cases = [case for of_part in parts.values() for case in of_part]
+    part = np.repeat(list(parts), [len(of_part) for of_part in parts.values()])
+    truth = cohort.truth(cases, settings.target)
+    blocks = _blocks(settings, cohort, cases, parts["train"])
+    with threadpool_limits(1):  # other runs have the other cores
+        both = tuple(
+            sum(_risk_of(block, truth, fitted, settings) for block in blocks)
+            for fitted in (part == "train", part != "test")
+        )
+    return parts, truth, both
+
+
+def _readable(settings: CoxSettings, cohort: Cohort, case: str) -> bool:
+    """Whether a patient has any of the modalities; covariates may all be missing."""
+    if settings.modalities == "none":
+        return any(case in cohort.covariates[name].values for name in settings.covariates)
+    return cohort.usable(case, settings.modalities)
+
+
+def _blocks(
+    settings: CoxSettings, cohort: Cohort, cases: Sequence[str], training: Sequence[str]
+) -> list[np.ndarray]:
+    """Each input as (n, features); rows of NaN where a patient lacks it."""
+    blocks = []
+    if settings.covariates:
+        scaler = CovariateScaler.fit(cohort, settings.covariates, training)
+        blocks.append(scaler(cohort.covariates, cases).astype(np.float64))
+    if settings.modalities in (SLIDES, BOTH):
+        has = np.array([cohort.has_slides(case) for case in cases])
+        means = np.full((len(cases), cohort.feature_dim), np.nan)
+        means[has] = cohort.mean_patches(np.array(cases)[has])
+        if settings.site_shrinkage is not None:
+            strength = settings.site_shrinkage
+            scaler = fit_slide_scaler(strength, cohort, settings.split, settings.target)
+            means = scaler(torch.from_numpy(means)).numpy().astype(np.float64)
+        blocks.append(means)
+    if settings.modalities in (RNA, BOTH):
+        has = np.array([cohort.has_expression(case) for case in cases])
+        genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
+        genes[has] = cohort.expression(np.array(cases)[has])
+        blocks.append(genes)
+    return blocks
+
+
+def _risk_of(
+    block: np.ndarray, truth: np.ndarray, fitted: np.ndarray, settings: CoxSettings
+) -> np.ndarray:
+    """(n,) risk of one input, with variance 1 among the patients it is fitted on; 0 without it."""
+    known = np.isfinite(block).any(axis=1)
+    rows = fitted & known
+    if not truth[rows, 1].any():
+        raise GimpError(
+            f"split '{settings.split}': no patient with an event in training; Cox's model needs one"
+        )
+    mean = np.nanmean(block[rows], axis=0)
+    spread = np.nanstd(block[rows], axis=0)
+    z = (block - mean) / np.where(spread > 0, spread, 1.0)
+    z = np.clip(np.nan_to_num(z), -_LARGEST, _LARGEST)
+    model = fit_ridge_cox(z[rows], outcomes_of(truth[rows]), settings.strength * z.shape[1])
+    risk = model.risk(z)
+    centre, scale = risk[rows].mean(), risk[rows].std()
+    return np.where(known, (risk - centre) / (scale if scale > 0 else 1.0), 0.0)
+
+
+def _predictions(
+    target: Survival,
+    part: np.ndarray,
+    truth: np.ndarray,
+    of_training: np.ndarray,
+    refitted: np.ndarray,
+) -> np.ndarray:
+    """(n, 1 + T): test patients by the second model, all others by the first.
+
+    A sum of risks has no scale of its own, so a Cox model of the validation patients gives each its
+    slope and its baseline.
+    """
+    validation = part == "val"
+    risk = np.where(part == "test", refitted, of_training)
+    scaled = _slope(of_training[validation], truth[validation]) * risk
+    outputs = torch.as_tensor(scaled)[:, None]
+    chosen = torch.as_tensor(validation)
+    target.calibrate(lambda: outputs[chosen], torch.as_tensor(truth[validation]))
+    found = target.predictions(outputs).numpy().astype(np.float64)
+    found[:, 0] = risk
+    return found
+
+
+def _slope(risk: np.ndarray, truth: np.ndarray) -> float:
+    """Of Cox's model of a risk, at least 0.05: a score is not turned round."""
+    if not truth[:, 1].any():
+        return 1.0
+    model = fit_ridge_cox(risk[:, None], outcomes_of(truth), 1.0)
+    return max(0.05, float(model.coefficients[0] / model.sd[0]))

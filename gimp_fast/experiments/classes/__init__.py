@@ -1,0 +1,1 @@
+"""Tables of classes: those of the paper."""

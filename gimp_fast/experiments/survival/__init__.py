@@ -1,0 +1,1 @@
+"""The table of survival, of one cohort or several."""

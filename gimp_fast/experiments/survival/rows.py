@@ -1,0 +1,74 @@
+"""The rows of the table of survival: plain baselines, published models, and GiMP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from gimp_fast.experiments.rows import (
+    BOTH,
+    NEITHER,
+    NO_PRETRAINING,
+    RIDGE_COX,
+    RNA,
+    SLIDES,
+    Experiment,
+    Row,
+    make_row,
+    with_fallback,
+)
+
+SURVIVAL = "survival"
+WITH_FALLBACK = "Slides and RNA, with ridge Cox as a fallback"
+ALL_WITH_FALLBACK = "Slides, RNA and covariates, with ridge Cox as a fallback"
+OF_SLIDES, OF_RNA, OF_BOTH, OF_ALL = "gimp_slide", "gimp_rna", "gimp", "gimp_covariates"
+
+
+def _with_same_rule(row: Row) -> str:
+    """GiMP with a fallback, too; that itself is compared with GiMP without one."""
+    return row.versus if row.key == f"{row.versus}_fallback" else f"{row.versus}_fallback"
+
+
+def survival_experiment() -> Experiment:
+    """C-indices of all methods, each compared with GiMP of the same inputs."""
+    cox = partial(make_row, "Plain baselines", method=RIDGE_COX)
+    slides = partial(make_row, "Slides", SLIDES, versus=OF_SLIDES)
+    genes = partial(make_row, "RNA", RNA, versus=OF_RNA)
+    both = partial(make_row, "Slides and RNA", BOTH, versus=OF_BOTH)
+    everything = partial(
+        make_row, "Slides, RNA and covariates", BOTH, covariates=True, versus=OF_ALL
+    )
+    rows = (
+        cox(NEITHER, "cox_covariates", "Cox, covariates", covariates=True, versus=OF_ALL),
+        cox(SLIDES, "cox_slide", "Ridge Cox, mean of bag", versus=OF_SLIDES),
+        cox(RNA, "cox_rna", "Ridge Cox, RNA", versus=OF_RNA),
+        cox(BOTH, "cox_both", "Ridge Cox, sum of both", versus=OF_BOTH),
+        cox(BOTH, "cox_all", "Ridge Cox, sum of all three", covariates=True, versus=OF_ALL),
+        slides("abmil", "{}", "model.gated=true"),
+        slides("transmil", "{}"),
+        slides("gimp_slide_scratch", "{}, no pre-training", NO_PRETRAINING),
+        slides("gimp_slide", "{}"),
+        genes("snn", "{}"),
+        genes("gimp_rna", "{} (GroupMSA)"),
+        both("porpoise", "{}"),
+        both("mcat", "{}"),
+        both("survpath", "{}"),
+        both("gimp_scratch", "{}, no pre-training", NO_PRETRAINING),
+        both("gimp", "{}"),
+        everything("porpoise_covariates", "{}", method="porpoise"),
+        everything("mcat_covariates", "{}", method="mcat"),
+        everything("survpath_covariates", "{}", method="survpath"),
+        everything("gimp_scratch_covariates", "{}, no pre-training", NO_PRETRAINING),
+        everything("gimp_covariates", "{}"),
+    )
+    plain = [row for row in rows if row.method != RIDGE_COX]
+    mixed = with_fallback([r for r in plain if not r.covariates], "cox_both", WITH_FALLBACK)
+    mixed += with_fallback([r for r in plain if r.covariates], "cox_all", ALL_WITH_FALLBACK)
+    rows += tuple(replace(row, versus=_with_same_rule(row)) for row in mixed)
+    about = (
+        "Which model puts patients in the order of their events: from slides, from RNA, from both, "
+        "and with clinical covariates. Cox's model with a ridge penalty, of the mean of the bag, "
+        "of RNA and of covariates, is what a deep model has to beat. Each row is compared with "
+        "GiMP of the same inputs."
+    )
+    return Experiment(SURVIVAL, "Survival", about, rows, OF_BOTH, of_survival=True)
