@@ -275,7 +275,7 @@ ALLOWED = {
     ("gimp_fast.experiments.worker", "os.fdopen"),
     ("gimp_fast.training.stage_run", "self.recent.save"),
     ("gimp_fast.report.html", "style.save"),
-    ("gimp_fast.experiments.page", "style.save"),
+    ("gimp_fast.experiments.document", "style.save"),
 }
 
 

@@ -205,7 +205,7 @@ def paired_draws(
     weights: np.ndarray,
     score: Callable[[_Predicted, np.ndarray], np.ndarray],
 ) -> PairedDraws | None:
-    """What :func:`compare_score` makes its interval of; None if no patient was predicted by both."""
+    """What :func:`compare_score` makes its interval of; None if both share no patient."""
     mine, theirs = _in_both(model, reference), _in_both(reference, model)
     if mine is None:
         return None

@@ -14,6 +14,7 @@ from gimp_fast.errors import GimpError, did_you_mean
 LOGISTIC_REGRESSION, RIDGE_COX = "logistic_regression", "ridge_cox"
 PLAIN = (LOGISTIC_REGRESSION, RIDGE_COX)
 NO_PRETRAINING = "pretrain.epochs=0"
+ALL_SPLITS = "all splits"
 SLIDES, RNA, BOTH = "slide", "rna", "both"
 NEITHER = "none"  # of a baseline that reads covariates alone
 # GiMP's own mixture with its gene classifier is off: tables mix by one rule for every method.
@@ -171,3 +172,9 @@ def split_groups(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         groups.setdefault(re.sub(r"[_\-.]?\d+$", "", name) or name, []).append(name)
     return groups
+
+
+def heading_of(name: str) -> str:
+    """``random`` -> ``random splits``; ``all splits`` if the name says nothing else."""
+    anonymous = name.lower() in ("split", "splits", "fold")
+    return ALL_SPLITS if anonymous else f"{name} splits"

@@ -21,7 +21,7 @@ from gimp_fast.data import open_cohort
 from gimp_fast.data.slides import prepared
 from gimp_fast.data.slides.file_state import file_state
 from gimp_fast.experiments import execute, main
-from gimp_fast.experiments.paper import experiment
+from gimp_fast.experiments.catalog import experiment
 from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.experiments.worker import Task
 from gimp_fast.files.locks import lock_file

@@ -7,16 +7,10 @@ import re
 import pytest
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.paper import (
-    DELTAS,
-    EXPERIMENTS,
-    LOGISTIC_REGRESSION,
-    chosen_rows,
-    chosen_splits,
-    experiment,
-    split_groups,
-)
+from gimp_fast.experiments.catalog import EXPERIMENTS, experiment
+from gimp_fast.experiments.classes.paper import DELTAS, PAPER_TABLES
 from gimp_fast.experiments.plan import Shared, code_digest, make_plan
+from gimp_fast.experiments.rows import PLAIN, chosen_rows, chosen_splits, split_groups
 from gimp_fast.models import available
 from gimp_fast.runs.method_titles import method_title
 
@@ -77,7 +71,7 @@ def test_keys_are_distinct_file_names_and_the_reference_is_a_row(name):
     assert all(re.fullmatch(r"[a-z0-9_.]+", key) for key in keys)
     assert table.reference_row.ours
     assert {row.method for row in table.rows} <= {
-        *available(), LOGISTIC_REGRESSION, "mcat", "mgca", "biovil", "refers",
+        *available(), *PLAIN, "mcat", "mgca", "biovil", "refers",
     }  # fmt: skip
 
 
@@ -99,7 +93,7 @@ def test_a_method_chooses_all_its_rows_and_a_row_itself_alone():
         chosen_rows(table, ["snn", "snnn"])
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", PAPER_TABLES)
 def test_every_row_resolves_to_what_it_says(name, cohort):
     plan = plan_of(cohort, name)
     for (_, key), runs in plan.of_row.items():
@@ -107,7 +101,7 @@ def test_every_row_resolves_to_what_it_says(name, cohort):
         settings = runs[0].settings
         assert settings.modalities == row.modalities
         assert settings.split == "fold_0"
-        if row.method != LOGISTIC_REGRESSION:
+        if row.method not in PLAIN:
             assert settings.method == row.method
             assert settings.seed == 0
 
@@ -133,7 +127,7 @@ def test_delta_sweeps_the_papers_range():
 
 
 def test_tables_share_runs_of_one_configuration(cohort):
-    plan = plan_of(cohort, *EXPERIMENTS)
+    plan = plan_of(cohort, *PAPER_TABLES)
     of = {place: runs[0] for place, runs in plan.of_row.items()}
     whole = of["table1", "gimp"]
     for place in (("table2", "gimp"), ("fig2", "gimp"), ("fusion", "gimp")):
@@ -219,7 +213,7 @@ def test_names_and_patterns():
 
 def test_the_digest_of_code_changes_with_what_training_can_import(tmp_path):
     files = ("training/engine.py", "models/a.py", "losses.py", "report/page.py", "wsi/grid.py")
-    files += ("experiments/baselines.py", "experiments/page.py", "targets/new_room.py")
+    files += ("experiments/baselines/cox.py", "experiments/document.py", "targets/new_room.py")
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
@@ -236,7 +230,7 @@ def test_the_digest_of_code_changes_with_what_training_can_import(tmp_path):
     code_digest.cache_clear()
     changed = [name for name, a, b in zip(files, digests, digests[1:], strict=False) if a != b]
     assert changed == [
-        "training/engine.py", "models/a.py", "losses.py", "experiments/baselines.py",
+        "training/engine.py", "models/a.py", "losses.py", "experiments/baselines/cox.py",
         "targets/new_room.py",
     ]  # fmt: skip
     assert code_digest() != digests[-1]

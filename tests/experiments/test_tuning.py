@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gimp_fast.experiments import main
-from gimp_fast.experiments.paper import experiment
+from gimp_fast.experiments.catalog import experiment
 from gimp_fast.experiments.plan import Shared
 from gimp_fast.experiments.spaces import SPACES, LogRange, space_of
 from gimp_fast.models import available

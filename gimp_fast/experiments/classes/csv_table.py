@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from gimp_fast.experiments.results import Results
+from gimp_fast.experiments.classes.results import Results
 from gimp_fast.files.safe_text import guarded
 
 

@@ -15,8 +15,8 @@ from sklearn.manifold import TSNE
 
 from gimp_fast.evaluation.calibration import BINS, reliability
 from gimp_fast.evaluation.rates import Predictions, mean_roc
+from gimp_fast.experiments.classes.results import Group
 from gimp_fast.experiments.classes.vectors import Vectors
-from gimp_fast.experiments.results import Group
 from gimp_fast.experiments.rows import Row
 from gimp_fast.pages import style
 

@@ -28,7 +28,7 @@ from gimp_fast.experiments.classes.vectors import (
 from gimp_fast.experiments.finished import Call, Finished, failed_of
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
 from gimp_fast.experiments.resampling import Units, draw
-from gimp_fast.experiments.rows import Experiment, Row, split_groups
+from gimp_fast.experiments.rows import Experiment, Row, heading_of, split_groups
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,7 @@ class Group:
 
     @property
     def heading(self) -> str:
-        """``random`` -> ``random splits``; ``all splits`` if the name says nothing else."""
-        anonymous = self.name.lower() in ("split", "splits", "fold")
-        return "all splits" if anonymous else f"{self.name} splits"
+        return heading_of(self.name)
 
 
 @dataclass(frozen=True)

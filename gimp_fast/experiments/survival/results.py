@@ -21,7 +21,7 @@ from gimp_fast.experiments.finished import Call, Finished, failed_of
 from gimp_fast.experiments.measures import concordance_of, outcomes_in
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
 from gimp_fast.experiments.resampling import Units, draw
-from gimp_fast.experiments.rows import Experiment, Row, split_groups
+from gimp_fast.experiments.rows import ALL_SPLITS, Experiment, Row, heading_of, split_groups
 from gimp_fast.experiments.survival.fallback import mix
 
 # Intervals of scores besides the C-index, of which no p is made, need fewer resamples.
@@ -231,14 +231,17 @@ def _group(
             weight = spread(given) if given else None
         failed, count = failed_of(of_row, part.errors), len(done.get(key, ()))
         scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), weight)
-    anonymous = name.lower() in ("split", "splits", "fold")
-    heading = "all splits" if anonymous else f"{name} splits"
-    if several:
-        heading = cohort.name if anonymous else f"{cohort.name}, {heading}"
+    heading = _heading(cohort.name, name) if several else heading_of(name)
     return Group(
         cohort, name, heading, tuple(splits), patients, units, cohort.targets[part.target].unit,
         done, predictions, drawn, differences, scores,
     )  # fmt: skip
+
+
+def _heading(what: str, name: str) -> str:
+    """What a number is of, and of which splits if their name says something."""
+    splits = heading_of(name)
+    return what if splits == ALL_SPLITS else f"{what}, {splits}"
 
 
 def _predictions(
@@ -334,6 +337,6 @@ def _overall(groups: Sequence[Group], experiment: Experiment) -> list[Overall]:
                     c_index[row.key] = value
             if all(row.key in group.differences for group in here):
                 differences[row.key] = PairedDraws.mean([g.differences[row.key] for g in here])
-        heading = f"Mean of {len(here)} cohorts, {name} splits"
+        heading = _heading(f"Mean of {len(here)} cohorts", name)
         found.append(Overall(name, heading, c_index, _corrected(differences)))
     return found

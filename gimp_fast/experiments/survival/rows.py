@@ -39,11 +39,11 @@ def survival_experiment() -> Experiment:
         make_row, "Slides, RNA and covariates", BOTH, covariates=True, versus=OF_ALL
     )
     rows = (
-        cox(NEITHER, "cox_covariates", "Cox, covariates", covariates=True, versus=OF_ALL),
-        cox(SLIDES, "cox_slide", "Ridge Cox, mean of bag", versus=OF_SLIDES),
-        cox(RNA, "cox_rna", "Ridge Cox, RNA", versus=OF_RNA),
-        cox(BOTH, "cox_both", "Ridge Cox, sum of both", versus=OF_BOTH),
-        cox(BOTH, "cox_all", "Ridge Cox, sum of all three", covariates=True, versus=OF_ALL),
+        cox(NEITHER, "ridge_cox_covariates", "Cox, covariates", covariates=True, versus=OF_ALL),
+        cox(SLIDES, "ridge_cox_slide", "Ridge Cox, mean of bag", versus=OF_SLIDES),
+        cox(RNA, "ridge_cox_rna", "Ridge Cox, RNA", versus=OF_RNA),
+        cox(BOTH, "ridge_cox_both", "Ridge Cox, sum of both", versus=OF_BOTH),
+        cox(BOTH, "ridge_cox_all", "Ridge Cox, sum of all three", covariates=True, versus=OF_ALL),
         slides("abmil", "{}", "model.gated=true"),
         slides("transmil", "{}"),
         slides("gimp_slide_scratch", "{}, no pre-training", NO_PRETRAINING),
@@ -62,8 +62,8 @@ def survival_experiment() -> Experiment:
         everything("gimp_covariates", "{}"),
     )
     plain = [row for row in rows if row.method != RIDGE_COX]
-    mixed = with_fallback([r for r in plain if not r.covariates], "cox_both", WITH_FALLBACK)
-    mixed += with_fallback([r for r in plain if r.covariates], "cox_all", ALL_WITH_FALLBACK)
+    mixed = with_fallback([r for r in plain if not r.covariates], "ridge_cox_both", WITH_FALLBACK)
+    mixed += with_fallback([r for r in plain if r.covariates], "ridge_cox_all", ALL_WITH_FALLBACK)
     rows += tuple(replace(row, versus=_with_same_rule(row)) for row in mixed)
     about = (
         "Which model puts patients in the order of their events: from slides, from RNA, from both, "

@@ -9,10 +9,9 @@ from dataclasses import replace
 from gimp_fast.evaluation.comparison import Comparison, Difference, McNemar
 from gimp_fast.evaluation.intervals import Estimate, Spread
 from gimp_fast.evaluation.rates import Share
-from gimp_fast.experiments.csv_table import csv_text
-from gimp_fast.experiments.paper import PaperFigure, Row, experiment
-from gimp_fast.experiments.resampling import Units
-from gimp_fast.experiments.results import (
+from gimp_fast.experiments.catalog import experiment
+from gimp_fast.experiments.classes.csv_table import csv_text
+from gimp_fast.experiments.classes.results import (
     ByModality,
     EstimatedShare,
     Group,
@@ -21,15 +20,10 @@ from gimp_fast.experiments.results import (
     Scores,
     Validation,
 )
-from gimp_fast.experiments.tables import (
-    Grid,
-    detail_grid,
-    grids,
-    latex,
-    main_grid,
-    markdown,
-    tex,
-)
+from gimp_fast.experiments.classes.tables import detail_grid, grids, main_grid
+from gimp_fast.experiments.grid import Grid, latex, markdown, tex
+from gimp_fast.experiments.resampling import Units
+from gimp_fast.experiments.rows import PaperFigure, Row
 
 VERSUS = Comparison(
     Difference(-0.0213, -0.04, 0.0001, 0.03, 0.06, 50, McNemar(1, 8, 0.0391, 0.0782)),

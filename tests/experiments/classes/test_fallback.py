@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from gimp_fast.experiments import main
-from gimp_fast.experiments.fallback import mix
-from gimp_fast.experiments.paper import FALLBACK, chosen_rows, experiment
+from gimp_fast.experiments.catalog import experiment
+from gimp_fast.experiments.classes.fallback import mix
+from gimp_fast.experiments.classes.paper import FALLBACK
+from gimp_fast.experiments.rows import chosen_rows
 from gimp_fast.models.base import Representation
 from gimp_fast.models.gimp import GiMP, GiMPConfig
 from gimp_fast.models.inputs import Presence

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gimp_fast.experiments.vectors import linear_probe
+from gimp_fast.experiments.classes.vectors import linear_probe
 from gimp_fast.runs.records import Embeddings
 
 DIM = 4

@@ -10,10 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.paper import experiment
+from gimp_fast.experiments.catalog import experiment
+from gimp_fast.experiments.classes.document import document
+from gimp_fast.experiments.classes.results import summarise
+from gimp_fast.experiments.document import write_document
+from gimp_fast.experiments.finished import Call, Finished, read_run
 from gimp_fast.experiments.plan import Plan, PlannedRun
-from gimp_fast.experiments.results import Call, Finished, read_run, summarise
-from gimp_fast.experiments.table_files import write_outputs
 from gimp_fast.runs.records import CasePredictions, RunRecord
 
 CLASSES = ("A & B", "C_1", "<D>")
@@ -73,7 +75,7 @@ def written(tmp_path_factory):
     )
     errors = {failed.digest: "ValueError: <no> luck"}
     out = tmp_path / "out"
-    page = write_outputs(summarise(table, plan, finished, errors, call), out)
+    page = write_document(document(summarise(table, plan, finished, errors, call)), out)
     return SimpleNamespace(
         out=out,
         page=page.read_text(encoding="utf-8"),
@@ -163,4 +165,4 @@ def test_damaged_files_of_a_run_are_named(tmp_path):
     with pytest.raises(GimpError, match=r"predictions\.csv: cannot be read: .*found \['E'\]"):
         read_run(run, tmp_path)
     (tmp_path / "predictions.csv").write_text(f"{header}\nP1,test,C_1,C_1,0.1,0.2,0.7\n")
-    assert read_run(run, tmp_path).share("test").k == 1
+    assert read_run(run, tmp_path).predictions.of("test").hits.tolist() == [True]
