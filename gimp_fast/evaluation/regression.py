@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
+from gimp_fast.evaluation.comparison import Difference, compare_score, corrected
 from gimp_fast.evaluation.intervals import Estimate, estimate
 from gimp_fast.evaluation.rates import in_blocks
 
@@ -48,3 +52,53 @@ def regression_scores(
             "r_squared": 1 - mean((predicted - truth) ** 2) / varies,
             "correlation": shared / np.sqrt(both),
         }
+
+
+@dataclass(frozen=True)
+class NumberPredictions:
+    """Predicted and true numbers of n patients, by one model: all (n,)."""
+
+    patient: np.ndarray
+    split: np.ndarray
+    predicted: np.ndarray
+    truth: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> NumberPredictions:
+        """Some of the predictions, by (n,) bool."""
+        every = (self.patient, self.split, self.predicted, self.truth)
+        return NumberPredictions(*(array[rows] for array in every))
+
+
+def compare_numbers(
+    predicted: Mapping[str, np.ndarray], reference: str, truth: np.ndarray, weights: np.ndarray
+) -> dict[str, dict[str, Difference]]:
+    """Each model against the reference, with p values corrected for the number of comparisons.
+
+    Args:
+        predicted: name -> (n,).
+        reference: one of the names.
+        truth: (n,).
+        weights: (R, n) of the bootstrap.
+
+    Returns:
+        name -> ``mean_absolute_error`` and ``correlation``, where they are defined, of the others.
+    """
+    rows = np.arange(len(truth))
+    models = {
+        name: NumberPredictions(rows, np.zeros_like(rows), values, truth)
+        for name, values in predicted.items()
+    }
+    found: dict[str, dict[str, Difference]] = {name: {} for name in models if name != reference}
+    for score in ("mean_absolute_error", "correlation"):
+
+        def scored(model: NumberPredictions, some: np.ndarray, score: str = score) -> np.ndarray:
+            return regression_scores(model.predicted, model.truth, some)[score]
+
+        tests = {
+            name: test
+            for name in found
+            if (test := compare_score(models[name], models[reference], weights, scored))
+        }
+        for name, test in corrected(tests).items():
+            found[name][score] = test
+    return found
