@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class NumberPredictions:
 
 def compare_numbers(
     predicted: Mapping[str, np.ndarray], reference: str, truth: np.ndarray, weights: np.ndarray
-) -> dict[str, dict[str, Difference]]:
+) -> dict[str, dict[str, Difference | None]]:
     """Each model against the reference, with p values corrected for the number of comparisons.
 
     Args:
@@ -81,24 +82,24 @@ def compare_numbers(
         weights: (R, n) of the bootstrap.
 
     Returns:
-        name -> ``mean_absolute_error`` and ``correlation``, where they are defined, of the others.
+        name of each other -> ``mean_absolute_error`` and ``correlation`` -> difference, None where
+        it is not defined.
     """
     rows = np.arange(len(truth))
     models = {
         name: NumberPredictions(rows, np.zeros_like(rows), values, truth)
         for name, values in predicted.items()
     }
-    found: dict[str, dict[str, Difference]] = {name: {} for name in models if name != reference}
+    whole = models.pop(reference)
+    found: dict[str, dict[str, Difference | None]] = {name: {} for name in models}
     for score in ("mean_absolute_error", "correlation"):
-
-        def scored(model: NumberPredictions, some: np.ndarray, score: str = score) -> np.ndarray:
-            return regression_scores(model.predicted, model.truth, some)[score]
-
-        tests = {
-            name: test
-            for name in found
-            if (test := compare_score(models[name], models[reference], weights, scored))
-        }
-        for name, test in corrected(tests).items():
-            found[name][score] = test
+        scored = partial(_score, score)
+        tests = {name: compare_score(each, whole, weights, scored) for name, each in models.items()}
+        holm = corrected({name: test for name, test in tests.items() if test is not None})
+        for name in models:
+            found[name][score] = holm.get(name)
     return found
+
+
+def _score(name: str, model: NumberPredictions, weights: np.ndarray) -> np.ndarray:
+    return regression_scores(model.predicted, model.truth, weights)[name]

@@ -133,14 +133,13 @@ class Target(ABC):
         named = {name: asdict(value) for name, value in found.items() if value is not None}
         return {"n": len(truth), **named}
 
-    @abstractmethod
     def compared(
         self,
         predictions: Mapping[str, np.ndarray],
         reference: str,
         truth: np.ndarray,
         weights: np.ndarray,
-    ) -> dict[str, dict[str, Difference]]:
+    ) -> dict[str, dict[str, Difference | None]]:
         """How much better or worse each predicts than the reference: name -> score -> difference.
 
         Args:
@@ -150,9 +149,10 @@ class Target(ABC):
             weights: (R, n) of the bootstrap.
 
         Returns:
-            p values are corrected for the number of names. A score is absent where it is not
-            defined, and the reference always is.
+            p values are corrected for the number of names. None for a score that is not defined.
+            The reference is absent; by default there is no score.
         """
+        return {}
 
     def calibrate(self, outputs: Callable[[], Tensor], truth: Tensor) -> bool:
         """Fit to validation patients what they decide; whether predictions may have changed."""

@@ -96,14 +96,10 @@ class Classification(Target):
         reference: str,
         labels: np.ndarray,
         weights: np.ndarray,
-    ) -> dict[str, dict[str, Difference]]:
+    ) -> dict[str, dict[str, Difference | None]]:
         """Of ``accuracy``, by McNemar's exact test, and of ``auc``."""
         models = {
             name: Predictions.of_one_model(values, labels) for name, values in probabilities.items()
         }
-        found = {}
-        for name, pair in compare_all(models, reference, weights).items():
-            found[name] = {"accuracy": pair.accuracy}
-            if pair.auc is not None:
-                found[name]["auc"] = pair.auc
-        return found
+        pairs = compare_all(models, reference, weights)
+        return {name: {"accuracy": pair.accuracy, "auc": pair.auc} for name, pair in pairs.items()}

@@ -110,7 +110,7 @@ class Regression(nn.Module, Target):
         reference: str,
         truth: np.ndarray,
         weights: np.ndarray,
-    ) -> dict[str, dict[str, Difference]]:
+    ) -> dict[str, dict[str, Difference | None]]:
         """Of ``mean_absolute_error``, which is better if it is lower, and of ``correlation``."""
         numbers = {name: values[:, 0].astype(np.float64) for name, values in predictions.items()}
         return compare_numbers(numbers, reference, truth, weights)

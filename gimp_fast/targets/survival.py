@@ -253,7 +253,7 @@ class Survival(nn.Module, Target):
         reference: str,
         truth: np.ndarray,
         weights: np.ndarray,
-    ) -> dict[str, dict[str, Difference]]:
+    ) -> dict[str, dict[str, Difference | None]]:
         """Of ``c_index``, Harrell's."""
         models = {
             name: self._of_one_model(self.reported(values), truth)
