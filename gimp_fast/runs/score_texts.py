@@ -143,9 +143,10 @@ def modality_note(scores: ByModality) -> str:
 
 
 def _covariate_note(scores: ByModality) -> str:
-    have = "all" if scores.with_covariates == scores.n else f"{scores.with_covariates} of {scores.n}"
+    known = scores.with_covariates
+    have = "All of them" if known == scores.n else f"Of them, {known}"
     note = (
-        f" Of these, {have} have covariates. Covariates alone are what they add to the outputs of "
+        f" {have} have covariates. Covariates alone are what they add to the outputs of "
         "the model; the rest of the outputs is then the same for everybody, the mean of the "
         "validation patients."
     )
