@@ -13,7 +13,7 @@ from typing import Any
 
 from gimp_fast import __version__, processor
 from gimp_fast.cli import Parser, command
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, one_line
 from gimp_fast.runs.environment import versions
 
 PACKAGES = ("torch", "triton", "numpy", "pandas", "h5py", "scikit-learn", "safetensors", "pydantic")
@@ -72,6 +72,7 @@ def examine() -> dict[str, Any]:
         "gpus": _gpus(),
         "backends": available_backends(),
         "operators": {name: _choices(name) for name in OPERATORS},
+        "survival": _survival(),
     }
 
 
@@ -127,6 +128,22 @@ def _choices(operator: str) -> dict[str, str]:
     return choices
 
 
+def _survival() -> dict[str, str | None]:
+    """Device -> what is wrong with the losses of survival there; None if they are right."""
+    import torch
+
+    from gimp_fast.targets.survival_check import fault_of_survival_losses
+
+    names = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    found = {}
+    for name in names:
+        try:
+            found[name] = fault_of_survival_losses(torch.device(name))
+        except (RuntimeError, AssertionError) as error:  # torch has no code for the GPU
+            found[name] = one_line(error)
+    return found
+
+
 def render(facts: dict[str, Any]) -> str:
     """The facts on one screen."""
     package, torch, build = facts["gimp_fast"], facts["torch"], facts["build"]["facts"]
@@ -151,6 +168,10 @@ def render(facts: dict[str, Any]) -> str:
         ("compiled", compiled),
         ("CPU operators", _with_instructions(facts["build"])),
         ("CUDA operators", facts["build"]["cuda"]),
+        (
+            "survival losses",
+            "; ".join(f"{name}: {fault or 'right'}" for name, fault in facts["survival"].items()),
+        ),
         ("GPU", "; ".join([*gpus, *driver]) or "none visible to torch"),
     ]
     lines = [f"{name:<15} {text}" for name, text in rows]
@@ -218,6 +239,11 @@ def _advice(facts: dict[str, Any]) -> list[str]:
         text for gpu in facts["gpus"] for text in gpu["cannot_run"].values()
     ):
         advice.append(f"note: {reason}. Other backends run there instead.")
+    if wrong := [name for name, fault in facts["survival"].items() if fault]:
+        advice.append(
+            f"fix: do not train survival on {' or '.join(wrong)}, where its losses are wrong; try "
+            "another version of torch."
+        )
     faster = _faster_library(facts["products"])
     if faster:
         advice.append(

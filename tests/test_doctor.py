@@ -59,6 +59,7 @@ def test_json_holds_every_fact(capsys):
     assert facts["backends"] == available_backends()
     assert facts["operators"].keys() == {"masked_l1", "nystrom_attention"}
     assert all(choices["cpu"] for choices in facts["operators"].values())
+    assert facts["survival"] == {"cpu": None}
 
 
 def test_report_fits_one_screen(capsys):
@@ -76,6 +77,7 @@ def test_complete_machine_needs_no_advice(changed):
     assert "RTX 3090, 23.6 GiB, sm_86; driver of CUDA 13.1" in report
     assert "nvcc 13.0 for sm 80 86" in report
     assert "available, with avx512 (compiled for less: avx2, baseline)" in report
+    assert "survival losses cpu: right" in report
     assert "Everything that was built can run here." in report
 
 
@@ -87,8 +89,9 @@ def test_complete_machine_needs_no_advice(changed):
         (lambda f: f["torch"].update(cuda=None), "install a CUDA build of torch"),
         (lambda f: f.update(gpus=[]), "check `nvidia-smi`"),
         (lambda f: f["packages"].update(triton=None), "`pip install triton`"),
+        (lambda f: f["survival"].update(cuda="nll: wrong"), "do not train survival on cuda"),
     ],
-    ids=["nothing-built", "no-cuda-built", "cpu-torch", "no-gpu", "no-triton"],
+    ids=["nothing-built", "no-cuda-built", "cpu-torch", "no-gpu", "no-triton", "wrong-losses"],
 )
 def test_every_gap_has_a_fix(changed, change, advice):
     change(changed)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 
+from gimp_fast.evaluation.comparison import Difference, compare_score, corrected
 from gimp_fast.evaluation.intervals import Estimate, estimate
 from gimp_fast.evaluation.rates import in_blocks
 
@@ -48,3 +53,53 @@ def regression_scores(
             "r_squared": 1 - mean((predicted - truth) ** 2) / varies,
             "correlation": shared / np.sqrt(both),
         }
+
+
+@dataclass(frozen=True)
+class NumberPredictions:
+    """Predicted and true numbers of n patients, by one model: all (n,)."""
+
+    patient: np.ndarray
+    split: np.ndarray
+    predicted: np.ndarray
+    truth: np.ndarray
+
+    def chosen(self, rows: np.ndarray) -> NumberPredictions:
+        """Some of the predictions, by (n,) bool."""
+        every = (self.patient, self.split, self.predicted, self.truth)
+        return NumberPredictions(*(array[rows] for array in every))
+
+
+def compare_numbers(
+    predicted: Mapping[str, np.ndarray], reference: str, truth: np.ndarray, weights: np.ndarray
+) -> dict[str, dict[str, Difference | None]]:
+    """Each model against the reference, with p values corrected for the number of comparisons.
+
+    Args:
+        predicted: name -> (n,).
+        reference: one of the names.
+        truth: (n,).
+        weights: (R, n) of the bootstrap.
+
+    Returns:
+        name of each other -> ``mean_absolute_error`` and ``correlation`` -> difference, None where
+        it is not defined.
+    """
+    rows = np.arange(len(truth))
+    models = {
+        name: NumberPredictions(rows, np.zeros_like(rows), values, truth)
+        for name, values in predicted.items()
+    }
+    whole = models.pop(reference)
+    found: dict[str, dict[str, Difference | None]] = {name: {} for name in models}
+    for score in ("mean_absolute_error", "correlation"):
+        scored = partial(_score, score)
+        tests = {name: compare_score(each, whole, weights, scored) for name, each in models.items()}
+        holm = corrected({name: test for name, test in tests.items() if test is not None})
+        for name in models:
+            found[name][score] = holm.get(name)
+    return found
+
+
+def _score(name: str, model: NumberPredictions, weights: np.ndarray) -> np.ndarray:
+    return regression_scores(model.predicted, model.truth, weights)[name]

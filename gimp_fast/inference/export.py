@@ -273,7 +273,9 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
             "transform": f"{transform}; scaling is part of the model",
         }
     if trained.covariates is not None:
-        reads["covariates"] = ", ".join(map(markdown, trained.covariates.names))
+        hidden = getattr(trained.model.config, "covariate_hidden", 0)
+        layer = f"; through a hidden layer of {hidden}" if hidden else ""
+        reads["covariates"] = ", ".join(map(markdown, trained.covariates.names)) + layer
     if (fusion := _fusion(trained, metrics)) is not None:
         reads["fusion of both"] = fusion_text(fusion)
     if trained.synthetic:

@@ -5,66 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, create_model, model_validator
+from pydantic import create_model
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.models.settings import Modalities, ModelSettings, Sizes
 from gimp_fast.nn.dropout import Dropout
-from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.nn.linear import Linear
 from gimp_fast.ops import native_linear
 from gimp_fast.ops.packing import PACKED_WIDTH, aligned, lengths_within
 from gimp_fast.ops.registration import is_transformed
 from gimp_fast.targets import Classification, Target
-from gimp_fast.validation import Settings
-
-Modalities = Literal["both", "slide", "rna"]
-
-
-class ModelSettings(Settings):
-    """Architecture, as far as a user chooses it."""
-
-
-class Sizes(Settings):
-    """Architecture, as far as the cohort decides it.
-
-    Attributes:
-        num_outputs: K, numbers that the target takes: logits of classes, hazards, a value.
-        feature_dim: C, width of the patch embeddings.
-        num_genes: G.
-        num_covariates: D, columns of encoded clinical covariates; 0 for a model without any.
-        gene_sets: columns of the genes of each group, for models that read genes in groups; None
-            lets the model form the groups.
-    """
-
-    num_outputs: int = Field(ge=1)
-    feature_dim: int = Field(1024, ge=1)
-    num_genes: int = Field(60_480, ge=0)
-    num_covariates: int = Field(0, ge=0)
-    gene_sets: tuple[tuple[int, ...], ...] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_classes(cls, values: Any) -> Any:
-        """Earlier versions, which knew classes only, called ``num_outputs`` ``num_classes``."""
-        if isinstance(values, dict) and "num_classes" in values and "num_outputs" not in values:
-            values = {**values, "num_outputs": values["num_classes"]}
-            del values["num_classes"]
-        return values
-
-    @property
-    def num_classes(self) -> int:
-        """``num_outputs``, for models that were written for an earlier version."""
-        return self.num_outputs
-
-    @model_validator(mode="after")
-    def _gene_sets_fit(self) -> Sizes:
-        if self.gene_sets is not None:
-            check_gene_sets(self.gene_sets, self.num_genes)
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +67,9 @@ class PatientModel(nn.Module, ABC):
     :class:`gimp_fast.nn.Linear` and the modules of :mod:`gimp_fast.nn`. Products of a whole batch
     would round each row in a way that depends on the number of rows.
 
-    Clinical covariates enter every model in the same way: a linear map of them is added to its
-    outputs, as in a Cox model, where the hazards of slides, genes and covariates multiply.
+    Clinical covariates enter every model in the same way: a linear map of them, or a network with
+    one hidden layer, is added to its outputs, as in a Cox model, where the hazards of slides, genes
+    and covariates multiply.
 
     Attributes:
         title: name of the model for people to read.
@@ -145,9 +100,7 @@ class PatientModel(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.target: Target = Classification()
-        self.covariate_head = None
-        if config.num_covariates:
-            self.covariate_head = Linear(config.num_covariates, config.num_outputs)
+        self.covariate_head = covariate_head(config)
 
     @abstractmethod
     def vectors(self, inputs: PatientInputs) -> Tensor:
@@ -184,10 +137,14 @@ class PatientModel(nn.Module, ABC):
         """Outputs with what the covariates add, which stand after the model's own vectors."""
         if self.covariate_head is None:
             return self.logits(representation)
-        own = representation.vectors.shape[1] - self.config.num_covariates
-        vectors, covariates = representation.vectors.split([own, self.config.num_covariates], 1)
-        outputs = self.logits(replace(representation, vectors=aligned(vectors)))
-        return outputs + self.covariate_head(aligned(covariates))
+        own = representation.vectors[:, : -self.config.num_covariates]
+        outputs = self.logits(replace(representation, vectors=aligned(own)))
+        return outputs + self.covariate_term(representation)
+
+    def covariate_term(self, representation: Representation) -> Tensor:
+        """What covariates add to the outputs, (B, K), for a model that reads some."""
+        covariates = representation.vectors[:, -self.config.num_covariates :]
+        return self.covariate_head(aligned(covariates))
 
     def of_covariates(self, inputs: PatientInputs) -> Tensor | float:
         """What covariates add to the outputs, (B, K), for models with losses of their own."""
@@ -329,3 +286,13 @@ def absent_token(dim: int) -> nn.Parameter:
 def dense(width: int, out: int, dropout: float) -> nn.Sequential:
     """ReLU(W x + b), then dropout: (..., width) -> (..., out)."""
     return nn.Sequential(Linear(width, out), nn.ReLU(), Dropout(dropout))
+
+
+def covariate_head(config: Sizes) -> nn.Module | None:
+    """The module (B, D) -> (B, K) of clinical covariates; None for a model without any."""
+    if not config.num_covariates:
+        return None
+    if not (hidden := getattr(config, "covariate_hidden", 0)):
+        return Linear(config.num_covariates, config.num_outputs)
+    layer = dense(config.num_covariates, hidden, config.covariate_dropout)
+    return nn.Sequential(*layer, Linear(hidden, config.num_outputs))

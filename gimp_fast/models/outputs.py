@@ -34,6 +34,10 @@ class Outputs:
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
+    def chosen(self, rows: np.ndarray) -> Outputs:
+        """The outputs of some of the patients, by their places."""
+        return Outputs(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     def representation(self, device: torch.device) -> Representation:
         """The input of :meth:`gimp_fast.models.PatientModel.classify`."""
         slide = Presence.of(self.has_slide.tolist(), device)

@@ -124,6 +124,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
     facts = [
         ("Method", method_title(metrics.method)),
         ("Reads", READS[metrics.modalities]),
+        ("Covariates", ", ".join(map(str, config.get("covariates") or ()))),
         ("Fusion weight", "" if metrics.fusion is None else _weight(metrics.fusion)),
         ("Target", _target(metrics.target)),
         ("Classes", ", ".join(metrics.cohort.classes)),

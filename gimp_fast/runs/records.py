@@ -58,7 +58,7 @@ class TargetSummary(Record):
 class Metrics(Record):
     """``metrics.json``, the last file that a run writes.
 
-    ``by_modality`` compares test patients of a model of both; ``fusion`` is of models that have it;
+    ``by_modality`` is of a model of both modalities or of covariates; ``fusion``, where it has one;
     ``cautions`` are sentences on what can mislead in the cohort and the split.
     """
 

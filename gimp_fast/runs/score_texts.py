@@ -11,7 +11,6 @@ READS = {"both": "slides and RNA", "slide": "slides", "rna": "RNA"}
 ALONE = {"rna": "RNA alone", "slide": "slides alone"}
 NO_AUC = "AUC undefined, because a class has no patient here"
 
-
 _OF_OUTCOMES = {
     "c_index": "C-index",
     "uno_c": "Uno's C",
@@ -75,20 +74,50 @@ def fusion_text(fusion: Fusion) -> str:
     )
 
 
+def shown_titles(scores: ByModality) -> dict[str, str]:
+    """Name in the record -> what the model is shown: all that it reads, then parts of it."""
+    whole = READS[scores.reads]
+    if scores.with_covariates is None:
+        return {"both": whole, **ALONE}
+    titles = {"both": f"{whole.replace(' and', ',')} and covariates"}
+    if scores.reads == "both":
+        titles |= {name: f"{READS[name]} and covariates" for name in ALONE}
+    without = {"without_covariates": f"{whole}, without covariates"}
+    return titles | without | {"covariates": "covariates alone"}
+
+
+def whole_name(scores: ByModality) -> str:
+    """What differences are against, in a word."""
+    return "both" if scores.with_covariates is None or scores.reads != "both" else "all"
+
+
+def compared_scores(whole: SplitMetrics) -> dict[str, str]:
+    """Score -> its title, of those that are compared; the first is the main one."""
+    if whole.accuracy is not None:
+        return {"accuracy": "accuracy", "auc": "AUC"}
+    names = ("c_index", "mean_absolute_error", "correlation")
+    return {name: _OF_OUTCOMES[name] for name in names if getattr(whole, name) is not None}
+
+
 def modality_lines(scores: ByModality) -> Iterator[tuple[str, str]]:
-    """(what the model was shown, its metrics in words) with both modalities, then with each."""
+    """(what the model was shown, its metrics in words), with all that it reads first."""
     if scores.both is None:
         return
-    yield READS["both"], metrics_text(scores.both.as_dict())
-    for name, title in ALONE.items():
-        alone = getattr(scores, name)
-        if alone is None:
-            yield title, f"not possible: {scores.refused.get(name, 'the model needs both')}"
+    main = next(iter(compared_scores(scores.both).items()), ("", ""))
+    for name, title in shown_titles(scores).items():
+        part = getattr(scores, name)
+        if part is None:
+            yield title, f"not possible: {reason_of(scores, name)}"
             continue
-        text = metrics_text(alone.as_dict())
-        if alone.accuracy_difference is not None:
-            text += f"; accuracy {difference_text(alone.accuracy_difference)} against both"
+        text = metrics_text(part.as_dict())
+        if name != "both" and (difference := part.difference(main[0])) is not None:
+            text += f"; {main[1]} {difference_text(difference)} against {whole_name(scores)}"
         yield title, text
+
+
+def reason_of(scores: ByModality, name: str) -> str:
+    """Why there are no metrics of a part."""
+    return scores.refused.get(name, "the model needs both")
 
 
 def modality_note(scores: ByModality) -> str:
@@ -96,14 +125,35 @@ def modality_note(scores: ByModality) -> str:
     if scores.both is None:
         return f"None of the {scores.of} test patients has both slides and RNA."
     who = f"All {scores.of} test patients have both."
-    if scores.n < scores.of:
+    if scores.reads != "both":
+        who = f"All {scores.of} test patients are compared."
+    elif scores.n < scores.of:
         who = f"Only the {scores.n} of {scores.of} test patients who have both are compared."
-    note = f"The same trained model, with the other modality hidden. {who}"
-    if not scores.seen_in_training:
+    hidden = "the other modality" if scores.with_covariates is None else "the rest"
+    note = f"The same trained model, with {hidden} hidden. {who}"
+    if scores.with_covariates is not None:
+        note += _covariate_note(scores)
+    if scores.reads == "both" and not scores.seen_in_training:
         note += (
             " In training, no patient lacked a modality, so the model never learned to do with "
             "one: the figures of one alone may be lower than those of a model that was trained on "
             "it. finetune.modality_dropout hides modalities in training."
+        )
+    return note
+
+
+def _covariate_note(scores: ByModality) -> str:
+    known = scores.with_covariates
+    have = "All of them" if known == scores.n else f"Of them, {known}"
+    note = (
+        f" {have} have covariates. Covariates alone are what they add to the outputs of "
+        "the model; the rest of the outputs is then the same for everybody, the mean of the "
+        "validation patients."
+    )
+    if not scores.covariates_hidden_in_training:
+        note += (
+            " In training, no patient lacked all covariates, so the model never learned to do "
+            "without them. finetune.modality_dropout hides covariates in training, too."
         )
     return note
 

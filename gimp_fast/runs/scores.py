@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,7 +53,7 @@ class SplitMetrics(Record):
 class PairedDifference(Record):
     """One score minus another on the same patients, with its 95 % interval.
 
-    ``p`` is two-sided, of McNemar's exact test for accuracy and of the bootstrap for the AUC.
+    ``p`` is two-sided, of McNemar's exact test for accuracy and of the bootstrap for other scores.
     """
 
     value: float
@@ -63,30 +63,54 @@ class PairedDifference(Record):
 
 
 class OneModality(SplitMetrics):
-    """Metrics of a model of both modalities that is shown only one, and minus those with both."""
+    """Metrics of a model that is shown only a part of what it reads, and minus those with all.
+
+    ``<score>_difference`` is of one score of the target.
+    """
 
     accuracy_difference: PairedDifference | None = None
     auc_difference: PairedDifference | None = None
+    c_index_difference: PairedDifference | None = None
+    mean_absolute_error_difference: PairedDifference | None = None
+    correlation_difference: PairedDifference | None = None
+
+    def difference(self, score: str) -> PairedDifference | None:
+        """The difference of a score; None if there is none."""
+        return getattr(self, f"{score}_difference", None)
 
 
 class ByModality(Record):
-    """The same model and the same test patients, with both modalities and with each alone.
+    """The same model and the same test patients, with all that it reads and with parts of it.
 
     Attributes:
         n: test patients who have both modalities, of ``of`` test patients. Only they are compared.
+            All, if the model reads one modality.
         seen_in_training: whether any training patient lacked a modality, or had it hidden; else the
             model never learned to do with one.
-        both, slide, rna: their metrics; None if there is no such patient, or the model cannot do
-            without the other modality.
-        refused: ``"slide"`` or ``"rna"`` -> why the model cannot read it alone.
+        reads: modalities of the model. With one, covariates are all that can be hidden.
+        with_covariates: how many of the n have a covariate; None if the model reads none.
+        covariates_hidden_in_training: whether any training patient lacked all covariates, or had
+            them hidden.
+        both: the metrics with all that the model reads; None if there is no such patient.
+        rna, slide: with one modality, and covariates if the model reads them; None if the model
+            cannot do without the other modality.
+        without_covariates: with slides and RNA, as far as the model reads them.
+        covariates: of what the covariates add to the outputs, with the mean of the rest of the
+            validation patients.
+        refused: one of these -> why it cannot be said.
     """
 
     n: int
     of: int
     seen_in_training: bool
+    reads: Literal["both", "slide", "rna"] = "both"
+    with_covariates: int | None = None
+    covariates_hidden_in_training: bool = False
     both: SplitMetrics | None = None
     rna: OneModality | None = None
     slide: OneModality | None = None
+    without_covariates: OneModality | None = None
+    covariates: OneModality | None = None
     refused: dict[str, str] = {}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from gimp_fast.evaluation.comparison import Difference
+from gimp_fast.evaluation.intervals import patient_weights
 
 Scores = dict[str, float]
 
@@ -108,6 +112,47 @@ class Target(ABC):
             weights: (R, n) of the bootstrap.
         """
         raise NotImplementedError
+
+    def evaluated(
+        self,
+        predictions: np.ndarray,
+        truth: np.ndarray,
+        training: np.ndarray,
+        resamples: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        """``n``, and each score with its 95 % interval, as ``metrics.json`` has them.
+
+        Args:
+            predictions, truth: of n patients.
+            training: the truth of the training patients.
+            resamples, seed: of the bootstrap.
+        """
+        weights = patient_weights(len(truth), resamples, seed)
+        found = self.metrics(self.reported(predictions), truth, training, weights)
+        named = {name: asdict(value) for name, value in found.items() if value is not None}
+        return {"n": len(truth), **named}
+
+    def compared(
+        self,
+        predictions: Mapping[str, np.ndarray],
+        reference: str,
+        truth: np.ndarray,
+        weights: np.ndarray,
+    ) -> dict[str, dict[str, Difference | None]]:
+        """How much better or worse each predicts than the reference: name -> score -> difference.
+
+        Args:
+            predictions: name -> (n, ·) of the same patients, as :meth:`predictions` gives them.
+            reference: one of the names.
+            truth: of the n patients.
+            weights: (R, n) of the bootstrap.
+
+        Returns:
+            p values are corrected for the number of names. None for a score that is not defined.
+            The reference is absent; by default there is no score.
+        """
+        return {}
 
     def calibrate(self, outputs: Callable[[], Tensor], truth: Tensor) -> bool:
         """Fit to validation patients what they decide; whether predictions may have changed."""

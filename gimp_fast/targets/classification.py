@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from gimp_fast.evaluation.comparison import Difference, compare_all
 from gimp_fast.evaluation.linear_probe import probe
-from gimp_fast.evaluation.rates import cross_entropy, rates
+from gimp_fast.evaluation.rates import Predictions, cross_entropy, metrics_with_intervals, rates
 from gimp_fast.targets.base import Scores, Target, pairs_of_groups
 
 
@@ -76,3 +78,28 @@ class Classification(Target):
 
     def in_training(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"accuracy": hits(logits, labels)}
+
+    def evaluated(
+        self,
+        probabilities: np.ndarray,
+        labels: np.ndarray,
+        training: np.ndarray,
+        resamples: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        """See :func:`gimp_fast.evaluation.rates.metrics_with_intervals`."""
+        return metrics_with_intervals(probabilities, labels, resamples=resamples, seed=seed)
+
+    def compared(
+        self,
+        probabilities: Mapping[str, np.ndarray],
+        reference: str,
+        labels: np.ndarray,
+        weights: np.ndarray,
+    ) -> dict[str, dict[str, Difference | None]]:
+        """Of ``accuracy``, by McNemar's exact test, and of ``auc``."""
+        models = {
+            name: Predictions.of_one_model(values, labels) for name, values in probabilities.items()
+        }
+        pairs = compare_all(models, reference, weights)
+        return {name: {"accuracy": pair.accuracy, "auc": pair.auc} for name, pair in pairs.items()}

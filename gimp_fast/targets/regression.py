@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gimp_fast.evaluation.regression import regression_metrics
+from gimp_fast.evaluation.comparison import Difference
+from gimp_fast.evaluation.regression import compare_numbers, regression_metrics
 from gimp_fast.targets.base import Scores, Target, pairs_of_groups
 
 _PROBE_STRENGTH = 30.0  # of the ridge penalty; not tuned
@@ -102,3 +103,14 @@ class Regression(nn.Module, Target):
     ) -> dict[str, Any]:
         """See :func:`gimp_fast.evaluation.regression.regression_metrics`."""
         return regression_metrics(reported[:, 0].astype(np.float64), truth, weights)
+
+    def compared(
+        self,
+        predictions: Mapping[str, np.ndarray],
+        reference: str,
+        truth: np.ndarray,
+        weights: np.ndarray,
+    ) -> dict[str, dict[str, Difference | None]]:
+        """Of ``mean_absolute_error``, which is better if it is lower, and of ``correlation``."""
+        numbers = {name: values[:, 0].astype(np.float64) for name, values in predictions.items()}
+        return compare_numbers(numbers, reference, truth, weights)

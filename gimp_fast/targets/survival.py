@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,10 +12,15 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gimp_fast.evaluation.breslow import breslow
+from gimp_fast.evaluation.comparison import Difference
 from gimp_fast.evaluation.kaplan_meier import Outcomes, censoring_distribution
 from gimp_fast.evaluation.ridge_cox import fit_ridge_cox
 from gimp_fast.evaluation.survival import harrell_c
-from gimp_fast.evaluation.survival_predictions import SurvivalPredictions, survival_metrics
+from gimp_fast.evaluation.survival_predictions import (
+    SurvivalPredictions,
+    compare_all_c,
+    survival_metrics,
+)
 from gimp_fast.targets.base import Scores, Target
 from gimp_fast.targets.survival_losses import (
     bins_of_training,
@@ -238,8 +243,29 @@ class Survival(nn.Module, Target):
         weights: np.ndarray,
     ) -> dict[str, Any]:
         """``c_index`` (Harrell's), ``uno_c``, ``mean_auc``, ``integrated_brier`` … at horizons."""
+        found = self._of_one_model(reported, truth)
+        censoring = {0: censoring_distribution(outcomes_of(training))}
+        return survival_metrics(found, weights, censoring)
+
+    def compared(
+        self,
+        predictions: Mapping[str, np.ndarray],
+        reference: str,
+        truth: np.ndarray,
+        weights: np.ndarray,
+    ) -> dict[str, dict[str, Difference | None]]:
+        """Of ``c_index``, Harrell's."""
+        models = {
+            name: self._of_one_model(self.reported(values), truth)
+            for name, values in predictions.items()
+        }
+        found = compare_all_c(models, reference, weights)
+        return {name: {"c_index": difference} for name, difference in found.items()}
+
+    def _of_one_model(self, reported: np.ndarray, truth: np.ndarray) -> SurvivalPredictions:
+        """One prediction of each patient."""
         rows = np.arange(len(truth))
-        found = SurvivalPredictions(
+        return SurvivalPredictions(
             rows,
             np.zeros_like(rows),
             np.zeros_like(rows),
@@ -248,8 +274,6 @@ class Survival(nn.Module, Target):
             reported[:, 1:].astype(np.float64),
             np.array(self.horizons),
         )
-        censoring = {0: censoring_distribution(outcomes_of(training))}
-        return survival_metrics(found, weights, censoring)
 
     @torch.no_grad()
     def calibrate(self, outputs: Callable[[], Tensor], truth: Tensor) -> bool:

@@ -1,68 +1,115 @@
-"""Evaluates a model of slides and RNA on each of them alone, beside both, on the same patients."""
+"""Evaluates a model on parts of what it reads, beside all of it, on the same patients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
-from gimp_fast.evaluation.comparison import Difference, compare_all
+from gimp_fast.evaluation.comparison import Difference
 from gimp_fast.evaluation.intervals import patient_weights
-from gimp_fast.evaluation.rates import Predictions, metrics_with_intervals
-from gimp_fast.models.outputs import outputs_of
+from gimp_fast.models.outputs import Outputs, autocast, outputs_of
 from gimp_fast.runs.scores import ByModality, OneModality, PairedDifference, SplitMetrics
-from gimp_fast.training.sampling import HIDE_RNA, HIDE_SLIDES
+from gimp_fast.training.sampling import HIDE_COVARIATES, HIDE_RNA, HIDE_SLIDES
 from gimp_fast.training.stage import StageContext
 
-_HIDDEN = {"rna": HIDE_SLIDES, "slide": HIDE_RNA}
+WHOLE = "both"  # the name of all that a model reads
 # What a model raises that does not expect a patient without one of the modalities.
 _REFUSALS = (
     ValueError, TypeError, AttributeError, RuntimeError, LookupError, NotImplementedError,
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """What the chosen model makes of patients whom it is shown whole."""
+
+    cases: Sequence[str]
+    outputs: Outputs
+
+    def of(self, cases: Sequence[str]) -> Outputs:
+        """The outputs of some of the patients, in another order."""
+        place = {case: row for row, case in enumerate(self.cases)}
+        return self.outputs.chosen(np.array([place[case] for case in cases], np.int64))
+
+
 def by_modality(
-    context: StageContext, fused: Mapping[str, np.ndarray], resamples: int, seed: int
+    context: StageContext, cases: Sequence[str], outputs: Outputs, resamples: int, seed: int
 ) -> ByModality | None:
-    """Metrics of the test patients with both modalities, and with each alone.
+    """Metrics of the test patients with all that the model reads, and with parts of it.
 
     Args:
         context: of the chosen model. All ranks must call this function.
-        fused: test patient -> (K,) probabilities of the model with all that the patient has.
+        cases: patients, those of validation and test among them.
+        outputs: of the model, for these patients, with all that they have.
         resamples, seed: of the bootstrap.
 
     Returns:
-        None for a model of one modality.
+        None for a model of one modality that reads no covariates.
     """
-    if context.config.modalities != "both":
+    reads, covariates = context.config.modalities, context.reader.covariates
+    if reads != "both" and covariates is None:
         return None
-    cohort, test = context.reader.cohort, context.split["test"]
-
-    def has_both(case: str) -> bool:
-        return cohort.has_slides(case) and cohort.has_expression(case)
-
-    cases = [case for case in test if has_both(case)]
-    facts = {
-        "n": len(cases),
-        "of": len(test),
-        "seen_in_training": context.config.finetune.modality_dropout > 0
-        or not all(map(has_both, context.split["train"])),
-    }
-    if not cases:
+    whole = _Predicted(cases, outputs)
+    compared = [case for case in context.split["test"] if _has_all(context, case)]
+    facts = _facts(context, compared)
+    if not compared:
         return ByModality(**facts)
-    labels = context.reader.truth(cases).numpy()
-    probabilities, refused = {"both": np.stack([fused[case] for case in cases])}, {}
-    for name, hide in _HIDDEN.items():
-        if reason := _refusal(context, cases[0], hide):
+    predictions, refused = {WHOLE: whole.of(compared).predictions}, {}
+    for name, hide in _hidden(context):
+        if reason := _refusal(context, compared[0], hide):
             refused[name] = reason
-            continue
-        values = context.predict(cases, hide).predictions
-        if np.isfinite(values).all():
-            probabilities[name] = values
         else:
-            refused[name] = "some of its probabilities are not finite"
-    scores = _scores(probabilities, labels, resamples, seed)
+            predictions[name] = context.predict(compared, hide).predictions
+    if covariates is not None:
+        predictions["covariates"] = _of_covariates_alone(context, whole, compared)
+    for name in list(predictions):
+        if name != WHOLE and not np.isfinite(predictions[name]).all():
+            refused[name] = "some of its predictions are not finite"
+            del predictions[name]
+    scores = _scores(context, compared, predictions, resamples, seed)
     return ByModality(**facts, **scores, **({"refused": refused} if refused else {}))
+
+
+def _has_all(context: StageContext, case: str) -> bool:
+    """Whether the patient has the modalities that the model reads."""
+    cohort, reads = context.reader.cohort, context.config.modalities
+    has_slides = reads == "rna" or cohort.has_slides(case)
+    return has_slides and (reads == "slide" or cohort.has_expression(case))
+
+
+def _facts(context: StageContext, compared: Sequence[str]) -> dict[str, Any]:
+    """What the record says of the patients and of training; nothing of what is not read."""
+    reads, covariates = context.config.modalities, context.reader.covariates
+    dropout, train = context.config.finetune.modality_dropout > 0, context.split["train"]
+    facts = {
+        "n": len(compared),
+        "of": len(context.split["test"]),
+        "seen_in_training": dropout or not all(_has_all(context, case) for case in train),
+    }
+    if reads != "both":
+        facts["reads"] = reads
+    if covariates is not None:
+
+        def has_some(case: str) -> bool:
+            missing = covariates.missing(context.reader.cohort.covariates, case)
+            return len(missing) < len(covariates.names)
+
+        facts["with_covariates"] = sum(map(has_some, compared))
+        facts["covariates_hidden_in_training"] = dropout or not all(map(has_some, train))
+    return facts
+
+
+def _hidden(context: StageContext) -> Iterator[tuple[str, int]]:
+    """(name, what is hidden) of each part that the model can be shown."""
+    if context.config.modalities == "both":
+        yield "rna", HIDE_SLIDES
+        yield "slide", HIDE_RNA
+    if context.reader.covariates is not None:
+        yield "without_covariates", HIDE_COVARIATES
 
 
 def _refusal(context: StageContext, case: str, hide: int) -> str | None:
@@ -79,25 +126,46 @@ def _refusal(context: StageContext, case: str, hide: int) -> str | None:
     return None
 
 
+@torch.no_grad()
+def _of_covariates_alone(
+    context: StageContext, whole: _Predicted, compared: Sequence[str]
+) -> np.ndarray:
+    """Predictions from what covariates add, with the mean of the rest of validation patients.
+
+    Not of training patients, who are fitted too well to be a scale for others.
+    """
+    model, device = context.model.eval(), context.device
+    shown, others = (
+        whole.of(cases).representation(device) for cases in (compared, context.split["val"])
+    )
+    with autocast(device, context.config.precision):
+        rest = model.classify(others).float() - model.covariate_term(others).float()
+        alone = rest.mean(0) + model.covariate_term(shown).float()
+    return model.target.predictions(alone).cpu().numpy()
+
+
 def _scores(
-    probabilities: dict[str, np.ndarray], labels: np.ndarray, resamples: int, seed: int
+    context: StageContext,
+    cases: Sequence[str],
+    predictions: Mapping[str, np.ndarray],
+    resamples: int,
+    seed: int,
 ) -> dict[str, SplitMetrics]:
-    predictions = {
-        name: Predictions.of_one_model(values, labels) for name, values in probabilities.items()
-    }
-    weights = patient_weights(len(labels), resamples, seed)
-    comparisons = compare_all(predictions, "both", weights)
+    target, reader = context.model.target, context.reader
+    truth, training = (reader.truth(of).numpy() for of in (cases, context.split["train"]))
+    weights = patient_weights(len(cases), resamples, seed)
+    differences = target.compared(predictions, WHOLE, truth, weights)
     found: dict[str, SplitMetrics] = {}
-    for name, values in probabilities.items():
-        metrics = metrics_with_intervals(values, labels, resamples=resamples, seed=seed)
-        if name == "both":
+    for name, values in predictions.items():
+        metrics = target.evaluated(values, truth, training, resamples, seed)
+        if name == WHOLE:
             found[name] = SplitMetrics(**metrics)
             continue
-        found[name] = OneModality(
-            **metrics,
-            accuracy_difference=_paired(comparisons[name].accuracy),
-            auc_difference=_paired(comparisons[name].auc),
-        )
+        named = {
+            f"{score}_difference": _paired(difference)
+            for score, difference in differences.get(name, {}).items()
+        }
+        found[name] = OneModality(**metrics, **named)
     return found
 
 

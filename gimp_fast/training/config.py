@@ -148,6 +148,14 @@ class TrainConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_covariates(self) -> TrainConfig:
+        if self.model.covariate_hidden and not self.covariates:
+            raise ValueError(
+                "covariates, one name or more, with model.covariate_hidden, which is their layer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_balance(self) -> TrainConfig:
         if self.pretrain.balance and self.compile:
             raise ValueError(

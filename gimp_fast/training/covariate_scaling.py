@@ -56,8 +56,9 @@ class CovariateScaler:
                 levels = tuple(level for level in covariate.levels if level in set(known))
             described.append((name, covariate.kind, levels))
             moments.append((mean, std))
-        arrays = np.array(moments, np.float64).reshape(-1, 2).T
-        return cls(tuple(described), *arrays)
+        # Copied: the bytes of a single row's column could not be read for a checksum.
+        mean, std = np.array(moments, np.float64).reshape(-1, 2).T.copy()
+        return cls(tuple(described), mean, std)
 
     @property
     def width(self) -> int:

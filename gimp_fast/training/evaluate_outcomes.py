@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from gimp_fast.evaluation.intervals import patient_weights
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.records import TargetSummary
 from gimp_fast.targets.base import Target
@@ -43,11 +41,7 @@ def outcome_scores(
     training, scores = truth[parts == "train"], {}
     for part in EVALUATED:
         rows = parts == part
-        weights = patient_weights(int(rows.sum()), resamples, seed)
-        reported = target.reported(predictions[rows])
-        found = target.metrics(reported, truth[rows], training, weights)
-        named = {name: asdict(value) for name, value in found.items() if value is not None}
-        scores[part] = {"n": int(rows.sum()), **named}
+        scores[part] = target.evaluated(predictions[rows], truth[rows], training, resamples, seed)
     return scores
 
 

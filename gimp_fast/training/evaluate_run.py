@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +13,17 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.models import build
+from gimp_fast.models.outputs import Outputs
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.patient_arrays import AS_DRAWN
 from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
 from gimp_fast.runs.score_texts import (
-    READS,
     fusion_text,
     metrics_text,
     modality_lines,
     modality_note,
+    shown_titles,
 )
 from gimp_fast.runs.scores import Fusion
 from gimp_fast.training.by_modality import by_modality
@@ -64,10 +65,7 @@ def evaluate_run(
     if target.kind == "class":
         label_names = np.array([classes[label] for label in truth])
         predictions = evaluated_predictions(classes, cases, parts, truth, outputs.predictions)
-        fused = dict(zip(cases, outputs.predictions, strict=True))
-        scores = scores_of(predictions, config.bootstrap, config.seed) | _facts_of_both(
-            context, fused
-        )
+        scores = scores_of(predictions, config.bootstrap, config.seed)
         counts = cohort.class_counts(context.split, name)
     else:
         label_names = target.groups(truth)
@@ -76,6 +74,7 @@ def evaluate_run(
             target, parts, truth, outputs.predictions, config.bootstrap, config.seed
         )
         counts = None
+    scores |= _of_modalities(context, cases, outputs)
     summary = {}
     if name is not None:
         summary["target"] = target_summary(name, target, parts, outputs.predictions)
@@ -117,17 +116,14 @@ def _vectors_as_drawn(context: StageContext, cases: Sequence[str]) -> np.ndarray
     return replace(context, model=model.to(context.device)).predict(cases).vectors
 
 
-def _facts_of_both(context: StageContext, fused: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What ``metrics.json`` says of a model that reads both modalities; nothing of another.
-
-    ``fused`` maps a patient to the model's probabilities.
-    """
+def _of_modalities(context: StageContext, cases: Sequence[str], outputs: Outputs) -> dict[str, Any]:
+    """What ``metrics.json`` says of a model that reads more than slides, or more than RNA."""
     config, facts = context.config, {}
     weight = context.model.fusion_weight_of_both()
     if weight is not None:
         facts["fusion"] = Fusion(weight=weight, chosen_on=len(context.split["val"]))
-    modalities = by_modality(context, fused, config.bootstrap, config.seed)
-    return facts if modalities is None else facts | {"by_modality": modalities}
+    found = by_modality(context, cases, outputs, config.bootstrap, config.seed)
+    return facts if found is None else facts | {"by_modality": found}
 
 
 def result_lines(metrics: Metrics) -> Iterator[str]:
@@ -136,8 +132,9 @@ def result_lines(metrics: Metrics) -> Iterator[str]:
     if metrics.fusion is not None:
         yield f"fusion: {fusion_text(metrics.fusion)}"
     if (scores := metrics.by_modality) is not None:
+        whole = shown_titles(scores)["both"]
         for shown, text in modality_lines(scores):
-            if shown != READS["both"] or scores.n < scores.of:  # else it is the first line again
+            if shown != whole or scores.n < scores.of:  # else it is the first line again
                 yield f"test, {shown}: {text}"
         yield f"  {modality_note(scores)}"
 

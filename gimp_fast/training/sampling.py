@@ -18,7 +18,8 @@ from gimp_fast.training.loader import StepPlan
 from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.slide_scaling import SlideScaler
 
-HIDE_NOTHING, HIDE_SLIDES, HIDE_RNA = range(3)
+# Flags of what a model is not shown of a patient; they can be added up.
+HIDE_NOTHING, HIDE_SLIDES, HIDE_RNA, HIDE_COVARIATES = 0, 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -163,25 +164,33 @@ class PatientReader:
 
         Args:
             case_ids: B ids.
-            hide: (B,) of ``HIDE_NOTHING``, ``HIDE_SLIDES`` and ``HIDE_RNA``. A patient's only
-                modality is never hidden.
+            hide: (B,) int, sums of ``HIDE_SLIDES``, ``HIDE_RNA`` and ``HIDE_COVARIATES``. Of slides
+                and RNA, a patient's only one is never hidden.
         """
+        hide = np.zeros(len(case_ids), int) if hide is None else hide
         genes, has_genes = self.genes(case_ids)
         has_slide = [self.uses_slides and self.cohort.has_slides(c) for c in case_ids]
-        for place, hidden in enumerate([] if hide is None else hide.tolist()):
+        for place, hidden in enumerate(hide.tolist()):
             if has_genes[place] and has_slide[place]:
-                has_slide[place], has_genes[place] = hidden != HIDE_SLIDES, hidden != HIDE_RNA
+                has_slide[place] = not hidden & HIDE_SLIDES
+                has_genes[place] = not hidden & HIDE_RNA
         if genes is not None:
             genes[~torch.tensor(has_genes)] = 0  # hidden also from a model that ignores the flags
         bags = None
         if self.uses_slides:
             bags = [self.patches(c) if has_slide[n] else None for n, c in enumerate(case_ids)]
-        encoded = None
-        if self.covariates is not None:
-            encoded = torch.from_numpy(self.covariates(self.cohort.covariates, case_ids))
+        covariates = self._covariates(case_ids, (hide & HIDE_COVARIATES).astype(bool))
         return PatientInputs.packed(
-            bags, genes, has_genes, feature_dim=self.feature_dim, covariates=encoded
+            bags, genes, has_genes, feature_dim=self.feature_dim, covariates=covariates
         )
+
+    def _covariates(self, case_ids: Sequence[str], hidden: np.ndarray) -> Tensor | None:
+        """(B, D); hidden ones, (B,) bool, are encoded as those of a patient who has none."""
+        if self.covariates is None:
+            return None
+        encoded = self.covariates(self.cohort.covariates, case_ids)
+        encoded[hidden] = self.covariates({}, case_ids)[hidden]
+        return torch.from_numpy(encoded)
 
     def window(
         self, case_id: str, length: int, mask_ratio: float, rng: np.random.Generator
@@ -246,10 +255,18 @@ def read_views(reader: PatientReader, length: int, count: int, plan: StepPlan) -
 
 
 def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan) -> PatientBatch:
-    """Whole patients; hides one modality of some of those who have both."""
+    """Whole patients; hides slides or RNA of some of those who have both, and some's covariates."""
     hide = None
     if modality_dropout:
-        shares = [1 - modality_dropout, modality_dropout / 2, modality_dropout / 2]
-        hide = np.array([rng.choice(3, p=shares) for rng in plan.rngs()])
+        hide = _hidden(modality_dropout, plan, reader.covariates is not None)
     inputs = reader.inputs(plan.case_ids, hide)
     return PatientBatch(plan.case_ids, reader.truth(plan.case_ids), inputs)
+
+
+def _hidden(probability: float, plan: StepPlan, covariates: bool) -> np.ndarray:
+    """(B,) int, as ``hide`` of :meth:`PatientReader.inputs`; covariates are drawn apart."""
+    shares, rngs = [1 - probability, probability / 2, probability / 2], plan.rngs()
+    hide = np.array([rng.choice([HIDE_NOTHING, HIDE_SLIDES, HIDE_RNA], p=shares) for rng in rngs])
+    if covariates:
+        hide += HIDE_COVARIATES * np.array([rng.random() < probability for rng in rngs])
+    return hide

@@ -38,8 +38,8 @@ class StageContext:
     def predict(self, case_ids: Sequence[str], hide: int = HIDE_NOTHING) -> Outputs:
         """Outputs of the model for patients, in their order.
 
-        Ranks take turns at the batches; every rank gets the whole result. ``hide`` is a modality
-        that the model is not shown, as in :meth:`PatientReader.inputs`.
+        Ranks take turns at the batches; every rank gets the whole result. ``hide`` is what the
+        model is not shown, as in :meth:`PatientReader.inputs`.
         """
         self.model.eval()
         outputs: dict[int, Outputs] = {}

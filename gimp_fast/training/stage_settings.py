@@ -96,8 +96,8 @@ class FinetuneSettings(StageSettings):
     Attributes:
         freeze_genes: keep the gene encoder as the genes stage left it; models without that stage
             always train it. ``genes.epochs=0`` needs false.
-        modality_dropout: probability of hiding one of a training patient's two modalities, so that
-            the model learns to do without it.
+        modality_dropout: probability of hiding one of a training patient's two modalities, and,
+            drawn apart, of hiding all covariates, so that the model learns to do without them.
         site_weights: how much training patients count: ``"none"``, all the same, or ``"sqrt"``, in
             inverse proportion to the root of the number of patients of their hospital.
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from gimp_fast.evaluation.regression import regression_metrics, regression_scores
+from gimp_fast.evaluation.intervals import patient_weights
+from gimp_fast.evaluation.regression import (
+    compare_numbers,
+    regression_metrics,
+    regression_scores,
+)
 
 
 def numbers(n, seed=0):
@@ -50,3 +55,26 @@ def test_what_is_not_defined_is_none():
     assert found["r_squared"] is found["correlation"] is None
     assert found["mean_absolute_error"].value == pytest.approx(1.2)
     assert regression_metrics(same, np.arange(5.0), np.ones((3, 5)))["correlation"] is None
+
+
+def test_differences_are_paired_and_corrected_for_their_number():
+    predicted, truth = numbers(30)
+    models = {"whole": predicted, "same": predicted.copy(), "worse": predicted + 3}
+    weights = patient_weights(30, 400, seed=1)
+    found = compare_numbers(models, "whole", truth, weights)
+    assert list(found) == ["same", "worse"]
+    same = found["same"]["mean_absolute_error"]
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    worse, errors = found["worse"]["mean_absolute_error"], np.abs(predicted + 3 - truth)
+    assert worse.value == pytest.approx(errors.mean() - np.abs(predicted - truth).mean())
+    assert 0 < worse.low < worse.value < worse.high
+    assert worse.p_holm == pytest.approx(2 * worse.p)
+    assert found["worse"]["correlation"].value == pytest.approx(0, abs=1e-9)
+
+
+def test_a_difference_that_is_not_defined_is_none():
+    truth = np.arange(5.0)
+    models = {"whole": truth + 1, "constant": np.full(5, 2.0)}
+    found = compare_numbers(models, "whole", truth, patient_weights(5, 50))["constant"]
+    assert found["correlation"] is None
+    assert found["mean_absolute_error"].value == pytest.approx(0.2)

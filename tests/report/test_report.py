@@ -261,6 +261,19 @@ def test_a_run_of_both_says_what_each_modality_contributes(make_run):
     assert "0: slides are not used" in page.text
 
 
+def test_a_run_of_covariates_says_what_is_left_without_them(make_run):
+    run = make_run(stages=("finetune",), modalities="rna")
+    alone = _modalities(run)["rna"]
+    more = {"reads": "rna", "with_covariates": 7, "without_covariates": alone, "covariates": alone}
+    page = _page(_with_metrics(run, by_modality=_modalities(run, rna=None, slide=None, **more)))
+    assert "RNA, without covariates" in page.text
+    assert "covariates alone" in page.text
+    assert "RNA and covariates" in page.text
+    assert "RNA alone" not in page.text
+    assert "Of them, 7 have covariates." in page.text
+    assert "AUC against both" in page.text
+
+
 def test_a_model_that_cannot_do_without_slides_says_why(make_run):
     run = make_run(stages=("finetune",))
     changes = {"rna": None, "refused": {"rna": "ValueError: needs <slides>"}}

@@ -8,6 +8,7 @@ from gimp_fast.runs.score_texts import (
     difference_text,
     fusion_text,
     metrics_text,
+    modality_lines,
     modality_note,
     p_text,
     signed,
@@ -59,3 +60,57 @@ def test_a_model_that_never_lacked_a_modality_is_told():
     note = modality_note(ByModality(n=8, of=9, seen_in_training=True, both=both))
     assert "never learned" not in note
     assert "Only the 8 of 9 test patients" in note
+
+
+def with_covariates(**changes):
+    """A record of survival with covariates."""
+    c_index = {"value": 0.7, "low": 0.6, "high": 0.8}
+    part = {"n": 9, "c_index": c_index, "c_index_difference": {"value": -0.1, "p": 0.2}}
+    parts = {name: part for name in ("rna", "slide", "without_covariates", "covariates")}
+    facts = {"n": 9, "of": 9, "seen_in_training": True, "with_covariates": 9}
+    facts |= {"covariates_hidden_in_training": True, "both": {"n": 9, "c_index": c_index}}
+    return ByModality.model_validate(facts | parts | changes)
+
+
+def test_parts_are_named_by_what_is_shown():
+    lines = dict(modality_lines(with_covariates()))
+    assert list(lines) == [
+        "slides, RNA and covariates",
+        "RNA and covariates",
+        "slides and covariates",
+        "slides and RNA, without covariates",
+        "covariates alone",
+    ]
+    text = "C-index 0.700 (95 % CI 0.600 to 0.800) (9 patients)"
+    assert lines.pop("slides, RNA and covariates") == text
+    assert set(lines.values()) == {f"{text}; C-index −0.100, p = 0.200 against all"}
+
+
+def test_a_model_of_slides_and_covariates_has_three_lines():
+    scores = with_covariates(reads="slide", rna=None, slide=None)
+    assert [shown for shown, _ in modality_lines(scores)] == [
+        "slides and covariates", "slides, without covariates", "covariates alone",
+    ]  # fmt: skip
+    assert all(text.endswith("against both") for _, text in list(modality_lines(scores))[1:])
+    assert "All 9 test patients are compared." in modality_note(scores)
+
+
+def test_a_part_that_cannot_be_said_has_a_reason():
+    scores = with_covariates(covariates=None, refused={"covariates": "it is not finite"})
+    assert dict(modality_lines(scores))["covariates alone"] == "not possible: it is not finite"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({}, "All of them have covariates.", "never learned"),
+        ({"with_covariates": 4}, "Of them, 4 have covariates.", "never learned"),
+        ({"covariates_hidden_in_training": False}, "no patient lacked all covariates", "modality,"),
+        ({"with_covariates": None}, "the other modality hidden", "ovariates"),
+    ],
+    ids=["all", "some", "never-lacked", "none-read"],
+)
+def test_the_note_says_who_has_covariates(changes, said, unsaid):
+    note = modality_note(with_covariates(**changes))
+    assert said in note
+    assert unsaid not in note

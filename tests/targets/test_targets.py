@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from gimp_fast.evaluation.intervals import patient_weights
+from gimp_fast.evaluation.survival import harrell_c
 from gimp_fast.targets import Classification
 from gimp_fast.targets.regression import Regression
-from gimp_fast.targets.survival import Survival, SurvivalSettings
+from gimp_fast.targets.survival import Survival, SurvivalSettings, outcomes_of
 from gimp_fast.targets.survival_losses import discrete_nll
 
 
@@ -158,3 +160,37 @@ def test_a_checkpoint_cannot_ask_for_a_giant_target():
     facts = survival().facts() | {"sizes": [5, 10**12]}
     with pytest.raises(ValueError, match="1000000000000"):
         Survival.of_facts(facts)
+
+
+def test_survival_is_compared_by_its_c_index():
+    target, truth = survival(), outcomes(30, seed=4)
+    shown = {name: target.predictions(outputs(30, 4, seed)).numpy() for name, seed in NAMES.items()}
+    found = target.compared(shown, "whole", truth, patient_weights(30, 200))
+    c_of = {name: harrell_c(outcomes_of(truth), risks[:, 0]) for name, risks in shown.items()}
+    assert list(found) == ["part", "other"]
+    for name, scores in found.items():
+        assert list(scores) == ["c_index"]
+        assert scores["c_index"].value == pytest.approx(c_of[name] - c_of["whole"])
+    recorded = target.evaluated(shown["part"], truth, outcomes(), 50, seed=0)
+    assert recorded["n"] == 30
+    assert recorded["c_index"]["value"] == pytest.approx(c_of["part"])
+
+
+NAMES = {"whole": 1, "part": 2, "other": 3}
+
+
+def test_survival_without_a_comparable_pair_has_no_difference():
+    target, truth = survival(), np.array([[5.0, 0.0], [9.0, 0.0]])
+    shown = {name: target.predictions(outputs(2, 4, seed)).numpy() for name, seed in NAMES.items()}
+    assert target.compared(shown, "whole", truth, patient_weights(2, 20)) == {}
+
+
+def test_classes_without_a_patient_have_no_difference_in_auc():
+    target, truth = Classification(), np.zeros(4, int)
+    shown = {name: target.predictions(outputs(4, 2, seed)).numpy() for name, seed in NAMES.items()}
+    found = target.compared(shown, "whole", truth, patient_weights(4, 20))["part"]
+    assert found["auc"] is None
+    assert found["accuracy"].patients == 4
+    recorded = target.evaluated(shown["part"], truth, truth, 20, seed=0)
+    assert recorded["auc"] is None
+    assert recorded["accuracy"]["n"] == 4

@@ -15,7 +15,9 @@ from gimp_fast.data.cohort_covariates import CohortCovariate
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.predictions import predict_cohort
 from gimp_fast.models import PatientInputs
+from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.runs.records import open_run
+from gimp_fast.training import load_config
 from gimp_fast.training.covariate_scaling import CovariateScaler
 
 BOTH = "covariates=[age,stage]"
@@ -107,11 +109,69 @@ def test_every_model_reads_them(method, modalities, cohort_folder, tmp_path):
     assert not np.array_equal(moved.predictions, other.predictions)
 
 
+@pytest.mark.parametrize(
+    ("method", "modalities"),
+    [("gimp", "both"), ("pathomic_fusion", "both"), ("clam_mb", "slide"), ("dsmil", "slide")],
+    ids="-".join,
+)
+def test_a_hidden_layer_is_trained_stored_and_loaded(method, modalities, cohort_folder, tmp_path):
+    from gimp_fast.inference.export import export_model
+
+    asked = [*settings(method, modalities), BOTH, "model.covariate_hidden=6"]
+    out, cohort = train_run(tmp_path / "run", cohort_folder, *asked), open_cohort(cohort_folder)
+    model = gimp_fast.load(out)
+    first, _, dropout, last = model.model.covariate_head
+    assert (first.in_features, first.out_features) == (model.covariates.width, 6)
+    assert (last.out_features, dropout.p) == (2, 0.25)
+    as_drawn = _as_drawn(method, model.model.config)
+    assert not torch.equal(first.weight, as_drawn[0].weight)
+    assert not torch.equal(last.weight, as_drawn[-1].weight)
+    export_model(model, tmp_path / "model")
+    recorded = open_run(out).predictions.of("test")
+    for one in (model, gimp_fast.load(tmp_path / "model")):
+        found = predict_cohort([one], cohort, recorded.case_id.tolist())
+        np.testing.assert_allclose(found.probabilities(), recorded.probabilities, atol=1e-6)
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "| covariates | age, stage; through a hidden layer of 6 |" in card
+
+
+def _as_drawn(method, config):
+    torch.manual_seed(0)
+    return models.build(method, config).covariate_head
+
+
+def test_without_a_hidden_layer_configurations_are_as_before(trained):
+    for method in models.available():
+        config = load_config(overrides=[f"method={method}"])
+        dumped = config.model_dump(mode="json")["model"]
+        assert not [name for name in dumped if name.startswith("covariate")]
+        assert load_config(fields={"method": method, "model": dumped}) == config
+    _, facts = load_checkpoint(trained / "checkpoints" / "finetune.safetensors")
+    assert not [name for name in facts["model"] if name.startswith("covariate")]
+    hidden = load_config(overrides=["covariates=[age]", "model.covariate_hidden=3"])
+    dumped = hidden.model_dump(mode="json")["model"]
+    assert (dumped["covariate_hidden"], dumped["covariate_dropout"]) == (3, 0.25)
+
+
+def test_a_hidden_layer_of_nothing_is_refused():
+    with pytest.raises(GimpError, match="expected covariates, one name or more"):
+        load_config(overrides=["model.covariate_hidden=3"])
+
+
+def test_a_run_reads_a_single_number(cohort_folder, tmp_path):
+    asked = [*settings("snn", "rna"), "covariates=[age]", "target=burden"]
+    model = gimp_fast.load(train_run(tmp_path / "run", cohort_folder, *asked))
+    assert model.covariates.width == 2
+
+
 FIELDS = ("patches", "bags", "genes", "slide", "rna", "covariates")
 
 
-def test_the_gradient_reaches_them_and_each_patient_stands_alone():
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_the_gradient_reaches_them_and_each_patient_stands_alone(hidden):
     sizes = {"num_outputs": 3, "feature_dim": 4, "num_genes": 20, "num_covariates": 5}
+    sizes["covariate_hidden"] = hidden
+    torch.manual_seed(0)
     model = models.build("mean_pool", sizes).double().eval()
     rng = torch.Generator().manual_seed(0)
     patches = torch.randn(7, 4, generator=rng, dtype=torch.float64)
@@ -121,8 +181,10 @@ def test_the_gradient_reaches_them_and_each_patient_stands_alone():
     alone = [model(patches[:3], covariates=rows[:1]), model(patches[3:], covariates=rows[1:])]
     assert torch.equal(together, torch.cat(alone))
     together.sum().backward()
-    expected = model.covariate_head.weight.sum(0).expand(2, -1)
-    torch.testing.assert_close(rows.grad, expected.detach())
+    apart = rows.detach().clone().requires_grad_()
+    model.covariate_head(apart).sum().backward()
+    assert apart.grad.any()
+    torch.testing.assert_close(rows.grad, apart.grad)
 
 
 @pytest.mark.parametrize(

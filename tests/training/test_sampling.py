@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from gimp_fast.training.sampling import PatientReader
+from gimp_fast.training.covariate_scaling import CovariateScaler
+from gimp_fast.training.loader import StepPlan
+from gimp_fast.training.sampling import (
+    HIDE_COVARIATES,
+    HIDE_RNA,
+    HIDE_SLIDES,
+    PatientReader,
+    read_patients,
+)
 from gimp_fast.training.scaling import GeneScaler
 
 
@@ -80,6 +88,54 @@ def test_modality_dropout_hides_one_of_two(reader, cohort):
     assert inputs.slide.flags == (True, False, True)
     assert inputs.rna.flags == (True, True, False)
     assert len(inputs.bags) == 2
+
+
+@pytest.fixture
+def covariate_reader(cohort, reader):
+    covariates = CovariateScaler.fit(cohort, ["age", "stage"], cohort.split("split_0")["train"])
+    return PatientReader(cohort, "both", reader.scaler, cache_gb=1.0, covariates=covariates)
+
+
+def test_hidden_covariates_are_those_of_a_patient_without_any(covariate_reader, cohort):
+    cases = cohort.case_ids[:4]
+    hide = np.array([0, HIDE_COVARIATES, HIDE_SLIDES, HIDE_RNA + HIDE_COVARIATES])
+    inputs = covariate_reader.inputs(cases, hide)
+    shown = covariate_reader.covariates(cohort.covariates, cases)
+    nothing = covariate_reader.covariates({}, cases)
+    assert not np.array_equal(shown, nothing)
+    expected = np.stack([shown[0], nothing[1], shown[2], nothing[3]])
+    np.testing.assert_array_equal(inputs.covariates.numpy(), expected)
+    assert inputs.slide.flags == (True, True, False, True)
+    assert inputs.rna.flags == (True, True, True, False)
+
+
+@pytest.mark.parametrize("modalities", ["both", "slide"])
+def test_dropout_hides_covariates_of_some_whatever_else_is_hidden(
+    modalities, covariate_reader, cohort
+):
+    reader = covariate_reader
+    if modalities == "slide":
+        reader = PatientReader(cohort, "slide", None, 1.0, covariates=reader.covariates)
+    hidden, hidden_slides, plans = [], [], [StepPlan(n, cohort.case_ids, (7,)) for n in range(5)]
+    nothing = reader.covariates({}, cohort.case_ids[:1])[0]
+    for plan in plans:
+        inputs = read_patients(reader, 0.3, plan).inputs
+        hidden += (inputs.covariates.numpy() == nothing).all(1).tolist()
+        hidden_slides += [not flag for flag in inputs.slide.flags]
+    none = read_patients(reader, 0.0, plans[0]).inputs.covariates.numpy()
+    np.testing.assert_array_equal(none, reader.covariates(cohort.covariates, cohort.case_ids))
+    assert 0.2 < np.mean(hidden) < 0.4
+    both = np.logical_and(hidden, hidden_slides)
+    assert both.any() == (modalities == "both")
+
+
+def test_a_run_without_covariates_hides_as_ever(reader, covariate_reader, cohort):
+    plan = StepPlan(3, cohort.case_ids, (0, 1), place=2)
+    drawn = [rng.choice(3, p=[0.4, 0.3, 0.3]) for rng in plan.rngs()]
+    for one in (reader, covariate_reader):
+        inputs = read_patients(one, 0.6, plan).inputs
+        assert inputs.slide.flags == tuple(choice != HIDE_SLIDES for choice in drawn)
+        assert inputs.rna.flags == tuple(choice != HIDE_RNA for choice in drawn)
 
 
 def test_scaler_is_fitted_on_what_it_is_given():
