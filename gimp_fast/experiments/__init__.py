@@ -1,4 +1,4 @@
-"""The paper's tables and figures on any prepared cohort, each with one command."""
+"""Tables of methods on prepared cohorts, each with one command: the paper's, and survival."""
 
 from gimp_fast.experiments.command import main
 

@@ -257,7 +257,7 @@ def planned_run(
         # The settings of a stage that is not run cannot matter.
         for stage in {"genes", "pretrain"} - {kind.name for kind in stages_of(settings)}:
             del values[stage]
-        if row.modalities != BOTH:  # with one modality, none is ever hidden
+        if row.modalities != BOTH and not settings.covariates:  # nothing is ever hidden
             values["finetune"]["modality_dropout"] = 0.0
     facts = [values, cohort.fingerprint, code_digest()]
     if plugins := load_plugins():  # without any, the digests of runs stay as they were
@@ -320,7 +320,8 @@ def describe(
             elif place in plan.of_row:
                 of_row = plan.of_row[place]
                 done = sum(Run(find_folder(runs, run)).is_recorded for run in of_row)
-                settings = " ".join([f"method={row.method}", row.modalities, *row.overrides])
+                inputs = [row.modalities, *(["covariates"] if row.covariates else [])]
+                settings = " ".join([f"method={row.method}", *inputs, *row.overrides])
                 yield f"{start}{len(of_row)} runs, {done} done: {settings}"
     missing = sum(not Run(find_folder(runs, run)).is_recorded for run in plan.runs)
     asked = f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gimp_fast.experiments.rows import BOTH, LOGISTIC_REGRESSION, RIDGE_COX, SLIDES, Row
+from gimp_fast.experiments.rows import BOTH, LOGISTIC_REGRESSION, RIDGE_COX, RNA, SLIDES, Row
 from gimp_fast.training import TrainConfig
 from gimp_fast.training.stages import stages_of
 
@@ -85,18 +85,24 @@ SPACES: dict[str, Space] = {
     RIDGE_COX: {"strength": LogRange(0.03, 30.0)},
 }
 # Of whatever reads slides, in a cohort that knows its hospitals.
+GROUPS: Space = {"gene_groups": ("sets", "consecutive")}  # of GiMP, if the cohort has gene sets
 SITES: Space = {"site_shrinkage": (None, 10.0)}
 
 
-def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
+def space_of(
+    row: Row, config: TrainConfig | None, *, has_sites: bool, has_gene_sets: bool = False
+) -> Space:
     """What can be changed of a row; a method that is not in the table has a model of bags.
 
     Args:
         row: of a table.
         config: its configuration without changes; None for a plain baseline.
         has_sites: whether hospitals of the cohort can be compared.
+        has_gene_sets: whether its genes come in sets.
     """
     space = SPACES.get(row.method, _SLIDES)
+    if has_gene_sets and row.method == "gimp" and row.modalities in (RNA, BOTH):
+        space = space | GROUPS
     if has_sites and row.modalities in (SLIDES, BOTH):
         space = space | SITES
     if config is None:
@@ -108,7 +114,7 @@ def space_of(row: Row, config: TrainConfig | None, *, has_sites: bool) -> Space:
         if section == "model":
             return row.modalities != SLIDES or not name.startswith("gene_")
         if name == "modality_dropout":
-            return row.modalities == BOTH
+            return row.modalities == BOTH or row.covariates
         if name == "noise":  # on genes that this stage trains on
             return not config.model_class.supervised_genes
         return not name or section in stages

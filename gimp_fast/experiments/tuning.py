@@ -95,9 +95,9 @@ def tune(
         for row in table.rows
         if row.key in rows and not row.mixes and not skip_reason(row, cohort)
     }
-    has_sites = cohort.can_compare_sites()
+    has = {"has_sites": cohort.can_compare_sites(), "has_gene_sets": bool(cohort.gene_sets)}
     searches = [
-        _Search(row, split, _space(row, split, shared, seed, threads, has_sites), measure)
+        _Search(row, split, _space(row, split, shared, seed, threads, **has), measure)
         for row in wanted.values()
         for split in splits
     ]
@@ -119,12 +119,12 @@ def tune(
 
 
 def _space(
-    row: Row, split: str, shared: Shared, seed: int, threads: int | None, has_sites: bool
+    row: Row, split: str, shared: Shared, seed: int, threads: int | None, **has: bool
 ) -> Space:
     config = None
     if row.method not in PLAIN:
         config = shared.config(row, split, seed, threads)
-    return space_of(row, config, has_sites=has_sites)
+    return space_of(row, config, **has)
 
 
 def _record(searches: Sequence[_Search], trials: int) -> dict[str, Any]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from gimp_fast.errors import Fault, GimpError, one_of
 from gimp_fast.files.yaml_file import MOST_LEVELS, parse_yaml, read_yaml_mapping
@@ -24,6 +31,12 @@ from gimp_fast.targets.survival import SurvivalSettings
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
 from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
+
+
+class HasGeneSets(Protocol):
+    """A cohort."""
+
+    gene_sets: Mapping[str, tuple[int, ...]]
 
 
 class TrainConfig(Settings):
@@ -64,6 +77,9 @@ class TrainConfig(Settings):
         site_shrinkage: how much directions shrink in which the patch embeddings of hospitals differ
             within a class, fitted on the training patients; null leaves embeddings as they are.
             See :class:`gimp_fast.training.slide_scaling.SlideScaler`.
+        gene_groups: ``"sets"`` are the gene sets of the cohort, if it has some; with
+            ``"consecutive"``, a model that reads genes in groups forms them of consecutive genes,
+            and so reads those of no set too.
         most_variable_genes: keep this many genes, those that vary most among training patients.
         bootstrap: resamples of the confidence intervals.
         model: architecture: the settings class of the method.
@@ -92,6 +108,7 @@ class TrainConfig(Settings):
     gene_scaling: GeneScaling = "z-score"
     gene_limit: float | None = Field(10.0, gt=0)
     site_shrinkage: float | None = Field(None, ge=0)
+    gene_groups: Literal["sets", "consecutive"] = "sets"
     most_variable_genes: int | None = Field(None, ge=1)
     bootstrap: int = Field(1000, ge=1)
     model: SerializeAsAny[ModelSettings] = GiMPSettings()
@@ -164,6 +181,18 @@ class TrainConfig(Settings):
         if self.pretrain.balance and not self.pretrain.reconstruction_weight:
             raise ValueError("pretrain.reconstruction_weight above 0 with pretrain.balance=true")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[TrainConfig], dict[str, Any]]) -> dict[str, Any]:
+        """Without a choice of groups that is the default, as before there was one."""
+        values = serialize(self)
+        if self.gene_groups == "sets":
+            values.pop("gene_groups", None)
+        return values
+
+    def sets_of(self, cohort: HasGeneSets) -> Mapping[str, tuple[int, ...]]:
+        """Signature -> columns of its genes, of a cohort; empty where groups are others."""
+        return cohort.gene_sets if self.gene_groups == "sets" else {}
 
     @property
     def model_class(self) -> type[PatientModel]:

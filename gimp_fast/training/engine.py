@@ -206,7 +206,7 @@ def _prepare(
             "fingerprint": cohort.fingerprint,
             "split": split_name,
             "classes": list(classes),
-            **_gene_provenance(cohort, scaler),
+            **_gene_provenance(config, cohort, scaler),
             "expression": cohort.expression_facts,
             "expression_transform": cohort.expression_transform,
             "encoder": cohort.encoder,
@@ -218,7 +218,9 @@ def _prepare(
     return context, provenance
 
 
-def _gene_provenance(cohort: Cohort, scaler: GeneScaler | None) -> dict[str, Any]:
+def _gene_provenance(
+    config: TrainConfig, cohort: Cohort, scaler: GeneScaler | None
+) -> dict[str, Any]:
     """The ordered genes that the model reads; needed to use it on new patients."""
     if scaler is None:
         return {"gene_ids": [], "gene_names": [], "gene_sets": {}}
@@ -226,7 +228,7 @@ def _gene_provenance(cohort: Cohort, scaler: GeneScaler | None) -> dict[str, Any
     return {
         "gene_ids": [cohort.gene_ids[i] for i in columns],
         "gene_names": [cohort.gene_names[i] for i in columns],
-        "gene_sets": {name: list(columns) for name, columns in cohort.gene_sets.items()},
+        "gene_sets": {name: list(columns) for name, columns in config.sets_of(cohort).items()},
     }
 
 

@@ -18,8 +18,11 @@ def fit_gene_scaler(config: TrainConfig, cohort: Cohort, split_name: str) -> Gen
             f"{cohort.path}: {len(cohort.missing_genes)} genes of the list it was aligned to are "
             "missing; such a cohort is for prediction, not for training"
         )
-    if cohort.gene_sets and config.most_variable_genes:
-        raise GimpError("most_variable_genes: the cohort's genes come in sets, which stay whole")
+    if config.sets_of(cohort) and config.most_variable_genes:
+        raise GimpError(
+            "most_variable_genes: the cohort's genes come in sets, which stay whole; expected "
+            "null, or gene_groups=consecutive"
+        )
     cases = [case for case in cohort.split(split_name)["train"] if cohort.has_expression(case)]
     if not cases:
         raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with RNA")

@@ -75,17 +75,17 @@ def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0
 
     ``num_covariates`` are columns of the scaled covariates.
     """
-    genes = 0
+    genes, gene_sets = 0, config.sets_of(cohort)
     if config.modalities != "slide":
         genes = len(cohort.gene_ids)
-        if config.most_variable_genes and not cohort.gene_sets:
+        if config.most_variable_genes and not gene_sets:
             genes = min(genes, config.most_variable_genes)
     values = config.model.model_dump() | {
         "num_outputs": _num_outputs(config, cohort, target_name(config, cohort)),
         "feature_dim": cohort.feature_dim or 1,
         "num_genes": genes,
         **({"num_covariates": num_covariates} if num_covariates else {}),
-        "gene_sets": tuple(cohort.gene_sets.values()) if genes and cohort.gene_sets else None,
+        "gene_sets": tuple(gene_sets.values()) if genes and gene_sets else None,
     }
     if len(config.model_class.reads) > 1:
         values["modalities"] = config.modalities

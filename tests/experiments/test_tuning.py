@@ -120,5 +120,14 @@ def test_settings_that_do_not_matter_are_not_tuned():
     assert "site_shrinkage" not in keys("snn")
 
 
+def test_gimp_may_choose_its_groups_where_genes_come_in_sets():
+    for row in experiment("table1").rows:
+        config = None
+        if row.method != "logistic_regression":
+            config = Shared("small").config(row, "fold_0", 0, 1)
+        found = space_of(row, config, has_sites=False, has_gene_sets=True)
+        assert ("gene_groups" in found) == (row.method == "gimp" and row.modalities != "slide")
+
+
 def test_every_method_has_a_space():
     assert set(available()) <= set(SPACES)

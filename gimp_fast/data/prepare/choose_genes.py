@@ -19,6 +19,7 @@ from gimp_fast.data.rna.genes import (
     measured_as,
 )
 from gimp_fast.data.rna.values import Expression
+from gimp_fast.errors import GimpError
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Choice:
         """The genes asked for, as stored.
 
         Raises:
+            GimpError: ``keep_other_genes`` without gene sets.
             FaultError: as ``filter_genes`` and the readers of gene lists.
         """
         rna, reference = self.rna, self.reference
@@ -46,6 +48,8 @@ class Choice:
             ids, names = reference.gene_ids, reference.gene_names
             self.measured = measured_as(expression.genes, ids, names)
             return keep_aligned(expression, self.measured)
+        if rna.keep_other_genes and not rna.gene_sets:
+            raise GimpError("--keep-other-genes: needs --gene-sets, which say what others are")
         if not (rna.gene_types or rna.genes or rna.gene_sets):
             return expression
         gene_sets = rna.gene_sets and read_gene_sets(rna.gene_sets)
@@ -55,6 +59,7 @@ class Choice:
             gene_types=rna.gene_types,
             gene_list=rna.genes and read_gene_list(rna.genes),
             gene_sets=gene_sets,
+            keep_others=rna.keep_other_genes,
         )
         ids = [row["gene_id"] for row in expression.genes]
         self.sets = {title: [ids[n] for n in places] for title, places in columns.items()}

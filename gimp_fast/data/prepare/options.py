@@ -78,6 +78,10 @@ class RnaOptions:
         "package): keep their genes, and make each signature a group of the gene encoder",
         metavar="FILE",
     )
+    keep_other_genes: bool = option(
+        False,
+        "with --gene-sets, keep genes of no signature too, for models that read all genes",
+    )
     duplicate_genes: str = option(
         DUPLICATE_GENES[0],
         "of a gene on several rows with other values: stop with an error (default), use the first "

@@ -78,6 +78,7 @@ def filter_genes(
     gene_types: Sequence[str] = (),
     gene_list: Sequence[str] | None = None,
     gene_sets: Mapping[str, Sequence[str]] | None = None,
+    keep_others: bool = False,
 ) -> tuple[Expression, dict[str, tuple[int, ...]]]:
     """Keep genes by biotype, then by list, then by signature.
 
@@ -86,6 +87,7 @@ def filter_genes(
         gene_types: biotypes to keep, e.g. ``protein_coding``.
         gene_list: ids (of any version) or names to keep, in this order.
         gene_sets: signatures, whose union is kept in order of first appearance.
+        keep_others: keep genes of no signature too, after those.
 
     Returns:
         The expression, with everything dropped in ``dropped_genes`` and the filters in
@@ -105,7 +107,7 @@ def filter_genes(
         lost = _lost_rows(expression, (n for n in names if n not in found), "the gene list")
         expression = _keep(expression, found.values(), "not in the gene list", note, lost)
     if gene_sets:
-        expression, columns = _keep_sets(expression, gene_sets)
+        expression, columns = _keep_sets(expression, gene_sets, keep_others)
     return expression, columns
 
 
@@ -123,7 +125,7 @@ def _keep_types(expression: Expression, gene_types: Sequence[str]) -> Expression
 
 
 def _keep_sets(
-    expression: Expression, gene_sets: Mapping[str, Sequence[str]]
+    expression: Expression, gene_sets: Mapping[str, Sequence[str]], keep_others: bool
 ) -> tuple[Expression, dict[str, tuple[int, ...]]]:
     names = list(dict.fromkeys(name for genes in gene_sets.values() for name in genes))
     found = _Finder(expression.genes).find(names, "the gene sets")
@@ -142,7 +144,11 @@ def _keep_sets(
         for title, genes in gene_sets.items()
     }
     note = {"filter": "gene_sets", "sets": len(gene_sets), "genes": len(names)}
-    return _keep(expression, column_of, "in no gene set", note, lost), columns
+    if keep_others:
+        note["others"] = "kept"
+    others = [place for place in range(len(expression.genes)) if place not in column_of]
+    kept = [*column_of, *(others if keep_others else ())]
+    return _keep(expression, kept, "in no gene set", note, lost), columns
 
 
 def _keep(

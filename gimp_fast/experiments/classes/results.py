@@ -28,7 +28,7 @@ from gimp_fast.experiments.classes.vectors import (
 from gimp_fast.experiments.finished import Call, Finished, failed_of
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
 from gimp_fast.experiments.resampling import Units, draw
-from gimp_fast.experiments.rows import Experiment, Row, heading_of, split_groups
+from gimp_fast.experiments.rows import BOTH, Experiment, Row, heading_of, split_groups
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _group(
 def _by_modality(finished: Sequence[Finished]) -> ByModality | None:
     """Counts over all runs that recorded them."""
     metrics = [one.metrics for one in finished if one.metrics is not None]
-    scores = [each.by_modality for each in metrics if each.by_modality is not None]
+    scores = [each.by_modality for each in metrics if each.by_modality and each.modalities == BOTH]
     weights = [each.fusion.weight for each in metrics if each.fusion is not None]
     weights += [one.weight for one in finished if one.weight is not None]
     if not scores and not weights:

@@ -58,6 +58,24 @@ def test_signatures_become_groups_of_the_model_and_of_its_checkpoint(inputs):
     assert state["cohort"]["gene_sets"] == {"ONE": [0, 1], "TWO": [1, 2]}
 
 
+def test_other_genes_can_stay_beside_the_signatures(inputs, capsys):
+    argv = inputs.argv("--gene-sets", signatures(inputs), "--keep-other-genes")
+    assert prepare.main(argv) == 0
+    cohort = open_cohort(inputs.out)
+    assert cohort.gene_ids == (GENES[0], GENES[3], GENES[2], GENES[1])
+    assert cohort.gene_sets == {"ONE": (0, 1), "TWO": (1, 2)}
+    for groups, expected in (("sets", [[0, 1], [1, 2]]), ("consecutive", None)):
+        run = inputs.folder / groups
+        train(load_config(overrides=[*TINY, f"gene_groups={groups}"]), cohort, run)
+        _, state = load_checkpoint(run / "checkpoints" / "finetune.safetensors")
+        assert state["model"]["gene_sets"] == expected
+        assert list(state["cohort"]["gene_sets"]) == ([] if expected is None else ["ONE", "TWO"])
+        assert state["model"]["num_genes"] == 4
+    capsys.readouterr()
+    assert prepare.main(inputs.argv("--keep-other-genes", out=inputs.folder / "other")) == 2
+    assert "--keep-other-genes: needs --gene-sets" in capsys.readouterr().err
+
+
 def test_new_patients_are_aligned_to_the_genes_of_a_run(inputs, capsys):
     assert prepare.main(inputs.argv("--transform", "as-given")) == 0
     train(load_config(overrides=TINY), inputs.out, inputs.folder / "run")
