@@ -10,7 +10,7 @@ from gimp_fast.experiments.document import CohortLine, Document, Tile, run_line
 from gimp_fast.experiments.finished import Finished
 from gimp_fast.experiments.measures import C_INDEX, concordance_of
 from gimp_fast.experiments.resampling import drawn_words
-from gimp_fast.experiments.rows import Row
+from gimp_fast.experiments.rows import Row, heading_of
 from gimp_fast.experiments.survival.drawings import drawings
 from gimp_fast.experiments.survival.results import OF_OTHER_SCORES, OfCohort, Results
 from gimp_fast.experiments.survival.rows import WITH_FALLBACK
@@ -25,7 +25,7 @@ def document(results: Results) -> Document:
         title=results.experiment.title,
         about=results.experiment.about,
         cohorts=tuple(_line(part) for part in results.parts),
-        scope=first.scope((group.heading, group.splits) for group in results.groups),
+        scope=first.scope({heading_of(g.name): g.splits for g in results.groups}.items()),
         facts=as_json(results),
         csv=csv_text(results),
         grids=grids(results),

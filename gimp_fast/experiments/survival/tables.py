@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -15,7 +16,7 @@ from gimp_fast.experiments.grid import (
     interval_text,
     spread_text,
 )
-from gimp_fast.experiments.rows import Row
+from gimp_fast.experiments.rows import Row, heading_of
 from gimp_fast.experiments.survival.results import Group, Overall, Results
 from gimp_fast.files.safe_text import guarded
 
@@ -28,7 +29,7 @@ def grids(results: Results) -> dict[str, Grid]:
     if results.overall:
         tables["C-index, mean of cohorts"] = overall_grid(results)
     tables["C-index"] = main_grid(results)
-    tables["Differences in the C-index"] = difference_grid(results)
+    tables[f"{COMPARED}, in the C-index"] = difference_grid(results)
     tables["Further scores"] = detail_grid(results)
     if any(score.weight for group in results.groups for score in group.scores.values()):
         tables["Weight of the model beside its fallback"] = weight_grid(results)
@@ -49,33 +50,37 @@ def overall_grid(results: Results) -> Grid:
 def main_grid(results: Results) -> Grid:
     """Mean ± SD over runs, and the interval, in every cohort."""
 
-    def cells(row: Row, group: Group) -> list[str]:
+    def cell(row: Row, group: Group) -> str:
         scores = group.scores.get(row.key)
         if scores is None:
-            return [f"left out\n{results.skipped[row.key]}" if row.key in results.skipped else NONE]
+            return f"left out\n{results.skipped[row.key]}" if row.key in results.skipped else NONE
         if scores.test is None:
-            return [f"failed\n0 of {scores.of} runs"]
-        test = scores.test
-        if test.c_index is None:
-            return [NONE]
-        text = f"{spread_text(test.c_of_runs)}\n{interval_text(test.c_index)}"
+            return f"failed\n0 of {scores.of} runs"
+        if scores.test.c_index is None:
+            return NONE
+        text = f"{spread_text(scores.test.c_of_runs)}\n{interval_text(scores.test.c_index)}"
         if scores.runs < scores.of:
             text += f"; {scores.runs} of {scores.of} runs"
-        return [text]
+        return text
 
-    return build_grid(results.rows, results.groups, ("C-index",), cells)
+    return _column_of_each_group(results, cell)
 
 
 def difference_grid(results: Results) -> Grid:
     """Every row against the one that it is compared with."""
 
-    def cells(row: Row, group: Group) -> list[str]:
+    def cell(row: Row, group: Group) -> str:
         scores = group.scores.get(row.key)
-        if scores is None or scores.versus is None:
-            return [NONE]
-        return [difference_text(scores.versus)]
+        return difference_text(scores.versus) if scores else NONE
 
-    return build_grid(results.rows, results.groups, (COMPARED,), cells)
+    return _column_of_each_group(results, cell)
+
+
+def _column_of_each_group(results: Results, cell: Callable[[Row, Group], str]) -> Grid:
+    """A column for each cohort and name of splits, the latter over the former."""
+    columns = tuple((heading_of(group.name), group.cohort.name) for group in results.groups)
+    lines = ((row, tuple(cell(row, group) for group in results.groups)) for row in results.rows)
+    return Grid(columns, tuple(lines))
 
 
 def detail_grid(results: Results) -> Grid:
