@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,8 @@ from gimp_fast.experiments.classes.vectors import (
     separation,
 )
 from gimp_fast.experiments.finished import Call, Finished, failed_of
-from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
+from gimp_fast.experiments.mixtures import with_mixtures
+from gimp_fast.experiments.plan import Plan, PlannedRun
 from gimp_fast.experiments.resampling import Units, draw
 from gimp_fast.experiments.rows import BOTH, Experiment, Row, heading_of, split_groups
 
@@ -152,13 +153,13 @@ def summarise(
     Of a plan that holds this table, at least. ``finished`` and ``errors`` map a digest to the run
     that succeeded, and to the error of one that failed.
     """
-    runs = {key: runs for (table, key), runs in plan.of_row.items() if table == experiment.name}
-    trained = {run.digest: run for of_row in runs.values() for run in of_row}
-    for (table, key), pairs in plan.mixed.items():
-        if table == experiment.name:
-            runs[key] = tuple(pair.as_run(key) for pair in pairs)
-            found = (_mixed(pair, key, finished) for pair in pairs)
-            finished = finished | {one.run.digest: one for one in found if one is not None}
+    runs, finished = with_mixtures(experiment.name, plan, finished, mix)
+    trained = {
+        run.digest: run
+        for (table, _), of_row in plan.of_row.items()
+        if table == experiment.name
+        for run in of_row
+    }
     skipped = {key: why for (table, key), why in plan.skipped.items() if table == experiment.name}
     rows = tuple(row for row in experiment.rows if row.key in runs or row.key in skipped)
     groups = []
@@ -168,16 +169,6 @@ def summarise(
     done = tuple(finished[digest] for digest in trained if digest in finished)
     failed = failed_of(trained.values(), errors)
     return Results(experiment, call, rows, skipped, tuple(groups), done, failed, len(trained))
-
-
-def _mixed(pair: Mixture, key: str, finished: dict[str, Finished]) -> Finished | None:
-    """The run of a row that mixes two; None unless both are finished."""
-    if not {pair.model.digest, pair.fallback.digest} <= finished.keys():
-        return None
-    model = finished[pair.model.digest]
-    mixed = mix(model.predictions, finished[pair.fallback.digest].predictions)
-    changes = {"predictions": mixed.predictions, "weight": mixed.weight, "metrics": None}
-    return replace(model, run=pair.as_run(key), **changes)
 
 
 def _group(

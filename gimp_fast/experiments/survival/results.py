@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from gimp_fast.evaluation.survival_predictions import (
 )
 from gimp_fast.experiments.finished import Call, Finished, failed_of
 from gimp_fast.experiments.measures import concordance_of, outcomes_in
-from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
+from gimp_fast.experiments.mixtures import with_mixtures
+from gimp_fast.experiments.plan import Plan, PlannedRun
 from gimp_fast.experiments.resampling import Units, draw
 from gimp_fast.experiments.rows import ALL_SPLITS, Experiment, Row, heading_of, split_groups
 from gimp_fast.experiments.survival.fallback import mix
@@ -144,7 +145,7 @@ def summarise(experiment: Experiment, parts: Sequence[OfCohort]) -> Results:
     """Numbers of every row in every group of splits of every cohort."""
     groups, skipped, done, failed, count = [], {}, [], {}, 0
     for part in parts:
-        runs, finished = _with_mixtures(experiment, part)
+        runs, finished = with_mixtures(experiment.name, part.plan, part.finished, mix)
         trained = {run.digest: run for run in part.plan.runs}
         done += [finished[digest] for digest in trained if digest in finished]
         failed |= {
@@ -169,30 +170,6 @@ def summarise(experiment: Experiment, parts: Sequence[OfCohort]) -> Results:
 
 def _named(part: OfCohort, run: PlannedRun, cohorts: int) -> str:
     return f"{part.call.cohort.name}: {run}" if cohorts > 1 else str(run)
-
-
-def _with_mixtures(
-    experiment: Experiment, part: OfCohort
-) -> tuple[dict[str, tuple[PlannedRun, ...]], dict[str, Finished]]:
-    """Row key -> its runs, and digest -> the run that is done, mixtures included."""
-    table, finished = experiment.name, dict(part.finished)
-    runs = {key: of_row for (name, key), of_row in part.plan.of_row.items() if name == table}
-    for (name, key), pairs in part.plan.mixed.items():
-        if name == table:
-            runs[key] = tuple(pair.as_run(key) for pair in pairs)
-            found = (_mixed(pair, key, finished) for pair in pairs)
-            finished |= {one.run.digest: one for one in found if one is not None}
-    return runs, finished
-
-
-def _mixed(pair: Mixture, key: str, finished: Mapping[str, Finished]) -> Finished | None:
-    """The run of a row that mixes two; None unless both are finished."""
-    if not {pair.model.digest, pair.fallback.digest} <= finished.keys():
-        return None
-    model = finished[pair.model.digest]
-    found = mix(model.predictions, finished[pair.fallback.digest].predictions)
-    changes = {"predictions": found.predictions, "weight": found.weight, "metrics": None}
-    return replace(model, run=pair.as_run(key), **changes)
 
 
 def _group(
