@@ -9,7 +9,7 @@ import re
 
 PARTS = ("train", "val", "test")
 # The first of these that a table has names its patients.
-PATIENT_COLUMNS = ("case_id", "PATIENT", "patient_id", "patient", "submitter_id")
+PATIENT_COLUMNS = ("case_id", "PATIENT", "patient_id", "patient", "submitter_id", "PATIENT_ID")
 SYNTHETIC_ENCODER = "synthetic"
 
 # Whole-slide images in one file. A DICOM slide has many files, of which the user names one.

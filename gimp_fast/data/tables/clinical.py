@@ -23,9 +23,9 @@ from gimp_fast.files.table import Table, open_table, read_rows
 
 T = TypeVar("T")
 
-# Those of every table of patients, then those of cBioPortal, TCGA-CDR and GDC.
+# Those of every table of patients, then those of cBioPortal's site, TCGA-CDR and GDC.
 CASE_COLUMNS = (
-    *PATIENT_COLUMNS, "PATIENT_ID", "Patient ID", "bcr_patient_barcode", "case_submitter_id",
+    *PATIENT_COLUMNS, "Patient ID", "bcr_patient_barcode", "case_submitter_id",
     "cases.submitter_id",
 )  # fmt: skip
 # In lower case; how TCGA and GDC write that a value is not known.

@@ -4,7 +4,8 @@
 
 - CLAM: ``case_id,slide_id,label``, one row per slide.
 - MCAT, SurvPath: the same, with another name of the label column and slide_id ending in ``.svs``.
-- STAMP: a clini table (``PATIENT`` and the label) beside a slide table (``PATIENT,FILENAME``).
+- STAMP: a clini table (``PATIENT`` and the label) beside a slide table (``PATIENT,FILENAME``). The
+  former may be cBioPortal's (``PATIENT_ID``, below lines that begin with ``#``).
 - TransMIL: ``fold0.csv`` with slide ids under ``train,train_label,val,val_label,test,test_label``,
   or a folder of such files.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
 from gimp_fast.data.slides import SUFFIXES
+from gimp_fast.data.tables.clinical import open_clinical
 from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.numbers import MISSING
 from gimp_fast.files.paths import visible
@@ -83,7 +85,7 @@ def _add_labels(
             found, expected = "no csv in this folder", "TransMIL's fold files"
             raise FaultError.of("missing-file", path, found, expected)
     else:
-        table = open_table(path)
+        table = open_clinical(path)
         is_fold = {"train", "train_label"} <= set(table.header) and label_column == LABEL_COLUMN
         folds = [table] if is_fold else []
     if folds:

@@ -66,6 +66,18 @@ def test_mcat_label_of_another_name(tmp_path):
     assert [row.label for row in rows] == ["1.0", "0.0"]
 
 
+def test_patients_of_cbioportal_have_lines_above_the_header(tmp_path):
+    table = write(
+        tmp_path / "data_clinical_patient.txt",
+        "#Patient Identifier\tSubtype\n#Id of a patient\tMolecular subtype\n#STRING\tSTRING\n"
+        "#1\t1\nPATIENT_ID\tSUBTYPE\nTCGA-05-4244\tLUAD\nTCGA-18-3406\tLUSC\n",
+    )
+    slides = write(tmp_path / "s.csv", f"PATIENT,FILENAME\nTCGA-05-4244,{A}\nTCGA-18-3406,{B}\n")
+    rows, faults = read(table, label_column="SUBTYPE", slide_table=slides)
+    assert faults == []
+    assert found(rows) == [("TCGA-05-4244", A, "LUAD"), ("TCGA-18-3406", B, "LUSC")]
+
+
 def test_a_missing_label_column_lists_those_there_are(tmp_path):
     _, message = only_fault(write(tmp_path / "m.csv", MCAT))
     assert "no column label among case_id, slide_id, age, site" in message
