@@ -37,7 +37,7 @@ from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CohortSummary, Metrics, RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
-from gimp_fast.training.evaluate_run import evaluated_predictions, scores_of
+from gimp_fast.training.evaluate_classes import evaluated_predictions, scores_of
 
 _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 

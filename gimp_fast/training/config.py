@@ -33,7 +33,7 @@ class TrainConfig(Settings):
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
         target: what is predicted: a target of the cohort, or the cohort's labels, learnt by a name
-            of :func:`gimp_fast.targets.available`.
+            of :func:`gimp_fast.targets.available`. A list of several is learnt by one model.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -70,7 +70,7 @@ class TrainConfig(Settings):
     """
 
     method: str = "gimp"
-    target: str = "classification"
+    target: str | tuple[str, ...] = "classification"
     data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
@@ -119,6 +119,16 @@ class TrainConfig(Settings):
             raise ValueError(expected_model(method))
         return method
 
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, target: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """A list of one is that one, so that both have the same configuration."""
+        if isinstance(target, str):
+            return target
+        if not target or len(set(target)) < len(target):
+            raise ValueError("one name or more, each of them once")
+        return target[0] if len(target) == 1 else target
+
     @field_validator("modalities")
     @classmethod
     def _check_modalities(cls, modalities: str, info: ValidationInfo) -> str:
@@ -156,6 +166,11 @@ class TrainConfig(Settings):
         if self.pretrain.balance and not self.pretrain.reconstruction_weight:
             raise ValueError("pretrain.reconstruction_weight above 0 with pretrain.balance=true")
         return self
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """What is predicted, one name or several."""
+        return (self.target,) if isinstance(self.target, str) else self.target
 
     @property
     def model_class(self) -> type[PatientModel]:
