@@ -69,6 +69,18 @@ class CohortTruth:
             return np.array([self.label(case) for case in case_ids], np.int64)
         return self.targets[target].truth(case_ids)
 
+    def class_of(self, case_id: str, target: str | None = None) -> str | None:
+        """Name of a patient's class, of a target or, for None, the label.
+
+        None if it is not known, or the cohort has no such target of classes.
+        """
+        if target is not None and target not in self.targets:
+            return None
+        classes = self.classes_of(target)
+        if not classes or not self.knows(case_id, target):
+            return None
+        return classes[int(self.truth([case_id], target)[0])]
+
     def _with_gaps(self, cases: list[str], target: str | None) -> np.ndarray:
         width = 1 if target is None else len(self.targets[target].columns)
         found = np.full((len(cases), width), np.nan)

@@ -21,6 +21,7 @@ class ExplainedModel(Protocol):
     method: str
     classes: tuple[str, ...]
     columns: tuple[str, ...]
+    asked: str | None
     gene_ids: tuple[str, ...]
     gene_names: tuple[str, ...]
     trained_on: dict[str, Any]

@@ -110,8 +110,13 @@ class TrainedModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of ``predict``: the classes; or risk, and survival at horizons, in
-        the unit of the training table; or a number."""
+        the unit of the training table; or a number. Of several targets, all with their names."""
         return self.classes or self.target.prediction_columns
+
+    @property
+    def asked(self) -> str | None:
+        """What a cohort is asked for the truth: its target of this name; None for its labels."""
+        return self.facts.get("target", {}).get("name")
 
     @property
     def uses_slides(self) -> bool:

@@ -31,6 +31,11 @@ class Member:
     of_labels: bool = False
 
     @property
+    def asked(self) -> str | None:
+        """What a cohort is asked for its truth: the target of this name, or None for labels."""
+        return None if self.of_labels else self.name
+
+    @property
     def num_outputs(self) -> int:
         return len(self.classes) or self.target.num_outputs
 

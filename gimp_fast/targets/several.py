@@ -36,9 +36,11 @@ class Several(nn.Module, Target):
     kind: ClassVar[str] = "several"
 
     def __init__(self, members: Sequence[Member]):
-        """ValueError for members whose columns would have the same name in a table."""
+        """ValueError for no member, or columns that would have the same name in a table."""
         super().__init__()
         self.members = tuple(members)
+        if not self.members:
+            raise ValueError("found no target; expected one or more")
         self.outputs = _side_by_side(m.num_outputs for m in self.members)
         self.truths = _side_by_side(len(m.truth_columns) for m in self.members)
         self.reports = _side_by_side(len(m.prediction_columns) for m in self.members)
