@@ -68,8 +68,9 @@ def build_parser() -> Parser:
         "--target",
         nargs="+",
         metavar="NAME",
-        help="target of the cohort to predict, or several for one model (the labels are called "
-        "classification); default: its labels",
+        help="target of the cohort to predict, or several for one model, with weights if they "
+        "should count differently (os burden:0.5); the labels are called classification; default: "
+        "the labels",
     )
     add(
         "--covariates",

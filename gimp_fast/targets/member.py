@@ -23,12 +23,14 @@ class Member:
         target: itself.
         classes: their names; empty for a target of another kind.
         of_labels: whether its truth is the labels of the cohort.
+        weight: of its loss among those of the others; above 0.
     """
 
     name: str
     target: Target
     classes: tuple[str, ...] = ()
     of_labels: bool = False
+    weight: float = 1.0
 
     @property
     def asked(self) -> str | None:

@@ -23,9 +23,9 @@ class Several(nn.Module, Target):
 
     The truth is (B, ·) float64, a class as its place, NaN where a patient's value is not known.
 
-    The loss of a patient is the mean of the losses of the members whose value is known; all members
-    count the same. A loss of patients together, Cox's, has the patients of the batch whose value is
-    known, of all ranks, and counts for each of them. What is not known has no part in a gradient.
+    The loss of a patient is the weighted mean of the losses of the members whose value is known. A
+    loss of patients together, Cox's, has the patients of the batch whose value is known, of all
+    ranks, and counts for each of them. What is not known has no part in a gradient.
 
     Attributes:
         members: in their order.
@@ -58,6 +58,7 @@ class Several(nn.Module, Target):
                 if not member.classes
             }
         )
+        self._weights = [member.weight for member in self.members]
         self._share: Any = None
         check_columns(self.members)
 
@@ -74,8 +75,10 @@ class Several(nn.Module, Target):
 
     def known(self, truth: Any) -> Any:
         """(B, members) bool, of which the value of each patient is known; tensor or array."""
-        first = truth[:, [columns.start for columns in self.truths]]
-        return ~(first.isnan() if isinstance(first, Tensor) else np.isnan(first))
+        first = [truth[:, columns.start] for columns in self.truths]
+        if isinstance(truth, Tensor):
+            return ~torch.stack(first, 1).isnan()
+        return ~np.isnan(np.stack(first, 1))
 
     @contextlib.contextmanager
     def of_batch(self, share: Any) -> Iterator[None]:
@@ -87,8 +90,9 @@ class Several(nn.Module, Target):
 
     def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
         known = self.known(truth)  # (B, members)
-        weight = known.to(torch.promote_types(outputs.dtype, torch.float32))
-        weight = weight / known.sum(1, keepdim=True).clamp(min=1)
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        weight = known * outputs.new_tensor(self._weights, dtype=dtype)
+        weight = weight / weight.sum(1, keepdim=True).where(known.any(1, keepdim=True), 1.0)
         # An empty sum joins the outputs to the loss also where nothing is known.
         total = weight.new_zeros(len(outputs)) + outputs[:0].sum()
         for place, member in enumerate(self.members):
@@ -150,8 +154,8 @@ class Several(nn.Module, Target):
     def scores(self, predictions: np.ndarray, truth: np.ndarray) -> Scores:
         """``loss``, and ``<member>:<score>`` of the members' scores.
 
-        The loss is the mean of the members', each weighted by the patients whose value is known as
-        in :meth:`loss`.
+        The loss is the mean of the members', of whom each counts for its patients as in
+        :meth:`loss`.
         """
 
         def of(place: int) -> tuple[np.ndarray, Scores]:
@@ -178,7 +182,8 @@ class Several(nn.Module, Target):
 
     def _joined(self, of: Callable[[int], tuple[np.ndarray, Scores]], truth: np.ndarray) -> Scores:
         """The scores of the members, of the rows that ``of`` says, and their mean loss."""
-        weight = 1 / self.known(truth).sum(1)  # of each known value of a patient
+        weight = self.known(truth) * np.array(self._weights)
+        weight = weight / weight.sum(1, keepdims=True)
         found, total = {}, 0.0
         for place, member in enumerate(self.members):
             rows, scores = of(place)
@@ -186,7 +191,7 @@ class Several(nn.Module, Target):
                 continue
             if "loss" not in scores:
                 return scores
-            total += float(weight[rows].sum()) * scores["loss"]
+            total += float(weight[rows, place].sum()) * scores["loss"]
             found |= {f"{member.name}:{name}": value for name, value in scores.items()}
         if not np.isfinite(total):
             return {"loss": float("nan")}

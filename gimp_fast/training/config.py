@@ -23,6 +23,7 @@ from gimp_fast.models import (
 from gimp_fast.targets.survival import SurvivalSettings
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
+from gimp_fast.training.target_weights import weighted_name
 from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
 
 
@@ -33,7 +34,8 @@ class TrainConfig(Settings):
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
         target: what is predicted: a target of the cohort, or the cohort's labels, learnt by a name
-            of :func:`gimp_fast.targets.available`. A list of several is learnt by one model.
+            of :func:`gimp_fast.targets.available`. A list of several is learnt by one model; each
+            counts as much as its weight says, as in ``[os, burden:0.5]``, by default 1.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -125,9 +127,10 @@ class TrainConfig(Settings):
         """A list of one is that one, so that both have the same configuration."""
         if isinstance(target, str):
             return target
-        if not target or len(set(target)) < len(target):
+        names = [weighted_name(text)[0] for text in target]
+        if not names or len(set(names)) < len(names):
             raise ValueError("one name or more, each of them once")
-        return target[0] if len(target) == 1 else target
+        return names[0] if len(names) == 1 else target
 
     @field_validator("modalities")
     @classmethod
@@ -168,9 +171,15 @@ class TrainConfig(Settings):
         return self
 
     @property
+    def target_weights(self) -> dict[str, float]:
+        """What is predicted, one name or several -> how much each counts in the loss."""
+        if isinstance(self.target, str):
+            return {self.target: 1.0}
+        return dict(map(weighted_name, self.target))
+
+    @property
     def target_names(self) -> tuple[str, ...]:
-        """What is predicted, one name or several."""
-        return (self.target,) if isinstance(self.target, str) else self.target
+        return tuple(self.target_weights)
 
     @property
     def model_class(self) -> type[PatientModel]:

@@ -73,10 +73,10 @@ def fitted_target(
     if not isinstance(asked, tuple):
         return _fitted(config, cohort, config.target, asked, training)
     members = []
-    for name, one in zip(config.target_names, asked, strict=True):
+    for (name, weight), one in zip(config.target_weights.items(), asked, strict=True):
         known = [case for case in training if cohort.knows(case, one)]
         target = _fitted(config, cohort, name, one, known)
-        members.append(Member(name, target, cohort.classes_of(one), of_labels=one is None))
+        members.append(Member(name, target, cohort.classes_of(one), one is None, weight))
     try:
         return Several(members)
     except ValueError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,15 +28,14 @@ def truth(n=30, seed=0):
     return np.stack([*outcomes, rng.integers(3, size=n), rng.normal(5, 2, n)], axis=1)
 
 
-def several(loss="nll"):
+def several(loss="nll", weights=(1.0, 1.0, 1.0)):
     known = truth(60, seed=9)
-    return Several(
-        [
-            Member("os", Survival.fit(SurvivalSettings(loss=loss), known[:, :2], "days")),
-            Member("subtype", Classification(), CLASSES),
-            Member("burden", Regression.fit(known[:, 3])),
-        ]
-    )
+    members = [
+        Member("os", Survival.fit(SurvivalSettings(loss=loss), known[:, :2], "days")),
+        Member("subtype", Classification(), CLASSES),
+        Member("burden", Regression.fit(known[:, 3])),
+    ]
+    return Several([replace(m, weight=w) for m, w in zip(members, weights, strict=True)])
 
 
 def outputs(target, n=30, seed=1):
@@ -75,6 +76,21 @@ def test_the_loss_of_a_patient_is_the_mean_of_what_is_known(loss, gaps):
     ours, theirs = (torch.autograd.grad(x.sum(), raw)[0] for x in (found, expected))
     assert ours.isfinite().all()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_say_how_much_a_target_counts(loss):
+    weights = (1.0, 0.5, 3.0)
+    target, answer = several(loss, weights), torch.from_numpy(with_gaps(truth()))
+    raw = outputs(target)
+    losses, known = losses_of_members(target, raw, answer), target.known(answer)
+    factor = known * torch.tensor(weights, dtype=torch.float64)
+    expected = (losses.nan_to_num() * factor).sum(1) / factor.sum(1)
+    torch.testing.assert_close(target.loss(raw, answer).double(), expected, rtol=1e-6, atol=1e-7)
+    small = several(loss, (1.0, 1e-9, 1e-9))
+    outcomes = torch.from_numpy(truth())
+    alone = small.members[0].target.loss(raw[:, small.outputs[0]], outcomes[:, :2])
+    torch.testing.assert_close(small.loss(raw, outcomes).double(), alone.double())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -170,8 +186,15 @@ def test_patients_are_alike_if_alike_in_all_that_both_have():
     assert torch.equal(differ, differ.T)
 
 
-def test_the_validation_loss_is_the_mean_of_the_losses():
-    target, values = several(), truth()
+def test_pairs_wait_for_no_gpu():
+    """They are part of the step that a CUDA graph replays: nothing depends on values."""
+    found = several().to("meta").pairs(torch.empty(5, 4, dtype=torch.float64, device="meta"))
+    assert [pairs.shape for pairs in found] == [(5, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 0.5, 1.0)], ids=str)
+def test_the_validation_loss_is_the_mean_of_the_losses(weights):
+    target, values = several(weights=weights), truth()
     raw = outputs(target).detach()
     predictions = target.predictions(raw).numpy()
     scores = target.scores(predictions, values)

@@ -218,6 +218,9 @@ def test_one_name_has_the_same_configuration_in_a_list_or_alone():
     assert config_hash(alone) == config_hash(listed)
     assert config_hash(load_config(overrides=["target=[os,burden]"])) != config_hash(alone)
     assert load_config().model_dump(mode="json")["target"] == "classification"
+    weighted = load_config(overrides=["target=[os:2, burden]"])
+    assert weighted.target_weights == {"os": 2.0, "burden": 1.0}
+    assert load_config(overrides=["target=[os:2]"]).target == "os"
 
 
 def test_the_command_takes_several_names(gaps, tmp_path):
@@ -226,7 +229,7 @@ def test_the_command_takes_several_names(gaps, tmp_path):
     out = tmp_path / "run"
     argv = ["--data", gaps, "--out", out, "--preset", "small", "--method", "mean_pool"]
     argv += [part for one in QUICK for part in ("--set", one)]
-    assert main([*map(str, argv), "--target", "os", "grade,burden"]) == 0
+    assert main([*map(str, argv), "--target", "os", "grade,burden:0.5"]) == 0
     assert list(open_run(out).metrics.targets) == list(TARGETS)
     assert (out / "report.html").is_file()
 
@@ -238,6 +241,9 @@ def test_the_command_takes_several_names(gaps, tmp_path):
         (["target=[os,os]"], r"target: found .*; expected one name or more, each of them once"),
         (["target=[]"], "expected one name or more"),
         (["target=[os,[burden]]"], "target: found"),
+        (["target=[os,burden:0]"], "after a colon a weight above 0, as burden:0.5"),
+        (["target=[os,os:2]"], "each of them once"),
+        (["target=[os,burden:much]"], "after a colon a weight above 0"),
         ([ALL, "finetune.select=c_index"], "expected one of loss, os:c_index, .*'os:c_index'"),
         ([ALL, "finetune.select=os:accuracy"], "found os:accuracy; expected one of loss"),
         (
@@ -252,6 +258,9 @@ def test_the_command_takes_several_names(gaps, tmp_path):
         "twice",
         "empty",
         "nested",
+        "no-weight",
+        "twice-weighted",
+        "word-as-weight",
         "plain-measure",
         "measure",
         "name",
