@@ -69,7 +69,8 @@ class Predictions:
                 *(f"true_{column}" for column in member.truth_columns),
             )  # fmt: skip
             names = {start + name: name for name in shown if start + name in self.table}
-            table = self.table[["case_id", *names, "warnings"]].rename(columns=names)
+            table = self.table[["case_id", *names, "warnings"]]
+            table = table.set_axis(["case_id", *names.values(), "warnings"], axis=1)
             found[member.name] = Predictions(table, self.cautions, member.classes, member.target)
         return found
 
