@@ -12,6 +12,7 @@ from gimp_fast.report.case_table import PRINTED, links_of_cases
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.records import Run, TargetSummary
+from gimp_fast.runs.several_predictions import SeveralPredictions
 
 OUTCOME_TITLES = {
     "c_index": "C-index",
@@ -103,9 +104,15 @@ def outcome_cases(run: Run) -> dict[str, Any]:
     """What the page's templates need for the table of cases, of numbers or of several targets."""
     predictions = run.predictions
     columns = predictions.columns()
-    order = np.argsort(predictions.split != "test", kind="stable")
-    sorting = "Test patients come first."
-    if isinstance(predictions, OutcomePredictions):
+    if isinstance(predictions, SeveralPredictions):
+        order = np.argsort(predictions.split != "test", kind="stable")
+        sorting = "Test patients come first. What is not known is empty."
+        pairs = [
+            (name, column) for name, of in predictions.of_all.items() for column in of.columns()
+        ]
+        titles = [f"{name}: {column.replace('_', ' ')}" for name, column in pairs]
+    else:
+        titles = [_words(name) for name in columns]
         highest = next(iter(predictions.predicted.values()))
         order = np.lexsort((-highest, predictions.split != "test"))
         sorting = "Test patients come first, the highest prediction on top."
@@ -122,7 +129,7 @@ def outcome_cases(run: Run) -> dict[str, Any]:
     return {
         "printed_cases": PRINTED,
         "outcome_cases": cases,
-        "outcome_columns": [_words(name) for name in columns],
+        "outcome_columns": titles,
         "sorting": sorting,
         "pictures": [],
     }

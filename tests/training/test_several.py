@@ -16,8 +16,9 @@ import gimp_fast
 from gimp_fast import models
 from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.inference import export_ensemble, export_model
+from gimp_fast.inference import TrainedModel, export_ensemble, export_model
 from gimp_fast.inference.predictions import predict_cohort
+from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.runs.records import open_run
 from gimp_fast.runs.target_views import views_of
 from gimp_fast.training import load_config, train
@@ -327,3 +328,44 @@ def test_the_memory_of_several_targets_is_predicted(gaps):
 
     config = load_config(overrides=[*settings("mean_pool", "slide"), ALL, "device=cpu"])
     assert any("finetune, batch" in line for line in memory_report(config, open_cohort(gaps)))
+
+
+def test_a_class_that_the_model_does_not_know_is_told_by_its_target(trained, gaps):
+    cohort, model = open_cohort(gaps), gimp_fast.load(trained)
+    grade, case = cohort.targets["grade"], cohort.split("split_0")["test"][0]
+    object.__setattr__(grade, "classes", (*grade.classes, "odd"))
+    object.__setattr__(grade, "values", {**grade.values, case: 2})
+    found = predict_cohort([model], cohort, [case])
+    told = {caution.code: caution.message for caution in found.cautions[case]}
+    assert told["class-unknown"] == "grade: 'odd'; the model knows high, low"
+    assert found.table["grade_label"].tolist() == ["odd"]
+
+
+def test_the_truth_of_one_target_of_classes_is_not_the_label(gaps, tmp_path):
+    train_run(tmp_path / "run", gaps, *settings("mean_pool", "slide"), "target=grade")
+    cohort = open_cohort(gaps)
+    cases = [c for c in cohort.split("split_0")["test"] if cohort.knows(c, "grade")]
+    found = predict_cohort([gimp_fast.load(tmp_path / "run")], cohort, cases)
+    assert found.table["label"].tolist() == [cohort.class_of(case, "grade") for case in cases]
+    assert not any("class-unknown" in codes for codes in found.table["warnings"])
+    recorded = open_run(tmp_path / "run").metrics.test.accuracy.value
+    assert found.metrics(resamples=20)["new"]["accuracy"]["value"] == pytest.approx(recorded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": []}, "cannot build: found no target"),
+        ({"targets": "os"}, "target.targets: found 'os'"),
+        ({"kind": "many"}, "target.kind: found 'many'"),
+        ({"targets": [{"name": "os"}]}, "target.targets.0: found nothing"),
+        ({"targets": [{"name": "os", "kind": "several"}]}, "target.targets.0: found 'several'"),
+        ({"targets": [{"name": "a", "kind": "class", "classes": ["x", "y"]}]}, "cannot build"),
+    ],
+    ids=["none", "text", "kind", "no-kind", "several-in-several", "fewer-outputs"],
+)
+def test_facts_of_targets_that_are_damaged_are_told(change, message, trained):
+    tensors, facts = load_checkpoint(trained / "checkpoints" / "finetune.safetensors")
+    facts["target"] |= change
+    with pytest.raises(GimpError, match=message):
+        TrainedModel(tensors, facts, trained)
