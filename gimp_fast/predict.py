@@ -37,7 +37,8 @@ def build_parser() -> Parser:
         "RUN --out COHORT`; labels are not needed. predictions.csv has case_id, slide_ids, "
         "prediction, a probability for each class, the label where known, and codes of warnings; "
         "predictions.warnings.json explains them. Of survival it has the risk, the survival at "
-        "horizons, and the true time and event where known; of a number, prediction and truth.",
+        "horizons, and the true time and event where known; of a number, prediction and truth. "
+        "Of several targets, the columns of each begin with its name.",
     )
     add = parser.add_argument
     add(
@@ -159,13 +160,34 @@ def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:
 def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -> list[str]:
     """Lines for the console: counts, metrics where labels are known, and warnings."""
     from gimp_fast.inference.cautions import table_text
-    from gimp_fast.training.evaluate_run import metrics_text
 
     kind = "SYNTHETIC cohort" if cohort.synthetic else "cohort"
     lines = [f"{len(predictions.table)} patients of the {kind} '{cohort.name}'"]
-    if predictions.classes:
-        counts = predictions.table["prediction"].value_counts()
-        lines[0] += ": " + ", ".join(f"{counts.get(k, 0)} {k}" for k in predictions.classes)
+    if predictions.target.kind == "several":
+        for name, one in predictions.by_target().items():
+            counted = f": {_class_counts(one)}" if one.classes else ""
+            lines.append(f"{name}{counted}")
+            lines += [f"  {line}" for line in _metric_lines(metrics["targets"][name])]
+    else:
+        if predictions.classes:
+            lines[0] += f": {_class_counts(predictions)}"
+        lines += _metric_lines(metrics)
+    warnings = table_text(predictions.cautions)
+    lines.append(f"warnings (code, patients):\n{warnings}" if warnings else "no warnings")
+    return [*lines, *(f"not checked: {note}" for note in predictions.unchecked)]
+
+
+def _class_counts(predictions: Predictions) -> str:
+    """How many patients are predicted as each class."""
+    counts = predictions.table["prediction"].value_counts()
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in predictions.classes)
+
+
+def _metric_lines(metrics: dict[str, Any]) -> list[str]:
+    """The metrics of one target, where labels are known."""
+    from gimp_fast.runs.score_texts import metrics_text
+
+    lines = []
     if "seen" in metrics:
         count = metrics["seen"]["n"]
         lines.append(
@@ -177,9 +199,7 @@ def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -
         lines.append(f"labels known{which}: {metrics_text(metrics['new'])}")
     elif "seen" in metrics:
         lines.append("labels known, without them: of no patient")
-    warnings = table_text(predictions.cautions)
-    lines.append(f"warnings (code, patients):\n{warnings}" if warnings else "no warnings")
-    return [*lines, *(f"not checked: {note}" for note in predictions.unchecked)]
+    return lines
 
 
 if __name__ == "__main__":

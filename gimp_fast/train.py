@@ -64,7 +64,14 @@ def build_parser() -> Parser:
         help="model to train instead of gimp: a comparator such as abmil, clam_sb, transmil, snn, "
         "mcat or mgca; default: gimp",
     )
-    add("--target", metavar="NAME", help="target of the cohort to predict; default: its labels")
+    add(
+        "--target",
+        nargs="+",
+        metavar="NAME",
+        help="target of the cohort to predict, or several for one model, with weights if they "
+        "should count differently (os burden:0.5); the labels are called classification; default: "
+        "the labels",
+    )
     add(
         "--covariates",
         nargs="+",
@@ -132,7 +139,8 @@ def main(argv: Sequence[str]) -> int | None:
     if config.data is None and "WORLD_SIZE" in os.environ:
         raise GimpError("under torchrun, give --data: the synthetic cohort is made by one process")
     if config.data is None:
-        check_target(config.target, SYNTHETIC_TARGETS)  # before the patients are generated
+        for name in config.target_names:
+            check_target(name, SYNTHETIC_TARGETS)  # before the patients are generated
     data = _synthetic_cohort(out, config.seed) if config.data is None else Path(config.data)
     if is_first_rank():
         backends = [name for name, status in available_backends().items() if status == "available"]
@@ -147,10 +155,11 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     from gimp_fast.training.config import asked_values, load_config
 
     # Their texts are values as they are: a split may be called 0 or no.
-    names = ("method", "target", "split", "modalities", "seed")
+    names = ("method", "split", "modalities", "seed")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.covariates is not None:
-        fields["covariates"] = [n for text in args.covariates for n in text.split(",") if n]
+    for name in ("target", "covariates"):
+        if getattr(args, name) is not None:
+            fields[name] = [n for text in getattr(args, name) for n in text.split(",") if n]
     if args.resume and (out / layout.CONFIG).exists():
         asked = asked_values(args.preset, args.config, args.set, fields)
         config, ignored = resumed_config(out, asked)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from gimp_fast.data.bag import Bag
-from gimp_fast.data.class_checks import (
-    Counts,
-    count_classes,
-    sites_of_barcodes,
-    split_cautions,
-)
+from gimp_fast.data.class_checks import sites_of_barcodes
 from gimp_fast.data.cohort_covariates import COVARIATES, covariates_of
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
@@ -32,12 +27,13 @@ from gimp_fast.data.cohort_files import (
 )
 from gimp_fast.data.cohort_slides import open_store, slides_by_case
 from gimp_fast.data.cohort_targets import TARGETS, targets_of
+from gimp_fast.data.cohort_truth import CohortTruth
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import DAMAGE_ERRORS, GimpError, did_you_mean, one_line
 from gimp_fast.files.paths import visible
 
 
-class Cohort:
+class Cohort(CohortTruth):
     """A cohort folder; see ``open_cohort``.
 
     Attributes:
@@ -116,45 +112,6 @@ class Cohort:
             )
         return {part: list(cases) for part, cases in self._splits[name].items()}
 
-    def class_counts(self, split: Mapping[str, Iterable[str]], target: str | None = None) -> Counts:
-        """Part -> class -> how many patients, of a split or of some of its patients.
-
-        ``target`` is one of classes; None for the labels.
-        """
-        part_of = {case: part for part, cases in split.items() for case in cases}
-        classes = self.classes_of(target)
-        labels = self.truth(part_of, target).tolist()
-        names = {case: classes[label] for case, label in zip(part_of, labels, strict=True)}
-        return count_classes(names, part_of)
-
-    def classes_of(self, target: str | None = None) -> tuple[str, ...]:
-        """Names of the classes of a target, none if it is of another kind; None: of the labels."""
-        return self.classes if target is None else self.targets[target].classes
-
-    def knows(self, case_id: str, target: str | None = None) -> bool:
-        """Whether the truth of a patient is known, of a target or, for None, the label."""
-        if target is None:
-            return self.has_label(case_id)
-        self._check_case(case_id)
-        return case_id in self.targets[target].values
-
-    def truth(self, case_ids: Iterable[str], target: str | None = None) -> np.ndarray:
-        """The truth of patients, who must have it, as :meth:`CohortTarget.truth`.
-
-        ``target`` is None for the labels, (n,) int64.
-        """
-        if target is None:
-            return np.array([self.label(case) for case in case_ids], np.int64)
-        return self.targets[target].truth(case_ids)
-
-    def cautions_of(
-        self, split: Mapping[str, Iterable[str]], target: str | None = None
-    ) -> list[str]:
-        """Sentences on what can mislead: in the cohort, and in a split, for the target."""
-        if not self.classes_of(target):
-            return list(self.cautions)
-        return [*self.cautions, *split_cautions(self.class_counts(split, target))]
-
     def only_split(self, asked: str | None = None) -> str:
         """The split that is asked for, or else the cohort's only one.
 
@@ -183,20 +140,6 @@ class Cohort:
         return (modalities != "rna" and self.has_slides(case_id)) or (
             modalities != "slide" and self.has_expression(case_id)
         )
-
-    def has_label(self, case_id: str) -> bool:
-        """True if the class of the patient is known; in a cohort for prediction it need not be."""
-        self._check_case(case_id)
-        return self._labels[case_id] is not None
-
-    def label(self, case_id: str) -> int:
-        """Index into ``classes``; GimpError if it is not known."""
-        if not self.has_label(case_id):
-            raise GimpError(
-                f"{self.path}: the label of patient '{case_id}' is not known; the cohort was "
-                "prepared for prediction"
-            )
-        return self._labels[case_id]
 
     def site(self, case_id: str) -> str | None:
         """Hospital of the patient: from ``prepare --site-column``, or of a TCGA barcode.
@@ -282,10 +225,6 @@ class Cohort:
                 "changed since `prepare`. Run it again."
             )
         self._expression_checksum = None
-
-    def _check_case(self, case_id: str) -> None:
-        if case_id not in self._labels:
-            raise GimpError(f"{self.path}: no patient '{case_id}'")
 
     def __len__(self) -> int:
         return len(self.case_ids)

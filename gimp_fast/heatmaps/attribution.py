@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gimp_fast.errors import GimpError
+from gimp_fast.heatmaps.one_target import question
 from gimp_fast.heatmaps.options import GRADIENT, ROLLOUT
 from gimp_fast.heatmaps.protocols import ExplainedModel
 from gimp_fast.models import PatientInputs, PatientModel
@@ -80,6 +81,7 @@ def attribute(
         GimpError: the model has no such attribution.
     """
     model, patches = trained.model, inputs.patches
+    target, place = question(trained)
     length = 0 if patches is None else len(patches)
     has_genes = inputs.present_genes is not None
     by_attention = length > 0 and how != GRADIENT
@@ -100,7 +102,7 @@ def attribute(
         probe = stack.enter_context(GeneAttentionProbe(encoder)) if encoder else None
         stack.enter_context(torch.set_grad_enabled(bool(sources)))
         logits = model(inputs)[0].float()
-        saliency = _gradient_times_input(model.target, logits, sources)
+        saliency = _gradient_times_input(target, logits[place], sources)
     weights = saliency.get("patches")
     if layers:
         weights = tokens.rollout() if how == ROLLOUT else tokens.cls_attention().mean(0)
@@ -110,9 +112,10 @@ def attribute(
     elif by_attention:
         with torch.no_grad():
             pooling = model.attention(inputs)  # (T, 1), or a column for each class
-        weights = pooling[:, int(logits.argmax()) if pooling.shape[1] > 1 else 0]
+        highest = int(logits[place].argmax()) + (place.start or 0)
+        weights = pooling[:, highest if pooling.shape[1] > 1 else 0]
     return Attribution(
-        predictions=model.target.reported(_numpy(model.target.predictions(logits[None])))[0],
+        predictions=target.reported(_numpy(target.predictions(logits[None, place])))[0],
         patches=None if weights is None else _numpy(weights),
         genes=probe and probe.attention(),
         gene_gradients=_numpy(saliency["genes"][0]) if has_genes else None,

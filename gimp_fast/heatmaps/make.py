@@ -21,6 +21,7 @@ from gimp_fast.errors import GimpError, counted, is_out_of_memory
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.gene_symbols import symbols_of
+from gimp_fast.heatmaps.one_target import OneTarget, explained_for
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
@@ -64,6 +65,7 @@ def make_heatmaps(
         GimpError: the model has no such attribution, or the features or genes of the cohort are
             not those of the model.
     """
+    trained = explained_for(trained, options.target)
     maker = _Maker(trained, cohort, options, images, slide_ids)
     failures: list[dict[str, str]] = []
     summary = {} if options.overwrite else read_maps(options.out)
@@ -93,6 +95,7 @@ def make_heatmaps(
             "trained_on": trained.trained_on.get("name"),
             "synthetic": trained.synthetic or cohort.synthetic,
             "classes": list(trained.classes),
+            **_target(trained),
         },
         "cohort": cohort.name,
         "attribution": maker.attribution,
@@ -135,6 +138,7 @@ class _Maker:
             "patch_size": options.patch_size,
             "scale": options.scale,
             "geojson_origin": options.geojson_origin,
+            **_target(trained),
         }
         self.symbols: tuple[str, ...] = ()
         if trained.uses_genes:
@@ -215,6 +219,11 @@ class _Maker:
         record = place | record | {"settings": self.settings, "patient": maps.record()}
         write_json(file, record, indent=1)
         return record
+
+
+def _target(trained: ExplainedModel) -> dict[str, str]:
+    """Which of several targets is explained."""
+    return {"target": trained.name} if isinstance(trained, OneTarget) else {}
 
 
 def folder_name(name: str) -> str:

@@ -31,6 +31,11 @@ class HeatmapOptions:
     """How heatmaps are made, and the folder ``out`` that they are written to."""
 
     out: Path
+    target: str | None = option(
+        None,
+        "of several targets, the one whose prediction is explained (default: the first)",
+        metavar="NAME",
+    )
     attribution: str = option(
         ROLLOUT,
         "weights of patches (default: %(default)s); in a model that pools by attention, the first "

@@ -60,9 +60,9 @@ class PatientMaps:
     @property
     def label(self) -> str | None:
         """The class of the patient, where it is known."""
-        if not self.trained.classes or not self.cohort.has_label(self.case_id):
+        if not self.trained.classes:
             return None
-        return self.cohort.classes[self.cohort.label(self.case_id)]
+        return self.cohort.class_of(self.case_id, self.trained.asked)
 
     @property
     def title(self) -> str:

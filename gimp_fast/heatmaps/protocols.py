@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.models import PatientModel
 
 
@@ -21,6 +22,7 @@ class ExplainedModel(Protocol):
     method: str
     classes: tuple[str, ...]
     columns: tuple[str, ...]
+    asked: Asked
     gene_ids: tuple[str, ...]
     gene_names: tuple[str, ...]
     trained_on: dict[str, Any]

@@ -36,6 +36,8 @@ def built_model(
         if config.num_outputs != expected:
             names = f" ({', '.join(classes)})" if classes else ""
             raise ValueError(f"{config.num_outputs} outputs; expected {expected}{names}")
+        if classes and target.kind != "class":
+            raise ValueError(f"a target of the kind '{target.kind}' with classes{names}")
         weights = under_prefix("model", tensors)
         _check_sizes(config, weights, len(facts["cohort"]["gene_ids"]))
         model = build(method, config, backend=backend)

@@ -11,6 +11,7 @@ import numpy as np
 from gimp_fast.data import Cohort
 from gimp_fast.data.known_patients import TRAINED_PARTS
 from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.truth import members_of
 from gimp_fast.training.ranges import FAR, expression_statistics
 
 MPP_TOLERANCE = 0.10
@@ -97,10 +98,12 @@ def _of_patient(
     if slides and fewest and (count := cohort.bag(case).num_patches) < fewest:
         text = f"{count} {'patch' if count == 1 else 'patches'}; training: {fewest} or more"
         found.append(Caution("small-bag", text))
-    label = cohort.classes[cohort.label(case)] if cohort.has_label(case) else None
-    if trained.classes and label is not None and label not in trained.classes:
-        classes = ", ".join(trained.classes)
-        found.append(Caution("class-unknown", f"'{label}'; the model knows {classes}"))
+    for member in filter(lambda member: member.classes, members_of(trained)):
+        label = cohort.class_of(case, member.asked)
+        if label is not None and label not in member.classes:
+            named = f"{member.name}: " if trained.target.kind == "several" else ""
+            classes = ", ".join(member.classes)
+            found.append(Caution("class-unknown", f"{named}'{label}'; the model knows {classes}"))
     return found
 
 

@@ -28,6 +28,8 @@ from gimp_fast.runs.score_texts import (
     modality_note,
 )
 from gimp_fast.runs.scores import ByModality, Fusion
+from gimp_fast.targets import Target
+from gimp_fast.targets.several import Several
 
 EXPORT_VERSION = 1
 _KEPT = (
@@ -301,10 +303,21 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
         _card_table("What it was trained on", training),
         *(f"- Caution: {markdown(text)}" for text in metrics.get("cautions", ())),
         _card_results(metrics),
-        _LIMITS.format(of_target=_OF_TARGET[trained.target.kind]),
+        _LIMITS.format(of_target=_limits_of(trained.target)),
         _LOADING,
     ]
     return "\n".join(sections)
+
+
+def _limits_of(target: Target) -> str:
+    """What the card says of a target, or of each of several."""
+    if not isinstance(target, Several):
+        return _OF_TARGET[target.kind]
+    lines = []
+    for kind in dict.fromkeys(member.target.kind for member in target.members):
+        named = ", ".join(markdown(m.name) for m in target.members if m.target.kind == kind)
+        lines.append(_OF_TARGET[kind].replace("- ", f"- {named}: "))
+    return "\n".join(lines)
 
 
 def _fusion(trained: TrainedModel, metrics: dict[str, Any]) -> Fusion | None:
@@ -318,19 +331,32 @@ def _fusion(trained: TrainedModel, metrics: dict[str, Any]) -> Fusion | None:
 
 def _card_results(metrics: dict[str, Any]) -> str:
     """Metrics of both parts, and of each modality alone where the run recorded them."""
-    notes = {"test": "", "val": " (the epoch was chosen on these patients)"}
-    lines = [
-        f"- {part}{note}: {metrics_text(metrics[part])}"
-        for part, note in notes.items()
-        if has_scores(metrics.get(part))
-    ]
-    if not has_scores(metrics.get("test")):
-        lines.append(f"- {_UNKNOWN}")
+    if metrics.get("targets"):
+        lines = [
+            line
+            for name, scores in metrics["targets"].items()
+            for line in _part_lines(scores, f"{markdown(name)}, ")
+        ]
+    else:
+        lines = _part_lines(metrics)
     if recorded := metrics.get("by_modality"):
         scores = ByModality.model_validate(recorded)
         lines += [f"- test, {shown}: {markdown(text)}" for shown, text in modality_lines(scores)]
         lines.append(f"\n{markdown(modality_note(scores))}")
     return "\n".join(["## Results\n", *lines, ""])
+
+
+def _part_lines(metrics: dict[str, Any], of_target: str = "") -> list[str]:
+    """The metrics of both parts, of one target."""
+    notes = {"test": "", "val": " (the epoch was chosen on these patients)"}
+    lines = [
+        f"- {of_target}{part}{note}: {metrics_text(metrics[part])}"
+        for part, note in notes.items()
+        if has_scores(metrics.get(part))
+    ]
+    if not has_scores(metrics.get("test")):
+        lines.append(f"- {of_target}{_UNKNOWN}")
+    return lines
 
 
 def _card_table(title: str, rows: dict[str, str]) -> str:

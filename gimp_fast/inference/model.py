@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort_covariates import CohortCovariate
+from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.data.known_patients import KnownPatients
 from gimp_fast.data.rna.genes import find_genes
 from gimp_fast.errors import GimpError
@@ -27,6 +28,7 @@ from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.facts import check_facts
+from gimp_fast.targets.several import Several
 from gimp_fast.training.ranges import TrainingRanges
 from gimp_fast.training.sampling import PatientReader
 
@@ -110,8 +112,15 @@ class TrainedModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of ``predict``: the classes; or risk, and survival at horizons, in
-        the unit of the training table; or a number."""
+        the unit of the training table; or a number. Of several targets, all with their names."""
         return self.classes or self.target.prediction_columns
+
+    @property
+    def asked(self) -> Asked:
+        """What a cohort is asked for the truth: its target of a name, its labels, or several."""
+        if isinstance(self.target, Several):
+            return tuple(member.asked for member in self.target.members)
+        return self.facts.get("target", {}).get("name")
 
     @property
     def uses_slides(self) -> bool:

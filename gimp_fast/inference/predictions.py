@@ -22,7 +22,6 @@ from gimp_fast.inference.cautions import (
     CODES,
     Caution,
     cautions_of,
-    codes_of,
     counts,
     merged,
     unchecked,
@@ -30,8 +29,10 @@ from gimp_fast.inference.cautions import (
 from gimp_fast.inference.model import TrainedModel, check_same_columns
 from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
+from gimp_fast.inference.tables import prediction_table
 from gimp_fast.models.outputs import Outputs
 from gimp_fast.targets import Target
+from gimp_fast.targets.several import Several
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
 from gimp_fast.training.sampling import PatientBatch, read_patients
 
@@ -44,7 +45,8 @@ class Predictions:
 
     Attributes:
         table: case_id, slide_ids, prediction, prob_<class> …, label, warnings of each patient; of a
-            target that is no class, its columns and those of the truth instead.
+            target that is no class, its columns and those of the truth instead. Of several targets,
+            the columns of each begin with its name, as ``os_risk``.
         cautions: case_id -> why to doubt the prediction.
         classes: of the probabilities; empty for a target of another kind.
         target: what was predicted.
@@ -57,6 +59,21 @@ class Predictions:
     target: Target
     unchecked: tuple[str, ...] = ()
 
+    def by_target(self) -> dict[str, Predictions]:
+        """Name -> the predictions of one of several targets, in a table of its own."""
+        found = {}
+        for member in self.target.members:
+            start = f"{member.name}_"
+            shown = (
+                "prediction", *member.prediction_columns, *member.truth_columns,
+                *(f"true_{column}" for column in member.truth_columns),
+            )  # fmt: skip
+            names = {start + name: name for name in shown if start + name in self.table}
+            table = self.table[["case_id", *names, "warnings"]]
+            table = table.set_axis(["case_id", *names.values(), "warnings"], axis=1)
+            found[member.name] = Predictions(table, self.cautions, member.classes, member.target)
+        return found
+
     def probabilities(self) -> np.ndarray:
         """(patients, classes) float32; NaN where a patient could not be predicted."""
         return self.table[[f"prob_{name}" for name in self.classes]].to_numpy(np.float32)
@@ -67,8 +84,12 @@ class Predictions:
         Returns:
             ``"new"``: of patients that the models were neither trained nor chosen on.
             ``"seen"``: of the patients of training and validation, which is no evidence of
-            performance. A group without patients is absent.
+            performance. A group without patients is absent. Of several targets: ``"targets"``, and
+            in it these groups for each.
         """
+        if isinstance(self.target, Several):
+            found = {name: one.metrics(resamples, seed) for name, one in self.by_target().items()}
+            return {"targets": found}
         if self.target.kind != "class":
             return self._outcome_metrics(resamples, seed)
         table, probabilities, metrics = self.table, self.probabilities(), {}
@@ -158,10 +179,7 @@ def predict_cohort(
     mean = by_model[0]
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
-    if classes:
-        table = _table(cohort, cases, usable, mean, classes, cautions)
-    else:
-        table = _outcome_table(models[0], cohort, cases, usable, mean, cautions)
+    table = prediction_table(models[0], cohort, cases, usable, mean, cautions)
     notes = [note for trained in models for note in unchecked(trained, cohort)]
     return Predictions(table, cautions, classes, models[0].target, tuple(dict.fromkeys(notes)))
 
@@ -222,60 +240,3 @@ def plan_batches(lengths: Sequence[int], options: PredictOptions) -> list[range]
             start, total = place, 0
         total += length
     return [*batches, range(start, len(lengths))] if lengths else []
-
-
-def _table(
-    cohort: Cohort,
-    cases: Sequence[str],
-    usable: Sequence[str],
-    probabilities: np.ndarray,
-    classes: tuple[str, ...],
-    cautions: dict[str, tuple[Caution, ...]],
-) -> pd.DataFrame:
-    """One row per patient; those who could not be predicted have NaN."""
-    names = [f"prob_{name}" for name in classes]
-    predicted = pd.DataFrame(probabilities, usable, names)
-    predicted.insert(0, "prediction", [classes[place] for place in probabilities.argmax(1)])
-    predicted = predicted.reindex(cases).fillna({"prediction": ""}).reset_index(drop=True)
-    slides = [cohort.bag(c).slide_ids if cohort.has_slides(c) else () for c in cases]
-    columns = {
-        "case_id": cases,
-        "slide_ids": [";".join(ids) for ids in slides],
-        **predicted,
-        "label": [cohort.classes[cohort.label(c)] if cohort.has_label(c) else "" for c in cases],
-        "warnings": [codes_of(cautions[case]) for case in cases],
-    }
-    return pd.DataFrame(columns)
-
-
-def _outcome_table(
-    trained: TrainedModel,
-    cohort: Cohort,
-    cases: Sequence[str],
-    usable: Sequence[str],
-    reported: np.ndarray,
-    cautions: dict[str, tuple[Caution, ...]],
-) -> pd.DataFrame:
-    """One row per patient; those who could not be predicted, or whose truth is unknown, have NaN.
-
-    The truth is that of the cohort's target of the same name and kind.
-    """
-    target, name = trained.target, trained.facts["target"]["name"]
-    predicted = pd.DataFrame(reported, usable, list(target.prediction_columns)).reindex(cases)
-    names = [f"true_{column}" for column in target.truth_columns]
-    truth = pd.DataFrame(np.nan, cases, names)
-    known = cohort.targets.get(name)
-    if known is not None and known.kind == target.kind:
-        with_truth = [case for case in cases if case in known.values]
-        if with_truth:
-            truth.loc[with_truth] = known.truth(with_truth).reshape(len(with_truth), -1)
-    slides = [cohort.bag(c).slide_ids if cohort.has_slides(c) else () for c in cases]
-    return pd.DataFrame(
-        {
-            "case_id": cases,
-            "slide_ids": [";".join(ids) for ids in slides],
-            **predicted.reset_index(drop=True),
-            **truth.reset_index(drop=True),
-            "warnings": [codes_of(cautions[case]) for case in cases],
-        }
-    )

@@ -13,23 +13,16 @@ from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
 from gimp_fast.pages.templates import get_template
 from gimp_fast.report import panels
-from gimp_fast.report.calibration_panel import calibration_panel
 from gimp_fast.report.case_table import case_section
 from gimp_fast.report.modality_table import modality_section
-from gimp_fast.report.outcome_panels import OUTCOME_TITLES, outcome_cases, outcome_panels
+from gimp_fast.report.outcome_panels import outcome_cases
 from gimp_fast.report.panels import Panel
+from gimp_fast.report.target_sections import is_outcome, target_sections
 from gimp_fast.runs import layout
 from gimp_fast.runs.method_titles import method_title
 from gimp_fast.runs.records import Run, TargetSummary, open_run
-from gimp_fast.runs.score_texts import NO_AUC, READS
-from gimp_fast.runs.scores import Estimate, Fusion
-
-METRIC_TITLES = {
-    "accuracy": "Accuracy",
-    "auc": "AUC",
-    "balanced_accuracy": "Balanced accuracy",
-    "f1_macro": "Macro F1",
-}
+from gimp_fast.runs.score_texts import READS
+from gimp_fast.runs.scores import Fusion
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -47,39 +40,26 @@ def write_report(run_dir: Path | str) -> Path:
     """
     run = open_run(run_dir).read_all()
     folder, metrics = run.path / layout.FIGURES, run.metrics
-    is_outcome = metrics.target is not None and metrics.target.kind != "class"
-    titles = OUTCOME_TITLES if is_outcome else METRIC_TITLES
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
             title: [_written(panel, folder) for panel in drawn]
             for title, drawn in panels.curve_panels(run).items()
         }
-        test = outcome_panels(run) if is_outcome else _class_panels(run)
-        test_figures = [_written(panel, folder) for panel in test]
+        sections = target_sections(run)
+        for section in sections:
+            section["figures"] = [_written(panel, folder) for panel in section.pop("panels")]
         embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
-    tiles = [
-        {"title": title, "estimate": estimate, "n": metrics.test.n}
-        for key, title in titles.items()
-        if (estimate := getattr(metrics.test, key, None)) is not None
-    ]
-    rows = [
-        (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
-        for key, title in titles.items()
-    ]
     page = get_template("report.html.j2", "gimp_fast.report").render(
         version=__version__,
         metrics=metrics,
         method=method_title(metrics.method),
         about=_about(run),
-        tiles=tiles,
-        without=[NO_AUC] if tiles and not is_outcome and metrics.test.auc is None else [],
-        rows=rows,
-        test_figures=test_figures,
+        sections=sections,
         curves=curves,
         embeddings=embeddings,
         **modality_section(run),
-        **(outcome_cases(run) if is_outcome else case_section(run) | {"outcome_columns": ()}),
+        **_cases(run),
         about_intervals=WITHOUT_SPREAD,
         config=run.config_text,
         environment=_flat(run.environment),
@@ -89,8 +69,11 @@ def write_report(run_dir: Path | str) -> Path:
     return report
 
 
-def _class_panels(run: Run) -> list[Panel]:
-    return [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
+def _cases(run: Run) -> dict[str, Any]:
+    """What the templates need for the table of cases."""
+    if run.metrics.targets or is_outcome(run):
+        return outcome_cases(run)
+    return case_section(run) | {"outcome_columns": ()}
 
 
 def _written(panel: Panel, folder: Path) -> dict[str, Any]:
@@ -108,10 +91,6 @@ def _written(panel: Panel, folder: Path) -> dict[str, Any]:
     return {"title": panel.title, "caption": panel.caption, "svg": svg, "wide": is_wide}
 
 
-def _cell(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else panels.with_interval(estimate)
-
-
 def _about(run: Run) -> list[tuple[str, str]]:
     """Titles and texts about the model, its training and its patients."""
     metrics, config = run.metrics, run.config
@@ -126,7 +105,8 @@ def _about(run: Run) -> list[tuple[str, str]]:
         ("Reads", READS[metrics.modalities]),
         ("Covariates", ", ".join(map(str, config.get("covariates") or ()))),
         ("Fusion weight", "" if metrics.fusion is None else _weight(metrics.fusion)),
-        ("Target", _target(metrics.target)),
+        ("Target", "" if metrics.target is None else _target(metrics.target)),
+        ("Targets", "; ".join(map(_target, (metrics.targets or {}).values()))),
         ("Classes", ", ".join(metrics.cohort.classes)),
         ("Patients", f"{counts} (split {metrics.cohort.split})"),
         ("Epochs", stages),
@@ -139,9 +119,7 @@ def _about(run: Run) -> list[tuple[str, str]]:
     return [(title, text) for title, text in facts if text]
 
 
-def _target(target: TargetSummary | None) -> str:
-    if target is None:
-        return ""
+def _target(target: TargetSummary) -> str:
     unit = f", in {target.unit}" if target.unit else ""
     return f"{target.name} ({target.kind}{unit})"
 

@@ -12,6 +12,7 @@ from gimp_fast.report.case_table import PRINTED, links_of_cases
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.records import Run, TargetSummary
+from gimp_fast.runs.several_predictions import SeveralPredictions
 
 OUTCOME_TITLES = {
     "c_index": "C-index",
@@ -100,17 +101,27 @@ def _outcomes(predictions: OutcomePredictions) -> Outcomes:
 
 
 def outcome_cases(run: Run) -> dict[str, Any]:
-    """What the page's templates need for the table of cases."""
+    """What the page's templates need for the table of cases, of numbers or of several targets."""
     predictions = run.predictions
-    names = [*predictions.truth, *predictions.predicted]
-    columns = [*predictions.truth.values(), *predictions.predicted.values()]
-    order = np.lexsort((-columns[len(predictions.truth)], predictions.split != "test"))
+    columns = predictions.columns()
+    if isinstance(predictions, SeveralPredictions):
+        order = np.argsort(predictions.split != "test", kind="stable")
+        sorting = "Test patients come first. What is not known is empty."
+        pairs = [
+            (name, column) for name, of in predictions.of_all.items() for column in of.columns()
+        ]
+        titles = [f"{name}: {column.replace('_', ' ')}" for name, column in pairs]
+    else:
+        titles = [_words(name) for name in columns]
+        highest = next(iter(predictions.predicted.values()))
+        order = np.lexsort((-highest, predictions.split != "test"))
+        sorting = "Test patients come first, the highest prediction on top."
     maps = links_of_cases(run)
     cases = [
         {
             "case_id": str(predictions.case_id[row]),
             "part": str(predictions.split[row]),
-            "values": [f"{column[row]:.4g}" for column in columns],
+            "values": [_cell(column[row]) for column in columns.values()],
             "maps": maps.get(str(predictions.case_id[row]), []),
         }
         for row in order.tolist()
@@ -118,9 +129,17 @@ def outcome_cases(run: Run) -> dict[str, Any]:
     return {
         "printed_cases": PRINTED,
         "outcome_cases": cases,
-        "outcome_columns": [_words(name) for name in names],
+        "outcome_columns": titles,
+        "sorting": sorting,
         "pictures": [],
     }
+
+
+def _cell(value: Any) -> str:
+    """A class as it is, a number in four digits; nothing for one that is not known."""
+    if isinstance(value, str):
+        return value
+    return "" if np.isnan(value) else f"{value:.4g}"
 
 
 def _words(column: str) -> str:

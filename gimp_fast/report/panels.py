@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.manifold import TSNE
 from gimp_fast.evaluation.rates import roc
 from gimp_fast.pages import style
 from gimp_fast.report import figures
-from gimp_fast.runs.records import Epoch, Run
+from gimp_fast.runs.records import Run
 from gimp_fast.runs.scores import Estimate
 
 MIN_PATIENTS_FOR_TSNE = 10
@@ -39,6 +40,7 @@ QUANTITIES = {
 # What a stage trains on, if that is one modality.
 _READ_BY = {"genes": "rna", "pretrain": "slide"}
 SHARES = ("accuracy", "auc", "c_index", "probe_accuracy", "probe_c_index")
+_PROBED = ("probe_accuracy", "probe_c_index", "probe_correlation")
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,26 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
     Other methods may lack stages, and so may a model that does not read what a stage trains on.
     """
     sections: dict[str, list[Panel]] = {}
-    is_class = run.metrics.target is None or run.metrics.target.kind == "class"
     for stage, (title, quantities) in STAGES.items():
-        epochs = run.epochs.get(stage, [])
-        if not epochs:
+        if not run.epochs.get(stage):
             if run.metrics.method == "gimp" and _READ_BY.get(stage) in (None, *_read(run)):
                 sections[title] = []
             continue
-        best = run.metrics.best_epoch if stage == "finetune" else None
-        drawn = [_curve(stage, title, q, epochs, best, is_class) for q in quantities]
-        panels = [panel for panel in drawn if panel]
-        if not panels and (loss := _curve(stage, title, "loss", epochs, best, is_class)):
-            panels = [loss]
-        probes = ("probe_accuracy", "probe_c_index", "probe_correlation")
-        found = (_curve(stage, title, quantity, epochs, best, is_class) for quantity in probes)
-        panels += filter(None, found)
+        found = _curves(run, stage, quantities) or _curves(run, stage, ("loss",))
+        found += _curves(run, stage, _PROBED)
         reason = "Left out: metrics.jsonl has no finite value of its quantities."
-        sections[title] = panels or [Panel(stage, title, reason)]
+        sections[title] = found or [Panel(stage, title, reason)]
     return sections
+
+
+def _curves(run: Run, stage: str, quantities: Sequence[str]) -> list[Panel]:
+    """Those of the quantities that the stage has; of several targets, each that has one."""
+    keys = {quantity: quantity for quantity in quantities}
+    for target in run.metrics.targets or ():
+        for quantity in quantities:
+            probe = "probe_" if quantity in _PROBED else ""
+            keys[f"{probe}{target}:{quantity.removeprefix(probe)}"] = quantity
+    return list(filter(None, (_curve(run, stage, *pair) for pair in keys.items())))
 
 
 def _read(run: Run) -> tuple[str, ...]:
@@ -95,33 +99,31 @@ def _read(run: Run) -> tuple[str, ...]:
     return ("slide", "rna") if modalities == "both" else (modalities,)
 
 
-def _curve(
-    stage: str,
-    title: str,
-    quantity: str,
-    epochs: list[Epoch],
-    best: int | None,
-    is_class: bool,
-) -> Panel | None:
-    """One quantity of training and validation; None without a finite value."""
-    series: dict[str, dict[int, float]] = {}
+def _curve(run: Run, stage: str, key: str, quantity: str) -> Panel | None:
+    """One quantity of training and validation, by its key; None without a finite value."""
+    epochs, series = run.epochs[stage], {}
     for split in ("train", "val"):
-        points = {epoch.epoch: getattr(epoch, split).get(quantity) for epoch in epochs}
+        points = {epoch.epoch: getattr(epoch, split).get(key) for epoch in epochs}
         finite = {n: v for n, v in points.items() if v is not None and math.isfinite(v)}
         if finite:
             series[split] = finite
     if not series:
         return None
     name, label = QUANTITIES[quantity]
+    metrics = run.metrics
+    is_class = not metrics.targets and (metrics.target is None or metrics.target.kind == "class")
     if quantity == "loss" and (stage == "pretrain" or not is_class):
         label = "Loss"
+    if key != quantity:  # of one of several targets
+        name = f"{key.removeprefix('probe_').partition(':')[0]}: {name}"
+    best = metrics.best_epoch if stage == "finetune" else None
     last = {split: list(points.items())[-1] for split, points in series.items()}
     ends = "; ".join(f"{split} ends at {v:.3g} in epoch {n}" for split, (n, v) in last.items())
     drawing = figures.curve(series, label, best, is_share=quantity in SHARES)
-    alt = f"{title}: {label} by epoch; {ends}"
+    alt = f"{STAGES[stage][0]}: {label} by epoch; {ends}"
     if best is not None:
         alt += f"; best epoch {best}"
-    return Panel(f"{stage}_{quantity}", name, alt=alt, figure=drawing)
+    return Panel(f"{stage}_{key.replace(':', '_')}", name, alt=alt, figure=drawing)
 
 
 def confusion_panel(run: Run) -> Panel:

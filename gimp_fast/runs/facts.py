@@ -38,10 +38,14 @@ class _Counts(_Facts):
     n: dict[str, int] = {}
 
 
-class _Metrics(_Facts):
-    cohort: _Counts = _Counts()
+class _Scores(_Facts):
     val: _Part | None = None
     test: _Part | None = None
+
+
+class _Metrics(_Scores):
+    cohort: _Counts = _Counts()
+    targets: dict[Text, _Scores] = {}
     fusion: Fusion | None = None
     by_modality: ByModality | None = None
     cautions: list[Text] = []
@@ -73,9 +77,17 @@ class _Training(_Facts):
     precision: Text = "fp32"
 
 
-class _Target(_Facts):
+class _OneTarget(_Facts):
     name: Text
     kind: Literal["class", "survival", "regression"]
+    classes: list[Text] = []
+    of_labels: bool = False
+
+
+class _Target(_Facts):
+    name: Text
+    kind: Literal["class", "survival", "regression", "several"]
+    targets: list[_OneTarget] = []
 
 
 class _Checkpoint(_Facts):

@@ -48,25 +48,36 @@ class CasePredictions:
         rows, (_, *names) = self.split == split, self.__match_args__
         return CasePredictions(self.classes, *(getattr(self, name)[rows] for name in names))
 
+    def known(self) -> CasePredictions:
+        """The patients whose class is known; others have the label −1."""
+        rows, (_, *names) = self.label >= 0, self.__match_args__
+        return CasePredictions(self.classes, *(getattr(self, name)[rows] for name in names))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Name -> column of the file, but for the patients' ids and parts."""
+        # The last is that of the label −1.
+        names = np.array([*map(guarded, self.classes), ""], dtype=object)
+        columns = (names[self.label], names[self.predicted], *self.probabilities.T)
+        return dict(zip(_columns(self.classes), columns, strict=True))
+
     def to_csv(self) -> str:
         """The text of the file."""
-        names = np.array([guarded(name) for name in self.classes], dtype=object)
         cases = [guarded(case) for case in self.case_id.tolist()]
-        columns = (cases, self.split, names[self.label], names[self.predicted])
-        pairs = zip(_columns(self.classes), (*columns, *self.probabilities.T), strict=True)
-        return pd.DataFrame(dict(pairs)).to_csv(
-            index=False, float_format="%.6g", lineterminator="\n"
-        )
+        columns = {"case_id": cases, "split": self.split, **self.columns()}
+        return pd.DataFrame(columns).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
     @classmethod
-    def read(cls, file: Path, classes: tuple[str, ...]) -> CasePredictions:
-        """Read the file; ValueError or csv.Error says what is wrong in it."""
-        rows = [
-            [*map(unguarded, row[:4]), *row[4:]] for row in rows_of_columns(file, _columns(classes))
-        ]
+    def read(cls, file: Path, classes: tuple[str, ...], prefix: str = "") -> CasePredictions:
+        """Read the file; ValueError or csv.Error says what is wrong in it.
+
+        With a prefix, which their columns have beside those of other targets, a label may be empty.
+        """
+        columns = ["case_id", "split", *(prefix + name for name in _columns(classes))]
+        rows = [[*map(unguarded, row[:4]), *row[4:]] for row in rows_of_columns(file, columns)]
         places = {name: place for place, name in enumerate(classes)}
-        for column, name in ((2, "label"), (3, "prediction")):
-            if unknown := sorted({row[column] for row in rows} - set(classes)):
+        may_lack = {""} if prefix else set()
+        for column, name, more in ((2, "label", may_lack), (3, "prediction", set())):
+            if unknown := sorted({row[column] for row in rows} - {*classes, *more}):
                 expected = f"expected classes {list(classes)}"
                 raise ValueError(f"column {name}: found {unknown}; {expected}")
         probabilities = np.array([row[4:] for row in rows], str).astype(np.float64)
@@ -76,7 +87,7 @@ class CasePredictions:
             classes,
             case_id=np.array([row[0] for row in rows], str),
             split=np.array([row[1] for row in rows], str),
-            label=np.array([places[row[2]] for row in rows], np.int64),
+            label=np.array([places.get(row[2], -1) for row in rows], np.int64),
             predicted=np.array([places[row[3]] for row in rows], np.int64),
             probabilities=probabilities.reshape(-1, len(classes)),
         )
@@ -124,7 +135,7 @@ class Embeddings:
 
 
 def _columns(classes: Sequence[str]) -> list[str]:
-    return ["case_id", "split", "label", "prediction", *(f"prob_{name}" for name in classes)]
+    return ["label", "prediction", *(f"prob_{name}" for name in classes)]
 
 
 def rows_of_columns(file: Path, columns: Sequence[str]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from gimp_fast.runs import layout
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
+from gimp_fast.runs.several_predictions import SeveralPredictions
 from gimp_fast.validation import field_faults
 
 # ValueError covers undecodable text and JSON.
@@ -55,11 +56,26 @@ class TargetSummary(Record):
     risk_cut: float = 0.0
 
 
+class TargetScores(TargetSummary):
+    """One of several targets: what it is, and the scores of the patients whose value is known.
+
+    ``n`` counts these patients of each part, ``by_class`` also by class.
+    """
+
+    classes: tuple[str, ...] = ()
+    n: dict[str, int] = Field({})
+    by_class: dict[str, dict[str, int]] | None = None
+    val: SplitMetrics | None = None
+    test: SplitMetrics | None = None
+
+
 class Metrics(Record):
     """``metrics.json``, the last file that a run writes.
 
-    ``by_modality`` is of a model of both modalities or of covariates; ``fusion``, where it has one;
-    ``cautions`` are sentences on what can mislead in the cohort and the split.
+    ``target`` is one target besides the labels; ``targets`` are several, by name, with their
+    scores, which ``val`` and ``test`` then have not. ``by_modality`` is of a model of both
+    modalities or of covariates; ``fusion``, where it has one; ``cautions`` are sentences on what
+    can mislead in the cohort and the split.
     """
 
     cohort: CohortSummary
@@ -67,6 +83,7 @@ class Metrics(Record):
     modalities: Literal["both", "slide", "rna"]
     seed: int
     target: TargetSummary | None = None
+    targets: dict[str, TargetScores] | None = None
     best_epoch: int | None = None
     val: SplitMetrics | None = None
     test: SplitMetrics | None = None
@@ -160,14 +177,12 @@ class Run:
         return self._read(layout.RECORD, lambda file: _validate(RunRecord, read_json_object(file)))
 
     @cached_property
-    def predictions(self) -> CasePredictions | OutcomePredictions:
-        classes, target = self.metrics.cohort.classes, self.metrics.target
-        if target is not None and target.kind != "class":
-            columns = target.truth_columns, target.prediction_columns
-            return self._read(
-                layout.PREDICTIONS, lambda file: OutcomePredictions.read(file, *columns)
-            )
-        return self._read(layout.PREDICTIONS, lambda file: CasePredictions.read(file, classes))
+    def predictions(self) -> CasePredictions | OutcomePredictions | SeveralPredictions:
+        metrics = self.metrics
+        if not metrics.targets:
+            return self._read(layout.PREDICTIONS, _reader(metrics.cohort.classes, metrics.target))
+        readers = {name: _reader(one.classes, one) for name, one in metrics.targets.items()}
+        return self._read(layout.PREDICTIONS, lambda file: SeveralPredictions.read(file, readers))
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -209,6 +224,16 @@ def read_object_or_empty(file: Path) -> dict[str, Any]:
         return read_json_object(file)
     except (OSError, GimpError):
         return {}
+
+
+def _reader(
+    classes: tuple[str, ...], target: TargetSummary | None
+) -> Callable[..., CasePredictions | OutcomePredictions]:
+    """What reads the predictions of a target from a file, and the prefix of their columns."""
+    if target is None or target.kind == "class":
+        return lambda file, prefix="": CasePredictions.read(file, classes, prefix)
+    columns = target.truth_columns, target.prediction_columns
+    return lambda file, prefix="": OutcomePredictions.read(file, *columns, prefix)
 
 
 def _validate(model: type[Model], data: Any, where: str = "") -> Model:

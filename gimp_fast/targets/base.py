@@ -25,18 +25,22 @@ class Target(ABC):
     truth of B patients is one tensor, (B,) or (B, ·), of the columns that the cohort has.
 
     Attributes:
-        kind: ``"class"``, ``"survival"`` or ``"regression"``.
+        kind: ``"class"``, ``"survival"``, ``"regression"`` or ``"several"``.
         num_outputs: K, outputs of a model.
+        num_predictions: columns of :meth:`predictions`, of targets that are no classes.
         truth_columns, prediction_columns: names in ``predictions.csv``, of targets that are no
             classes.
         measures: scores that can choose an epoch (``finetune.select``); the first is the default.
+        joint: whether the loss is one of all patients together, as Cox's; each then has it whole.
     """
 
     kind: ClassVar[str]
     num_outputs: int
+    num_predictions: int
     truth_columns: tuple[str, ...] = ()
     prediction_columns: tuple[str, ...] = ()
     measures: tuple[str, ...]
+    joint: bool = False
 
     @abstractmethod
     def loss(self, outputs: Tensor, truth: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Regression(nn.Module, Target):
 
     kind: ClassVar[str] = "regression"
     measures = ("loss", "correlation")
-    num_outputs = 1
+    num_outputs = num_predictions = 1
     truth_columns, prediction_columns = ("truth",), ("prediction",)
 
     def __init__(

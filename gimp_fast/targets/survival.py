@@ -141,6 +141,16 @@ class Survival(nn.Module, Target):
         settings = SurvivalSettings.model_validate(facts["settings"])
         return cls(settings, edges, times, facts["horizons"], facts["unit"])
 
+    @property
+    def joint(self) -> bool:
+        """Whether the loss is Cox's."""
+        return self.settings.loss == "cox"
+
+    @property
+    def num_predictions(self) -> int:
+        """The risk, and survival at each of ``times``."""
+        return 1 + len(self.times)
+
     @contextlib.contextmanager
     def of_batch(self, share: Any) -> Iterator[None]:
         """Within, risk sets are those of the batch of all ranks."""

@@ -30,6 +30,7 @@ from gimp_fast.models import (
 from gimp_fast.targets.survival import SurvivalSettings
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
+from gimp_fast.training.target_weights import weighted_name
 from gimp_fast.validation import UNKNOWN, FieldsError, Settings, shown
 
 
@@ -46,7 +47,8 @@ class TrainConfig(Settings):
         method: the model, a name of :func:`gimp_fast.models.available`. A comparator runs the
             stages that its paper has; models of slides or RNA alone are only fine-tuned.
         target: what is predicted: a target of the cohort, or the cohort's labels, learnt by a name
-            of :func:`gimp_fast.targets.available`.
+            of :func:`gimp_fast.targets.available`. A list of several is learnt by one model; each
+            counts as much as its weight says, as in ``[os, burden:0.5]``, by default 1.
         data: cohort folder; null uses the embedded synthetic cohort.
         modalities: ``"both"``, ``"slide"`` (no RNA) or ``"rna"`` (no slides); by default what the
             method reads.
@@ -86,7 +88,7 @@ class TrainConfig(Settings):
     """
 
     method: str = "gimp"
-    target: str = "classification"
+    target: str | tuple[str, ...] = "classification"
     data: str | None = None
     modalities: Modalities = "both"
     split: str | None = None
@@ -135,6 +137,17 @@ class TrainConfig(Settings):
         if method not in available():
             raise ValueError(expected_model(method))
         return method
+
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, target: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """A list of one is that one, so that both have the same configuration."""
+        if isinstance(target, str):
+            return target
+        names = [weighted_name(text)[0] for text in target]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("one name or more, each of them once")
+        return names[0] if len(names) == 1 else target
 
     @field_validator("modalities")
     @classmethod
@@ -193,6 +206,17 @@ class TrainConfig(Settings):
     def sets_of(self, cohort: HasGeneSets) -> Mapping[str, tuple[int, ...]]:
         """Signature -> columns of its genes, of a cohort; empty where groups are others."""
         return cohort.gene_sets if self.gene_groups == "sets" else {}
+
+    @property
+    def target_weights(self) -> dict[str, float]:
+        """What is predicted, one name or several -> how much each counts in the loss."""
+        if isinstance(self.target, str):
+            return {self.target: 1.0}
+        return dict(map(weighted_name, self.target))
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return tuple(self.target_weights)
 
     @property
     def model_class(self) -> type[PatientModel]:

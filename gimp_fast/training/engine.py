@@ -24,14 +24,14 @@ from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
 from gimp_fast.training.fit_scalers import fit_gene_scaler, fit_slide_scaler
-from gimp_fast.training.patients import check_classes, facts_of_patients
+from gimp_fast.training.patients import check_classes, check_several, facts_of_patients
+from gimp_fast.training.provenance import provenance_of
 from gimp_fast.training.sampling import PatientReader
-from gimp_fast.training.scaling import GeneScaler
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stage_run import StageRun
 from gimp_fast.training.stages import stages_of
 from gimp_fast.training.stops import StopRequests
-from gimp_fast.training.task import check_measure, fitted_target, model_config_of, target_name
+from gimp_fast.training.task import asked_of, check_measure, fitted_target, model_config_of
 
 Log = Callable[[str], None]
 
@@ -152,10 +152,10 @@ def _prepare(
         scaler = fit_gene_scaler(config, cohort, split_name)
     # With reading processes, each would keep its own copy.
     cache_gb = 0.0 if config.workers not in (0, "auto") else config.cache_gb
-    name = target_name(config, cohort)
+    asked = asked_of(config, cohort)
     slide_scaler = None
     if config.site_shrinkage is not None and config.modalities != "rna":
-        slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name, name)
+        slide_scaler = fit_slide_scaler(config.site_shrinkage, cohort, split_name, asked)
     covariates = None
     if config.covariates:
         covariates = CovariateScaler.fit(cohort, config.covariates, split["train"])
@@ -165,14 +165,14 @@ def _prepare(
         scaler,
         cache_gb,
         slide_scaler=slide_scaler,
-        target=name,
+        target=asked,
         covariates=covariates,
     )
     split = {
         part: [
             case
             for case in cases
-            if cohort.usable(case, config.modalities) and cohort.knows(case, name)
+            if cohort.usable(case, config.modalities) and cohort.knows(case, asked)
         ]
         for part, cases in split.items()
     }
@@ -181,11 +181,13 @@ def _prepare(
             f"{cohort.path}: split '{split_name}' has patients with the modality "
             f"'{config.modalities}' in {', '.join(p for p in split if split[p]) or 'no part'} only"
         )
-    target = fitted_target(config, cohort, name, split["train"])
+    classes = cohort.classes_of(asked)
+    if isinstance(asked, tuple):
+        check_several(config, cohort, split_name, split, asked)
+    elif classes:
+        check_classes(config, cohort, split_name, split, asked)
+    target = fitted_target(config, cohort, asked, split["train"])
     check_measure(config, target)
-    classes = cohort.classes_of(name) if target.kind == "class" else ()
-    if classes:
-        check_classes(config, cohort, split_name, split, name)
     torch.manual_seed(config.seed)
     model_config = model_config_of(config, cohort, covariates.width if covariates else 0)
     try:
@@ -195,41 +197,8 @@ def _prepare(
     model.target = target
     model.to(device)
     context = StageContext(config, model, reader, split, device, ranks)
-    provenance = {
-        "method": config.method,
-        "model": model_config.model_dump(mode="json"),
-        **({"covariates": covariates.facts()} if covariates else {}),
-        **({} if name is None else {"target": {"name": name, **target.facts()}}),
-        "cohort": {
-            "name": cohort.name,
-            "synthetic": cohort.synthetic,
-            "fingerprint": cohort.fingerprint,
-            "split": split_name,
-            "classes": list(classes),
-            **_gene_provenance(config, cohort, scaler),
-            "expression": cohort.expression_facts,
-            "expression_transform": cohort.expression_transform,
-            "encoder": cohort.encoder,
-            "mpp": cohort.mpp,
-            "patch_size": cohort.patch_size,
-            "patch_order": cohort.patch_order,
-        },
-    }
+    provenance = provenance_of(config, cohort, split_name, context, covariates)
     return context, provenance
-
-
-def _gene_provenance(
-    config: TrainConfig, cohort: Cohort, scaler: GeneScaler | None
-) -> dict[str, Any]:
-    """The ordered genes that the model reads; needed to use it on new patients."""
-    if scaler is None:
-        return {"gene_ids": [], "gene_names": [], "gene_sets": {}}
-    columns = range(len(cohort.gene_ids)) if scaler.columns is None else scaler.columns
-    return {
-        "gene_ids": [cohort.gene_ids[i] for i in columns],
-        "gene_names": [cohort.gene_names[i] for i in columns],
-        "gene_sets": {name: list(columns) for name, columns in config.sets_of(cohort).items()},
-    }
 
 
 def _workers(config: TrainConfig, reader: PatientReader) -> int:

@@ -11,13 +11,12 @@ import torch
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
-from gimp_fast.evaluation.rates import metrics_with_intervals
 from gimp_fast.models import build
 from gimp_fast.models.outputs import Outputs
 from gimp_fast.runs.checkpoint import load_model
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.patient_arrays import AS_DRAWN
-from gimp_fast.runs.records import CasePredictions, CohortSummary, Embeddings, Metrics
+from gimp_fast.runs.records import CohortSummary, Embeddings, Metrics
 from gimp_fast.runs.score_texts import (
     fusion_text,
     metrics_text,
@@ -27,12 +26,13 @@ from gimp_fast.runs.score_texts import (
 )
 from gimp_fast.runs.scores import Fusion
 from gimp_fast.training.by_modality import by_modality
+from gimp_fast.training.evaluate_classes import evaluated_predictions, scores_of
 from gimp_fast.training.evaluate_outcomes import (
-    EVALUATED,
     outcome_predictions,
     outcome_scores,
     target_summary,
 )
+from gimp_fast.training.evaluate_several import several_predictions, several_scores
 from gimp_fast.training.stage import StageContext
 from gimp_fast.training.stages import stages_of
 
@@ -67,6 +67,10 @@ def evaluate_run(
         predictions = evaluated_predictions(classes, cases, parts, truth, outputs.predictions)
         scores = scores_of(predictions, config.bootstrap, config.seed)
         counts = cohort.class_counts(context.split, name)
+    elif target.kind == "several":
+        label_names, counts = target.groups(truth), None
+        predictions = several_predictions(target, cases, parts, truth, outputs.predictions)
+        scores = {"targets": several_scores(target, parts, truth, outputs.predictions, config)}
     else:
         label_names = target.groups(truth)
         predictions = outcome_predictions(target, cases, parts, truth, outputs.predictions)
@@ -76,7 +80,7 @@ def evaluate_run(
         counts = None
     scores |= _of_modalities(context, cases, outputs)
     summary = {}
-    if name is not None:
+    if isinstance(name, str):
         summary["target"] = target_summary(name, target, parts, outputs.predictions)
     embeddings = Embeddings(np.array(cases), parts, label_names, representations)
     metrics = Metrics(
@@ -122,13 +126,20 @@ def _of_modalities(context: StageContext, cases: Sequence[str], outputs: Outputs
     weight = context.model.fusion_weight_of_both()
     if weight is not None:
         facts["fusion"] = Fusion(weight=weight, chosen_on=len(context.split["val"]))
+    if context.model.target.kind == "several":  # scores of which there is no one
+        return facts
     found = by_modality(context, cases, outputs, config.bootstrap, config.seed)
     return facts if found is None else facts | {"by_modality": found}
 
 
 def result_lines(metrics: Metrics) -> Iterator[str]:
     """The results of a run for the console: the test set, and what each modality contributes."""
-    yield f"test: {metrics_text(metrics.as_dict()['test'])}"
+    found = metrics.as_dict()
+    if "targets" in found:
+        for name, of_target in found["targets"].items():
+            yield f"test, {name}: {metrics_text(of_target['test'])}"
+    else:
+        yield f"test: {metrics_text(found['test'])}"
     if metrics.fusion is not None:
         yield f"fusion: {fusion_text(metrics.fusion)}"
     if (scores := metrics.by_modality) is not None:
@@ -137,36 +148,3 @@ def result_lines(metrics: Metrics) -> Iterator[str]:
             if shown != whole or scores.n < scores.of:  # else it is the first line again
                 yield f"test, {shown}: {text}"
         yield f"  {modality_note(scores)}"
-
-
-def evaluated_predictions(
-    classes: tuple[str, ...],
-    cases: Sequence[str],
-    parts: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-) -> CasePredictions:
-    """The predictions that a run records: those of validation, then those of test.
-
-    Args:
-        classes: names of the K classes.
-        cases: ids of n patients.
-        parts: (n,) unicode, their part of the split.
-        labels: (n,) int.
-        probabilities: (n, K).
-    """
-    predicted = probabilities.argmax(1)
-    rows = np.concatenate([np.flatnonzero(parts == part) for part in EVALUATED])
-    arrays = (np.array(cases), parts, labels, predicted, probabilities)
-    return CasePredictions(tuple(classes), *(array[rows] for array in arrays))
-
-
-def scores_of(predictions: CasePredictions, resamples: int, seed: int) -> dict[str, Any]:
-    """``val`` and ``test`` of :class:`Metrics`."""
-    scores = {}
-    for part in EVALUATED:
-        chosen = predictions.of(part)
-        scores[part] = metrics_with_intervals(
-            chosen.probabilities, chosen.label, resamples=resamples, seed=seed
-        )
-    return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.errors import GimpError
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.scaling import GeneScaler, check_gaps
@@ -37,16 +38,19 @@ def fit_gene_scaler(config: TrainConfig, cohort: Cohort, split_name: str) -> Gen
 
 
 def fit_slide_scaler(
-    strength: float, cohort: Cohort, split_name: str, target: str | None = None
+    strength: float, cohort: Cohort, split_name: str, target: Asked = None
 ) -> SlideScaler:
     """From the training patients whose target, or for None label, is known.
 
-    Hospitals are compared within a class; where the target has none, among all patients.
+    Hospitals are compared within a class; where the target has none, among all patients. Of several
+    targets, the first that has classes counts.
 
     Raises:
         GimpError: nobody to train on has slides, or hospitals cannot be compared.
     """
     training = cohort.split(split_name)["train"]
+    if isinstance(target, tuple):
+        target = next((one for one in target if cohort.classes_of(one)), target)
     cases = [case for case in training if cohort.has_slides(case) and cohort.knows(case, target)]
     if not cases:
         raise GimpError(f"{cohort.path}: split '{split_name}' trains on no patient with slides")

@@ -52,7 +52,7 @@ class RandomPatients:
 
     has_expression = has_slides
 
-    def truth(self, case_ids: Iterable[str], target: str | None) -> np.ndarray:
+    def truth(self, case_ids: Iterable[str], target: object) -> np.ndarray:
         return np.array([int(case) % self.sizes.num_outputs for case in case_ids], np.int64)
 
     def expression(self, case_ids: Iterable[str]) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
 from gimp_fast.ops.masks import Masked
 from gimp_fast.training.covariate_scaling import CovariateScaler
@@ -96,7 +97,7 @@ class PatientReader:
         feature_dim: channels that the model reads; None for those of the cohort, which has none
             without slides.
         slide_scaler: of patch embeddings; None leaves them as they are.
-        target: the cohort's target that is read; None for its labels.
+        target: the cohort's target that is read; None for its labels. Several are a tuple.
         covariates: fitted on the training patients; None for a model that reads none.
     """
 
@@ -109,7 +110,7 @@ class PatientReader:
         labelled: bool = True,
         feature_dim: int | None = None,
         slide_scaler: SlideScaler | None = None,
-        target: str | None = None,
+        target: Asked = None,
         covariates: CovariateScaler | None = None,
     ):
         self.cohort, self.labelled, self.slide_scaler = cohort, labelled, slide_scaler
@@ -142,7 +143,7 @@ class PatientReader:
         return patches if self.slide_scaler is None else self.slide_scaler(patches)
 
     def truth(self, case_ids: Sequence[str]) -> Tensor:
-        """(B,) int64 classes, or what another target has of each patient, float64."""
+        """(B,) int64 classes, or float64 as :meth:`Cohort.truth` gives another target."""
         if not self.labelled:
             return torch.full((len(case_ids),), -1)
         return torch.from_numpy(self.cohort.truth(case_ids, self.target))

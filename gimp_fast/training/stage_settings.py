@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from gimp_fast.errors import one_of
 from gimp_fast.validation import Settings
+
+MEASURES = ("accuracy", "auc", "c_index", "correlation", "loss")  # that can choose an epoch
 
 
 class StageSettings(Settings):
@@ -104,7 +107,8 @@ class FinetuneSettings(StageSettings):
             gene encoder is trained in this stage.
         select: score that chooses the best validation epoch; ties go to the lower validation loss.
             null is the first score of the target: accuracy of classes, C-index of survival, loss of
-            numbers.
+            numbers. Of several targets it is the loss, their mean, or null; or a score of one of
+            them, as ``os:c_index``.
     """
 
     epochs: int = Field(70, ge=1)
@@ -113,4 +117,14 @@ class FinetuneSettings(StageSettings):
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     site_weights: Literal["none", "sqrt"] = "none"
     noise: float = Field(0.0, ge=0)
-    select: Literal["accuracy", "auc", "c_index", "correlation", "loss"] | None = None
+    select: str | None = None
+
+    @field_validator("select")
+    @classmethod
+    def _check_select(cls, select: str | None) -> str | None:
+        if select is not None and (measure := select.rpartition(":")[2]) not in MEASURES:
+            raise ValueError(
+                f"{one_of(measure, MEASURES)}; or, of several targets, the name of one before it, "
+                "as os:c_index; or null"
+            )
+        return select

@@ -278,7 +278,7 @@ def _scores(context: StageContext, predictions: np.ndarray, truth: np.ndarray) -
     scores = context.model.target.scores(predictions, truth)
     if "loss" not in scores:
         found = ", ".join(scores) or "none"
-        name = context.config.target
+        name = ", ".join(context.config.target_names)
         raise GimpError(f"scores of the target '{name}': found {found}; expected a loss")
     return scores
 

@@ -1,4 +1,4 @@
-"""What a run predicts: the classes of the cohort, or one of its targets, fitted to training."""
+"""What a run predicts: the classes of the cohort, or its targets, fitted to training."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ from typing import Any
 
 from gimp_fast import targets
 from gimp_fast.data import Cohort
+from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.errors import GimpError, did_you_mean
 from gimp_fast.models import Sizes
 from gimp_fast.targets.base import Target
+from gimp_fast.targets.member import Member
 from gimp_fast.targets.regression import Regression
+from gimp_fast.targets.several import Several
 from gimp_fast.targets.survival import Survival
 from gimp_fast.training.config import TrainConfig
 
 
-def target_name(config: TrainConfig, cohort: Cohort) -> str | None:
-    """The cohort's target that a run is about; None for its labels.
+def asked_of(config: TrainConfig, cohort: Cohort) -> Asked:
+    """What a run asks of the cohort: a target, its labels (None), or several of them.
 
     Raises:
-        GimpError: neither the cohort nor the package knows the target.
+        GimpError: neither the cohort nor the package knows a target, or two are the labels.
     """
-    check_target(config.target, cohort.targets)
-    if config.target in cohort.targets:
-        return config.target
+    asked = tuple(_asked(name, cohort) for name in config.target_names)
+    of_labels = [name for name, one in zip(config.target_names, asked, strict=True) if one is None]
+    if len(of_labels) > 1:
+        raise GimpError(
+            f"target: found {' and '.join(of_labels)}, which are ways to learn the same labels; "
+            "expected one of them"
+        )
+    return asked if len(asked) > 1 else asked[0]
+
+
+def _asked(name: str, cohort: Cohort) -> str | None:
+    check_target(name, cohort.targets)
+    if name in cohort.targets:
+        return name
     if not cohort.classes:
         has = ", ".join(cohort.targets)
         raise GimpError(
@@ -49,16 +63,32 @@ def check_target(name: str, of_cohort: Iterable[str]) -> None:
 
 
 def fitted_target(
-    config: TrainConfig, cohort: Cohort, name: str | None, training: Sequence[str]
+    config: TrainConfig, cohort: Cohort, asked: Asked, training: Sequence[str]
 ) -> Target:
     """The target, with what it takes from the training patients.
 
     Raises:
         GimpError: these patients do not suffice for it.
     """
-    if name is None:
-        return targets.target(config.target)
-    known = cohort.targets[name]
+    if not isinstance(asked, tuple):
+        return _fitted(config, cohort, config.target, asked, training)
+    members = []
+    for (name, weight), one in zip(config.target_weights.items(), asked, strict=True):
+        known = [case for case in training if cohort.knows(case, one)]
+        target = _fitted(config, cohort, name, one, known)
+        members.append(Member(name, target, cohort.classes_of(one), one is None, weight))
+    try:
+        return Several(members)
+    except ValueError as error:
+        raise GimpError(f"target: {error}") from error
+
+
+def _fitted(
+    config: TrainConfig, cohort: Cohort, name: str, asked: str | None, training: Sequence[str]
+) -> Target:
+    if asked is None:
+        return targets.target(name)
+    known = cohort.targets[asked]
     if known.kind == "class":
         return targets.Classification()
     truth = known.truth(training)
@@ -81,7 +111,7 @@ def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0
         if config.most_variable_genes and not gene_sets:
             genes = min(genes, config.most_variable_genes)
     values = config.model.model_dump() | {
-        "num_outputs": _num_outputs(config, cohort, target_name(config, cohort)),
+        "num_outputs": _num_outputs(config, cohort, asked_of(config, cohort)),
         "feature_dim": cohort.feature_dim or 1,
         "num_genes": genes,
         **({"num_covariates": num_covariates} if num_covariates else {}),
@@ -95,21 +125,29 @@ def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0
         raise GimpError(f"model: {error}") from error
 
 
-def _num_outputs(config: TrainConfig, cohort: Cohort, name: str | None) -> int:
-    kind = "class" if name is None else cohort.targets[name].kind
+def _num_outputs(config: TrainConfig, cohort: Cohort, asked: Asked) -> int:
+    if isinstance(asked, tuple):
+        return sum(_num_outputs(config, cohort, one) for one in asked)
+    kind = "class" if asked is None else cohort.targets[asked].kind
     if kind == "class":
-        return len(cohort.classes_of(name))
+        return len(cohort.classes_of(asked))
     return config.survival.num_outputs if kind == "survival" else 1
 
 
 def check_measure(config: TrainConfig, target: Target) -> None:
     """GimpError if ``finetune.select`` is no score of the target."""
     select = config.finetune.select
-    if select is not None and select not in target.measures:
+    if select is None or select in target.measures:
+        return
+    if isinstance(target, Several):
+        near = did_you_mean(select, target.measures)
         raise GimpError(
-            f"finetune.select: found {select}; expected {' or '.join(target.measures)}, which a "
-            f"target of the kind '{target.kind}' has"
+            f"finetune.select: found {select}; expected one of {', '.join(target.measures)}{near}"
         )
+    raise GimpError(
+        f"finetune.select: found {select}; expected {' or '.join(target.measures)}, which a "
+        f"target of the kind '{target.kind}' has"
+    )
 
 
 def target_of_facts(facts: Mapping[str, Any] | None) -> Target:
@@ -118,6 +156,19 @@ def target_of_facts(facts: Mapping[str, Any] | None) -> Target:
     Raises:
         KeyError, TypeError, ValueError: the facts are damaged.
     """
+    if facts is not None and facts["kind"] == "several":
+        return Several([_member_of_facts(one) for one in facts["targets"]])
+    return _target_of_facts(facts)
+
+
+def _member_of_facts(facts: Mapping[str, Any]) -> Member:
+    classes = tuple(map(str, facts["classes"]))
+    if bool(classes) != (facts["kind"] == "class"):
+        raise ValueError(f"a target '{facts['name']}' of classes {classes}")
+    return Member(facts["name"], _target_of_facts(facts), classes, bool(facts["of_labels"]))
+
+
+def _target_of_facts(facts: Mapping[str, Any] | None) -> Target:
     kinds = {"survival": Survival, "regression": Regression}
     if facts is None or facts["kind"] == "class":
         return targets.Classification()

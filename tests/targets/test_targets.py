@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from builders.ranks import OneOfTwo
 
 from gimp_fast.evaluation.intervals import patient_weights
 from gimp_fast.evaluation.survival import harrell_c
@@ -61,20 +62,6 @@ def test_the_baseline_of_cox_is_that_of_validation_patients():
     moved = survival("cox")
     moved.calibrate(lambda: raw + 5, truth)
     np.testing.assert_allclose(moved.predictions(raw + 5).numpy()[:, 1:], found[:, 1:], atol=1e-5)
-
-
-class OneOfTwo:
-    """The share of one of two ranks; ``columns`` are what both have, in the order of asking."""
-
-    def __init__(self, rank, columns):
-        self.rank, self.columns, self.total = rank, iter(columns), len(columns[0])
-
-    def gather(self, rows):
-        first, second = next(self.columns).detach().split(self.total // 2)
-        return torch.cat([rows, second] if self.rank == 0 else [first, rows])
-
-    def of_all(self, value):
-        return value - value.detach() / 2
 
 
 def test_risk_sets_are_those_of_all_ranks():

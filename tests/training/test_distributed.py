@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.cohorts import cohort_of_gaps
 
 from gimp_fast.cli import EXIT_BAD_INPUT, EXIT_STOPPED
 from gimp_fast.runs.checkpoint import load_checkpoint
@@ -109,6 +110,18 @@ def test_ranks_align_slides_with_the_genes_of_all_patients(cohort_folder, tmp_pa
     codes, printed = finish(start(cohort_folder, tmp_path / "run", 2, "method=mgca"))
     assert codes == [0, 0], printed
     assert_close(tmp_path / "run", tmp_path / "alone", ("pretrain", "finetune"))
+
+
+@pytest.mark.slow
+def test_ranks_learn_several_targets_whose_values_patients_lack(tmp_path):
+    """Risk sets hold the patients with an outcome, whoever has them."""
+    cohort = cohort_of_gaps(tmp_path / "gaps")
+    more = ["target=[grade,os,burden]", "survival.loss=cox"]
+    train(load_config("paper", overrides=[*SETTINGS, *more]), cohort, tmp_path / "alone",
+          log=lambda text: None)  # fmt: skip
+    codes, printed = finish(start(cohort, tmp_path / "run", 2, *more))
+    assert codes == [0, 0], printed
+    assert_close(tmp_path / "run", tmp_path / "alone")
 
 
 def wait_for_rows(run: Path, rows: int, processes: list[subprocess.Popen]) -> None:

@@ -17,7 +17,7 @@ from gimp_fast.experiments.baselines.run_files import write_run
 from gimp_fast.experiments.rows import LOGISTIC_REGRESSION
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions
-from gimp_fast.training.evaluate_run import evaluated_predictions, scores_of
+from gimp_fast.training.evaluate_classes import evaluated_predictions, scores_of
 from gimp_fast.training.fit_scalers import fit_slide_scaler
 
 
