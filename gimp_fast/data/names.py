@@ -28,6 +28,9 @@ RNA_COLUMNS = {
     "tpm_unstranded": None,
     "unstranded": ".htseq.counts",
 }
+# Those that differ by a factor within a patient, and so order the patient's genes alike. Counts do
+# not: they also grow with the length of a gene.
+_SAME_ORDER = frozenset({"fpkm_unstranded", "fpkm_uq_unstranded", "tpm_unstranded"})
 GENES_IN_ROWS, SAMPLES_IN_ROWS = "genes-in-rows", "samples-in-rows"
 ORIENTATIONS = ("auto", GENES_IN_ROWS, SAMPLES_IN_ROWS)
 # What to do with a gene on rows with other values, and with one that some samples lack; the
@@ -50,6 +53,11 @@ SAMPLE_TYPES = {
 _PATIENT = r"([A-Z0-9]{4}-([A-Z0-9]{2})-[A-Z0-9]{4})"
 SAMPLE_BARCODE = re.compile(rf"{_PATIENT}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
 _TCGA = re.compile(rf"(?=TCGA-){_PATIENT}(?![A-Za-z0-9])")
+
+
+def order_alike(unit: str, other: str) -> bool:
+    """Whether two units of ``RNA_COLUMNS`` order the genes of a patient alike."""
+    return unit == other or {unit, other} <= _SAME_ORDER
 
 
 def patient_of(identifier: str) -> str:

@@ -24,6 +24,7 @@ from gimp_fast.inference.cautions import (
     cautions_of,
     codes_of,
     counts,
+    harmonised,
     merged,
     unchecked,
 )
@@ -49,6 +50,7 @@ class Predictions:
         classes: of the probabilities; empty for a target of another kind.
         target: what was predicted.
         unchecked: sentences on what could not be checked; usually none.
+        harmonised: sentences on other units of expression, which make no difference to the models.
     """
 
     table: pd.DataFrame
@@ -56,6 +58,7 @@ class Predictions:
     classes: tuple[str, ...]
     target: Target
     unchecked: tuple[str, ...] = ()
+    harmonised: tuple[str, ...] = ()
 
     def probabilities(self) -> np.ndarray:
         """(patients, classes) float32; NaN where a patient could not be predicted."""
@@ -108,6 +111,7 @@ class Predictions:
             "counts": patients_of_code,
             "codes": {code: CODES[code] for code in patients_of_code},
             "unchecked": list(self.unchecked),
+            **({"harmonised": list(self.harmonised)} if self.harmonised else {}),
             "warnings": {
                 case: [asdict(caution) for caution in cautions]
                 for case, cautions in self.cautions.items()
@@ -162,8 +166,11 @@ def predict_cohort(
         table = _table(cohort, cases, usable, mean, classes, cautions)
     else:
         table = _outcome_table(models[0], cohort, cases, usable, mean, cautions)
-    notes = [note for trained in models for note in unchecked(trained, cohort)]
-    return Predictions(table, cautions, classes, models[0].target, tuple(dict.fromkeys(notes)))
+    notes = [
+        tuple(dict.fromkeys(note for trained in models for note in notes_of(trained, cohort)))
+        for notes_of in (unchecked, harmonised)
+    ]
+    return Predictions(table, cautions, classes, models[0].target, *notes)
 
 
 def _probabilities(

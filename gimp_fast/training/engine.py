@@ -199,6 +199,7 @@ def _prepare(
         "method": config.method,
         "model": model_config.model_dump(mode="json"),
         **({"covariates": covariates.facts()} if covariates else {}),
+        **({"gene_harmonise": scaler.harmonise} if scaler and scaler.harmonise != "none" else {}),
         **({} if name is None else {"target": {"name": name, **target.facts()}}),
         "cohort": {
             "name": cohort.name,
