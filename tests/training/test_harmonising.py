@@ -1,4 +1,4 @@
-"""Harmonised genes: the order within a patient, whatever the unit; and what training keeps of it."""
+"""Harmonised genes: the order within a patient, whatever the unit, and gaps in it."""
 
 from __future__ import annotations
 

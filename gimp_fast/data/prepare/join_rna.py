@@ -31,6 +31,7 @@ class JoinedRna:
         samples: case_id -> sample, sorted by case.
         expression: their values, in that order; without rows if there is no RNA.
         facts: origin and treatment of the values, for the manifest.
+        sex_genes: symbol -> values as stored, of those that the source has, kept or not.
     """
 
     samples: dict[str, Sample] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class JoinedRna:
     missing_genes: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=lambda: {"transform": "none"})
     dropped: Rows = field(default_factory=list)
+    sex_genes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def join_rna(
@@ -181,7 +183,12 @@ def _with_genes(
         if reference.harmonised and (others := _other_units(expression, reference)):
             facts["harmonised"] = others
     return replace(
-        joined, expression=expression, gene_sets=sets, missing_genes=missing, facts=facts
+        joined,
+        expression=expression,
+        gene_sets=sets,
+        missing_genes=missing,
+        facts=facts,
+        sex_genes=choice.sex_genes,
     )
 
 
