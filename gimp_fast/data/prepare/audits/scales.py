@@ -11,8 +11,10 @@ from gimp_fast.evaluation.group_effects import codes_of, group_effect, share_bet
 
 _FEWEST_GENES, _FEWEST_PATIENTS = 20, 8  # of a group
 _LESS = 0.5  # of the least difference between shuffled groups
-# A gene of a z-scored table: its mean and deviation, though some patients may be left out.
-_NEAR, _MOST = 0.3, 0.9
+# Sources that were scaled by themselves: nine in ten genes have a mean near 0, the usual gene has a
+# deviation near 1, and sources explain little. Published z-scores of TCGA are so, though some of
+# their patients were left out since; tumours of two organs that were scaled together are not.
+_NEAR, _MOST, _DEVIATION, _LITTLE = 0.5, 0.9, 0.3, 0.05
 # Of genes that all shift one way, and by how many deviations: no disease does this.
 _ONE_WAY, _FAR = 0.95, 0.5
 
@@ -34,13 +36,16 @@ def scale_cautions(audited: Audited, scaled: np.ndarray) -> Iterator[str]:
         yield from _shifted(name, scaled[rows], groups)
     rows, groups = _members(audited, audited.sources)
     names = sorted(set(groups.tolist()))
-    if len(names) > 1 and all(_is_standard(audited.values[rows[groups == n]]) for n in names):
+    if len(names) < 2:
+        return
+    standard = all(_is_standard(audited.values[rows[groups == name]]) for name in names)
+    if standard and share_between(scaled[rows], groups) < _LITTLE:
         yield (
             f"each of the {len(names)} sources of expression holds z-scores of its own patients: "
             "what differs between sources is gone, also between classes that come from one source "
             "each. Start from values that are not scaled; `train` scales them by training patients"
         )
-    elif len(names) > 1:
+    else:
         yield from _shifted("source", scaled[rows], groups)
 
 
@@ -95,7 +100,7 @@ def _is_standard(values: np.ndarray) -> bool:
     if not known.shape[1] or known.min() >= 0:
         return False
     mean, deviation = np.abs(known.mean(0)), np.abs(known.std(0) - 1)
-    return bool((mean < _NEAR).mean() >= _MOST and np.median(deviation) < _NEAR)
+    return bool((mean < _NEAR).mean() >= _MOST and np.median(deviation) < _DEVIATION)
 
 
 def _listed(groups: np.ndarray) -> str:

@@ -97,7 +97,9 @@ def test_sources_of_z_scores_of_their_own(sound):
     (text,) = expression_cautions(audited)
     assert text.startswith("each of the 2 sources of expression holds z-scores of its own")
     assert expression_cautions(replace(audited, values=sound.values)) == []
-    assert expression_cautions(replace(audited, values=standard(sound.values))) == []
+    # Scaled together: the sources still differ, as two diseases do.
+    apart = sound.values + 3 * (sources == "luad.csv")[:, None] * np.sign(np.arange(G) % 2 - 0.5)
+    assert expression_cautions(replace(audited, values=standard(apart))) == []
 
 
 def test_patients_with_the_same_expression(sound):
