@@ -19,8 +19,9 @@ IMAGE_SUFFIXES = (
 PATCH_ORDERS = ("file", "row", "column", "hilbert")
 # Type of a packed store -> safetensors' name, numpy's; numpy has no bfloat16 and sees its bits.
 STORE_DTYPES = {"fp16": ("F16", "<f2"), "bf16": ("BF16", "<u2"), "fp32": ("F32", "<f4")}
+AS_GIVEN = "as given"
 # Name on the command line -> name in cohorts.
-TRANSFORMS = {"log2": "log2(x+1)", "log1p": "log1p", "as-given": "as given"}
+TRANSFORMS = {"log2": "log2(x+1)", "log1p": "log1p", "as-given": AS_GIVEN}
 # Unit of GDC files -> suffix of the two-column files that GDC gave out before 2022.
 RNA_COLUMNS = {
     "fpkm_unstranded": ".FPKM.txt",

@@ -10,7 +10,7 @@ import numpy as np
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.known_patients import TRAINED_PARTS
-from gimp_fast.data.names import order_alike
+from gimp_fast.data.names import AS_GIVEN, order_alike
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.training.ranges import FAR, expression_statistics
 
@@ -150,8 +150,9 @@ def _makes_no_difference(trained: TrainedModel, code: str, here: str, there: str
 def harmonised(trained: TrainedModel, cohort: Cohort) -> list[str]:
     """Sentences on differences of the expression that a harmonising model does not see."""
     others = _other_scales(trained, cohort) if trained.uses_genes else {}
+    unknown = " (if these are no z-scores)" if AS_GIVEN in others.get("transform", ()) else ""
     return [
-        f"{trained.source}: {here} for {there}, which order a patient's genes alike"
+        f"{trained.source}: {here} for {there}, which order a patient's genes alike{unknown}"
         for code, (here, there) in others.items()
         if _makes_no_difference(trained, code, here, there)
     ]

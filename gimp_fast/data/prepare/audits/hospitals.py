@@ -12,7 +12,7 @@ from gimp_fast.evaluation.group_effects import group_effect
 _COMPONENTS = 10
 _MOST_PATIENTS = 1000
 _FEWEST_PATIENTS, _FEWEST_GENES = 20, 20
-# Beyond chance, and relative to what chance leaves: six of seven cohorts of TCGA have 4 to 8 %.
+# Beyond chance, and relative to what chance leaves: seven cohorts of TCGA have 5 to 9 %.
 _SHARE, _P = 0.1, 0.01
 
 
