@@ -14,7 +14,9 @@ import torch
 GeneHarmonise = Literal["none", "rank", "quantile"]
 
 
-def harmonised(expression: np.ndarray, quantiles: np.ndarray | None = None) -> np.ndarray:
+def harmonised(
+    expression: np.ndarray, quantiles: np.ndarray | None = None, usual: np.ndarray | None = None
+) -> np.ndarray:
     """Values by the order of each patient's genes, (n, G) float32; genes of one value share one.
 
     Args:
@@ -22,8 +24,13 @@ def harmonised(expression: np.ndarray, quantiles: np.ndarray | None = None) -> n
             stays NaN.
         quantiles: (Q,) ascending, the values from the lowest to the highest gene; None for those of
             a standard normal.
+        usual: (G,) harmonised means of the training patients. Without its low genes, say, a
+            patient's others would all seem lower; so missing genes are counted where they usually
+            are. None does not count them.
     """
     places = _places(expression)
+    if usual is not None and np.isnan(places).any():
+        _make_room(places, _usual_places(usual, quantiles))
     if quantiles is None:
         return torch.special.ndtri(torch.from_numpy(places)).float().numpy()
     return np.interp(places, _middles(len(quantiles)), quantiles).astype(np.float32)
@@ -59,3 +66,24 @@ def _places(expression: np.ndarray) -> np.ndarray:
         middles = np.cumsum(counts) - counts / 2  # of genes with the same value
         place[measured] = middles[value] / max(len(measured), 1)
     return places
+
+
+def _usual_places(usual: np.ndarray, quantiles: np.ndarray | None) -> np.ndarray:
+    """(G,) where genes usually are in the order of all, from 0 to 1."""
+    if quantiles is None:
+        return torch.special.ndtr(torch.from_numpy(usual).double()).numpy()
+    return np.interp(usual, quantiles, _middles(len(quantiles)))
+
+
+def _make_room(places: np.ndarray, usual: np.ndarray) -> None:
+    """Turn places among the measured genes of each patient into places among all, in place."""
+    for row in places:
+        missing = np.isnan(row)
+        measured = ~missing
+        if not missing.any() or not measured.any():
+            continue
+        lost = np.sort(usual[missing])
+        # Below the k-th lost gene are k of the lost, and all others are measured.
+        below = lost * len(row) - (np.arange(len(lost)) + 0.5)
+        among = np.clip(np.maximum.accumulate(below / measured.sum()), 0, 1)
+        row[measured] = np.interp(row[measured], [0, *among, 1], [0, *lost, 1])

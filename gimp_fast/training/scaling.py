@@ -88,7 +88,10 @@ class GeneScaler:
 
     def harmonised(self, values: np.ndarray) -> np.ndarray:
         """The values of the scaler's genes, (n, G), as mean and std are of them; NaN stays NaN."""
-        return values if self.harmonise == "none" else harmonised(values, self.quantiles)
+        if self.harmonise == "none":
+            return values
+        usual = self.mean if self.mean.any() else None  # values that are not scaled have no mean
+        return harmonised(values, self.quantiles, usual)
 
     def tensors(self) -> dict[str, Tensor]:
         """What checkpoints and exports hold; columns and ``harmonise`` are among their facts."""

@@ -81,6 +81,24 @@ def test_scores_are_standardised_and_a_missing_gene_has_the_training_mean(counts
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("lost", ["lowest", "highest", "random"])
+def test_missing_genes_are_counted_where_they_usually_are(counts, method, lost):
+    scaler = GeneScaler.fit(counts, harmonise=method)
+    order = np.argsort(counts.mean(0))
+    order = {"lowest": order, "highest": order[::-1], "random": np.arange(41)}[lost]
+    gaps = counts.copy()
+    gaps[:, order[:13]] = np.nan
+    kept = order[13:]
+    whole, found = scaler.harmonised(counts)[:, kept], scaler.harmonised(gaps)[:, kept]
+    without = harmonised(gaps, scaler.quantiles)[:, kept]
+    assert np.isfinite(found).all()
+    assert np.isnan(scaler.harmonised(gaps)[:, order[:13]]).all()
+    error, error_without = (np.abs(x - whole).mean() for x in (found, without))
+    assert error < (1.5 if lost == "random" else 0.5) * error_without
+    np.testing.assert_array_equal(scaler.harmonised(gaps * 2 + 1), scaler.harmonised(gaps))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_the_order_is_that_of_the_genes_that_are_kept(counts, method):
     scaler = GeneScaler.fit(counts, harmonise=method, most_variable=11)
     assert len(scaler.columns) == 11
