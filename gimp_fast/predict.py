@@ -174,6 +174,7 @@ def summary(predictions: Predictions, cohort: Cohort, metrics: dict[str, Any]) -
         lines += _metric_lines(metrics)
     warnings = table_text(predictions.cautions)
     lines.append(f"warnings (code, patients):\n{warnings}" if warnings else "no warnings")
+    lines += [f"harmonised: {note}" for note in predictions.harmonised]
     return [*lines, *(f"not checked: {note}" for note in predictions.unchecked)]
 
 

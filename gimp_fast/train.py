@@ -37,7 +37,8 @@ def build_parser() -> Parser:
         epilog="SIGTERM and SIGUSR1 save the state and end with exit code 75, Ctrl-C with 130;\n"
         "--resume continues. A second Ctrl-C ends at once.\n"
         "Under torchrun, all ranks share each batch: a batch size counts all of them together.\n"
-        "--method, --target, --split, --modalities and --seed are short for --set KEY=VALUE.\n"
+        "--method, --target, --split, --modalities and --seed are short for --set KEY=VALUE,\n"
+        "--harmonise for --set gene_harmonise=VALUE.\n"
         "The run folder holds config.yaml, environment.json, metrics.jsonl, metrics.json, "
         "predictions.csv,\nembeddings.npz, checkpoints/, tensorboard/, figures/ and report.html.",
     )
@@ -77,6 +78,12 @@ def build_parser() -> Parser:
         nargs="+",
         metavar="NAME",
         help="clinical covariates of the cohort that the model reads; default: none",
+    )
+    add(
+        "--harmonise",
+        choices=("none", "rank", "quantile"),
+        help="put each patient's genes on one scale by their order, fitted on training patients, "
+        "so that new patients may have another unit; default: none",
     )
     add("--split", metavar="NAME", help="split of the cohort; default: its only one")
     add("--modalities", choices=("both", "slide", "rna"), help="default: what the method reads")
@@ -157,6 +164,8 @@ def _configuration(args: argparse.Namespace, out: Path) -> TrainConfig:
     # Their texts are values as they are: a split may be called 0 or no.
     names = ("method", "split", "modalities", "seed")
     fields = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.harmonise is not None:
+        fields["gene_harmonise"] = args.harmonise
     for name in ("target", "covariates"):
         if getattr(args, name) is not None:
             fields[name] = [n for text in getattr(args, name) for n in text.split(",") if n]

@@ -19,8 +19,9 @@ IMAGE_SUFFIXES = (
 PATCH_ORDERS = ("file", "row", "column", "hilbert")
 # Type of a packed store -> safetensors' name, numpy's; numpy has no bfloat16 and sees its bits.
 STORE_DTYPES = {"fp16": ("F16", "<f2"), "bf16": ("BF16", "<u2"), "fp32": ("F32", "<f4")}
+AS_GIVEN = "as given"
 # Name on the command line -> name in cohorts.
-TRANSFORMS = {"log2": "log2(x+1)", "log1p": "log1p", "as-given": "as given"}
+TRANSFORMS = {"log2": "log2(x+1)", "log1p": "log1p", "as-given": AS_GIVEN}
 # Unit of GDC files -> suffix of the two-column files that GDC gave out before 2022.
 RNA_COLUMNS = {
     "fpkm_unstranded": ".FPKM.txt",
@@ -28,6 +29,9 @@ RNA_COLUMNS = {
     "tpm_unstranded": None,
     "unstranded": ".htseq.counts",
 }
+# Those that differ by a factor within a patient, and so order the patient's genes alike. Counts do
+# not: they also grow with the length of a gene.
+_SAME_ORDER = frozenset({"fpkm_unstranded", "fpkm_uq_unstranded", "tpm_unstranded"})
 GENES_IN_ROWS, SAMPLES_IN_ROWS = "genes-in-rows", "samples-in-rows"
 ORIENTATIONS = ("auto", GENES_IN_ROWS, SAMPLES_IN_ROWS)
 # What to do with a gene on rows with other values, and with one that some samples lack; the
@@ -50,6 +54,11 @@ SAMPLE_TYPES = {
 _PATIENT = r"([A-Z0-9]{4}-([A-Z0-9]{2})-[A-Z0-9]{4})"
 SAMPLE_BARCODE = re.compile(rf"{_PATIENT}(?:-(\d\d)[A-Z]?(?:-.*)?)?")
 _TCGA = re.compile(rf"(?=TCGA-){_PATIENT}(?![A-Za-z0-9])")
+
+
+def order_alike(unit: str, other: str) -> bool:
+    """Whether two units of ``RNA_COLUMNS`` order the genes of a patient alike."""
+    return unit == other or {unit, other} <= _SAME_ORDER
 
 
 def patient_of(identifier: str) -> str:

@@ -1,7 +1,8 @@
 """Every rate, area, calibration measure, interval and paired test, each defined once.
 
 Of classes: ``rates``, ``calibration``, ``comparison``. Of times to an event: ``kaplan_meier``,
-``breslow``, ``survival``, ``survival_predictions``. For both: ``intervals``.
+``breslow``, ``survival``, ``survival_predictions``. For both: ``intervals``. Of measurements:
+``group_effects``.
 """
 
 from typing import TYPE_CHECKING

@@ -12,6 +12,7 @@ from gimp_fast.errors import GimpError
 from gimp_fast.models import PatientModel, available, build, expected_model, model_class
 from gimp_fast.runs.checkpoint import under_prefix
 from gimp_fast.training.covariate_scaling import CovariateScaler
+from gimp_fast.training.harmonising import GeneHarmonise
 from gimp_fast.training.scaling import PREFIX, GeneScaler
 from gimp_fast.training.slide_scaling import PREFIX as SLIDE_PREFIX
 from gimp_fast.training.slide_scaling import SlideScaler
@@ -61,7 +62,9 @@ def _check_sizes(config: BaseModel, weights: dict[str, Tensor], genes: int) -> N
             raise RuntimeError(f"size mismatch: {key} is {found}, and no weight is so wide")
 
 
-def fitted_scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneScaler:
+def fitted_scaler(
+    tensors: dict[str, Tensor], genes: int, harmonise: GeneHarmonise, source: Path
+) -> GeneScaler:
     """The gene scaling; GimpError unless there are a mean and a deviation for each gene.
 
     A checkpoint of an earlier version has no limit.
@@ -74,8 +77,18 @@ def fitted_scaler(tensors: dict[str, Tensor], genes: int, source: Path) -> GeneS
             f"{source}: found a checkpoint of another version of gimp_fast, or a damaged one: "
             f"expected scaler.mean and scaler.std of {genes} genes"
         )
-    arrays = (tensor.float().numpy() for tensor in (mean, std))
-    return GeneScaler(*arrays, limit=None if limit is None else float(limit))
+    quantiles = None
+    if harmonise == "quantile":
+        quantiles = tensors.get(f"{PREFIX}quantiles")
+        if not _are_numbers(quantiles, (genes,)) or bool((quantiles.diff() < 0).any()):
+            raise GimpError(
+                f"{source}: found a damaged checkpoint; expected scaler.quantiles of {genes} "
+                "genes, ascending"
+            )
+        quantiles = quantiles.float().numpy()
+    mean, std = (tensor.float().numpy() for tensor in (mean, std))
+    limit = None if limit is None else float(limit)
+    return GeneScaler(mean, std, limit=limit, harmonise=harmonise, quantiles=quantiles)
 
 
 def fitted_slide_scaler(

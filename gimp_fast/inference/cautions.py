@@ -10,6 +10,7 @@ import numpy as np
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.known_patients import TRAINED_PARTS
+from gimp_fast.data.names import AS_GIVEN, order_alike
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.truth import members_of
 from gimp_fast.training.ranges import FAR, expression_statistics
@@ -125,17 +126,39 @@ def slide_cautions(trained: TrainedModel, cohort: Cohort) -> Iterator[Caution]:
 
 def gene_cautions(trained: TrainedModel, cohort: Cohort, columns: np.ndarray) -> Iterator[Caution]:
     """How a cohort's expression differs from that of training in its making."""
-    before = trained.trained_on
-    transform = before.get("expression_transform")
-    if transform != cohort.expression_transform:
-        yield Caution("transform", f"{cohort.expression_transform}; training: {transform}")
-    units = [f.get("column") for f in (cohort.expression_facts, before.get("expression", {}))]
-    if all(units) and units[0] != units[1]:
-        yield Caution("expression-unit", f"{units[0]}; training: {units[1]}")
+    for code, (here, there) in _other_scales(trained, cohort).items():
+        if not _makes_no_difference(trained, code, here, there):
+            yield Caution(code, f"{here}; training: {there}")
     missing = frozenset(cohort.missing_genes)
     count = sum(cohort.gene_ids[column] in missing for column in columns)
     if count:
         yield Caution("genes-missing", f"{count} of {len(columns)} genes")
+
+
+def _other_scales(trained: TrainedModel, cohort: Cohort) -> dict[str, tuple[str, str | None]]:
+    """Code -> the cohort's transform or unit, and that of training, where they differ."""
+    before = trained.trained_on
+    found = {"transform": (cohort.expression_transform, before.get("expression_transform"))}
+    units = [f.get("column") for f in (cohort.expression_facts, before.get("expression", {}))]
+    if all(units):
+        found["expression-unit"] = (units[0], units[1])
+    return {code: both for code, both in found.items() if both[0] != both[1]}
+
+
+def _makes_no_difference(trained: TrainedModel, code: str, here: str, there: str | None) -> bool:
+    """Whether the model reads the order of genes, and this does not change it."""
+    return trained.harmonises and (code == "transform" or order_alike(here, there))
+
+
+def harmonised(trained: TrainedModel, cohort: Cohort) -> list[str]:
+    """Sentences on differences of the expression that a harmonising model does not see."""
+    others = _other_scales(trained, cohort) if trained.uses_genes else {}
+    unknown = " (if these are no z-scores)" if AS_GIVEN in others.get("transform", ()) else ""
+    return [
+        f"{trained.source}: {here} for {there}, which order a patient's genes alike{unknown}"
+        for code, (here, there) in others.items()
+        if _makes_no_difference(trained, code, here, there)
+    ]
 
 
 def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[Caution]]:

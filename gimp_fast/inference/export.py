@@ -43,6 +43,7 @@ _KEPT = (
     "known_patients",
     "ranges",
     "covariates",
+    "gene_harmonise",
 )
 _GENE_COLUMNS = ("gene_id", "gene_name", "mean", "std")
 _UNKNOWN = "not recorded"
@@ -274,6 +275,11 @@ def model_card(trained: TrainedModel, facts: dict[str, Any]) -> str:
             "unit": markdown(cohort["expression"].get("column") or _UNKNOWN),
             "transform": f"{transform}; scaling is part of the model",
         }
+    if trained.harmonises:
+        reads["harmonised"] = (
+            f"by {trained.scaler.harmonise}, within each patient: also takes units and transforms "
+            "that order a patient's genes alike"
+        )
     if trained.covariates is not None:
         hidden = getattr(trained.model.config, "covariate_hidden", 0)
         layer = f"; through a hidden layer of {hidden}" if hidden else ""

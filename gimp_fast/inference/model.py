@@ -86,9 +86,10 @@ class TrainedModel:
         self.model = built_model(facts, tensors, backend, source).to(self.device)
         # Without columns: genes of new patients are aligned before they are scaled.
         self.target = self.model.target
-        self.scaler = (
-            fitted_scaler(tensors, len(self.gene_ids), source) if self.uses_genes else None
-        )
+        self.scaler = None
+        if self.uses_genes:
+            harmonise = facts.get("gene_harmonise", "none")
+            self.scaler = fitted_scaler(tensors, len(self.gene_ids), harmonise, source)
         self.covariates = fitted_covariates(facts, tensors, source)
         self.slide_scaler = fitted_slide_scaler(tensors, self.feature_dim, source)
         self.known_patients = None
@@ -131,6 +132,11 @@ class TrainedModel:
         return self.modalities != "slide"
 
     @property
+    def harmonises(self) -> bool:
+        """Whether it reads the order of a patient's genes, and so takes other units."""
+        return self.scaler is not None and self.scaler.harmonise != "none"
+
+    @property
     def feature_dim(self) -> int:
         """C, channels of a patch."""
         return self.model.config.feature_dim
@@ -155,9 +161,10 @@ class TrainedModel:
 
         Args:
             patches: B arrays (N, C), all patches of each patient; None for one without slides.
-            genes: expression of B patients in the unit and transform of the training cohort, not
-                scaled. An array (B, G) has the columns of ``gene_ids``; a DataFrame may have its
-                columns, named by gene id, in any order and among others. NaN is a gene that was not
+            genes: expression of B patients in the unit and transform of the training cohort (of a
+                model that harmonises, in any that orders a patient's genes alike), not scaled. An
+                array (B, G) has the columns of ``gene_ids``; a DataFrame may have its columns,
+                named by gene id, in any order and among others. NaN is a gene that was not
                 measured; a row of NaN, a patient without RNA.
             covariates: a row for each patient, columns by name, numbers or levels; a column that is
                 not there, and a cell without a value, are missing.

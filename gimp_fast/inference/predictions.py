@@ -23,6 +23,7 @@ from gimp_fast.inference.cautions import (
     Caution,
     cautions_of,
     counts,
+    harmonised,
     merged,
     unchecked,
 )
@@ -51,6 +52,7 @@ class Predictions:
         classes: of the probabilities; empty for a target of another kind.
         target: what was predicted.
         unchecked: sentences on what could not be checked; usually none.
+        harmonised: sentences on other units of expression, which make no difference to the models.
     """
 
     table: pd.DataFrame
@@ -58,6 +60,7 @@ class Predictions:
     classes: tuple[str, ...]
     target: Target
     unchecked: tuple[str, ...] = ()
+    harmonised: tuple[str, ...] = ()
 
     def by_target(self) -> dict[str, Predictions]:
         """Name -> the predictions of one of several targets, in a table of its own."""
@@ -129,6 +132,7 @@ class Predictions:
             "counts": patients_of_code,
             "codes": {code: CODES[code] for code in patients_of_code},
             "unchecked": list(self.unchecked),
+            **({"harmonised": list(self.harmonised)} if self.harmonised else {}),
             "warnings": {
                 case: [asdict(caution) for caution in cautions]
                 for case, cautions in self.cautions.items()
@@ -180,8 +184,11 @@ def predict_cohort(
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
     table = prediction_table(models[0], cohort, cases, usable, mean, cautions)
-    notes = [note for trained in models for note in unchecked(trained, cohort)]
-    return Predictions(table, cautions, classes, models[0].target, tuple(dict.fromkeys(notes)))
+    notes = [
+        tuple(dict.fromkeys(note for trained in models for note in notes_of(trained, cohort)))
+        for notes_of in (unchecked, harmonised)
+    ]
+    return Predictions(table, cautions, classes, models[0].target, *notes)
 
 
 def _probabilities(

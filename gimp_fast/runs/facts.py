@@ -93,6 +93,7 @@ class _Target(_Facts):
 class _Checkpoint(_Facts):
     method: Text
     target: _Target | None = None
+    gene_harmonise: Literal["none", "rank", "quantile"] = "none"
     model: dict[str, Any]
     cohort: _Cohort
     epoch: int | None = Field(default=None, ge=0, lt=1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gimp_fast.data.cohort_files import MANIFEST
 from gimp_fast.data.prepare.gene_reference import (
@@ -30,20 +31,26 @@ def read_gene_reference(path: str | Path) -> GeneReference:
     if (path / MANIFEST).is_file():
         return read_cohort_genes(path)
     try:
-        facts = parse_json(_state_of(path), path)["cohort"]
+        state = parse_json(_state_of(path), path)
+        facts, harmonised = state["cohort"], _is_harmonised(state)
     except (GimpError, KeyError, TypeError, ValueError) as error:
         raise no_gene_list(path, error) from error
-    return make_gene_reference(path, facts)
+    return make_gene_reference(path, facts, harmonised=harmonised)
 
 
 def _of_ensemble(path: Path) -> GeneReference:
     """The gene list of the first member that reads genes; all of them read the same."""
     members = sorted(path.glob(layout.member_name("*")))
-    for member in members:
-        facts = parse_json(_state_of(member), member)["cohort"]
-        if facts["gene_ids"]:
-            return make_gene_reference(path, facts)
-    raise no_gene_list(path, GimpError(f"{len(members)} models without genes"))
+    states = [parse_json(_state_of(member), member) for member in members]
+    states = [state for state in states if state["cohort"]["gene_ids"]]
+    if not states:
+        raise no_gene_list(path, GimpError(f"{len(members)} models without genes"))
+    harmonised = all(map(_is_harmonised, states))
+    return make_gene_reference(path, states[0]["cohort"], harmonised=harmonised)
+
+
+def _is_harmonised(state: dict[str, Any]) -> bool:
+    return state.get("gene_harmonise", "none") != "none"
 
 
 def _state_of(path: Path) -> str:

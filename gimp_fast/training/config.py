@@ -28,6 +28,7 @@ from gimp_fast.models import (
     model_class,
 )
 from gimp_fast.targets.survival import SurvivalSettings
+from gimp_fast.training.harmonising import GeneHarmonise
 from gimp_fast.training.scaling import GeneScaling
 from gimp_fast.training.stage_settings import FinetuneSettings, GenesSettings, PretrainSettings
 from gimp_fast.training.target_weights import weighted_name
@@ -74,6 +75,10 @@ class TrainConfig(Settings):
             not depend on it.
         covariates: clinical ones of the cohort that the model reads, by name; none by default.
         gene_scaling: of each gene, fitted on the training patients: ``"z-score"`` or ``"none"``.
+        gene_harmonise: puts each patient's genes on one scale by their order, before the scaling:
+            ``"rank"`` on that of a standard normal, ``"quantile"`` on the mean quantiles of the
+            training patients. New patients may then have another unit, see
+            :mod:`gimp_fast.training.harmonising`. ``"none"`` leaves the values as they are.
         gene_limit: largest |z-score| that a model is shown; null for none. A gene that hardly any
             training patient expresses would have values in the thousands.
         site_shrinkage: how much directions shrink in which the patch embeddings of hospitals differ
@@ -108,6 +113,7 @@ class TrainConfig(Settings):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     covariates: tuple[str, ...] = ()
     gene_scaling: GeneScaling = "z-score"
+    gene_harmonise: GeneHarmonise = "none"
     gene_limit: float | None = Field(10.0, gt=0)
     site_shrinkage: float | None = Field(None, ge=0)
     gene_groups: Literal["sets", "consecutive"] = "sets"
@@ -197,10 +203,11 @@ class TrainConfig(Settings):
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: Callable[[TrainConfig], dict[str, Any]]) -> dict[str, Any]:
-        """Without a choice of groups that is the default, as before there was one."""
+        """Without the choices that came later where they are the default, as before them."""
         values = serialize(self)
-        if self.gene_groups == "sets":
-            values.pop("gene_groups", None)
+        for name, default in (("gene_groups", "sets"), ("gene_harmonise", "none")):
+            if getattr(self, name) == default:
+                values.pop(name, None)
         return values
 
     def sets_of(self, cohort: HasGeneSets) -> Mapping[str, tuple[int, ...]]:

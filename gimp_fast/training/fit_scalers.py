@@ -34,6 +34,7 @@ def fit_gene_scaler(config: TrainConfig, cohort: Cohort, split_name: str) -> Gen
         scaling=config.gene_scaling,
         most_variable=config.most_variable_genes,
         limit=config.gene_limit,
+        harmonise=config.gene_harmonise,
     )
 
 

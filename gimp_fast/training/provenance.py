@@ -23,6 +23,7 @@ def provenance_of(
         "method": config.method,
         "model": context.model.config.model_dump(mode="json"),
         **({"covariates": covariates.facts()} if covariates else {}),
+        **_harmonise(context.reader.scaler),
         **_target(config, context),
         "cohort": {
             "name": cohort.name,
@@ -39,6 +40,13 @@ def provenance_of(
             "patch_order": cohort.patch_order,
         },
     }
+
+
+def _harmonise(scaler: GeneScaler | None) -> dict[str, Any]:
+    """How genes are put on one scale; nothing if they are not."""
+    if scaler is None or scaler.harmonise == "none":
+        return {}
+    return {"gene_harmonise": scaler.harmonise}
 
 
 def _target(config: TrainConfig, context: StageContext) -> dict[str, Any]:

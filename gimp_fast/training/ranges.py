@@ -43,7 +43,7 @@ def expression_statistics(scaler: GeneScaler, values: np.ndarray) -> ExpressionS
         scaler: fitted on the training patients.
         values: (n, G) in the order of the scaler's genes, not scaled; NaN where not measured.
     """
-    mean, std = scaler.mean, scaler.std
+    mean, std, values = scaler.mean, scaler.std, scaler.harmonised(values)
     measured = ~np.isnan(values)
     positive = np.clip(np.where(measured, values, 0.0), 0, None).astype(np.float64)
     raised = np.exp2(np.minimum(positive, 64)) - 1

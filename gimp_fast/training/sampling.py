@@ -84,7 +84,7 @@ class ViewBatch(_Batch):
 
 
 class PatientReader:
-    """Reads patients of a cohort as tensors; keeps features in memory if they fit.
+    """Reads patients of a cohort as tensors; keeps features, and harmonised genes, if they fit.
 
     A packed store is not kept: the page cache of the system holds it once for all processes.
 
@@ -92,7 +92,8 @@ class PatientReader:
         cohort: an open cohort.
         modalities: ``"both"``, ``"slide"`` or ``"rna"``.
         scaler: fitted on the training patients; None for a slide-only run.
-        cache_gb: features of the whole cohort stay in memory if they take less, as float32.
+        cache_gb: features of the whole cohort stay in memory if they take less, as float32; so do
+            harmonised genes.
         labelled: False for patients to predict, whose classes are not read.
         feature_dim: channels that the model reads; None for those of the cohort, which has none
             without slides.
@@ -123,10 +124,14 @@ class PatientReader:
         self.fits_in_memory = total * cohort.feature_dim * 4 <= cache_gb * 1e9
         keeps = self.fits_in_memory and cohort.store is None
         self._cache: dict[str, Tensor] | None = {} if keeps else None
+        # Harmonising sorts the genes of a patient, which would take longer than the step of an SNN.
+        sorts = scaler is not None and scaler.harmonise != "none"
+        keeps = sorts and len(cohort.case_ids) * scaler.mean.nbytes <= cache_gb * 1e9
+        self._genes: dict[str, np.ndarray] | None = {} if keeps else None
 
     def __getstate__(self) -> dict:
         """Without the cache: reading processes keep nothing."""
-        return vars(self) | {"_cache": None}
+        return vars(self) | {"_cache": None, "_genes": None}
 
     def patches(self, case_id: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Contiguous rows of the patient's bag, (rows, C), scaled if there is a scaler.
@@ -156,9 +161,19 @@ class PatientReader:
         genes = torch.zeros(len(case_ids), len(self.scaler.mean))
         with_rna = [c for c, has in zip(case_ids, has_genes, strict=True) if has]
         if with_rna:
-            scaled = self.scaler(self.cohort.expression(with_rna))
+            scaled = self._scaled_genes(with_rna)
             genes[torch.tensor(has_genes)] = torch.from_numpy(scaled)
         return genes, has_genes
+
+    def _scaled_genes(self, case_ids: Sequence[str]) -> np.ndarray:
+        """(n, G), scaled, of patients who have RNA."""
+        if self._genes is None:
+            return self.scaler(self.cohort.expression(case_ids))
+        new = [case for case in dict.fromkeys(case_ids) if case not in self._genes]
+        if new:
+            scaled = self.scaler(self.cohort.expression(new))
+            self._genes |= dict(zip(new, scaled, strict=True))
+        return np.stack([self._genes[case] for case in case_ids])
 
     def inputs(self, case_ids: Sequence[str], hide: np.ndarray | None = None) -> PatientInputs:
         """What a model reads of whole patients, on the CPU.

@@ -154,3 +154,14 @@ def test_hidden_slides_leave_an_empty_pack(reader, cohort):
 def test_patients_to_predict_need_no_label(cohort):
     reader = PatientReader(cohort, "slide", None, cache_gb=0.0, labelled=False)
     assert reader.truth(cohort.case_ids[:2]).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_harmonised_genes_are_the_same_when_they_are_kept(cohort, cache_gb):
+    scaler = GeneScaler.fit(cohort.expression(cohort.case_ids), harmonise="rank")
+    reader, cases = PatientReader(cohort, "rna", scaler, cache_gb), list(cohort.case_ids[:7])
+    expected = scaler(cohort.expression(cases))
+    for order in ([0, 1, 2], [2, 5, 2, 0], list(range(7))):
+        found, has_genes = reader.genes([cases[place] for place in order])
+        assert all(has_genes)
+        np.testing.assert_array_equal(found, expected[order])

@@ -16,6 +16,8 @@ import numpy as np
 from gimp_fast.data.class_checks import cohort_cautions
 from gimp_fast.data.cohort_files import SITE, Rows, dropped_row, reasons
 from gimp_fast.data.names import SYNTHETIC_ENCODER, patient_of
+from gimp_fast.data.prepare.audits.collect import audited_of
+from gimp_fast.data.prepare.audits.expression import expression_cautions
 from gimp_fast.data.prepare.check_names import check_names
 from gimp_fast.data.prepare.cohort_writer import CohortContents, check_free, write_cohort
 from gimp_fast.data.prepare.gene_reference import GeneReference, read_cohort_genes
@@ -242,6 +244,7 @@ def _contents(
                 by_barcode=not options.site_column,
             ),
             *targets.cautions,
+            *expression_cautions(audited_of(options, rows, rna, splits, targets)),
         ],
         targets=targets.of({row.case_id for row in rows}),
         covariates=tuple(c.of({row.case_id for row in rows}) for c in targets.covariates),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from gimp_fast.data.prepare.audits.sex import sex_genes_of
 from gimp_fast.data.prepare.gene_reference import GeneReference
 from gimp_fast.data.prepare.options import RnaOptions
 from gimp_fast.data.rna.dates import describe_dates, describe_losses
@@ -29,12 +32,14 @@ class Choice:
     Attributes:
         sets: signature -> ids of its genes.
         measured: the measured id of each gene of the reference.
+        sex_genes: symbol -> values as stored, of those that the source has, kept or not.
     """
 
     rna: RnaOptions
     reference: GeneReference | None
     sets: dict[str, list[str]] = field(default_factory=dict)
     measured: list[str | None] = field(default_factory=list)
+    sex_genes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def choose(self, expression: Expression) -> Expression:
         """The genes asked for, as stored.
@@ -44,6 +49,7 @@ class Choice:
             FaultError: as ``filter_genes`` and the readers of gene lists.
         """
         rna, reference = self.rna, self.reference
+        self.sex_genes = sex_genes_of(expression)
         if reference is not None:
             ids, names = reference.gene_ids, reference.gene_names
             self.measured = measured_as(expression.genes, ids, names)

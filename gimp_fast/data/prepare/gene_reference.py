@@ -8,19 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from gimp_fast.data.cohort import open_cohort
-from gimp_fast.data.names import RNA_COLUMNS
+from gimp_fast.data.names import RNA_COLUMNS, order_alike
 from gimp_fast.errors import FaultError, GimpError
 
 
 @dataclass(frozen=True)
 class GeneReference:
-    """What the expression of new patients must become; see ``Cohort`` for the names."""
+    """What the expression of new patients must become; see ``Cohort`` for the names.
+
+    Attributes:
+        column: unit of GDC files; None if the values came from elsewhere.
+        harmonised: whether the model reads the order of a patient's genes alone, so that other
+            units and transforms with the same order will do.
+    """
 
     gene_ids: tuple[str, ...]
     gene_names: tuple[str, ...]
     gene_sets: dict[str, tuple[int, ...]]
     transform: str
-    column: str | None  # unit of GDC files; None if the values came from elsewhere
+    column: str | None
+    harmonised: bool = False
+
+    def takes(self, option: str, value: str) -> bool:
+        """Whether expression may have another ``"column"`` or ``"transform"`` than the model's."""
+        own = getattr(self, option)
+        if not self.harmonised or own is None:
+            return own in (None, value)
+        return option == "transform" or order_alike(own, value)
 
 
 def read_cohort_genes(path: Path) -> GeneReference:
@@ -32,7 +46,9 @@ def read_cohort_genes(path: Path) -> GeneReference:
     return make_gene_reference(path, {**vars(cohort), "expression": cohort.expression_facts})
 
 
-def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> GeneReference:
+def make_gene_reference(
+    path: Path, facts: Mapping[str, Any], *, harmonised: bool = False
+) -> GeneReference:
     """The gene list in the facts of a cohort, as a checkpoint also keeps them.
 
     Raises:
@@ -48,6 +64,7 @@ def make_gene_reference(path: Path, facts: Mapping[str, Any]) -> GeneReference:
             {name: tuple(columns) for name, columns in facts["gene_sets"].items()},
             str(facts["expression_transform"]),
             column,
+            harmonised,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise no_gene_list(path, error) from error

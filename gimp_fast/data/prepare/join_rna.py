@@ -31,6 +31,7 @@ class JoinedRna:
         samples: case_id -> sample, sorted by case.
         expression: their values, in that order; without rows if there is no RNA.
         facts: origin and treatment of the values, for the manifest.
+        sex_genes: symbol -> values as stored, of those that the source has, kept or not.
     """
 
     samples: dict[str, Sample] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class JoinedRna:
     missing_genes: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=lambda: {"transform": "none"})
     dropped: Rows = field(default_factory=list)
+    sex_genes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def join_rna(
@@ -96,8 +98,18 @@ def _check_options(rna: RnaOptions, reference: GeneReference | None, faults: Fau
             faults.add("gene-options", rna.genes_of, found, expected)
     for name in ("column", "transform"):
         asked, fixed = getattr(rna, name), reference and getattr(reference, name)
-        if asked and fixed and asked != fixed:
-            faults.add("gene-options", rna.genes_of, f"{name} '{asked}' asked for", f"'{fixed}'")
+        if asked and fixed and not reference.takes(name, asked):
+            expected = f"'{fixed}'"
+            if reference.harmonised:
+                expected += ", or a unit that orders a patient's genes alike"
+            faults.add("gene-options", rna.genes_of, f"{name} '{asked}' asked for", expected)
+
+
+def _other_units(expression: Expression, reference: GeneReference) -> list[str]:
+    """What another unit or transform than the model's is, where it makes no difference."""
+    found = {"column": expression.provenance["column"], "transform": expression.transform}
+    pairs = [(value, getattr(reference, name)) for name, value in found.items()]
+    return [f"{value}; the model has {own}" for value, own in pairs if value and own != value]
 
 
 def _match(
@@ -168,8 +180,15 @@ def _with_genes(
     }
     if reference is not None:
         facts["aligned_to"] = str(rna.genes_of)
+        if reference.harmonised and (others := _other_units(expression, reference)):
+            facts["harmonised"] = others
     return replace(
-        joined, expression=expression, gene_sets=sets, missing_genes=missing, facts=facts
+        joined,
+        expression=expression,
+        gene_sets=sets,
+        missing_genes=missing,
+        facts=facts,
+        sex_genes=choice.sex_genes,
     )
 
 
@@ -192,4 +211,6 @@ def rna_lines(facts: Mapping[str, Any]) -> list[str]:
     if kept := facts.get("missing_values"):
         found = f"kept: {kept['values']}, genes with some: {kept['genes']}"
         lines.append(f"  missing   values {found}; training uses the mean of its patients")
+    for text in facts.get("harmonised", ()):
+        lines.append(f"  unit      {text}, and reads the order of genes alone: no difference")
     return lines + [f"  caution   {text}" for text in facts.get("cautions", ())]

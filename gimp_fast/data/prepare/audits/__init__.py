@@ -1,0 +1,1 @@
+"""Looks for leaks and mistakes in expression that no single value shows."""
