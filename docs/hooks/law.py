@@ -1,4 +1,4 @@
-"""Draws the dependency law of CONTRIBUTING.md: ``python docs/hooks/law.py`` rewrites the picture."""
+"""Draws the dependency law of CONTRIBUTING.md; ``python docs/hooks/law.py`` writes the picture."""
 
 from __future__ import annotations
 
