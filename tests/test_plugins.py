@@ -158,7 +158,7 @@ def test_what_a_reader_raises_about_a_file_is_a_fault(tmp_path):
     done = run(*prepare, "--plugin", EXAMPLES / "own_reader.py", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "s3.npy: found ValueError: Object arrays cannot be loaded" in done.stderr
+    assert "s3.npy: found ValueError: Array can't be memory-mapped" in done.stderr
 
 
 def test_endings_of_readers_are_checked():
