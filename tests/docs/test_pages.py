@@ -57,6 +57,32 @@ def test_links_lead_to_files_as_on_github(page):
     assert broken == []
 
 
+def misread(text: str) -> list[str]:
+    """Lines that GitHub and the site read in different ways.
+
+    The site takes a list for one only after an empty line or a heading, and what belongs to an
+    entry only if it is indented by four spaces.
+    """
+    found, before = [], ""
+    for line in re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE).splitlines():
+        is_entry = re.match(r"(-|\d+\.) ", line)
+        continues = not before.strip() or re.match(r"#|(-|\d+\.) |\s", before)
+        if (is_entry and not continues) or re.match(r" {1,3}(```|- |\d+\. )", line):
+            found.append(line)
+        before = line
+    return found
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
+def test_lists_are_read_alike_on_github_and_on_the_site(page):
+    assert misread(page.read_text(encoding="utf-8")) == []
+
+
+def test_planted_lists_are_found():
+    assert misread("words\n- entry\n\n- entry\n  ```bash\n") == ["- entry", "  ```bash"]
+    assert misread("# Title\n- entry\n    more\n- entry\n\n1. first\n") == []
+
+
 @pytest.fixture(scope="module")
 def law() -> ModuleType:
     """docs/hooks/law.py, a script."""
