@@ -27,9 +27,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ifeq ($(OFFLINE),)
 PIP_INSTALL := $(PIP) install -c $(CONSTRAINTS)
 BUILD_REQUIREMENTS := setuptools cmake ninja pybind11 torch numpy
+# As in the extra docs; the package itself is installed by then.
+DOCS_REQUIREMENTS := mkdocs mkdocs-material 'mkdocstrings[python]' griffelib
 else
 PIP_INSTALL := $(PIP) install --no-index --no-deps
 BUILD_REQUIREMENTS := $(wildcard $(addsuffix /*.whl,$(WHEELS)))
+DOCS_REQUIREMENTS := $(BUILD_REQUIREMENTS)
 endif
 # An isolated build would download a second torch for its headers alone.
 BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
@@ -44,11 +47,12 @@ BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_% benchmarks/survival_co
 READY := $(VENV)/.build-requirements
 INSTALLED := $(VENV)/.installed
 INSTALLED_ALL := $(VENV)/.installed-with-extras
+INSTALLED_DOCS := $(VENV)/.installed-with-docs
 LINTERS := $(VENV)/.linters
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick attack test-oldest test-gpu bench gpu-day format lint clean
+.PHONY: help demo test quick attack test-oldest test-gpu bench gpu-day docs format lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +94,9 @@ gpu-day: $(INSTALLED_ALL) ## tests and benchmarks of a GPU, in parts below 150 s
 	$(BIN)/python benchmarks/gpu_day.py $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(DRY),--dry-run) $(GPU_DAY_ARGS)
 
+docs: $(INSTALLED_DOCS) ## build the documentation site into build/site; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(LINTERS) ## format Python, C++ and CUDA sources in place
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -119,6 +126,11 @@ $(READY): constraints.txt | $(BIN)/python
 $(INSTALLED): $(READY) $(SOURCES)
 	rm -rf build/lib*
 	$(BUILD_AND_INSTALL) .
+	touch $@
+
+# The reference of Python is read from the sources, and checked against the installed package.
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(PIP_INSTALL) $(DOCS_REQUIREMENTS)
 	touch $@
 
 $(INSTALLED_ALL): $(READY) $(SOURCES)

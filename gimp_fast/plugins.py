@@ -1,4 +1,4 @@
-"""Users' own models, targets and encoders: where their code comes from, and the names it gives.
+"""Users' own models, targets, encoders and readers: where their code is, and the names it gives.
 
 Code registers itself when it is imported. It is imported once in each process, before the first
 name is looked up: what ``--plugin`` names, and what installed packages declare as entry points of
@@ -26,8 +26,8 @@ GROUP = "gimp_fast.plugins"
 # What --plugin named, for the processes that a command starts: they inherit it.
 VARIABLE = "GIMP_FAST_PLUGINS"
 HELP = (
-    "own code, a file or a module that registers models, targets or encoders; may be repeated. "
-    "Installed packages that declare it are found without this"
+    "own code, a file or a module that registers models, targets, encoders or readers; may be "
+    "repeated. Installed packages that declare it are found without this"
 )
 _ERRORS = (ImportError, SyntaxError, NameError, *DAMAGE_ERRORS)
 

@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="a cohort for prediction: patients come from the TCGA barcode at the start of the "
         "file name; any other slide is its own patient. --genes-of and --cases imply it",
     )
+    parser.add_plugins()
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_options(parser, PrepareOptions)
     add_options(parser, RnaOptions, group="RNA")

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Module: distribution, where their names differ by more than an underscore.
 DISTRIBUTION = {
     "PIL": "pillow",
+    "griffe": "griffelib",
     "openslide": "openslide-python",
     "pydantic_core": "pydantic",  # which pins it
     "sklearn": "scikit-learn",
@@ -28,6 +29,7 @@ SOURCES = {
     "gimp_fast": ("formats", "tune", "wsi"),
     "kernels": (),
     "benchmarks": ("formats", "wsi", "bench"),
+    "docs": ("docs",),
     "tests": ("formats", "tune", "wsi", "test"),
 }
 

@@ -1,4 +1,4 @@
-"""Own models, targets and encoders: from a file, a module or a package, in fresh processes."""
+"""Own models, targets, encoders and readers: from files, modules and packages, in new processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from builders.slides import write_slide
 
-from gimp_fast import models, plugins, targets, wsi
+from gimp_fast import data, models, plugins, targets, wsi
+from gimp_fast.data import slides as slide_files
 from gimp_fast.errors import GimpError
 from gimp_fast.training import load_config
 from gimp_fast.training.task import check_target
@@ -31,7 +33,12 @@ needs_examples = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def registries(monkeypatch):
     """Copies of the registries, and no plugin loaded; other tests do not see what a test adds."""
-    for registry in (models._MODELS, targets._TARGETS, encoder_module._ENCODERS):
+    for registry in (
+        models._MODELS,
+        targets._TARGETS,
+        encoder_module._ENCODERS,
+        slide_files._READERS,
+    ):
         monkeypatch.setattr(registry, "things", dict(registry.things))
     monkeypatch.setattr(plugins, "_loaded", {})
     # Set and removed, so that what a test leaves there is undone.
@@ -91,6 +98,94 @@ def test_a_target_of_a_file_trains(cohort_folder, tmp_path):
     # A target is needed for training alone.
     argv = ["--run", "smoothed", "--data", cohort_folder, "--part", "test", "--out", "predicted"]
     assert run("predict", *argv, cwd=tmp_path).returncode == 0
+
+
+@needs_examples
+@pytest.mark.slow
+def test_a_loss_of_a_file_trains(cohort_folder, tmp_path):
+    losses = {}
+    for penalty in (0, 0.5):
+        argv = ["--data", cohort_folder, "--out", f"of-{penalty}", *QUICK]
+        argv = ["train", "--plugin", EXAMPLES / "own_loss.py", "--method", "sparse_abmil", *argv]
+        done = run(*argv, "--set", f"model.penalty={penalty}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / f"of-{penalty}" / "metrics.jsonl").read_text().splitlines()
+        losses[penalty] = json.loads(lines[-1])["train"]["loss"]
+    assert losses[0.5] > losses[0]
+
+
+def npy_cohort(folder: Path, rows: np.ndarray | None = None) -> list[object]:
+    """Arguments of ``prepare`` for eight patients with a slide in NumPy's format each."""
+    (folder / "npy").mkdir()
+    lines = ["case_id,slide_id,label"]
+    for number in range(8):
+        features = np.random.default_rng(number).normal(size=(3 + number, 5)).astype(np.float16)
+        np.save(folder / "npy" / f"s{number}.npy", features)
+        lines.append(f"c{number},s{number},{'ab'[number % 2]}")
+    if rows is not None:
+        np.save(folder / "npy" / "s3.npy", rows)
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    splits = [
+        f"c{n},{part}" for n, part in enumerate(("train",) * 4 + ("val",) * 2 + ("test",) * 2)
+    ]
+    (folder / "splits.csv").write_text("\n".join(["case_id,split", *splits]) + "\n")
+    return [
+        "prepare", "--slides", "npy", "--labels", "labels.csv", "--splits", "splits.csv",
+        "--allow-missing-modality", "--out", "cohort",
+    ]  # fmt: skip
+
+
+@needs_examples
+@pytest.mark.slow
+def test_a_reader_of_a_file_prepares_and_trains(tmp_path):
+    prepare, plugin = npy_cohort(tmp_path), ["--plugin", EXAMPLES / "own_reader.py"]
+    refused = run(*prepare, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no feature file directly inside" in refused.stderr
+    done = run(*prepare, *plugin, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    train = ["train", "--data", "cohort", "--out", "run", *QUICK, "--method", "abmil"]
+    refused = run(*train, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "or name the code of your own format as --plugin" in refused.stderr
+    done = run(*train, *plugin, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_examples
+def test_what_a_reader_raises_about_a_file_is_a_fault(tmp_path):
+    prepare = npy_cohort(tmp_path, np.full((4, 5), None))  # would be read by running a pickle
+    done = run(*prepare, "--plugin", EXAMPLES / "own_reader.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "s3.npy: found ValueError: Array can't be memory-mapped" in done.stderr
+
+
+def test_endings_of_readers_are_checked():
+    for ending in ("npy", ".", ".NPY", "", 3):
+        with pytest.raises(ValueError, match="expected an ending in lower case"):
+            data.register_reader(ending, slide_files.open_slide)
+    with pytest.raises(ValueError, match=r"'\.h5' is taken"):
+        data.register_reader(".h5", slide_files.open_slide)
+    with pytest.raises(TypeError, match="expected a function of a path"):
+        data.register_reader(".npy", "npy")
+
+
+def test_the_longest_ending_decides(tmp_path):
+    opened = []
+    data.register_reader(".mine.h5", opened.append)
+    file = tmp_path / "a.mine.h5"
+    file.touch()
+    slide_files.open_slide(file)
+    assert opened == [file]
+    assert slide_files.slide_id_of(file) == "a"
+
+
+@needs_examples
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_fits_a_screen(name):
+    lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 30
 
 
 @needs_examples

@@ -19,6 +19,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "api"
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_all_public_names_are_there_and_listed(name):
     package = importlib.import_module(name)
@@ -29,6 +32,26 @@ def test_all_public_names_are_there_and_listed(name):
     listed = dir(package)
     assert set(package.__all__) <= set(listed)
     assert {"Any", "importlib", "annotations", "TYPE_CHECKING"} & set(listed) == set()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_names_have_docstrings(name):
+    package = importlib.import_module(name)
+    things = {public: getattr(package, public) for public in package.__all__}
+    described = {public: thing for public, thing in things.items() if not is_plain(thing)}
+    assert [public for public, thing in described.items() if not thing.__doc__] == []
+
+
+def is_plain(thing: object) -> bool:
+    """A constant or an alias of types, whose own docstring Python does not keep."""
+    return isinstance(thing, (str, tuple)) or hasattr(thing, "__origin__")
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="the tests lie without the documentation")
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_packages_have_pages(name):
+    page = DOCS / ("index.md" if name == "gimp_fast" else f"{name.removeprefix('gimp_fast.')}.md")
+    assert f"::: {name}\n" in page.read_text(encoding="utf-8")
 
 
 def test_the_rooms_are_there_without_an_import_of_their_own(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from gimp_fast.data.bag import FileRows, SlideEntry, StoreRows
 from gimp_fast.data.cohort_files import ORDER, STORE, Rows, checksum, load_array
-from gimp_fast.data.slides import SUFFIXES, is_slide
+from gimp_fast.data.slides import endings, is_slide
 from gimp_fast.data.slides.prepared import PreparedFile
 from gimp_fast.data.store.reader import FeatureStore
 from gimp_fast.errors import FaultError, GimpError
@@ -86,7 +86,8 @@ def _path(folder: Path, row: dict[str, str], packed: bool) -> Path:
     if ".." in path.parts or "\0" in text:
         raise FaultError.of(OUTSIDE, where, f"{text!r:.100}", "a full path without '..'")
     if not packed and not is_slide(path):
-        expected = f"a feature file ({', '.join(SUFFIXES)}); run `prepare` again"
+        expected = f"a feature file ({', '.join(endings())}); run `prepare` again"
+        expected += ", or name the code of your own format as --plugin"
         raise FaultError.of("unknown-format", where, f"{text!r:.100}", expected)
     return path
 

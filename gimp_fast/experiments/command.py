@@ -133,6 +133,7 @@ def _not_negative(text: str) -> float:
 
 @command
 def main(argv: Sequence[str]) -> int | None:
+    """The exit code of ``gimp-fast experiments`` with these arguments; by default sys.argv."""
     args = build_parser().parse_args(argv)
 
     # After parsing, so that --help and a wrong option do not wait for torch.

@@ -11,6 +11,7 @@ from gimp_fast.nn.group_msa import check_gene_sets
 from gimp_fast.validation import Settings
 
 Modalities = Literal["both", "slide", "rna"]
+"""What a model reads: slides and RNA, slides alone, or RNA alone."""
 
 
 class ModelSettings(Settings):

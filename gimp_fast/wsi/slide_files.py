@@ -10,6 +10,7 @@ from gimp_fast.errors import Faults, GimpError
 from gimp_fast.files.paths import is_hidden
 
 SUFFIXES = IMAGE_SUFFIXES
+"""Endings of the names of slides, in lower case."""
 
 
 def slide_id_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from gimp_fast.data.cohort_files import Rows, dropped_row
 from gimp_fast.data.names import IMAGE_SUFFIXES
 from gimp_fast.data.prepare.options import PrepareOptions
-from gimp_fast.data.slides import SUFFIXES, is_slide, slide_id_of
+from gimp_fast.data.slides import endings, is_slide, slide_id_of
 from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
@@ -48,7 +48,7 @@ def find_slides(folders: Sequence[Path]) -> Read[dict[str, Path]]:
 
 def _add_folder_fault(folder: Path, inside: Sequence[Path], faults: Faults) -> None:
     """Add why there are no feature files: no folder, files of another kind, or a folder deeper."""
-    expected = f"a folder of feature files ({', '.join(SUFFIXES)})"
+    expected = f"a folder of feature files ({', '.join(endings())})"
     images = [path for path in [folder, *inside] if path.name.lower().endswith(IMAGE_SUFFIXES)]
     if images and folder.exists():
         found = "a whole-slide image" if images[0] == folder else f"{images[0].name}"
@@ -103,7 +103,7 @@ def match_slides(
         for number, row in enumerate(missing):
             found = f"no feature file of slide '{row.slide_id}'"
             near = did_you_mean(row.slide_id, files) if number < SHOWN else ""
-            expected = f"one ({', '.join(SUFFIXES)}) in {places}{near}"
+            expected = f"one ({', '.join(endings())}) in {places}{near}"
             faults.add("missing-slide-file", row.where, found, expected)
     if labels:
         reason = "not labelled" if all(row.label for row in labels) else "not listed"

@@ -61,7 +61,11 @@ class SlideInfo:
 
 
 class SlideFile(AbstractContextManager):
-    """An open feature file. Use ``open_slide`` to get one."""
+    """An open feature file. ``open_slide`` gives one.
+
+    A format of your own fills ``info`` when it opens a file, and overrides ``_read(start, stop)``,
+    rows as (stop - start, C) float32, and :meth:`coords`; see :func:`register_reader`.
+    """
 
     unwritten: float | None = None  # what a format gives for rows that were never written
     allocated_ahead = False  # whether space on the disk does not show that anything was written

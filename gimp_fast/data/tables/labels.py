@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gimp_fast.data.names import PARTS, PATIENT_COLUMNS, patient_of
-from gimp_fast.data.slides import SUFFIXES
+from gimp_fast.data.slides import endings
 from gimp_fast.data.tables.clinical import open_clinical
 from gimp_fast.errors import FaultError, Faults, Read
 from gimp_fast.files.numbers import MISSING
@@ -27,7 +27,7 @@ from gimp_fast.files.table import Table, open_table
 
 LABEL_COLUMN = "label"
 SLIDE_COLUMNS = ("slide_id", "FILENAME")
-SLIDE_EXTENSIONS = (".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".bif", *SUFFIXES)
+IMAGE_EXTENSIONS = (".svs", ".tiff", ".tif", ".ndpi", ".mrxs", ".scn", ".bif")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LabelRow:
 
 def strip_extension(slide_id: str) -> str:
     """``slide_id`` without the ending of a slide or feature file."""
-    for extension in SLIDE_EXTENSIONS:
+    for extension in (*IMAGE_EXTENSIONS, *endings()):
         if slide_id.lower().endswith(extension):
             return slide_id[: -len(extension)]
     return slide_id
