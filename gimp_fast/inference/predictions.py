@@ -49,6 +49,8 @@ class Predictions:
         classes: of the probabilities; empty for a target of another kind.
         target: what was predicted.
         unchecked: sentences on what could not be checked; usually none.
+        single: (models, patients, columns) float32, what each model says; NaN where a patient could
+            not be predicted.
     """
 
     table: pd.DataFrame
@@ -56,6 +58,7 @@ class Predictions:
     classes: tuple[str, ...]
     target: Target
     unchecked: tuple[str, ...] = ()
+    single: np.ndarray | None = None
 
     def probabilities(self) -> np.ndarray:
         """(patients, classes) float32; NaN where a patient could not be predicted."""
@@ -163,7 +166,10 @@ def predict_cohort(
     else:
         table = _outcome_table(models[0], cohort, cases, usable, mean, cautions)
     notes = [note for trained in models for note in unchecked(trained, cohort)]
-    return Predictions(table, cautions, classes, models[0].target, tuple(dict.fromkeys(notes)))
+    single = np.full((len(models), len(cases), mean.shape[1]), np.nan, np.float32)
+    single[:, np.isin(cases, usable)] = by_model
+    target = models[0].target
+    return Predictions(table, cautions, classes, target, tuple(dict.fromkeys(notes)), single)
 
 
 def _probabilities(

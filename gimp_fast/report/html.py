@@ -52,12 +52,12 @@ def write_report(run_dir: Path | str) -> Path:
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
-            title: [_written(panel, folder) for panel in drawn]
+            title: [written_panel(panel, folder) for panel in drawn]
             for title, drawn in panels.curve_panels(run).items()
         }
         test = outcome_panels(run) if is_outcome else _class_panels(run)
-        test_figures = [_written(panel, folder) for panel in test]
-        embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
+        test_figures = [written_panel(panel, folder) for panel in test]
+        embeddings = [written_panel(panel, folder) for panel in panels.tsne_panels(run)]
     tiles = [
         {"title": title, "estimate": estimate, "n": metrics.test.n}
         for key, title in titles.items()
@@ -93,8 +93,11 @@ def _class_panels(run: Run) -> list[Panel]:
     return [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
 
 
-def _written(panel: Panel, folder: Path) -> dict[str, Any]:
-    """A panel as the page shows it; without ``svg``, the caption says why there is none."""
+def written_panel(panel: Panel, folder: Path) -> dict[str, Any]:
+    """Write a panel's figure; returns what a page shows of it: title, caption, svg, wide.
+
+    Without ``svg``, the caption says why there is none.
+    """
     stem, svg, is_wide = folder / panel.name, None, False
     if panel.figure is None:
         # A figure of an earlier report would contradict the caption that replaces it.
