@@ -9,6 +9,7 @@ BMC Med Inform Decis Mak 2008).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +29,14 @@ class DecisionCurve:
     Attributes:
         thresholds: (P,) probabilities from which on a patient is treated.
         model: estimate at each; None where it is not defined.
+        gain: (P,) of the model minus the better of treating all and none, on the same resamples.
         treat_all: (P,) of treating every patient.
         treated: (P,) share of patients whom the model would treat.
     """
 
     thresholds: np.ndarray
     model: tuple[Estimate | None, ...]
+    gain: tuple[Estimate | None, ...]
     treat_all: np.ndarray
     treated: np.ndarray
 
@@ -91,15 +94,12 @@ def decision_curve(
     thresholds: np.ndarray = THRESHOLDS,
 ) -> DecisionCurve:
     """Of n patients, with 95 % intervals over bootstrap weights (R, n)."""
-    truth, once = np.asarray(truth, bool), np.ones((1, len(truth)))
-    drawn = [net_benefit(probability, truth, thresholds, some) for some in in_blocks(weights)]
-    return _curve(
-        thresholds,
-        net_benefit(probability, truth, thresholds, once)[0],
-        np.concatenate(drawn),
-        net_benefit(np.ones(len(truth)), truth, thresholds, once)[0],
-        probability,
-    )
+    truth = np.asarray(truth, bool)
+
+    def benefit(treated: np.ndarray, some: np.ndarray) -> np.ndarray:
+        return net_benefit(treated, truth, thresholds, some)
+
+    return _curve(benefit, probability, weights, thresholds)
 
 
 def decision_curve_at(
@@ -114,31 +114,34 @@ def decision_curve_at(
     Raises:
         ValueError: nobody was followed to the horizon.
     """
-    once = np.ones((1, len(outcomes)))
-    everyone = net_benefit_at(outcomes, np.ones(len(outcomes)), horizon, thresholds, once)[0]
-    if np.isnan(everyone).any():
+
+    def benefit(treated: np.ndarray, some: np.ndarray) -> np.ndarray:
+        return net_benefit_at(outcomes, treated, horizon, thresholds, some)
+
+    if np.isnan(benefit(np.ones(len(outcomes)), np.ones((1, len(outcomes))))).any():
         raise ValueError(f"nobody was followed until {horizon:g}")
-    drawn = [
-        net_benefit_at(outcomes, probability, horizon, thresholds, some)
-        for some in in_blocks(weights)
-    ]
-    once = net_benefit_at(outcomes, probability, horizon, thresholds, once)[0]
-    return _curve(thresholds, once, np.concatenate(drawn), everyone, probability)
+    return _curve(benefit, probability, weights, thresholds)
 
 
 def _curve(
-    thresholds: np.ndarray,
-    values: np.ndarray,
-    draws: np.ndarray,
-    everyone: np.ndarray,
+    benefit: Callable[[np.ndarray, np.ndarray], np.ndarray],
     probability: np.ndarray,
+    weights: np.ndarray,
+    thresholds: np.ndarray,
 ) -> DecisionCurve:
-    estimates = tuple(
-        estimate(float(value), of_threshold)
-        for value, of_threshold in zip(values, draws.T, strict=True)
-    )
+    """``benefit`` gives (R, P) of probabilities (n,) and weights (R, n)."""
+    everyone, once = np.ones(len(probability)), np.ones((1, len(probability)))
+    value, of_all = benefit(probability, once)[0], benefit(everyone, once)[0]
+    model = np.concatenate([benefit(probability, some) for some in in_blocks(weights)])
+    better = np.concatenate([benefit(everyone, some) for some in in_blocks(weights)]).clip(0)
     treated = (probability[:, None] >= thresholds).mean(0)
-    return DecisionCurve(thresholds, estimates, everyone, treated)
+    gain = _estimates(value - of_all.clip(0), model - better)
+    return DecisionCurve(thresholds, _estimates(value, model), gain, of_all, treated)
+
+
+def _estimates(values: np.ndarray, draws: np.ndarray) -> tuple[Estimate | None, ...]:
+    pairs = zip(values.tolist(), draws.T, strict=True)
+    return tuple(estimate(value, of_threshold) for value, of_threshold in pairs)
 
 
 def _odds(thresholds: np.ndarray) -> np.ndarray:

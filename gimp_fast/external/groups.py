@@ -81,9 +81,9 @@ def _by_covariate(covariate: CohortCovariate, cases: Sequence[str]) -> Iterator[
     if len(known):
         low, high = np.quantile(known, [1 / 3, 2 / 3])
         thirds = {
-            f"up to {low:g}": numbers <= low,
-            f"above {low:g}, up to {high:g}": (numbers > low) & (numbers <= high),
-            f"above {high:g}": numbers > high,
+            f"up to {low:.4g}": numbers <= low,
+            f"above {low:.4g}, up to {high:.4g}": (numbers > low) & (numbers <= high),
+            f"above {high:.4g}": numbers > high,
         }
         for name, rows in thirds.items():
             if rows.any():
