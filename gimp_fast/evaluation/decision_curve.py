@@ -71,10 +71,12 @@ def net_benefit_at(
     """
     odds, total = _odds(thresholds), weights.sum(1)
     found = np.empty((len(weights), len(thresholds)))
+    treated = share = died = None
     for place, threshold in enumerate(thresholds):
-        drawn = weights * (probability >= threshold)
-        share = drawn.sum(1) / total
-        died = _died_by(outcomes, horizon, drawn)
+        above = probability >= threshold
+        if treated is None or (above != treated).any():  # else the last answer is this one's too
+            treated, drawn = above, weights * above
+            share, died = drawn.sum(1) / total, _died_by(outcomes, horizon, drawn)
         worth = (died - (1 - died) * odds[place]) * share
         found[:, place] = np.where(share > 0, worth, 0.0)
     return found

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from gimp_fast.evaluation import rates
 from gimp_fast.evaluation.calibration import brier_of_patients, reliability
 from gimp_fast.evaluation.decision_curve import decision_curve
 from gimp_fast.evaluation.intervals import Estimate, estimate
-from gimp_fast.evaluation.rates import Predictions, auc, score_interval, weighted_rates
+from gimp_fast.evaluation.rates import Predictions, score_interval, weighted_rates
 from gimp_fast.external.kinds import Kind, Sample
 from gimp_fast.external.result import Calibration, NamedCurve, Probabilities
 
@@ -41,7 +42,7 @@ class Classes(Kind):
         return {name: found[name] for name in self.titles}
 
     def main_score(self, sample: Sample, weights: np.ndarray) -> np.ndarray:
-        return auc(_predictions(sample), weights)
+        return rates.auc(_predictions(sample), weights)
 
     def counts(self, truth: np.ndarray) -> dict[str, int]:
         found = np.bincount(truth.astype(np.int64), minlength=len(self.classes))
