@@ -169,7 +169,7 @@ class Validation:
         target: name of the target; empty for the labels of the cohort.
         unit: of the times of survival; else empty.
         models: a description of each: source, method, cohort, split, fingerprint, seed …
-        cohort: name, path, fingerprint, whether synthetic.
+        cohort: name, fingerprint, whether synthetic.
         patients: how many are in the scores; ``counts`` are their classes or events.
         scores: the main score is that of ``main``.
         groups: by hospital, covariates, slides and modality.
