@@ -31,7 +31,8 @@ def test_the_ends_are_those_of_treating_all_and_none():
     odds = 0.05 / 0.95
     np.testing.assert_allclose(near, [0.6 - 0.4 * odds, 0.0])
     curve = decision_curve(PROBABILITY, TRUTH, patient_weights(5, 40))
-    np.testing.assert_allclose(curve.treat_all, 0.6 - 0.4 * THRESHOLDS / (1 - THRESHOLDS))
+    expected = 0.6 - 0.4 * THRESHOLDS / (1 - THRESHOLDS)
+    np.testing.assert_allclose(curve.treat_all, expected, atol=1e-12)
     first, last = curve.model[0], curve.model[-1]
     assert first.value == pytest.approx(curve.treat_all[0])
     assert (last.value, last.low, last.high) == (0, 0, 0)
