@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         data,
         errors,
         evaluation,
+        external,
         heatmaps,
         inference,
         losses,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from gimp_fast.data import Cohort, open_cohort
     from gimp_fast.errors import GimpError
+    from gimp_fast.external import validate_model
     from gimp_fast.inference import TrainedModel, load
     from gimp_fast.training import TrainConfig, load_config
     from gimp_fast.verbs import check_cohort, prepare_cohort, train_model
@@ -41,6 +43,7 @@ __all__ = [
     "data",
     "errors",
     "evaluation",
+    "external",
     "heatmaps",
     "inference",
     "load",
@@ -56,6 +59,7 @@ __all__ = [
     "targets",
     "train_model",
     "training",
+    "validate_model",
     "wsi",
 ]
 # Where the names are that are no packages or modules below this one.
@@ -70,6 +74,7 @@ _HOMES = {
     "open_cohort": "data",
     "prepare_cohort": "verbs",
     "train_model": "verbs",
+    "validate_model": "external",
 }
 
 __getattr__, __dir__ = later(

@@ -29,6 +29,7 @@ COMMANDS = {
     "prepare": "check slides, RNA and labels and join them into a cohort folder",
     "train": "train GiMP on a cohort: genes, pretrain, finetune, evaluate",
     "predict": "apply a trained model to new patients, or export it",
+    "validate": "judge a trained model on a labelled cohort that it has not seen",
     "heatmap": "draw what a trained model looks at, on slides and among genes",
     "experiments": "reproduce the paper's tables and figures on a cohort",
     "doctor": "show what was built, what can run here, and why not",

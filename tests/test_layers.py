@@ -25,7 +25,7 @@ LEVELS = {
     "runs": 4,
     "training": 5, "report": 5, "heatmaps": 5, "wsi": 5,
     "inference": 6,
-    "verbs": 7,
+    "verbs": 7, "external": 7,
 }  # fmt: skip
 SAME_ROOM = {"losses": "nn", "_C": "native"}
 # Every room may import them; they import each other and nothing else of the package.
@@ -155,6 +155,8 @@ def test_every_room_is_known_to_the_law():
         ("gimp_fast.files.atomic", "from gimp_fast.data import open_cohort"),
         ("gimp_fast.evaluation.rates", "from gimp_fast.models import build"),
         ("gimp_fast.inference.load", "from gimp_fast.verbs import train_model"),
+        ("gimp_fast.inference.load", "from gimp_fast.external import validate_model"),
+        ("gimp_fast.external.validating", "from gimp_fast.verbs import train_model"),
     ],
 )
 def test_a_planted_violation_is_caught(module, source):
@@ -178,6 +180,7 @@ def test_a_planted_violation_is_caught(module, source):
         ("gimp_fast.models.base", "from gimp_fast.targets import classification"),
         ("gimp_fast.train", "from gimp_fast.verbs import train_model"),
         ("gimp_fast.files.atomic", "from gimp_fast.errors import GimpError"),
+        ("gimp_fast.external.validating", "from gimp_fast.inference import load"),
     ],
 )
 def test_what_the_law_allows_is_allowed(module, source):

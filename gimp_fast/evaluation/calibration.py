@@ -51,10 +51,12 @@ def reliability(confidence: np.ndarray, hits: np.ndarray, bins: int = BINS) -> R
     )
 
 
-def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Brier score, ½ Σ_k (p_k − [k = y])², mean over predictions: 0 is best, 1 worst.
-
-    Of two classes, this is the usual (p − y)².
-    """
+def brier_of_patients(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n,): ½ Σ_k (p_k − [k = y])² of each prediction. Of two classes, the usual (p − y)²."""
     truth = np.eye(probabilities.shape[1])[labels]
-    return float(0.5 * ((probabilities - truth) ** 2).sum(1).mean())
+    return 0.5 * ((probabilities - truth) ** 2).sum(1)
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Brier score: the mean of :func:`brier_of_patients`. 0 is best, 1 worst."""
+    return float(brier_of_patients(probabilities, labels).mean())

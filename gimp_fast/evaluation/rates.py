@@ -156,7 +156,7 @@ def estimates(predictions: Predictions, weights: np.ndarray) -> dict[str, Estima
         name: estimate(
             value,
             np.concatenate([block[name] for block in drawn]),
-            partial(_score_interval, name, value, predictions),
+            partial(score_interval, name, value, predictions),
         )
         for name, (value,) in once.items()
     }
@@ -173,7 +173,7 @@ def mean_estimate(predictions: Predictions, values: np.ndarray, weights: np.ndar
         return estimate(float(values.mean()), (weights @ total) / (weights @ count))
 
 
-def _score_interval(name: str, value: float, predictions: Predictions) -> tuple[float, float]:
+def score_interval(name: str, value: float, predictions: Predictions) -> tuple[float, float]:
     """The interval of a rate that is the same in every resample."""
     label, patient, called = predictions.label, predictions.patient, predictions.predicted
 

@@ -134,10 +134,10 @@ def _areas(
         cases = _inverse(censoring, outcomes.time, outcomes.event & ~later)
         area = weighted_area(risk, np.nan_to_num(cases), later.astype(float), weights, _TIED)
         areas.append(np.where(np.isfinite(_totals(weights, cases)), area, np.nan))
-    return np.stack(areas, axis=1), _survival(outcomes, times, weights)
+    return np.stack(areas, axis=1), survival_of_resamples(outcomes, times, weights)
 
 
-def _survival(outcomes: Outcomes, times: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def survival_of_resamples(outcomes: Outcomes, times: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(R, T): the Kaplan-Meier curve of each resample at the horizons."""
     order = np.argsort(outcomes.time, kind="stable")
     time, drawn = outcomes.time[order], weights[:, order]

@@ -62,7 +62,7 @@ def cautions_of(
     """
     of_slides = list(slide_cautions(trained, cohort))
     of_genes = [] if columns is None else list(gene_cautions(trained, cohort, columns))
-    seen, found = _seen(trained, cohort, case_ids), {}
+    seen, found = seen_patients(trained, cohort, case_ids), {}
     for case in case_ids:
         slides = trained.uses_slides and cohort.has_slides(case)
         genes = trained.uses_genes and cohort.has_expression(case)
@@ -191,7 +191,7 @@ def expression_cautions(trained: TrainedModel, values: np.ndarray) -> list[list[
     return found
 
 
-def _seen(trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str]) -> dict[str, str]:
+def seen_patients(trained: TrainedModel, cohort: Cohort, case_ids: Sequence[str]) -> dict[str, str]:
     """case_id -> how it is known that the model was trained or chosen on the patient."""
     if trained.known_patients is not None:
         found = trained.known_patients.find(cohort, case_ids)

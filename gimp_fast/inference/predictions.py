@@ -53,6 +53,8 @@ class Predictions:
         target: what was predicted.
         unchecked: sentences on what could not be checked; usually none.
         harmonised: sentences on other units of expression, which make no difference to the models.
+        single: (models, patients, columns) float32, what each model says; NaN where a patient could
+            not be predicted.
     """
 
     table: pd.DataFrame
@@ -61,6 +63,7 @@ class Predictions:
     target: Target
     unchecked: tuple[str, ...] = ()
     harmonised: tuple[str, ...] = ()
+    single: np.ndarray | None = None
 
     def by_target(self) -> dict[str, Predictions]:
         """Name -> the predictions of one of several targets, in a table of its own."""
@@ -188,7 +191,9 @@ def predict_cohort(
         tuple(dict.fromkeys(note for trained in models for note in notes_of(trained, cohort)))
         for notes_of in (unchecked, harmonised)
     ]
-    return Predictions(table, cautions, classes, models[0].target, *notes)
+    single = np.full((len(models), len(cases), mean.shape[1]), np.nan, np.float32)
+    single[:, np.isin(cases, usable)] = by_model
+    return Predictions(table, cautions, classes, models[0].target, *notes, single)
 
 
 def _probabilities(

@@ -43,13 +43,13 @@ def write_report(run_dir: Path | str) -> Path:
     folder.mkdir(exist_ok=True)
     with style.rc():
         curves = {
-            title: [_written(panel, folder) for panel in drawn]
+            title: [written_panel(panel, folder) for panel in drawn]
             for title, drawn in panels.curve_panels(run).items()
         }
         sections = target_sections(run)
         for section in sections:
-            section["figures"] = [_written(panel, folder) for panel in section.pop("panels")]
-        embeddings = [_written(panel, folder) for panel in panels.tsne_panels(run)]
+            section["figures"] = [written_panel(panel, folder) for panel in section.pop("panels")]
+        embeddings = [written_panel(panel, folder) for panel in panels.tsne_panels(run)]
     page = get_template("report.html.j2", "gimp_fast.report").render(
         version=__version__,
         metrics=metrics,
@@ -76,8 +76,11 @@ def _cases(run: Run) -> dict[str, Any]:
     return case_section(run) | {"outcome_columns": ()}
 
 
-def _written(panel: Panel, folder: Path) -> dict[str, Any]:
-    """A panel as the page shows it; without ``svg``, the caption says why there is none."""
+def written_panel(panel: Panel, folder: Path) -> dict[str, Any]:
+    """Write a panel's figure; returns what a page shows of it: title, caption, svg, wide.
+
+    Without ``svg``, the caption says why there is none.
+    """
     stem, svg, is_wide = folder / panel.name, None, False
     if panel.figure is None:
         # A figure of an earlier report would contradict the caption that replaces it.

@@ -46,15 +46,17 @@ def survival_curves(groups: Mapping[str, Outcomes], unit: str) -> Figure:
     return figure
 
 
-def survival_calibration(groups: CalibrationGroups, horizon: str) -> Figure:
-    """Predicted against observed survival at a horizon."""
+def survival_calibration(
+    groups: CalibrationGroups, horizon: str, patients: str = "test patients"
+) -> Figure:
+    """Predicted against observed survival at a horizon; ``patients`` is of the legend."""
     figure = style.new_figure(height=4.0)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=style.INK, lw=0.9, ls=(0, (2, 3)), label="calibrated")
     reach = np.clip([groups.observed - groups.low, groups.high - groups.observed], 0, None)
     axes.errorbar(
         groups.predicted, groups.observed, reach, color=style.ACCENT, marker="o", ms=5, ls="",
-        elinewidth=1.4, capsize=3, clip_on=False, label="test patients", zorder=3,
+        elinewidth=1.4, capsize=3, clip_on=False, label=patients, zorder=3,
     )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_xlabel(f"Predicted survival at {horizon}")
@@ -63,14 +65,16 @@ def survival_calibration(groups: CalibrationGroups, horizon: str) -> Figure:
     return figure
 
 
-def predicted_against_true(predicted: np.ndarray, truth: np.ndarray) -> Figure:
+def predicted_against_true(
+    predicted: np.ndarray, truth: np.ndarray, patients: str = "test patients"
+) -> Figure:
     """A point for each patient, and the line on which they should lie."""
     figure = style.new_figure(height=4.0)
     axes = figure.add_subplot()
     ends = [min(predicted.min(), truth.min()), max(predicted.max(), truth.max())]
     axes.plot(ends, ends, color=style.INK, lw=0.9, ls=(0, (2, 3)), label="equal")
     look = {"s": 18, "alpha": 0.7, "linewidths": 0.4, "edgecolors": style.SURFACE}
-    axes.scatter(truth, predicted, color=style.ACCENT, label="test patients", **look)
+    axes.scatter(truth, predicted, color=style.ACCENT, label=patients, **look)
     axes.set(xlabel="True value", ylabel="Predicted value")
     axes.legend(loc="upper left")
     return figure

@@ -1,0 +1,104 @@
+"""``python -m gimp_fast.validate``: a trained model on a labelled cohort that it has not seen.
+
+python -m gimp_fast.validate --run runs/first --data other_hospital --out validated
+python -m gimp_fast.validate --run runs/fold_0 --run runs/fold_1 --data other --out validated
+python -m gimp_fast.validate --run model --data other --exclude-known --out validated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gimp_fast.cli import Parser, command
+from gimp_fast.external.options import ValidateOptions
+from gimp_fast.inference.options import PARTS, PRECISIONS, PredictOptions
+from gimp_fast.options import add_options, read_options
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        "validate",
+        description="Validate a trained model on a labelled cohort that it has not seen: scores "
+        "beside those of its own test patients, calibration, decision curves, and groups.",
+        epilog="OUT holds report.html, results.json, scores.csv, predictions.csv and figures/.\n"
+        "A cohort is made by `gimp-fast prepare --genes-of RUN --labels … --out COHORT`, with the "
+        "same --target as in training.",
+    )
+    add = parser.add_argument
+    add(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="finished run, or an exported model or ensemble; with several, predictions are "
+        "averaged",
+    )
+    add("--data", type=Path, required=True, metavar="COHORT", help="cohort folder, with labels")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the page, tables and figures; new, or of an earlier validation",
+    )
+    group = parser.add_argument_group("patients (default: all)").add_argument
+    group(
+        "--cases",
+        nargs="+",
+        default=(),
+        metavar="ID_OR_FILE",
+        help="ids, or files of ids: one a line, or a table with a column case_id",
+    )
+    group("--split", metavar="NAME", help="patients of this split; default: the only one")
+    group("--part", choices=PARTS, help="patients of one part of the split")
+    add_options(parser, ValidateOptions)
+    group = parser.add_argument_group("computing").add_argument
+    group("--device", default="auto", help="default: a GPU if there is one")
+    group("--precision", choices=PRECISIONS, help="default: as in training")
+    group("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
+    add_options(parser, PredictOptions)
+    parser.add_plugins()
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+@command
+def main(argv: Sequence[str]) -> int | None:
+    args = build_parser().parse_args(argv)
+    options = read_options(args, ValidateOptions)
+    # After parsing, so that --help and a wrong option do not wait for torch.
+    from gimp_fast.data import open_cohort
+    from gimp_fast.external.document import check_folder, write_validation
+    from gimp_fast.external.texts import summary
+    from gimp_fast.external.validating import validate_model
+    from gimp_fast.inference.ensemble import members_of
+    from gimp_fast.inference.loading import load_one
+    from gimp_fast.inference.selection import chosen_cases
+
+    check_folder(args.out)
+    cohort = open_cohort(args.data)
+    models = [
+        load_one(path, args.device, precision=args.precision, backend=args.backend)
+        for run in args.run
+        for path in members_of(run)
+    ]
+    for model in models:
+        print(f"{model.source}: {model}")
+    found = validate_model(
+        models,
+        cohort,
+        options,
+        cases=chosen_cases(cohort, args.cases, args.split, args.part),
+        predict=read_options(args, PredictOptions, progress=True),
+        log=print,
+    )
+    page = write_validation(found, args.out, ["gimp-fast", "validate", *argv])
+    print("\n".join(summary(found)))
+    print(f"report: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
