@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.runs import QUICK, train_run
 from builders.validations import QUICK_VALIDATION as OPTIONS
 
 import gimp_fast
@@ -240,4 +241,4 @@ def test_a_model_of_several_targets_is_refused(cohort_folder, other_folder, tmp_
     settings = (*QUICK, "method=snn", "modalities=rna", "target=[os,burden]")
     run = train_run(tmp_path / "run", cohort_folder, *settings)
     with pytest.raises(GimpError, match=r"several targets \(os, burden\); expected models of one"):
-        validate_model(run, other_folder, QUICK_VALIDATION)
+        validate_model(run, other_folder, OPTIONS)
