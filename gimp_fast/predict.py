@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from gimp_fast.cli import Parser, command
 from gimp_fast.errors import GimpError
-from gimp_fast.inference.options import PARTS, PRECISIONS, PredictOptions
-from gimp_fast.options import add_options, read_options
+from gimp_fast.inference.options import PredictOptions, add_computing, add_patients
+from gimp_fast.options import read_options
 from gimp_fast.runs import layout
 
 if TYPE_CHECKING:
@@ -65,22 +65,8 @@ def build_parser() -> Parser:
         help="write the model to this folder, new or empty; several become one ensemble",
     )
     add("--overwrite", action="store_true", help="replace an existing export")
-    group = parser.add_argument_group("patients (default: all)").add_argument
-    group(
-        "--cases",
-        nargs="+",
-        default=(),
-        metavar="ID_OR_FILE",
-        help="ids, or files of ids: one a line, or a table with a column case_id",
-    )
-    group("--split", metavar="NAME", help="patients of this split; default: the only one")
-    group("--part", choices=PARTS, help="patients of one part of the split")
-    group = parser.add_argument_group("computing").add_argument
-    group("--device", default="auto", help="default: a GPU if there is one")
-    group("--precision", choices=PRECISIONS, help="default: as in training")
-    group("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
-    add_options(parser, PredictOptions)
-    group(
+    add_patients(parser)
+    add_computing(parser)(
         "--bootstrap",
         type=int,
         default=1000,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gimp_fast.cli import Parser, command
 from gimp_fast.external.options import ValidateOptions
-from gimp_fast.inference.options import PARTS, PRECISIONS, PredictOptions
+from gimp_fast.inference.options import PredictOptions, add_computing, add_patients
 from gimp_fast.options import add_options, read_options
 
 
@@ -43,22 +43,9 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="folder of the page, tables and figures; new, or of an earlier validation",
     )
-    group = parser.add_argument_group("patients (default: all)").add_argument
-    group(
-        "--cases",
-        nargs="+",
-        default=(),
-        metavar="ID_OR_FILE",
-        help="ids, or files of ids: one a line, or a table with a column case_id",
-    )
-    group("--split", metavar="NAME", help="patients of this split; default: the only one")
-    group("--part", choices=PARTS, help="patients of one part of the split")
+    add_patients(parser)
     add_options(parser, ValidateOptions)
-    group = parser.add_argument_group("computing").add_argument
-    group("--device", default="auto", help="default: a GPU if there is one")
-    group("--precision", choices=PRECISIONS, help="default: as in training")
-    group("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
-    add_options(parser, PredictOptions)
+    add_computing(parser)
     parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Action, ArgumentParser
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gimp_fast.errors import GimpError
-from gimp_fast.options import option
+from gimp_fast.options import add_options, option
 
 PARTS = ("train", "val", "test")  # a test compares them with those of cohorts
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -37,3 +39,30 @@ class PredictOptions:
         for name, least in (("batch_size", 1), ("max_patches", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise GimpError(f"{name}: found {getattr(self, name)}; expected {least} or more")
+
+
+def add_patients(parser: ArgumentParser) -> None:
+    """Add ``--cases``, ``--split`` and ``--part``: which patients of a cohort."""
+    group = parser.add_argument_group("patients (default: all)").add_argument
+    group(
+        "--cases",
+        nargs="+",
+        default=(),
+        metavar="ID_OR_FILE",
+        help="ids, or files of ids: one a line, or a table with a column case_id",
+    )
+    group("--split", metavar="NAME", help="patients of this split; default: the only one")
+    group("--part", choices=PARTS, help="patients of one part of the split")
+
+
+def add_computing(parser: ArgumentParser) -> Callable[..., Action]:
+    """Add ``--device``, ``--precision``, ``--backend`` and those of :class:`PredictOptions`.
+
+    Returns what adds another argument to their group.
+    """
+    add = parser.add_argument_group(_COMPUTING).add_argument
+    add("--device", default="auto", help="default: a GPU if there is one")
+    add("--precision", choices=PRECISIONS, help="default: as in training")
+    add("--backend", default="auto", help="of the operators, see `gimp-fast doctor`")
+    add_options(parser, PredictOptions)
+    return add
