@@ -21,6 +21,11 @@ from gimp_fast.kernels.compiled import specialization
 from gimp_fast.kernels.launch import Config, launch
 from gimp_fast.ops import nystrom_attention
 
+# As they are before any kernel is interpreted. The interpreter replaces them while it runs one, and
+# a test that was ended within a kernel leaves its replacements to the tests that follow.
+OWNERS = (tl, tl.core, tl.tensor, tl.math, tl.dtype, tl.core.tensor_descriptor_base)
+AS_COMPILED = [(owner, dict(vars(owner))) for owner in OWNERS]
+
 CONFIG = Config(tokens=16, landmarks=16, num_warps=4, num_stages=2)
 
 
@@ -64,6 +69,12 @@ class PretendedDriver:
 def gpu(monkeypatch):
     """A pretended GPU, on which nothing has been launched."""
     pretended = PretendedDriver()
+    for owner, members in AS_COMPILED:
+        for name, member in dict(vars(owner)).items():
+            if name not in members:
+                monkeypatch.delattr(owner, name)
+            elif member is not members[name]:
+                monkeypatch.setattr(owner, name, members[name])
     monkeypatch.setattr(driver, "_active", pretended)
     monkeypatch.setattr(launching, "_compiled", {})
     return pretended
