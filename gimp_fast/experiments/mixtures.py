@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from gimp_fast.experiments.finished import Finished
 from gimp_fast.experiments.plan import Mixture, Plan, PlannedRun
 
+WEIGHTS = tuple(step / 10 for step in range(11))  # of a model beside its fallback
 
-class Mixed(Protocol):
+
+@dataclass(frozen=True)
+class Mixed:
     """Predictions of all patients of a model, and the weight that it got beside its fallback."""
 
     predictions: Any
@@ -19,6 +24,13 @@ class Mixed(Protocol):
 
 # Mixes the predictions of a model with those of its fallback.
 Mix = Callable[[Any, Any], Mixed]
+
+
+def rows_of_fallback(model: Any, fallback: Any) -> np.ndarray:
+    """(n,) int: where the fallback predicts each patient of the model in the same part, or −1."""
+    place = {key: row for row, key in enumerate(zip(fallback.split, fallback.case_id, strict=True))}
+    keys = zip(model.split, model.case_id, strict=True)
+    return np.array([place.get(key, -1) for key in keys])
 
 
 def with_mixtures(

@@ -20,6 +20,7 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.ridge_cox import fit_ridge_cox
+from gimp_fast.experiments.baselines.features import expression, mean_patches
 from gimp_fast.experiments.baselines.run_files import write_run
 from gimp_fast.experiments.rows import BOTH, RIDGE_COX, RNA, SLIDES
 from gimp_fast.runs.folder import RunFolder
@@ -30,7 +31,6 @@ from gimp_fast.training.evaluate_outcomes import (
     outcome_scores,
     target_summary,
 )
-from gimp_fast.training.fit_scalers import fit_slide_scaler
 
 _LARGEST = 10.0  # of a standardised value; a gene that hardly anyone expresses would decide alone
 
@@ -58,9 +58,11 @@ class CoxSettings:
 
     def carry_out(self, cohort: Cohort, seed: int, folder: RunFolder) -> None:
         """Fit, predict, and write the files of a run."""
-        parts, truth, risk = _risks(self, cohort)
+        parts = _patients(self, cohort)
         cases = np.array([case for of_part in parts.values() for case in of_part])
         part = np.repeat(list(parts), [len(of_part) for of_part in parts.values()])
+        truth = cohort.truth(cases.tolist(), self.target)
+        risk = _risks(self, cohort, cases, part, truth)
         settings = SurvivalSettings(loss="cox", horizons=self.horizons or None)
         unit = cohort.targets[self.target].unit
         target = Survival.fit(settings, truth[part == "train"], unit)
@@ -73,14 +75,8 @@ class CoxSettings:
         )  # fmt: skip
 
 
-def _risks(
-    settings: CoxSettings, cohort: Cohort
-) -> tuple[dict[str, list[str]], np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """The patients of each part, their truth, and their risks.
-
-    Risks (n,) are of a model of the training patients, and of one of training and validation
-    patients.
-    """
+def _patients(settings: CoxSettings, cohort: Cohort) -> dict[str, list[str]]:
+    """Who can be read and whose outcome is known, of each part; GimpError for an empty part."""
     split = cohort.split(settings.split)
     readable = partial(_readable, settings, cohort)
     parts = {
@@ -90,16 +86,20 @@ def _risks(
     for part, of_part in parts.items():
         if not of_part:
             raise GimpError(f"split '{settings.split}' has no patient in '{part}' to read")
-    cases = [case for of_part in parts.values() for case in of_part]
-    part = np.repeat(list(parts), [len(of_part) for of_part in parts.values()])
-    truth = cohort.truth(cases, settings.target)
-    blocks = _blocks(settings, cohort, cases, parts["train"])
+    return parts
+
+
+def _risks(
+    settings: CoxSettings, cohort: Cohort, cases: np.ndarray, part: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Risks (n,) by a model of the training patients, and by one of validation patients, too."""
+    blocks = _blocks(settings, cohort, cases, cases[part == "train"].tolist())
     with threadpool_limits(1):  # other runs have the other cores
-        both = tuple(
+        of_training, refitted = (
             sum(_risk_of(block, truth, fitted, settings) for block in blocks)
             for fitted in (part == "train", part != "test")
         )
-    return parts, truth, both
+    return of_training, refitted
 
 
 def _readable(settings: CoxSettings, cohort: Cohort, case: str) -> bool:
@@ -110,7 +110,7 @@ def _readable(settings: CoxSettings, cohort: Cohort, case: str) -> bool:
 
 
 def _blocks(
-    settings: CoxSettings, cohort: Cohort, cases: Sequence[str], training: Sequence[str]
+    settings: CoxSettings, cohort: Cohort, cases: np.ndarray, training: Sequence[str]
 ) -> list[np.ndarray]:
     """Each input as (n, features); rows of NaN where a patient lacks it."""
     blocks = []
@@ -118,19 +118,10 @@ def _blocks(
         scaler = CovariateScaler.fit(cohort, settings.covariates, training)
         blocks.append(scaler(cohort.covariates, cases).astype(np.float64))
     if settings.modalities in (SLIDES, BOTH):
-        has = np.array([cohort.has_slides(case) for case in cases])
-        means = np.full((len(cases), cohort.feature_dim), np.nan)
-        means[has] = cohort.mean_patches(np.array(cases)[has])
-        if settings.site_shrinkage is not None:
-            strength = settings.site_shrinkage
-            scaler = fit_slide_scaler(strength, cohort, settings.split, settings.target)
-            means = scaler(torch.from_numpy(means)).numpy().astype(np.float64)
-        blocks.append(means)
+        chosen = {"shrinkage": settings.site_shrinkage, "split": settings.split}
+        blocks.append(mean_patches(cohort, cases, target=settings.target, **chosen))
     if settings.modalities in (RNA, BOTH):
-        has = np.array([cohort.has_expression(case) for case in cases])
-        genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
-        genes[has] = cohort.expression(np.array(cases)[has])
-        blocks.append(genes)
+        blocks.append(expression(cohort, cases))
     return blocks
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from gimp_fast.data import Cohort
@@ -13,12 +12,12 @@ from gimp_fast.data.class_checks import not_learnable
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.linear_probe import standardised_regression
+from gimp_fast.experiments.baselines.features import expression, mean_patches
 from gimp_fast.experiments.baselines.run_files import write_run
 from gimp_fast.experiments.rows import LOGISTIC_REGRESSION
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.runs.records import CasePredictions
 from gimp_fast.training.evaluate_classes import evaluated_predictions, scores_of
-from gimp_fast.training.fit_scalers import fit_slide_scaler
 
 
 @dataclass(frozen=True)
@@ -84,16 +83,8 @@ def _features(cohort: Cohort, cases: np.ndarray, settings: LogisticSettings) -> 
     """(n, features), NaN where a patient lacks the modality."""
     blocks = []
     if settings.modalities != "rna":
-        means = np.full((len(cases), cohort.feature_dim), np.nan)
-        has_slides = [cohort.has_slides(case) for case in cases]
-        means[has_slides] = cohort.mean_patches(cases[has_slides])
-        if settings.site_shrinkage is not None:
-            scaler = fit_slide_scaler(settings.site_shrinkage, cohort, settings.split)
-            means = scaler(torch.from_numpy(means)).numpy().astype(np.float64)
-        blocks.append(means)
+        chosen = {"shrinkage": settings.site_shrinkage, "split": settings.split}
+        blocks.append(mean_patches(cohort, cases, **chosen))
     if settings.modalities != "slide":
-        genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)
-        has_rna = [cohort.has_expression(case) for case in cases]
-        genes[has_rna] = cohort.expression(cases[has_rna])
-        blocks.append(genes)
+        blocks.append(expression(cohort, cases))
     return np.concatenate(blocks, axis=1)

@@ -8,22 +8,13 @@ its own gene classifier.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from gimp_fast.evaluation.rates import SMALLEST_PROBABILITY, cross_entropy
+from gimp_fast.experiments.mixtures import WEIGHTS, Mixed, rows_of_fallback
 from gimp_fast.runs.records import CasePredictions
-
-WEIGHTS = tuple(step / 10 for step in range(11))
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """Predictions of all patients of the model, and the weight that it got."""
-
-    predictions: CasePredictions
-    weight: float
 
 
 def mix(model: CasePredictions, rna: CasePredictions) -> Mixed:
@@ -31,9 +22,8 @@ def mix(model: CasePredictions, rna: CasePredictions) -> Mixed:
 
     Both are of one split. Of equally good weights the smallest is taken, which uses slides least.
     """
-    place = {key: row for row, key in enumerate(zip(rna.split, rna.case_id, strict=True))}
-    rows = [place.get(key, -1) for key in zip(model.split, model.case_id, strict=True)]
-    has_rna = np.array(rows) >= 0
+    rows = rows_of_fallback(model, rna)
+    has_rna = rows >= 0
     ends = [np.log(np.clip(model.probabilities, SMALLEST_PROBABILITY, None))]
     other = np.log(np.clip(rna.probabilities[rows], SMALLEST_PROBABILITY, None))
     ends.insert(0, np.where(has_rna[:, None], other, ends[0]))

@@ -8,24 +8,16 @@ way, by the logarithm of the cumulated hazard at each horizon.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from gimp_fast.evaluation.survival import harrell_c
 from gimp_fast.experiments.measures import outcomes_in
+from gimp_fast.experiments.mixtures import WEIGHTS, Mixed, rows_of_fallback
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 
-WEIGHTS = tuple(step / 10 for step in range(11))
 _SMALLEST = 1e-6  # distance of a survival from 0 and 1
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """Predictions of all patients of the model, and the weight that it got."""
-
-    predictions: OutcomePredictions
-    weight: float
 
 
 def mix(model: OutcomePredictions, fallback: OutcomePredictions) -> Mixed:
@@ -33,8 +25,7 @@ def mix(model: OutcomePredictions, fallback: OutcomePredictions) -> Mixed:
 
     Both are of one split. Of equally good weights the smallest is taken.
     """
-    place = {key: row for row, key in enumerate(zip(fallback.split, fallback.case_id, strict=True))}
-    rows = np.array([place.get(key, -1) for key in zip(model.split, model.case_id, strict=True)])
+    rows = rows_of_fallback(model, fallback)
     has_fallback, validation = rows >= 0, model.split == "val"
     mine = _standardised(model.predicted["risk"], validation)
     other = _standardised(fallback.predicted["risk"], fallback.split == "val")[rows]

@@ -7,7 +7,8 @@ import pytest
 
 from gimp_fast.evaluation.kaplan_meier import Outcomes
 from gimp_fast.evaluation.survival import harrell_c
-from gimp_fast.experiments.survival.fallback import WEIGHTS, mix
+from gimp_fast.experiments.mixtures import WEIGHTS
+from gimp_fast.experiments.survival.fallback import mix
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 
 
