@@ -51,6 +51,10 @@ def fit_ridge_cox(features: np.ndarray, outcomes: Outcomes, strength: float) -> 
     sd = np.where(sd > 0, sd, 1.0)
     order = np.argsort(-outcomes.time, kind="stable")  # the risk set of a time is a beginning
     z, time, event = ((x - mean) / sd)[order], outcomes.time[order], outcomes.event[order]
+    directions = None
+    if z.shape[1] > len(z):  # the maximum is in the span of the patients: look for it there
+        _, _, directions = np.linalg.svd(z, full_matrices=False)
+        z = z @ directions.T
     ends = np.searchsorted(-time, -time, side="right") - 1  # of the risk set of each patient
     coefficients, value = np.zeros(z.shape[1]), -np.inf
     step = np.zeros_like(coefficients)
@@ -67,7 +71,7 @@ def fit_ridge_cox(features: np.ndarray, outcomes: Outcomes, strength: float) -> 
         step = np.linalg.solve(hessian, gradient)
         if abs(gradient @ step) < _TOLERANCE or (gain == 0 and size < 1e-6):
             break
-    return RidgeCox(mean, sd, coefficients)
+    return RidgeCox(mean, sd, coefficients if directions is None else coefficients @ directions)
 
 
 def _likelihood(z, event, ends, coefficients, strength) -> float:

@@ -12,6 +12,7 @@ from pydantic import create_model
 from torch import Tensor, nn
 
 from gimp_fast.models.inputs import PatientInputs, Presence
+from gimp_fast.models.linear_part import LINEAR_INPUTS, LinearPart, read_by
 from gimp_fast.models.settings import Modalities, ModelSettings, Sizes
 from gimp_fast.nn.dropout import Dropout
 from gimp_fast.nn.linear import Linear
@@ -69,7 +70,8 @@ class PatientModel(nn.Module, ABC):
 
     Clinical covariates enter every model in the same way: a linear map of them, or a network with
     one hidden layer, is added to its outputs, as in a Cox model, where the hazards of slides, genes
-    and covariates multiply.
+    and covariates multiply. So does the part that is linear in each input, if a model of survival
+    has one (:class:`gimp_fast.models.linear_part.LinearPart`).
 
     Attributes:
         title: name of the model for people to read.
@@ -101,6 +103,7 @@ class PatientModel(nn.Module, ABC):
         self.config = config
         self.target: Target = Classification()
         self.covariate_head = covariate_head(config)
+        self.linear_part = self._linear_part() if config.linear else None
 
     @abstractmethod
     def vectors(self, inputs: PatientInputs) -> Tensor:
@@ -126,6 +129,8 @@ class PatientModel(nn.Module, ABC):
         vectors = torch.cat([self.vectors(part) for part in parts])
         if self.covariate_head is not None:
             vectors = torch.cat([vectors, inputs.covariates.to(vectors.dtype)], dim=1)
+        if self.linear_part is not None:
+            vectors = torch.cat([vectors, self._linear_risks(inputs).to(vectors.dtype)], dim=1)
         return Representation.of(vectors, inputs)
 
     def classify(self, representation: Representation) -> Tensor:
@@ -134,21 +139,65 @@ class PatientModel(nn.Module, ABC):
         return torch.cat([self._outputs(part) for part in parts])
 
     def _outputs(self, representation: Representation) -> Tensor:
-        """Outputs with what the covariates add, which stand after the model's own vectors."""
-        if self.covariate_head is None:
+        """Outputs with what is added to them, whose columns stand after the model's own vectors."""
+        own, covariates, linear = self._columns(representation)
+        if covariates is None and linear is None:
             return self.logits(representation)
-        own = representation.vectors[:, : -self.config.num_covariates]
         outputs = self.logits(replace(representation, vectors=aligned(own)))
-        return outputs + self.covariate_term(representation)
+        if covariates is not None:
+            outputs = outputs + self.covariate_head(aligned(covariates))
+        return outputs if linear is None else outputs + linear.sum(1, keepdim=True)
+
+    def _columns(
+        self, representation: Representation
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The model's own vectors, the covariates, and the linear risks, if there are any."""
+        widths = (
+            0 if self.covariate_head is None else self.config.num_covariates,
+            0 if self.linear_part is None else len(LINEAR_INPUTS),
+        )
+        rest = representation.vectors.shape[1] - sum(widths)
+        own, covariates, linear = representation.vectors.split([rest, *widths], dim=1)
+        return own, covariates if widths[0] else None, linear if widths[1] else None
 
     def covariate_term(self, representation: Representation) -> Tensor:
         """What covariates add to the outputs, (B, K), for a model that reads some."""
-        covariates = representation.vectors[:, -self.config.num_covariates :]
-        return self.covariate_head(aligned(covariates))
+        _, covariates, linear = self._columns(representation)
+        added = self.covariate_head(aligned(covariates))
+        if linear is None:
+            return added
+        place = LINEAR_INPUTS.index("covariates")
+        return added + linear[:, place : place + 1]
 
-    def of_covariates(self, inputs: PatientInputs) -> Tensor | float:
-        """What covariates add to the outputs, (B, K), for models with losses of their own."""
-        return 0.0 if self.covariate_head is None else self.covariate_head(inputs.covariates)
+    def added(self, inputs: PatientInputs) -> Tensor | float:
+        """What is added to the outputs, (B, K), for models with losses of their own."""
+        total = 0.0 if self.covariate_head is None else self.covariate_head(inputs.covariates)
+        if self.linear_part is None:
+            return total
+        return total + self._linear_risks(inputs).sum(1, keepdim=True)
+
+    def _linear_risks(self, inputs: PatientInputs) -> Tensor:
+        """(B, 4), those that the inputs bring, or else those of the linear part."""
+        return self.linear_part(inputs) if inputs.linear is None else inputs.linear
+
+    def start_from_linear_part(self) -> None:
+        """Let the network itself add nothing at first: its last linear map becomes zero."""
+        layers = [m for m in getattr(self, "head", self).modules() if isinstance(m, nn.Linear)]
+        with torch.no_grad():
+            for parameter in layers[-1].parameters():
+                parameter.zero_()
+
+    def _linear_part(self) -> LinearPart:
+        config = self.config
+        modalities = getattr(config, "modalities", self.reads[0])
+        widths = {
+            "slide": config.feature_dim,
+            "amount": 1,
+            "rna": config.num_genes,
+            "covariates": config.num_covariates,
+        }
+        read = read_by(modalities, config.num_covariates)
+        return LinearPart({name: widths[name] for name in read})
 
     def loss(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Outputs and losses for the truth: of the target, and terms that the model adds."""

@@ -81,7 +81,7 @@ class CLAMSB(PatientModel):
     def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and weighted cross-entropy of the bags and of their extreme instances."""
         rows, attention, pooled = self._pool(inputs)
-        logits = self.logits(Representation.of(pooled, inputs)) + self.of_covariates(inputs)
+        logits = self.logits(Representation.of(pooled, inputs)) + self.added(inputs)
         logits = logits.float()
         bag_loss = self.target.loss(logits, labels)
         if self.target.kind != "class":  # instances of no class cannot be told apart

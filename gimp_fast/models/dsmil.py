@@ -96,7 +96,7 @@ class DSMIL(PatientModel):
 
     def losses(self, labels: Tensor, inputs: PatientInputs) -> Outcome:
         """Logits, and the weighted cross-entropy of both streams."""
-        added = self.of_covariates(inputs)
+        added = self.added(inputs)
         streams = self._logits(self.vectors(inputs))
         largest, bag = ((logits + added).float() for logits in streams)
         weight = self.config.bag_weight

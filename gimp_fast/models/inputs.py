@@ -77,6 +77,8 @@ class PatientInputs:
     slide: Presence
     rna: Presence
     covariates: Tensor | None = None  # (B, D), missing ones marked; None for a model without any
+    # (B, 4), what the linear part adds, where training knows it from other patients; else None
+    linear: Tensor | None = None
 
     @classmethod
     def of(
@@ -174,8 +176,8 @@ class PatientInputs:
         return self.rna.rows_of(self.genes)
 
     def tensors(self) -> list[Tensor]:
-        """Patches, genes and covariates, if there are any."""
-        every = (self.patches, self.genes, self.covariates)
+        """Patches, genes, covariates and linear risks, if there are any."""
+        every = (self.patches, self.genes, self.covariates, self.linear)
         return [tensor for tensor in every if tensor is not None]
 
     def lengths(self) -> list[int]:
@@ -191,7 +193,7 @@ class PatientInputs:
         presence = zip(self.slide.split(lengths), self.rna.split(lengths), strict=True)
         patient = bag = 0
         for slide, rna in presence:
-            patches = bags = genes = covariates = None
+            patches = bags = genes = covariates = linear = None
             if self.patches is not None:
                 first, bag = bag, bag + slide.count
                 start, stop = self.bags.bounds[first], self.bags.bounds[bag]
@@ -201,8 +203,10 @@ class PatientInputs:
                 genes = aligned(self.genes[patient : patient + len(slide)])
             if self.covariates is not None:
                 covariates = aligned(self.covariates[patient : patient + len(slide)])
+            if self.linear is not None:
+                linear = aligned(self.linear[patient : patient + len(slide)])
             patient += len(slide)
-            yield PatientInputs(patches, bags, genes, slide, rna, covariates)
+            yield PatientInputs(patches, bags, genes, slide, rna, covariates, linear)
 
     def to(self, device: torch.device) -> PatientInputs:
         return on_device(self, device)

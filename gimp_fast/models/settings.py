@@ -49,6 +49,7 @@ class Sizes(Settings):
         num_covariates: D, columns of encoded clinical covariates; 0 for a model without any.
         gene_sets: columns of the genes of each group, for models that read genes in groups; None
             lets the model form the groups.
+        linear: whether risks are added that are linear in each input, for a target of survival.
     """
 
     num_outputs: int = Field(ge=1)
@@ -56,6 +57,7 @@ class Sizes(Settings):
     num_genes: int = Field(60_480, ge=0)
     num_covariates: int = Field(0, ge=0)
     gene_sets: tuple[tuple[int, ...], ...] | None = None
+    linear: bool = False
 
     @model_validator(mode="before")
     @classmethod

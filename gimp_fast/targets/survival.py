@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 from torch import Tensor, nn
 
 from gimp_fast.evaluation.breslow import breslow
@@ -50,6 +50,8 @@ class SurvivalSettings(Settings):
         ties: of event times in ``"cox"``.
         horizons: times, in the unit of the table, for which survival is reported; null for the
             quartiles of the training events.
+        linear: add to the model's outputs the risks of Cox's model with a ridge penalty, of each
+            input, which is fitted before the model is trained.
     """
 
     loss: Literal["nll", "cox"] = "nll"
@@ -57,6 +59,15 @@ class SurvivalSettings(Settings):
     alpha: float = Field(0.0, ge=0, le=1)
     ties: Literal["efron", "breslow"] = "efron"
     horizons: tuple[float, ...] | None = None
+    linear: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: Callable[[SurvivalSettings], dict[str, Any]]) -> dict[str, Any]:
+        """Without ``linear`` where it is the default, as before there was this choice."""
+        values = serialize(self)
+        if not self.linear:
+            values.pop("linear", None)
+        return values
 
     @field_validator("horizons")
     @classmethod

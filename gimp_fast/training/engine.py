@@ -23,6 +23,7 @@ from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.distributed import Ranks, ranks_of_environment
 from gimp_fast.training.evaluate_run import evaluate_run
+from gimp_fast.training.fit_linear import fit_linear_part
 from gimp_fast.training.fit_scalers import fit_gene_scaler, fit_slide_scaler
 from gimp_fast.training.patients import check_classes, check_several, facts_of_patients
 from gimp_fast.training.provenance import provenance_of
@@ -195,6 +196,10 @@ def _prepare(
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
     model.target = target
+    if model.linear_part is not None:
+        reader.crossed = fit_linear_part(model.linear_part, reader, split, split_name)
+        model.linear_part.refitted = False  # until test patients are predicted
+        model.start_from_linear_part()
     model.to(device)
     context = StageContext(config, model, reader, split, device, ranks)
     provenance = provenance_of(config, cohort, split_name, context, covariates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from gimp_fast.data import Cohort
 from gimp_fast.data.cohort_truth import Asked
 from gimp_fast.models.inputs import PatientInputs, Presence, map_tensors, on_device
+from gimp_fast.models.linear_part import LINEAR_INPUTS
 from gimp_fast.ops.masks import Masked
 from gimp_fast.training.covariate_scaling import CovariateScaler
 from gimp_fast.training.loader import StepPlan
@@ -100,6 +101,10 @@ class PatientReader:
         slide_scaler: of patch embeddings; None leaves them as they are.
         target: the cohort's target that is read; None for its labels. Several are a tuple.
         covariates: fitted on the training patients; None for a model that reads none.
+
+    Attributes:
+        crossed: training patient -> what a linear part that was fitted on others adds (4,); None
+            for a model without one.
     """
 
     def __init__(
@@ -116,6 +121,7 @@ class PatientReader:
     ):
         self.cohort, self.labelled, self.slide_scaler = cohort, labelled, slide_scaler
         self.target, self.covariates = target, covariates
+        self.crossed: Mapping[str, np.ndarray] | None = None
         self.feature_dim = cohort.feature_dim if feature_dim is None else feature_dim
         self.uses_slides = modalities != "rna"
         self.uses_genes = modalities != "slide"
@@ -276,7 +282,21 @@ def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan
     if modality_dropout:
         hide = _hidden(modality_dropout, plan, reader.covariates is not None)
     inputs = reader.inputs(plan.case_ids, hide)
+    if reader.crossed is not None:
+        inputs = replace(inputs, linear=_crossed(reader.crossed, plan.case_ids, inputs))
     return PatientBatch(plan.case_ids, reader.truth(plan.case_ids), inputs)
+
+
+def _crossed(
+    known: Mapping[str, np.ndarray], case_ids: Sequence[str], inputs: PatientInputs
+) -> Tensor:
+    """(B, 4); nothing of slides or RNA that are hidden. Hidden covariates still count."""
+    found = torch.from_numpy(np.stack([known[case] for case in case_ids]))
+    shown = {"slide": inputs.slide, "amount": inputs.slide, "rna": inputs.rna}
+    for column, name in enumerate(LINEAR_INPUTS):
+        if name in shown:
+            found[~shown[name].mask, column] = 0
+    return found
 
 
 def _hidden(probability: float, plan: StepPlan, covariates: bool) -> np.ndarray:

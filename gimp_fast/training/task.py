@@ -116,6 +116,7 @@ def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0
         "num_genes": genes,
         **({"num_covariates": num_covariates} if num_covariates else {}),
         "gene_sets": tuple(gene_sets.values()) if genes and gene_sets else None,
+        **({"linear": True} if has_linear_part(config, cohort) else {}),
     }
     if len(config.model_class.reads) > 1:
         values["modalities"] = config.modalities
@@ -123,6 +124,23 @@ def model_config_of(config: TrainConfig, cohort: Cohort, num_covariates: int = 0
         return config.model_class.config_class(**values)
     except ValueError as error:
         raise GimpError(f"model: {error}") from error
+
+
+def has_linear_part(config: TrainConfig, cohort: Cohort) -> bool:
+    """Whether risks that are linear in each input are added to the model's outputs.
+
+    Raises:
+        GimpError: they are asked for, and the only target is not one of survival.
+    """
+    if not config.survival.linear:
+        return False
+    asked = asked_of(config, cohort)
+    if isinstance(asked, str) and cohort.targets[asked].kind == "survival":
+        return True
+    raise GimpError(
+        f"survival.linear=true: found the target {', '.join(config.target_names)}; expected one "
+        "target of survival"
+    )
 
 
 def _num_outputs(config: TrainConfig, cohort: Cohort, asked: Asked) -> int:
