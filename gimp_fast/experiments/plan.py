@@ -268,7 +268,7 @@ def planned_run(
 
 
 def _plain_settings(row: Row, split: str, shared: Shared, tuned: Sequence[str]) -> PlainSettings:
-    parts = (text.partition("=") for text in tuned)
+    parts = (text.partition("=") for text in (*tuned, *row.overrides))
     chosen = {key: parse_yaml(value, key) for key, _, value in parts}
     if row.method == LOGISTIC_REGRESSION:
         return LogisticSettings(row.modalities, split, **chosen)

@@ -20,9 +20,10 @@ from gimp_fast.data import Cohort
 from gimp_fast.data.cohort import PARTS
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.ridge_cox import fit_ridge_cox
-from gimp_fast.experiments.baselines.features import expression, mean_patches
+from gimp_fast.experiments.baselines.features import expression, log_counts, mean_patches
 from gimp_fast.experiments.baselines.run_files import write_run
 from gimp_fast.experiments.rows import BOTH, RIDGE_COX, RNA, SLIDES
+from gimp_fast.models.linear_part import LARGEST
 from gimp_fast.runs.folder import RunFolder
 from gimp_fast.targets.survival import Survival, SurvivalSettings, outcomes_of
 from gimp_fast.training.covariate_scaling import CovariateScaler
@@ -31,8 +32,7 @@ from gimp_fast.training.evaluate_outcomes import (
     outcome_scores,
     target_summary,
 )
-
-_LARGEST = 10.0  # of a standardised value; a gene that hardly anyone expresses would decide alone
+from gimp_fast.training.fit_linear import STRENGTH, WEIGHT
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class CoxSettings:
         strength: of the ridge penalty, for each feature of an input; so it means the same for 8
             covariates and 1,500 genes.
         site_shrinkage: that of :class:`gimp_fast.training.slide_scaling.SlideScaler`.
+        weighted: whether the number of patches is an input, too, and inputs have the strengths and
+            weights of the linear part of a model (:mod:`gimp_fast.training.fit_linear`).
     """
 
     modalities: str
@@ -55,6 +57,7 @@ class CoxSettings:
     horizons: tuple[float, ...] = ()
     strength: float = 1.0
     site_shrinkage: float | None = None
+    weighted: bool = False
 
     def carry_out(self, cohort: Cohort, seed: int, folder: RunFolder) -> None:
         """Fit, predict, and write the files of a run."""
@@ -96,7 +99,7 @@ def _risks(
     blocks = _blocks(settings, cohort, cases, cases[part == "train"].tolist())
     with threadpool_limits(1):  # other runs have the other cores
         of_training, refitted = (
-            sum(_risk_of(block, truth, fitted, settings) for block in blocks)
+            sum(_risk_of(name, block, truth, fitted, settings) for name, block in blocks.items())
             for fitted in (part == "train", part != "test")
         )
     return of_training, refitted
@@ -111,24 +114,32 @@ def _readable(settings: CoxSettings, cohort: Cohort, case: str) -> bool:
 
 def _blocks(
     settings: CoxSettings, cohort: Cohort, cases: np.ndarray, training: Sequence[str]
-) -> list[np.ndarray]:
-    """Each input as (n, features); rows of NaN where a patient lacks it."""
-    blocks = []
+) -> dict[str, np.ndarray]:
+    """Each input as (n, features), by its name; rows of NaN where a patient lacks it."""
+    blocks = {}
     if settings.covariates:
         scaler = CovariateScaler.fit(cohort, settings.covariates, training)
-        blocks.append(scaler(cohort.covariates, cases).astype(np.float64))
+        blocks["covariates"] = scaler(cohort.covariates, cases).astype(np.float64)
     if settings.modalities in (SLIDES, BOTH):
         chosen = {"shrinkage": settings.site_shrinkage, "split": settings.split}
-        blocks.append(mean_patches(cohort, cases, target=settings.target, **chosen))
+        blocks["slide"] = mean_patches(cohort, cases, target=settings.target, **chosen)
+        if settings.weighted:
+            blocks["amount"] = log_counts(cohort, cases)
     if settings.modalities in (RNA, BOTH):
-        blocks.append(expression(cohort, cases))
+        blocks["rna"] = expression(cohort, cases)
     return blocks
 
 
 def _risk_of(
-    block: np.ndarray, truth: np.ndarray, fitted: np.ndarray, settings: CoxSettings
+    name: str, block: np.ndarray, truth: np.ndarray, fitted: np.ndarray, settings: CoxSettings
 ) -> np.ndarray:
-    """(n,) risk of one input, with variance 1 among the patients it is fitted on; 0 without it."""
+    """(n,) risk of one input, 0 without it.
+
+    Among the patients that it is fitted on, its standard deviation is the weight of the input.
+    """
+    strength, weight = settings.strength, 1.0
+    if settings.weighted:
+        strength, weight = strength * STRENGTH[name], WEIGHT[name]
     known = np.isfinite(block).any(axis=1)
     rows = fitted & known
     if not truth[rows, 1].any():
@@ -138,11 +149,11 @@ def _risk_of(
     mean = np.nanmean(block[rows], axis=0)
     spread = np.nanstd(block[rows], axis=0)
     z = (block - mean) / np.where(spread > 0, spread, 1.0)
-    z = np.clip(np.nan_to_num(z), -_LARGEST, _LARGEST)
-    model = fit_ridge_cox(z[rows], outcomes_of(truth[rows]), settings.strength * z.shape[1])
+    z = np.clip(np.nan_to_num(z), -LARGEST, LARGEST)
+    model = fit_ridge_cox(z[rows], outcomes_of(truth[rows]), strength * z.shape[1])
     risk = model.risk(z)
     centre, scale = risk[rows].mean(), risk[rows].std()
-    return np.where(known, (risk - centre) / (scale if scale > 0 else 1.0), 0.0)
+    return weight * np.where(known, (risk - centre) / (scale if scale > 0 else 1.0), 0.0)
 
 
 def _predictions(

@@ -31,6 +31,15 @@ def mean_patches(
     return means
 
 
+def log_counts(cohort: Cohort, cases: np.ndarray) -> np.ndarray:
+    """(n, 1), the logarithm of the number of patches of each patient; NaN without slides."""
+    found = np.full((len(cases), 1), np.nan)
+    for row, case in enumerate(cases):
+        if cohort.has_slides(case):
+            found[row] = np.log(cohort.bag(case).num_patches)
+    return found
+
+
 def expression(cohort: Cohort, cases: np.ndarray) -> np.ndarray:
     """(n, G), the genes of each patient; rows of NaN without RNA."""
     genes = np.full((len(cases), len(cohort.gene_ids)), np.nan)

@@ -19,6 +19,12 @@ from gimp_fast.experiments.rows import (
 )
 
 SURVIVAL = "survival"
+# The loss that MCAT, PORPOISE and SurvPath published, and nothing besides their network.
+PUBLISHED = ("survival.loss=nll", "survival.linear=false")
+LINEAR = ("survival.loss=cox", "survival.linear=true")
+NETWORK = ("survival.loss=cox", "survival.linear=false", NO_PRETRAINING)
+WEIGHTED = "weighted=true"  # as the linear part of a model, see CoxSettings
+_LINEAR = "Weighted ridge Cox (linear part alone)"
 WITH_FALLBACK = "Slides and RNA, with ridge Cox as a fallback"
 ALL_WITH_FALLBACK = "Slides, RNA and covariates, with ridge Cox as a fallback"
 OF_SLIDES, OF_RNA, OF_BOTH, OF_ALL = "gimp_slide", "gimp_rna", "gimp", "gimp_covariates"
@@ -44,22 +50,31 @@ def survival_experiment() -> Experiment:
         cox(RNA, "ridge_cox_rna", "Ridge Cox, RNA", versus=OF_RNA),
         cox(BOTH, "ridge_cox_both", "Ridge Cox, sum of both", versus=OF_BOTH),
         cox(BOTH, "ridge_cox_all", "Ridge Cox, sum of all three", covariates=True, versus=OF_ALL),
-        slides("abmil", "{}", "model.gated=true"),
-        slides("transmil", "{}"),
-        slides("gimp_slide_scratch", "{}, no pre-training", NO_PRETRAINING),
-        slides("gimp_slide", "{}"),
-        genes("snn", "{}"),
-        genes("gimp_rna", "{} (GroupMSA)"),
-        both("porpoise", "{}"),
-        both("mcat", "{}"),
-        both("survpath", "{}"),
-        both("gimp_scratch", "{}, no pre-training", NO_PRETRAINING),
-        both("gimp", "{}"),
-        everything("porpoise_covariates", "{}", method="porpoise"),
-        everything("mcat_covariates", "{}", method="mcat"),
-        everything("survpath_covariates", "{}", method="survpath"),
-        everything("gimp_scratch_covariates", "{}, no pre-training", NO_PRETRAINING),
-        everything("gimp_covariates", "{}"),
+        cox(SLIDES, "linear_slide", f"{_LINEAR}, slides", WEIGHTED, versus=OF_SLIDES),
+        cox(BOTH, "linear_both", f"{_LINEAR}, both", WEIGHTED, versus=OF_BOTH),
+        cox(BOTH, "linear_all", f"{_LINEAR}, all three", WEIGHTED, covariates=True, versus=OF_ALL),
+        slides("abmil", "{}", "model.gated=true", *PUBLISHED),
+        slides("transmil", "{}", *PUBLISHED),
+        slides("abmil_linear", "{}, linear part", "model.gated=true", *LINEAR, method="abmil"),
+        slides("gimp_slide_network", "{}, network alone", *NETWORK),
+        slides("gimp_slide_scratch", "{}, no pre-training", NO_PRETRAINING, *LINEAR),
+        slides("gimp_slide", "{}", *LINEAR),
+        genes("snn", "{}", *PUBLISHED),
+        genes("gimp_rna", "{} (GroupMSA)", *LINEAR),
+        both("porpoise", "{}", *PUBLISHED),
+        both("mcat", "{}", *PUBLISHED),
+        both("survpath", "{}", *PUBLISHED),
+        both("mcat_linear", "{}, linear part", *LINEAR, method="mcat"),
+        both("gimp_network", "{}, network alone", *NETWORK),
+        both("gimp_scratch", "{}, no pre-training", NO_PRETRAINING, *LINEAR),
+        both("gimp", "{}", *LINEAR),
+        everything("porpoise_covariates", "{}", *PUBLISHED, method="porpoise"),
+        everything("mcat_covariates", "{}", *PUBLISHED, method="mcat"),
+        everything("survpath_covariates", "{}", *PUBLISHED, method="survpath"),
+        everything("mcat_linear_covariates", "{}, linear part", *LINEAR, method="mcat"),
+        everything("gimp_network_covariates", "{}, network alone", *NETWORK),
+        everything("gimp_scratch_covariates", "{}, no pre-training", NO_PRETRAINING, *LINEAR),
+        everything("gimp_covariates", "{}", *LINEAR),
     )
     plain = [row for row in rows if row.method != RIDGE_COX]
     mixed = with_fallback([r for r in plain if not r.covariates], "ridge_cox_both", WITH_FALLBACK)
@@ -68,7 +83,8 @@ def survival_experiment() -> Experiment:
     about = (
         "Which model puts patients in the order of their events: from slides, from RNA, from both, "
         "and with clinical covariates. Cox's model with a ridge penalty, of the mean of the bag, "
-        "of RNA and of covariates, is what a deep model has to beat. Each row is compared with "
-        "GiMP of the same inputs."
+        "of RNA and of covariates, is what a deep model has to beat. A linear part is such a model "
+        "within a network, which learns what is left. Each row is compared with GiMP of the same "
+        "inputs."
     )
     return Experiment(SURVIVAL, "Survival", about, rows, OF_BOTH, of_survival=True)
