@@ -48,8 +48,8 @@ def build_parser() -> Parser:
     add(
         "--preset",
         metavar="NAME",
-        help="configuration in the package: demo, paper or small (few genes, bags of a few hundred "
-        "rows); default: paper, or demo without --data",
+        help="configuration in the package: demo, paper, small (few genes, bags of a few hundred "
+        "rows) or survival (some hundred patients); default: paper, or demo without --data",
     )
     add("--config", type=Path, metavar="YAML", help="file with fields that override the preset")
     add(

@@ -9,7 +9,7 @@ from gimp_fast.training import load_config, presets
 
 
 def test_every_preset_validates():
-    assert {"demo", "paper", "small"} <= set(presets())
+    assert {"demo", "paper", "small", "survival"} <= set(presets())
     for name in presets():
         assert load_config(name).finetune.epochs > 0
 
@@ -41,7 +41,7 @@ def test_overrides_win_over_the_file_and_the_file_over_the_preset(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "papr"}, "--preset: found 'papr'; expected one of demo, paper, small"),
+        ({"preset": "papr"}, "--preset: found 'papr'; expected one of demo, paper, small, survival"),
         ({"overrides": ["finetune.lr"]}, "found 'finetune.lr'; expected key=value"),
         ({"overrides": ["finetune.lrr=1"]}, r"finetune\.lrr: .*did you mean 'finetune\.lr'"),
         ({"overrides": ["lr=1"]}, r"lr: .*did you mean 'finetune\.lr'"),
