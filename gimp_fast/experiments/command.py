@@ -65,7 +65,9 @@ def build_parser() -> Parser:
         help="of survival: what rows with covariates read; default: all covariates of the cohort",
     )
     add("--seeds", type=_positive, default=1, metavar="N", help="seeds 0 to N − 1; default: 1")
-    add("--preset", default="paper", metavar="NAME", help="paper (default), small, survival or demo")
+    add(
+        "--preset", default="paper", metavar="NAME", help="paper (default), small, survival or demo"
+    )
     add("--config", type=Path, metavar="YAML", help="settings that replace those of the preset")
     add(
         "--set",

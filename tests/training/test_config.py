@@ -41,7 +41,10 @@ def test_overrides_win_over_the_file_and_the_file_over_the_preset(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preset": "papr"}, "--preset: found 'papr'; expected one of demo, paper, small, survival"),
+        (
+            {"preset": "papr"},
+            "--preset: found 'papr'; expected one of demo, paper, small, survival",
+        ),
         ({"overrides": ["finetune.lr"]}, "found 'finetune.lr'; expected key=value"),
         ({"overrides": ["finetune.lrr=1"]}, r"finetune\.lrr: .*did you mean 'finetune\.lr'"),
         ({"overrides": ["lr=1"]}, r"lr: .*did you mean 'finetune\.lr'"),

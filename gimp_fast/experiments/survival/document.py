@@ -143,6 +143,10 @@ def _notes(results: Results) -> list[str]:
         f"{call.settings_words(C_INDEX.words)}. The epoch is chosen on the validation patients; "
         "test patients are predicted once, by the chosen model. Cox's model predicts them after a "
         "second fit, to training and validation patients.",
+        "A linear part is Cox's model with a ridge penalty within a network: of the mean of the "
+        "bag, of the logarithm of the number of patches, of RNA and of covariates, with fixed "
+        'weights. It, too, predicts test patients after a second fit. "Network alone" is GiMP '
+        'without it, "linear part alone" the part without a network.',
         "The C-index is Harrell's: the share of pairs of patients whose order of events is known "
         "that a model puts in the right order; 0.5 is chance. Scores are means over runs, because "
         "risks of different models share no scale. Mean ± SD is over single runs.",
