@@ -43,7 +43,7 @@ def test_overrides_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     [
         (
             {"preset": "papr"},
-            "--preset: found 'papr'; expected one of demo, paper, small, survival",
+            "--preset: found 'papr'; expected one of demo, paper, small, surv",
         ),
         ({"overrides": ["finetune.lr"]}, "found 'finetune.lr'; expected key=value"),
         ({"overrides": ["finetune.lrr=1"]}, r"finetune\.lrr: .*did you mean 'finetune\.lr'"),
