@@ -114,10 +114,10 @@ def _predicted(context: StageContext, cases: Sequence[str], parts: np.ndarray) -
     linear = context.model.linear_part
     if linear is None:
         return context.predict(cases)
-    known = sum(parts != "test")
-    before = context.predict(cases[:known])
-    linear.refitted = True
-    return Outputs.joined([before, context.predict(cases[known:])])
+    found, known = [], sum(parts != "test")
+    for some, linear.refitted in ((cases[:known], False), (cases[known:], True)):
+        found.append(context.predict(some))
+    return Outputs.joined(found)
 
 
 def _vectors_as_drawn(context: StageContext, cases: Sequence[str]) -> np.ndarray:

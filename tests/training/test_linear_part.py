@@ -248,3 +248,17 @@ def test_without_it_configurations_are_as_before():
     assert "linear" not in SurvivalSettings().model_dump()
     assert "linear" not in load_config().model_dump(mode="json")["survival"]
     assert SurvivalSettings(linear=True).model_dump()["linear"] is True
+
+
+def test_validation_patients_are_recorded_by_a_fit_without_them(cohort_folder, tmp_path):
+    asked = [*settings("gimp", "both"), *LINEAR]
+    out = train_run(tmp_path / "run", cohort_folder, *asked)  # pre-training is evaluated, too
+    model, cohort = gimp_fast.load(out), open_cohort(cohort_folder)
+    recorded = open_run(out).predictions.of("val")
+    risks = {}
+    for refitted in (False, True):
+        model.model.linear_part.refitted = refitted
+        found = predict_cohort([model], cohort, recorded.case_id.tolist())
+        risks[refitted] = found.table["risk"].to_numpy()
+    np.testing.assert_allclose(risks[False], recorded.predicted["risk"], atol=1e-6)
+    assert not np.allclose(risks[True], risks[False], atol=1e-3)

@@ -61,7 +61,7 @@ def survival_experiment() -> Experiment:
             versus=OF_ALL,
         ),
         slides("abmil", "{}", "model.gated=true", *PUBLISHED),
-        slides("transmil", "{}", *PUBLISHED),
+        slides("transmil", "{}", "model.dim=128", *PUBLISHED),
         slides("abmil_linear", "{}, linear part", "model.gated=true", *LINEAR, method="abmil"),
         slides("gimp_slide_network", "{}, network alone", *NETWORK),
         slides("gimp_slide_scratch", "{}, no pre-training", NO_PRETRAINING, *LINEAR),
