@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from gimp_fast.errors import GimpError, one_of
@@ -106,21 +107,30 @@ def plot_attention(maps: Run | str | Path, case_id: str) -> Figure:
     with style.rc():
         figure = style.new_figure(width=style.WIDTH * len(drawn), height=4.2)
         rows = figure.subplots(1, len(drawn), squeeze=False)[0]
-        for axes, (name, (x, y, percentile)) in zip(
-            rows, ((name, patches.T) for name, patches in drawn.items()), strict=True
-        ):
-            points = axes.scatter(x, y, c=percentile, s=14, marker="s", vmin=0, vmax=100)
+        for axes, (name, patches) in zip(rows, drawn.items(), strict=True):
+            squares = axes.add_collection(_squares(patches))
+            axes.autoscale_view()
             axes.set(aspect="equal", xticks=[], yticks=[], title=style.plain(name))
             axes.invert_yaxis()  # pixels count from the top
             axes.grid(visible=False)
-        figure.colorbar(points, ax=rows.tolist(), label="Percentile of attention")
+            axes.spines[:].set_visible(False)
+        figure.colorbar(squares, ax=rows.tolist(), label="Percentile of attention")
     return figure
 
 
+def _squares(patches: np.ndarray) -> PolyCollection:
+    """The patches as squares, coloured by percentile; rows as of :func:`_patches`."""
+    corner, side, percentile = patches[:, None, :2], patches[:, 2, None, None], patches[:, 3]
+    corners = corner + side * np.array([[0, 0], [1, 0], [1, 1], [0, 1]])  # (patches, 4, 2)
+    squares = PolyCollection(corners, array=percentile, edgecolors="none", rasterized=True)
+    squares.set_clim(0, 100)
+    return squares
+
+
 def _patches(folder: Path, slide: dict) -> np.ndarray:
-    """(patches, 3) x, y and percentile of those whose place is known."""
+    """(patches, 4) x, y, side and percentile of those whose place is known."""
     table = open_table(folder / slide["folder"] / slide["files"]["patches"])
-    columns = ("x", "y", "percentile")
+    columns = ("x", "y", "patch_size", "percentile")
     rows = [[float(cell) for cell in cells] for _, *cells in table.rows(*columns) if all(cells)]
     return np.array(rows, np.float64).reshape(len(rows), len(columns))
 

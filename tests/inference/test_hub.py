@@ -16,7 +16,7 @@ from builders.hub import TOKEN, running_hub
 from builders.runs import TINY, train_run
 
 import gimp_fast
-from gimp_fast import predict
+from gimp_fast import heatmap, predict
 from gimp_fast.errors import GimpError
 from gimp_fast.files.hub import HubAddress, hub_address
 from gimp_fast.inference import export_ensemble, export_model, push_export
@@ -209,6 +209,15 @@ def test_the_command_pushes_and_predicts_from_the_hub(
     assert predict.main([*argv, "--out", str(tmp_path / "out"), "--bootstrap", "20"]) == 0
     assert (tmp_path / "out" / "predictions.csv").is_file()
     assert TOKEN not in "".join(capfd.readouterr())
+
+
+def test_heatmaps_of_a_model_of_the_hub_need_a_folder(hub, exported, tmp_path, monkeypatch, capsys):
+    push_export(exported, NAME, LICENCE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        heatmap.main(["--run", f"hf://{NAME}", "--data", "cohort"])
+    assert "--out is required for an exported model" in capsys.readouterr().err
+    assert not (tmp_path / "hf:").exists()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_no_run_is_one_error(tmp_path):
 def test_each_of_several_targets(tmp_path):
     cohort = cohort_of_gaps(tmp_path)
     targets = 'target=["os", "grade"]'
-    run = train_run(tmp_path / "run", cohort, *TINY, "method=porpoise", targets)
+    run = train_run(tmp_path / "run", cohort, *TINY, targets)
     assert "At risk" in words(plot_survival(run, "os"))
     assert "Predicted class" in words(plot_confusion(run, "grade"))
     assert "C-index" in words(plot_curves(run, quantity="os:c_index"))
@@ -88,9 +88,9 @@ def maps(tmp_path) -> Path:
         folder.mkdir(parents=True)
         with (folder / "patches.csv").open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["row", "x", "y", "percentile"])
-            rows.writerows([[i, 256 * i, 512 * i, 10 * i] for i in range(7)])
-            rows.writerow([7, "", "", 50])
+            rows.writerow(["row", "x", "y", "patch_size", "percentile"])
+            rows.writerows([[i, 256 * i, 512 * i, 200, 10 * i] for i in range(7)])
+            rows.writerow([7, "", "", "", 50])
         files = {"patches": "patches.csv"}
         slides.append({"slide_id": f"slide_{number}", "folder": folder.name, "files": files})
     patients = [{"case_id": "A", "slides": slides}, {"case_id": "B", "slides": []}]
@@ -103,9 +103,12 @@ def test_attention_is_drawn_where_patches_lie(maps):
     drawn = figure.axes[:2]
     assert [axes.get_title() for axes in drawn] == ["slide_0", "slide_1"]
     for axes in drawn:
-        (points,) = axes.collections
-        assert points.get_offsets().tolist() == [[256 * i, 512 * i] for i in range(7)]
-        assert points.get_array().tolist() == [10 * i for i in range(7)]
+        (squares,) = axes.collections
+        for i, path in enumerate(squares.get_paths()):
+            corners = {tuple(corner) for corner in path.vertices.tolist()}
+            (x, y) = 256 * i, 512 * i
+            assert corners == {(x, y), (x + 200, y), (x + 200, y + 200), (x, y + 200)}
+        assert squares.get_array().tolist() == [10 * i for i in range(7)]
         assert axes.yaxis_inverted()
     assert "Percentile of attention" in words(figure)
 
