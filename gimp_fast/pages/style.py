@@ -60,7 +60,7 @@ class _Shown(Figure):
 
     def _repr_png_(self) -> bytes:
         with rc(), io.BytesIO() as stream:
-            self.savefig(stream, format="png", dpi=MAP_DPI)
+            self.canvas.print_png(stream)  # in memory, where savefig may name a file
             return stream.getvalue()
 
 
