@@ -80,8 +80,10 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.heatmaps.make import make_heatmaps
     from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
+    from gimp_fast.runs.hub import local_copy
     from gimp_fast.wsi.images import SlideImages
 
+    args.run = local_copy(args.run)  # of hf://…
     is_export = (args.run / layout.WEIGHTS).is_file()
     if args.out is None and is_export:
         parser.error("--out is required for an exported model")

@@ -5,6 +5,7 @@ python -m gimp_fast.predict --run runs/first --data cohort --part test --out tes
 python -m gimp_fast.predict --run runs/fold_0 --run runs/fold_1 --data new_patients --out mean
 python -m gimp_fast.predict --run runs/first --export model
 python -m gimp_fast.predict --run runs/seed_0 --run runs/seed_1 --export ensemble
+python -m gimp_fast.predict --run model --push organisation/name --licence cc-by-nc-4.0
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def build_parser() -> Parser:
     parser = Parser(
         "predict",
         description="Predict patients with a trained model, and warn of patients "
-        "whose data differ from those of training; or export the model as a folder of its own.",
+        "whose data differ from those of training; or export the model as a folder of its own, and "
+        "publish it.",
         epilog="New patients become a cohort with `gimp-fast prepare --slides … --rna … --genes-of "
         "RUN --out COHORT`; labels are not needed. predictions.csv has case_id, slide_ids, "
         "prediction, a probability for each class, the label where known, and codes of warnings; "
@@ -47,8 +49,8 @@ def build_parser() -> Parser:
         action="append",
         required=True,
         metavar="RUN",
-        help="finished run, or an exported model or ensemble; with several, probabilities are "
-        "averaged",
+        help="finished run, an exported model or ensemble, or hf://ORGANISATION/NAME on the "
+        "Hugging Face hub; with several, probabilities are averaged",
     )
     add("--data", type=Path, metavar="COHORT", help="cohort folder that `prepare` wrote")
     add(
@@ -65,6 +67,14 @@ def build_parser() -> Parser:
         help="write the model to this folder, new or empty; several become one ensemble",
     )
     add("--overwrite", action="store_true", help="replace an existing export")
+    add(
+        "--push",
+        metavar="ORGANISATION/NAME",
+        help="publish the export on the Hugging Face hub: that of --export, or else that of --run. "
+        "Needs gimp-fast[hub], and `hf auth login` or HF_TOKEN",
+    )
+    add("--licence", metavar="ID", help="of what is pushed, as the hub spells it: cc-by-nc-4.0 …")
+    add("--public", action="store_true", help="let a new repository be public, not private")
     add_patients(parser)
     add_computing(parser)(
         "--bootstrap",
@@ -81,6 +91,8 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str]) -> int | None:
     args = build_parser().parse_args(argv)
     _check_request(args)
+    if args.push and args.export is None and args.data is None:
+        return _push(args)  # a folder as it is, of which nothing is loaded
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.inference.ensemble import export_ensemble, members_of
     from gimp_fast.inference.export import export_model
@@ -104,20 +116,46 @@ def main(argv: Sequence[str]) -> int | None:
         else:
             export_ensemble(models, args.export, overwrite=args.overwrite)
             print(f"ensemble of {len(models)} models exported to {args.export}")
+    if args.push:
+        _push(args)
     if args.data:
         _predict(args, models)
     return 0
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    if args.data is None and args.export is None:
-        raise GimpError("give --data and --out to predict, or --export to export")
+    if args.data is None and args.export is None and args.push is None:
+        raise GimpError(
+            "give --data and --out to predict, --export to export, or --push to publish"
+        )
+    if (args.push is None) != (args.licence is None):
+        raise GimpError(
+            "--push and --licence belong together: the repository, and the licence of the weights, "
+            "which those of the data and of the patch encoder decide"
+        )
+    if args.public and args.push is None:
+        raise GimpError("--public is of --push: the repository to publish to")
+    if args.push and args.export is None and len(args.run) > 1:
+        raise GimpError("--push: several --run need --export, which makes one ensemble of them")
     if (args.data is None) != (args.out is None):
         raise GimpError(
             "--data and --out belong together: the cohort, and the folder of predictions"
         )
     if args.bootstrap < 1:
         raise GimpError(f"--bootstrap: found {args.bootstrap}; expected 1 or more")
+
+
+def _push(args: argparse.Namespace) -> int:
+    from gimp_fast.inference.hub import push_export
+
+    folder = args.export or args.run[0]
+    url = push_export(folder, args.push, args.licence, public=args.public)
+    print(f"{folder} pushed: {url}")
+    print(
+        "the weights hold digests of the training patients: who has a patient's data can tell "
+        "whether that patient was among them"
+    )
+    return 0
 
 
 def _predict(args: argparse.Namespace, models: list[TrainedModel]) -> None:

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 from builders.once import make_once, session_folder
+
+import gimp_fast
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (
@@ -142,6 +145,33 @@ def test_installed_package_computes_from_another_folder(installed):
     assert backends["native"] == "available"
     assert backends["cuda"] == "built without CUDA (GIMP_FAST_CUDA=0)"
     assert loss == 15
+
+
+def test_in_a_new_environment_without_a_compiler_the_wheel_trains(built, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    wheel = next(built.glob("*.whl"))
+    pip = [programs / "pip", "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    # Dependencies are those of this environment; the installed package comes before its own.
+    (place,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (place / "others.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
+    few = [f"{stage}.epochs=1" for stage in ("genes", "pretrain", "finetune")]
+    settings = [word for text in (*few, "bootstrap=20") for word in ("--set", text)]
+    done = subprocess.run(
+        [programs / "gimp-fast", "train", "--preset", "demo", "--out", "run", *settings],
+        cwd=tmp_path,
+        env={"PATH": str(programs), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "native" in done.stdout.split("operators: ")[1].splitlines()[0]
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text("utf-8"))
+    assert environment["gimp_fast"] == gimp_fast.__version__
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_kernels_are_part_of_the_package_and_import_no_triton(installed):

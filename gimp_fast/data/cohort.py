@@ -12,6 +12,7 @@ import numpy as np
 from gimp_fast.data.bag import Bag
 from gimp_fast.data.class_checks import sites_of_barcodes
 from gimp_fast.data.cohort_covariates import COVARIATES, covariates_of
+from gimp_fast.data.cohort_facts import cohort_facts
 from gimp_fast.data.cohort_files import (
     EXPRESSION,
     SITE,
@@ -31,6 +32,7 @@ from gimp_fast.data.cohort_truth import CohortTruth
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import DAMAGE_ERRORS, GimpError, did_you_mean, one_line
 from gimp_fast.files.paths import visible
+from gimp_fast.pages.display import SYNTHETIC, shown
 
 
 class Cohort(CohortTruth):
@@ -232,6 +234,9 @@ class Cohort(CohortTruth):
     def __repr__(self) -> str:
         kind = "synthetic cohort" if self.synthetic else "cohort"
         return f"<{kind} '{self.name}': {len(self)} patients, {len(self.gene_ids)} genes>"
+
+    def _repr_html_(self) -> str:
+        return shown(f"Cohort '{self.name}'", cohort_facts(self), SYNTHETIC * self.synthetic)
 
 
 def open_cohort(path: str | Path) -> Cohort:

@@ -7,6 +7,7 @@ from gimp_fast.later import later
 if TYPE_CHECKING:
     from gimp_fast.inference.ensemble import Ensemble, export_ensemble
     from gimp_fast.inference.export import export_model
+    from gimp_fast.inference.hub import push_export
     from gimp_fast.inference.loading import load
     from gimp_fast.inference.model import TrainedModel
     from gimp_fast.inference.options import PredictOptions
@@ -20,6 +21,7 @@ __all__ = [
     "export_model",
     "load",
     "predict_cohort",
+    "push_export",
 ]
 
 # Loaded when first used, so that the options of commands import without torch.
@@ -33,5 +35,6 @@ __getattr__, __dir__ = later(
         "export_model": "gimp_fast.inference.export",
         "load": "gimp_fast.inference.loading",
         "predict_cohort": "gimp_fast.inference.predictions",
+        "push_export": "gimp_fast.inference.hub",
     },
 )

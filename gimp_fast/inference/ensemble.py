@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from gimp_fast.errors import GimpError
+from gimp_fast.errors import GimpError, counted
 from gimp_fast.files.atomic import new_folder, write_json, write_text
 from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import markdown
+from gimp_fast.inference.card import LOADING
 from gimp_fast.inference.export import check_place, write_export
 from gimp_fast.inference.model import TrainedModel, check_same_columns
+from gimp_fast.pages.display import SYNTHETIC, shown
+from gimp_fast.runs.hub import local_copy
 from gimp_fast.runs.layout import CARD, ENSEMBLE, EXPORT_FILES, WEIGHTS, member_name
 
 if TYPE_CHECKING:
@@ -26,24 +29,12 @@ _CARD = """\
 # Ensemble of {count} models → {classes}
 
 Its prediction is the mean of its members' predictions. Each member is a model of its own, with a
-card of its own; results of one member are not those of the ensemble.
+card of its own; results of one member are not those of the ensemble. For research, and **not for
+clinical use**.
 
 {members}
 
-## Loading
-
-```bash
-gimp-fast prepare --slides SLIDES --rna RNA --genes-of THIS_FOLDER --out new_patients
-gimp-fast predict --run THIS_FOLDER --data new_patients --out predicted
-```
-
-```python
-import gimp_fast
-
-model = gimp_fast.load("THIS_FOLDER")
-predicted = model.predict(patches, genes)  # (patients, columns), in the order of model.columns
-```
-"""
+{loading}"""
 
 
 class Ensemble:
@@ -101,6 +92,16 @@ class Ensemble:
         methods = ", ".join(sorted({member.method for member in self.members}))
         return f"<Ensemble of {len(self.members)}: {methods} -> {', '.join(self.columns)}>"
 
+    def _repr_html_(self) -> str:
+        facts = {
+            "methods": sorted({member.method for member in self.members}),
+            "genes": len(self.gene_ids) or None,
+            "predicts": list(self.columns),
+            "source": self.source,
+        }
+        title = f"Ensemble of {counted(len(self.members), 'model')}"
+        return shown(title, facts, SYNTHETIC * self.synthetic)
+
 
 def export_ensemble(
     members: Sequence[TrainedModel], out: str | Path, *, overwrite: bool = False
@@ -138,7 +139,9 @@ def _card(ensemble: Ensemble, names: Sequence[str]) -> str:
     if ensemble.synthetic:
         lines.insert(0, "> **SYNTHETIC.** Trained on generated patients.\n")
     classes = ", ".join(map(markdown, ensemble.columns))
-    return _CARD.format(count=len(names), classes=classes, members="\n".join(lines))
+    return _CARD.format(
+        count=len(names), classes=classes, members="\n".join(lines), loading=LOADING
+    )
 
 
 def _other_than_ensemble(folder: Path) -> str:
@@ -158,10 +161,12 @@ def _other_than_ensemble(folder: Path) -> str:
 def members_of(path: str | Path) -> list[Path]:
     """The folders of an ensemble's members; the path itself for a run or an exported model.
 
+    Of ``hf://ORGANISATION/NAME`` they are in the hub's cache.
+
     Raises:
-        GimpError: a damaged ensemble.
+        GimpError: a damaged ensemble, or one that cannot be fetched.
     """
-    path = Path(path)
+    path = local_copy(path)
     file = path / ENSEMBLE
     if not file.is_file():
         return [path]

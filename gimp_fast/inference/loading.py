@@ -13,6 +13,7 @@ from gimp_fast.inference.export import read_export
 from gimp_fast.inference.model import TrainedModel
 from gimp_fast.runs import layout
 from gimp_fast.runs.checkpoint import load_checkpoint
+from gimp_fast.runs.hub import local_copy
 from gimp_fast.runs.records import Run, is_run
 from gimp_fast.training.claim import saved_config
 
@@ -27,17 +28,18 @@ def load(
     """The model of a finished run, or an exported one; an :class:`Ensemble` where several were.
 
     Args:
-        path: a run folder, of which the chosen fine-tuned model is taken, or what
-            ``gimp-fast predict --export`` wrote.
+        path: a run folder, of which the chosen fine-tuned model is taken, what
+            ``gimp-fast predict --export`` wrote, or ``hf://ORGANISATION/NAME``, with ``@REVISION``
+            after it or not: what ``--push`` put on the Hugging Face hub.
         device: ``"cpu"``, ``"cuda"`` …, or ``"auto"`` for a GPU if there is one.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None as it was trained.
         backend: of the operators, see :func:`gimp_fast.ops.available_backends`.
 
     Raises:
-        GimpError: neither of them, an unfinished run, a damaged export, or a model that this
+        GimpError: none of them, an unfinished run, a damaged export, or a model that this
             version does not know.
     """
-    path = Path(path)
+    path = local_copy(path)
     options = {"precision": precision, "backend": backend}
     if (path / layout.ENSEMBLE).is_file():
         return Ensemble([load_one(one, device, **options) for one in members_of(path)], path)
@@ -48,6 +50,7 @@ def load_one(
     path: Path, device: str = "cpu", *, precision: str | None = None, backend: str = "auto"
 ) -> TrainedModel:
     """As :func:`load`, of what is no ensemble."""
+    path = local_copy(path)
     read = read_export if (path / layout.WEIGHTS).is_file() else _read_run
     tensors, facts = read(path)
     return TrainedModel(tensors, facts, path, device=device, precision=precision, backend=backend)

@@ -27,6 +27,7 @@ from gimp_fast.inference.options import PRECISIONS
 from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
+from gimp_fast.pages.display import SYNTHETIC, shown
 from gimp_fast.runs.facts import check_facts
 from gimp_fast.targets.several import Several
 from gimp_fast.training.ranges import TrainingRanges
@@ -360,6 +361,19 @@ class TrainedModel:
             f"<TrainedModel {self.method}: {' and '.join(reads)} -> {', '.join(self.columns)}; "
             f"trained on {kind} of '{trained.get('name')}'; on {self.device}>"
         )
+
+    def _repr_html_(self) -> str:
+        encoder = self.trained_on.get("encoder") or "encoder not recorded"
+        facts = {
+            "slides": f"{self.feature_dim} channels, {encoder}" if self.uses_slides else "",
+            "genes": f"{len(self.gene_ids):,}" if self.uses_genes else "",
+            "covariates": list(self.covariates.names) if self.covariates else "",
+            "predicts": list(self.columns),
+            "trained on": f"'{self.trained_on.get('name')}', split {self.trained_on.get('split')}",
+            "device": f"{self.device}, {self.precision}",
+            "source": self.source,
+        }
+        return shown(f"Trained model: {self.method}", facts, SYNTHETIC * self.synthetic)
 
 
 def check_same_columns(models: Sequence[TrainedModel]) -> None:

@@ -32,6 +32,7 @@ from gimp_fast.inference.options import PredictOptions
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.inference.tables import prediction_table
 from gimp_fast.models.outputs import Outputs
+from gimp_fast.pages.display import shown
 from gimp_fast.targets import Target
 from gimp_fast.targets.several import Several
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
@@ -126,6 +127,17 @@ class Predictions:
             scores = {key: asdict(value) for key, value in found.items() if value is not None}
             metrics[name] = {"n": int(group.sum()), **scores}
         return metrics
+
+    def _repr_html_(self) -> str:
+        doubted = [f"{code} {count}" for code, count in counts(self.cautions).items()]
+        facts = {
+            "patients": len(self.table),
+            "columns": list(self.table.columns),
+            "warnings (code, patients)": doubted or "none",
+            "not checked": list(self.unchecked),
+            "harmonised": list(self.harmonised),
+        }
+        return shown("Predictions: .table has a row for each patient", facts)
 
     def write(self, out: Path, facts: dict[str, Any]) -> Path:
         """Write the table, and warnings and `facts` as JSON beside it; returns the JSON file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -54,9 +55,18 @@ def rc():
     return matplotlib.rc_context(_RC)
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows by itself, also where nobody imported pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        with rc(), io.BytesIO() as stream:
+            self.canvas.print_png(stream)  # in memory, where savefig may name a file
+            return stream.getvalue()
+
+
 def new_figure(width: float = WIDTH, height: float = 3.3) -> Figure:
     """An empty figure, size in inches, with its own canvas, so that pyplot does not keep it."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -91,7 +91,7 @@ def _curves(run: Run, stage: str, quantities: Sequence[str]) -> list[Panel]:
         for quantity in quantities:
             probe = "probe_" if quantity in _PROBED else ""
             keys[f"{probe}{target}:{quantity.removeprefix(probe)}"] = quantity
-    return list(filter(None, (_curve(run, stage, *pair) for pair in keys.items())))
+    return list(filter(None, (curve_panel(run, stage, *pair) for pair in keys.items())))
 
 
 def _read(run: Run) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def _read(run: Run) -> tuple[str, ...]:
     return ("slide", "rna") if modalities == "both" else (modalities,)
 
 
-def _curve(run: Run, stage: str, key: str, quantity: str) -> Panel | None:
+def curve_panel(run: Run, stage: str, key: str, quantity: str) -> Panel | None:
     """One quantity of training and validation, by its key; None without a finite value."""
     epochs, series = run.epochs[stage], {}
     for split in ("train", "val"):

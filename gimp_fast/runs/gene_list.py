@@ -15,6 +15,7 @@ from gimp_fast.data.prepare.gene_reference import (
 from gimp_fast.errors import GimpError
 from gimp_fast.files.json_file import parse_json
 from gimp_fast.runs import layout
+from gimp_fast.runs.hub import local_copy
 
 _STAGES = ("finetune", "last")
 
@@ -22,10 +23,13 @@ _STAGES = ("finetune", "last")
 def read_gene_reference(path: str | Path) -> GeneReference:
     """The gene list of a cohort, a run, an exported model or ensemble, or a checkpoint.
 
+    A model may be ``hf://ORGANISATION/NAME``.
+
     Raises:
+        GimpError: a model of the hub cannot be fetched.
         FaultError: the path is none of them, or holds no genes.
     """
-    path = Path(path)
+    path = local_copy(path)
     if (path / layout.ENSEMBLE).is_file():
         return _of_ensemble(path)
     if (path / MANIFEST).is_file():

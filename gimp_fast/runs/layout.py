@@ -55,8 +55,8 @@ STATE_KEY = "gimp_fast"
 CHECKSUM_KEY = "xxh3"
 
 
-def member_name(number: int) -> str:
-    """The folder of a member of an ensemble."""
+def member_name(number: int | str) -> str:
+    """The folder of a member of an ensemble; of ``"*"``, the pattern of all."""
     return f"member_{number}"
 
 

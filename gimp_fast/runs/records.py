@@ -16,9 +16,11 @@ from pydantic import Field, ValidationError
 from gimp_fast.errors import ARRAY_ERRORS, GimpError
 from gimp_fast.files.json_file import parse_json, read_json_object
 from gimp_fast.files.yaml_file import parse_yaml, read_yaml_mapping
+from gimp_fast.pages.display import SYNTHETIC, shown
 from gimp_fast.runs import layout
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.patient_arrays import CasePredictions, Embeddings
+from gimp_fast.runs.score_texts import READS, metrics_text
 from gimp_fast.runs.scores import ByModality, Fusion, Record, SplitMetrics
 from gimp_fast.runs.several_predictions import SeveralPredictions
 from gimp_fast.validation import field_faults
@@ -137,6 +139,30 @@ class Run:
         """Whether it is a finished run of an experiment; its record is written last."""
         names = (layout.RECORD, layout.PREDICTIONS)
         return all((self.path / name).is_file() for name in names)
+
+    def _repr_html_(self) -> str:
+        title = f"Run {self.path.name}"
+        if not self.is_finished:
+            return shown(title, {"state": "not finished", "folder": self.path})
+        try:
+            metrics = self.metrics
+        except GimpError as error:  # what a notebook shows of it may not fail
+            return shown(title, {"folder": self.path}, str(error))
+        cohort, targets = metrics.cohort, metrics.targets or {"": metrics}
+        facts = {
+            "method": metrics.method,
+            "reads": READS[metrics.modalities],
+            "cohort": f"'{cohort.name}', split {cohort.split}",
+            "patients": [f"{count} {part}" for part, count in cohort.n.items()],
+            **{
+                f"test {name}".strip(): metrics_text(of.test.model_dump())
+                for name, of in targets.items()
+                if of.test is not None
+            },
+            "cautions": list(metrics.cautions),
+            "folder": self.path,
+        }
+        return shown(title, facts, SYNTHETIC * cohort.synthetic)
 
     def checkpoint(self, name: str) -> Path:
         """Path of a stage's checkpoint, or of ``"last"``."""

@@ -15,7 +15,8 @@ from safetensors import safe_open
 import gimp_fast
 from gimp_fast.errors import GimpError
 from gimp_fast.inference import load
-from gimp_fast.inference.export import export_model, exported_facts, model_card
+from gimp_fast.inference.card import model_card
+from gimp_fast.inference.export import export_model, exported_facts
 from gimp_fast.inference.predictions import predict_cohort
 from gimp_fast.runs.gene_list import read_gene_reference
 from gimp_fast.runs.layout import EXPORT_FILES
@@ -71,7 +72,8 @@ def test_the_card_says_what_it_is(exported):
     assert "24 train, 8 val, 8 test" in card
     assert "- test: accuracy " in card
     assert "/8, 95 % CI" in card
-    assert "no\nmedical device" in card
+    assert "no medical device" in card
+    assert "**not for clinical use**" in card
     assert "log2(x+1)" in card
 
 
