@@ -143,14 +143,19 @@ class Browser:
             button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
 
+    def tap(self, x: float, y: float) -> None:
+        """Touch a point, as with a finger."""
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
     def key(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
             text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
 
-    def screenshot(self, file: Path) -> None:
-        picture = self.call("Page.captureScreenshot", format="png")["data"]
-        file.write_bytes(base64.b64decode(picture))
+    def picture(self) -> bytes:
+        """A PNG of the page."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 (() => {
   const view = (window.gimpView = window.gimpView || {});
   const by = (id) => document.getElementById(id);
-  const TABS = { map: "Overlay", patches: "Patches", case: "Patient", genes: "Genes", cases: "Patients" };
+  const TABS = { map: "Overlay", patches: "Patches", case: "Summary", genes: "Genes", cases: "Patients" };
 
   class App {
     constructor(source, catalogue) {

@@ -56,6 +56,7 @@
         navigatorPosition: "BOTTOM_RIGHT",
         navigatorWidth: 150,
         navigatorHeight: 110,
+        navigatorAutoFade: false,
         animationTime: window.matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.5,
         visibilityRatio: 0.2,
         gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
