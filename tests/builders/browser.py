@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -27,6 +25,7 @@ PATIENCE = 120.0  # seconds; a busy machine is slow
 
 
 def executable() -> str | None:
+    """The path of a Chromium; None without one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -39,8 +38,7 @@ class Browser:
 
     def __init__(self, profile: Path):
         program = executable()
-        if program is None:
-            pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is installed")
+        assert program is not None, f"none of {', '.join(NAMES)} is installed"
         to_browser, self._commands = os.pipe()
         self._answers, from_browser = os.pipe()
         # Chromium reads commands from file 3 and writes answers to file 4.
@@ -160,7 +158,7 @@ class Browser:
 
 @contextlib.contextmanager
 def open_browser(profile: Path) -> Iterator[Browser]:
-    """A browser with a new profile; the test is skipped where there is none."""
+    """A browser with a new profile, which ends with the block."""
     browser = Browser(profile)
     try:
         yield browser

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import maps
-from builders.browser import Browser, open_browser
+from builders.browser import NAMES, Browser, executable, open_browser
 from PIL import Image
 
 from gimp_fast.viewer import write_pages
 from gimp_fast.wsi.images import SlideImages
 
+pytestmark = pytest.mark.skipif(
+    executable() is None, reason=f"needs a browser: none of {', '.join(NAMES)} is installed"
+)
 SHOWN = "document.documentElement.dataset.shown"
 # Where level 0 begins on the page, and pixels of the page per pixel of level 0.
 PLACE = """(() => {
@@ -297,3 +300,30 @@ def test_what_the_server_cannot_read_is_told_on_the_slide(browser, serve, folder
     browser.key("n")
     browser.wait_for(f"{SHOWN} === 'second 1'")
     assert browser.run("document.querySelector('.message').hidden")
+
+
+def test_in_a_hurry_the_last_patient_is_shown(browser, serve, folder, tables):
+    show(browser, serve(folder).url)
+    browser.run("(() => { for (const place of [1, 0, 1, 0, 1]) gimpView.app.show(place); })()")
+    browser.wait_for(f"{SHOWN} === 'second 1'")
+    browser.run("new Promise((done) => setTimeout(done, 500))")
+    assert browser.run("gimpView.app.stages[0].viewer.world.getItemCount()") == 1
+    assert browser.run("gimpView.app.stages[0].patches.length") == 9_000
+    browser.run(PLAIN)
+    assert len(colours_at(browser, tables["many"])[1]) == 9_000
+
+
+def test_several_slides_and_none(browser, serve, map_folder):
+    show(browser, serve(map_folder).url, "A 0")
+    browser.key("n")
+    browser.wait_for(f"{SHOWN} === 'B 1'")
+    browser.run("gimpView.app.stages[0].choose(3, true)")
+    browser.run("slide.value = 2; slide.dispatchEvent(new Event('change'))")
+    browser.wait_for(f"{SHOWN} === 'B 2'")
+    assert browser.run("gimpView.app.stages[0].patches.length") == 20
+    assert browser.run("patch.hidden")
+    browser.key("n")
+    browser.wait_for(f"{SHOWN} === 'C -'")
+    assert browser.run("document.getElementById('slide')") is None
+    message = browser.run("document.querySelector('.message').textContent")
+    assert message == "Nothing was drawn of this patient's slides."

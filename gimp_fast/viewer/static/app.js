@@ -102,9 +102,10 @@
           return stage.show(this.place, map, slide || null);
         }),
       );
+      if (this.catalogue.cases[this.place] !== one || this.number !== number) return;
       this.apply();
       this.activate(one.maps[this.active] ? this.active : Math.max(0, one.maps.findIndex(Boolean)), true);
-      document.documentElement.dataset.shown = `${one.case_id} ${number}`;
+      document.documentElement.dataset.shown = `${one.case_id} ${number ?? "-"}`;
       view.milliseconds = view.milliseconds || performance.now();
     }
 

@@ -16,26 +16,36 @@
       this.canvas = document.createElement("canvas");
       this.canvas.width = Math.max(1, Math.ceil((right - left) * this.scale));
       this.canvas.height = Math.max(1, Math.ceil((bottom - top) * this.scale));
+      this.image = this.canvas.getContext("2d").createImageData(this.canvas.width, this.canvas.height);
+      this.patchOf = this.places();
     }
 
-    // `pixelOf` gives the pixel of a patch by its place in the table; 0 leaves it out.
-    paint(pixelOf) {
-      const { patches, scale, canvas } = this, { width, height } = canvas;
-      const { left, top } = patches.box;
-      const context = canvas.getContext("2d");
-      const image = context.createImageData(width, height);
-      const pixels = new Uint32Array(image.data.buffer);
+    // The patch at each pixel, the highest where they overlap, by its place in the table plus 1.
+    // It hides the others when it is hidden itself: the lower ones are hidden before it.
+    places() {
+      const { patches, scale } = this, { width, height } = this.canvas, { left, top } = patches.box;
+      const found = new Uint32Array(width * height);
       for (const i of patches.rising) {
-        const x = patches.x[i] - left, y = patches.y[i] - top, pixel = pixelOf(i);
-        if (x !== x || !pixel) continue;
+        const x = patches.x[i] - left, y = patches.y[i] - top;
+        if (x !== x) continue;
         const x0 = Math.min(Math.round(x * scale), width - 1);
         const y0 = Math.min(Math.round(y * scale), height - 1);
         const x1 = Math.min(Math.max(Math.round((x + patches.size) * scale), x0 + 1), width);
         const y1 = Math.min(Math.max(Math.round((y + patches.size) * scale), y0 + 1), height);
-        for (let row = y0; row < y1; row++) pixels.fill(pixel, row * width + x0, row * width + x1);
+        for (let row = y0; row < y1; row++) found.fill(i + 1, row * width + x0, row * width + x1);
       }
-      context.putImageData(image, 0, 0);
-      return canvas;
+      return found;
+    }
+
+    // `pixelOf` gives the pixel of a patch by its place in the table; 0 leaves it out.
+    paint(pixelOf) {
+      const { patches, patchOf, image } = this;
+      const ofPatch = new Uint32Array(patches.length + 1);
+      for (let i = 0; i < patches.length; i++) ofPatch[i + 1] = pixelOf(i);
+      const pixels = new Uint32Array(image.data.buffer);
+      for (let place = 0; place < pixels.length; place++) pixels[place] = ofPatch[patchOf[place]];
+      this.canvas.getContext("2d").putImageData(image, 0, 0);
+      return this.canvas;
     }
   }
 
@@ -50,10 +60,9 @@
       this.patches = null;
     }
 
-    // New patches, or null; drawn by `show`.
-    use(patches) {
-      this.patches = patches;
-      this.raster = patches && patches.box ? new Raster(patches) : null;
+    // New patches and their picture, null where nothing can be drawn; drawn by `show`.
+    use(patches, raster) {
+      Object.assign(this, { patches, raster });
       this.isPainted = false;
     }
 
@@ -131,13 +140,13 @@
   }
 
   // A picture of the patches in one colour, for a slide without an image.
-  view.ground = (patches, colour) => {
+  view.ground = (raster, colour) => {
     const probe = document.createElement("canvas").getContext("2d");
     probe.fillStyle = colour;
     probe.fillRect(0, 0, 1, 1);
     const pixel = new Uint32Array(probe.getImageData(0, 0, 1, 1).data.buffer)[0];
-    const raster = new Raster(patches);
     return { url: raster.paint(() => pixel).toDataURL(), width: raster.canvas.width / raster.scale };
   };
+  view.Raster = Raster;
   view.Overlay = Overlay;
 })();

@@ -109,11 +109,13 @@
         ]);
         if (turn !== this.turn) return;
         const patches = new view.Patches(buffer, view.catalogue.columns, slide);
-        await this.lay(patches, slide.unit === "px" ? picture : { missing: "Places are in µm." });
+        const raster = patches.box && new view.Raster(patches);
+        const shown = slide.unit === "px" ? picture : { missing: "Places are in µm." };
+        await this.lay(turn, patches, raster, shown);
         if (turn !== this.turn) return;
         this.patches = patches;
-        this.overlay.use(patches);
-        if (picture.missing && patches.box) this.facts.textContent += ` · ${picture.missing}`;
+        this.overlay.use(patches, raster);
+        if (shown.missing && patches.box) this.facts.textContent += ` · ${shown.missing}`;
         this.say(patches.box ? "" : "The feature file has no coordinates: nothing can be drawn.");
       } catch (error) {
         if (turn === this.turn) this.say(error.message);
@@ -122,7 +124,7 @@
 
     clear() {
       this.viewer.world.removeAll();
-      this.overlay.use(null);
+      this.overlay.use(null, null);
       this.overlay.draw();
       Object.assign(this, { patches: null, chosen: -1, mpp: null });
       this.facts.textContent = "";
@@ -136,15 +138,16 @@
       this.message.hidden = !text;
     }
 
-    // Put the slide, or else the patches in grey, on the field, and show all of the tissue.
-    async lay(patches, picture) {
+    // Put the slide, or else the patches in grey, on the field, and show all of the tissue; nothing
+    // if another slide is shown by then.
+    async lay(turn, patches, raster, picture) {
       const { box } = patches;
       let item;
       if (picture.missing) {
         if (!box) return;
         this.width = box.right;
         const colour = getComputedStyle(this.figure).getPropertyValue("--tissue").trim();
-        const ground = view.ground(patches, colour);
+        const ground = view.ground(raster, colour);
         const at = { x: box.left / this.width, y: box.top / this.width };
         item = { ...at, tileSource: whole(ground.url), width: ground.width / this.width };
       } else {
@@ -157,10 +160,14 @@
           : { ...tiles, ...levels, getTileUrl: picture.tileUrl };
         item = { x: 0, y: 0, width: 1, tileSource };
       }
-      await new Promise((resolve, reject) => {
+      const added = await new Promise((resolve, reject) => {
         const error = (event) => reject(new Error(event.message || "The slide cannot be shown."));
-        this.viewer.addTiledImage({ ...item, success: resolve, error });
+        this.viewer.addTiledImage({ ...item, success: (event) => resolve(event.item), error });
       });
+      if (turn !== this.turn) {
+        this.viewer.world.removeItem(added);
+        return;
+      }
       const height = picture.missing ? box.bottom : picture.height;
       this.home = box || { left: 0, top: 0, right: this.width, bottom: height };
       const across = this.viewer.container.clientWidth || 1;
