@@ -115,9 +115,11 @@ def main(argv: Sequence[str]) -> int | None:
         summary = make_heatmaps(
             trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
         )
-        if args.pages and summary["patients"]:
+    code = _print_summary(summary, options.out, None if is_export else args.run)
+    if args.pages and summary["patients"]:
+        with claim(options.out):
             write_pages(options.out, images, log=print)
-    return _print_summary(summary, options.out, None if is_export else args.run)
+    return code
 
 
 def _cohort_of(run: Path) -> Path:

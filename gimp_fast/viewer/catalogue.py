@@ -79,7 +79,6 @@ def _folder(folder: MapFolder, name: str) -> dict[str, Any]:
         "is_classes": bool(folder.model.classes),
         "cohort": folder.cohort,
         "attribution": folder.attribution,
-        "scale": folder.settings.get("scale"),
     }
 
 

@@ -64,8 +64,6 @@ class Model(_Record):
     target: str | None = None
     classes: list[str] = []
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
 
 class MapFolder(_Record):
     """A folder of maps.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gimp_fast.errors import counted
+from gimp_fast.errors import SHOWN, GimpError, counted
 from gimp_fast.files.atomic import write_text
 from gimp_fast.runs import layout
 from gimp_fast.viewer.answers import CROP
@@ -49,21 +49,30 @@ def write_pages(
         The pages that were written now.
 
     Raises:
-        GimpError: the folder holds no maps, or a file of them cannot be read.
+        GimpError: the folder holds no maps, or, once all other pages are written, files of some
+            slides cannot be read.
     """
-    maps, written = open_maps(folder), []
+    maps, written, failures = open_maps(folder), [], []
     for case in maps.patients:
         for slide in case.slides:
             page = maps.path / slide.folder / layout.VIEW_PAGE
             if page.exists() or not slide.num_patches:
                 continue
-            image = images.open(slide.slide_id) if images else None
-            with closing(image) if image else nullcontext():
-                write_text(page, page_of(maps, case, slide, image))
-            written.append(page)
+            try:
+                image = images.open(slide.slide_id) if images else None
+                with closing(image) if image else nullcontext():
+                    write_text(page, page_of(maps, case, slide, image))
+            except GimpError as error:
+                failures.append(f"  {slide.slide_id}  {error}")
+            else:
+                written.append(page)
     if written:
         where = f"{layout.VIEW_PAGE} beside each map"
         log(f"pages: {counted(len(written), 'page')} that can be mailed, {where}")
+    if failures:
+        listed = "\n".join(failures[:SHOWN])
+        more = f"\n  … and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        raise GimpError(f"{counted(len(failures), 'slide')} without a page:\n{listed}{more}")
     return written
 
 

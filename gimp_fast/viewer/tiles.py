@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from gimp_fast.errors import GimpError
+
 if TYPE_CHECKING:  # which would load torch
     from gimp_fast.heatmaps.protocols import ImageFolder, SlideImage
 
@@ -21,8 +23,6 @@ TILE = 256  # side in pixels
 _OVERVIEW = 2048  # pixels of the longer side
 _OPEN = 8  # slides that are kept open
 _QUALITY = 82
-# What a page shows when there is nothing else to say about a slide.
-NO_FOLDER = "Slide images were not given (--slide-images)."
 
 
 class SlidePictures:
@@ -44,10 +44,13 @@ class SlidePictures:
 
     def info(self, number: int) -> dict[str, Any]:
         """The size of a slide and its tiles, or ``missing``: a sentence on why there are none."""
-        slide = self._slide(number)
+        try:
+            slide = self._slide(number)
+        except GimpError as error:  # the patches can be shown without it
+            return {"missing": str(error)}
         if slide is None:
             if self._images is None:
-                return {"missing": NO_FOLDER}
+                return {"missing": "Slide images were not given (--slide-images)."}
             return {"missing": f"{self._images.folder} has no image of this slide."}
         width, height = slide.image.size
         levels = {"tile": TILE, "max_level": slide.max_level}

@@ -14,6 +14,7 @@ import pytest
 from builders import maps
 from PIL import Image
 
+from gimp_fast.errors import GimpError
 from gimp_fast.viewer import offline, write_pages
 from gimp_fast.viewer.page import STATIC
 from gimp_fast.viewer.patches import read_patches
@@ -63,6 +64,13 @@ def test_finished_pages_are_kept(folder):
     assert write_pages(folder) == [first[1]]
     assert [page.stat().st_mtime_ns for page in first][::2] == before[::2]
     assert write_pages(folder, log=pytest.fail) == []
+
+
+def test_a_damaged_table_does_not_stop_the_other_pages(folder):
+    (folder / "B-1" / "patches.csv").write_text("x,y\n")
+    with pytest.raises(GimpError, match=r"1 slide without a page:\n  B-1  .*patches\.csv"):
+        write_pages(folder)
+    assert [page.parent.name for page in sorted(folder.glob("*/view.html"))] == ["A-1", "B-2"]
 
 
 @pytest.mark.parametrize("name", STATIC)

@@ -68,3 +68,9 @@ def test_without_a_folder_there_is_no_picture():
     assert "--slide-images" in pictures.info(0)["missing"]
     assert pictures.tile(0, 0, 0, 0) is None
     assert pictures.patch(0, 0, 0, 10, 10) is None
+
+
+def test_a_damaged_slide_is_missing_by_its_cause(tmp_path):
+    (tmp_path / "s.png").write_bytes(b"not a picture")
+    info = SlidePictures(SlideImages(tmp_path), ["s"]).info(0)
+    assert "s.png: cannot be read as a picture" in info["missing"]

@@ -86,6 +86,9 @@
     }
     const pairs = [["Predicted", map.prediction || "unknown"]];
     if (map.truth) pairs.push(["Truth", map.truth]);
+    const values = Object.entries(map.probabilities);
+    // Numbers of an outcome have units of their own: no bars.
+    if (!folder.is_classes) pairs.push(...values.map(([name, value]) => [name, view.short(value)]));
     pairs.push(["Model", [folder.method, folder.target].filter(Boolean).join(", ")]);
     pairs.push(["Weights", folder.attribution]);
     const list = element("dl");
@@ -95,11 +98,11 @@
       const text = `Effectively flat: the highest patch has ${view.short(map.attention.highest_times_even)} times an even share. The model reads all patches alike.`;
       parts.push(element("p", { className: "note warn", textContent: text }));
     }
-    const values = Object.entries(map.probabilities);
-    const isShare = folder.is_classes;
-    const largest = isShare ? 1 : Math.max(...values.map(([, value]) => Math.abs(value)));
-    const rows = values.map(([name, value]) => bar(name, value, largest, isShare ? value.toFixed(3) : view.short(value), !isShare && value < 0));
-    if (rows.length) parts.push(element("ul", { className: "bars-list" }, ...rows));
+    if (folder.is_classes) {
+      const falling = values.sort(([, a], [, b]) => b - a);
+      const rows = falling.map(([name, value]) => bar(name, value, 1, value.toFixed(3)));
+      parts.push(element("ul", { className: "bars-list" }, ...rows));
+    }
     const notes = new Set(map.slides.flatMap((slide) => slide.notes));
     for (const note of notes) parts.push(element("p", { className: "soft", textContent: note }));
     by("case-facts").replaceChildren(...parts);
