@@ -44,11 +44,9 @@ class Answers:
     def __init__(self, folders: Sequence[MapFolder], images: ImageFolder | None):
         self._folders = folders
         self._catalogue = catalogue(folders, has_images=images is not None)
-        self._cases = [
-            [{case.case_id: case for case in folder.patients}.get(entry["case_id"])
-             for entry in self._catalogue["cases"]]
-            for folder in folders
-        ]  # fmt: skip
+        case_ids = [entry["case_id"] for entry in self._catalogue["cases"]]
+        by_id = [{case.case_id: case for case in folder.patients} for folder in folders]
+        self._cases = [[cases.get(case_id) for case_id in case_ids] for cases in by_id]
         self._html = served_page().encode("utf-8")
         self._pictures = SlidePictures(images, slide_ids(folders))
         self._patches = lru_cache(8)(self._read_patches)

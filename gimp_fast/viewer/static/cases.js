@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const view = (window.gimpView = window.gimpView || {});
-  const VALUES = 3; // columns of an outcome that are shown
+  const VALUES = 1; // columns of an outcome; the others are beside the slide
   const order = new Intl.Collator("en", { numeric: true });
   const short = (value) => (value === null || value === undefined ? "" : Number(value.toPrecision(3)).toString());
 

@@ -104,7 +104,9 @@
       parts.push(element("ul", { className: "bars-list" }, ...rows));
     }
     const notes = new Set(map.slides.flatMap((slide) => slide.notes));
-    for (const note of notes) parts.push(element("p", { className: "soft", textContent: note }));
+    // The first of them is said above.
+    const others = [...notes].filter((note) => !note.startsWith("Effectively flat"));
+    for (const note of others) parts.push(element("p", { className: "soft", textContent: note }));
     by("case-facts").replaceChildren(...parts);
   };
 

@@ -136,6 +136,7 @@
     say(text) {
       this.message.textContent = text;
       this.message.hidden = !text;
+      this.figure.classList.toggle("said", Boolean(text));
     }
 
     // Put the slide, or else the patches in grey, on the field, and show all of the tissue; nothing
