@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         runs,
         targets,
         training,
+        viewer,
         wsi,
     )
     from gimp_fast.data import Cohort, open_cohort
@@ -60,6 +61,7 @@ __all__ = [
     "train_model",
     "training",
     "validate_model",
+    "viewer",
     "wsi",
 ]
 # Where the names are that are no packages or modules below this one.

@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "apply a trained model to new patients, or export it",
     "validate": "judge a trained model on a labelled cohort that it has not seen",
     "heatmap": "draw what a trained model looks at, on slides and among genes",
+    "view": "show heatmaps in a browser, over the slides in deep zoom",
     "experiments": "reproduce the paper's tables and figures on a cohort",
     "doctor": "show what was built, what can run here, and why not",
 }

@@ -7,6 +7,7 @@ python -m gimp_fast.heatmap --run exported --data cohort --out maps --cases TCGA
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -61,6 +62,13 @@ def build_parser() -> Parser:
         metavar="FOLDER",
         help="whole-slide images, or .png and .jpg, to draw the maps on",
     )
+    add(
+        "--pages",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"write {layout.VIEW_PAGE} of each slide: the map to zoom into, in one file that can "
+        "be mailed",
+    )
     add("--device", default="auto", help="cpu, cuda …; default: a GPU if there is one")
     parser.add_plugins()
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -81,6 +89,7 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
     from gimp_fast.runs.hub import local_copy
+    from gimp_fast.viewer import write_pages
     from gimp_fast.wsi.images import SlideImages
 
     args.run = local_copy(args.run)  # of hf://…
@@ -108,7 +117,11 @@ def main(argv: Sequence[str]) -> int | None:
         summary = make_heatmaps(
             trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
         )
-    return _print_summary(summary, options.out, None if is_export else args.run)
+    code = _print_summary(summary, options.out, None if is_export else args.run)
+    if args.pages and summary["patients"]:
+        with claim(options.out):
+            write_pages(options.out, images, log=print)
+    return code
 
 
 def _cohort_of(run: Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.browser import executable
 
 from gimp_fast import processor
 
@@ -256,3 +257,15 @@ def test_heatmap_writes_its_results(tmp_path):
         assert row["command_s"] > row["attribute_s"] > 0
         assert row["peak_mib"] > 0
     assert "400 patches" in done.stdout
+
+
+def test_the_viewer_writes_its_results(run, tmp_path):
+    if executable() is None:
+        pytest.skip("needs a browser")
+    printed = run("viewer.py", "--smoke", "--results", tmp_path)
+    results = json.loads((tmp_path / "cpu-viewer.json").read_text())["results"]
+    assert [(row["patches"], row["page"]) for row in results] == [
+        (200, "served"), (200, "one file")
+    ]  # fmt: skip
+    assert all(row["overlay_ms"] > 0 and row["threshold_ms"] > 0 for row in results)
+    assert "200 patches, served" in printed

@@ -24,7 +24,7 @@ LEVELS = {
     "models": 3, "data": 3,
     "runs": 4,
     "training": 5, "report": 5, "heatmaps": 5, "wsi": 5,
-    "inference": 6,
+    "inference": 6, "viewer": 6,
     "verbs": 7, "external": 7,
 }  # fmt: skip
 SAME_ROOM = {"losses": "nn", "_C": "native"}
@@ -157,6 +157,8 @@ def test_every_room_is_known_to_the_law():
         ("gimp_fast.inference.load", "from gimp_fast.verbs import train_model"),
         ("gimp_fast.inference.load", "from gimp_fast.external import validate_model"),
         ("gimp_fast.external.validating", "from gimp_fast.verbs import train_model"),
+        ("gimp_fast.heatmaps.make", "from gimp_fast.viewer import write_pages"),
+        ("gimp_fast.viewer.server", "from gimp_fast.inference import load"),
     ],
 )
 def test_a_planted_violation_is_caught(module, source):
@@ -181,6 +183,7 @@ def test_a_planted_violation_is_caught(module, source):
         ("gimp_fast.train", "from gimp_fast.verbs import train_model"),
         ("gimp_fast.files.atomic", "from gimp_fast.errors import GimpError"),
         ("gimp_fast.external.validating", "from gimp_fast.inference import load"),
+        ("gimp_fast.viewer.tiles", "from gimp_fast.wsi.images import SlideImages"),
     ],
 )
 def test_what_the_law_allows_is_allowed(module, source):

@@ -268,13 +268,14 @@ FILE_OF_METHOD = {
 # With a mode that does not write, these only read.
 WITH_MODE = {"open", "os.open", "io.open", "gzip.open", "h5py.File", "ZipFile", "zipfile.ZipFile"}
 GIVES_FILES = {"atomic_file", "open_new", "open_to_append"}
-# Streams of this process and its child, the last words of a broken pipe, and methods of our own
-# classes that write through ``files``.
+# Streams of this process and its child, the last words of a broken pipe, a picture in memory, and
+# methods of our own classes that write through ``files``.
 ALLOWED = {
     ("gimp_fast.cli", "os.open"),
     ("gimp_fast.experiments.worker", "os.fdopen"),
     ("gimp_fast.training.stage_run", "self.recent.save"),
     ("gimp_fast.report.html", "style.save"),
+    ("gimp_fast.viewer.tiles", "Image.fromarray(pixels).save"),
     ("gimp_fast.experiments.document", "style.save"),
 }
 

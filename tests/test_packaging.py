@@ -105,7 +105,8 @@ def test_wheel_holds_the_operators_and_the_package_data(wheel_names):
     data = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "gimp_fast").rglob("*")
-        if path.suffix in {".j2", ".html", ".yaml", ".gmt"} or path.name == "py.typed"
+        if path.suffix in {".j2", ".html", ".yaml", ".gmt", ".js", ".css"}
+        or path.name in ("py.typed", "LICENSE.txt")
     ]
     assert "gimp_fast/py.typed" in data
     assert set(data) <= set(wheel_names)

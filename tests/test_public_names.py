@@ -15,7 +15,7 @@ PACKAGES = (
     "gimp_fast", "gimp_fast.data", "gimp_fast.evaluation", "gimp_fast.experiments",
     "gimp_fast.external", "gimp_fast.heatmaps", "gimp_fast.inference", "gimp_fast.models",
     "gimp_fast.nn", "gimp_fast.ops", "gimp_fast.report", "gimp_fast.runs", "gimp_fast.targets",
-    "gimp_fast.training", "gimp_fast.wsi",
+    "gimp_fast.training", "gimp_fast.viewer", "gimp_fast.wsi",
 )  # fmt: skip
 
 

@@ -71,6 +71,18 @@ class CohortTarget:
             return dict(zip(self.columns, (repr(float(time)), str(int(event))), strict=True))
         return {self.name: repr(float(value))}
 
+    def words(self, case_id: str) -> str | None:
+        """The patient's truth for a reader, ``421 days, event``; None where it is not known."""
+        if case_id not in self.values:
+            return None
+        value = self.values[case_id]
+        if self.kind == "class":
+            return self.classes[value]
+        if self.kind == "survival":
+            time = f"{float(value[0]):g} {self.unit}".rstrip()
+            return f"{time}, {'event' if value[1] else 'censored'}"
+        return f"{float(value):.4g}"
+
     def facts(self) -> dict[str, Any]:
         """Its description in ``cohort.json``."""
         return {"kind": self.kind, "unit": self.unit, "classes": list(self.classes)}

@@ -65,6 +65,14 @@ class PatientMaps:
         return self.cohort.class_of(self.case_id, self.trained.asked)
 
     @property
+    def truth(self) -> str | None:
+        """The class of the patient, or the time or number that was predicted, where it is known."""
+        target = self.cohort.targets.get(self.trained.asked)
+        if self.trained.classes or target is None:
+            return self.label
+        return target.words(self.case_id)
+
+    @property
     def title(self) -> str:
         text = f"predicted {self.predicted}"
         if self.trained.classes:
@@ -82,6 +90,7 @@ class PatientMaps:
         return {
             "case_id": self.case_id,
             "label": self.label,
+            "truth": self.truth,
             "prediction": self.predicted,
             "probabilities": {name: round(value, 6) for name, value in pairs},
             "attention": self.spread and self.spread.record(),

@@ -104,10 +104,22 @@ def colour_scale(asked: str, spread: Spread, weights: pd.DataFrame) -> ColourSca
         texts = tuple(f"{t:.0f} %  ({v:.2g} ×)" for t, v in zip(ticks, values, strict=True))
         label = "Percentile among the patient's patches (times an even share)"
         return ColourScale(PERCENTILE, label, ticks, texts)
-    marks = _LOWEST * 2.0 ** np.arange(1 + round(np.log2(_HIGHEST / _LOWEST)))
-    texts = [f"{mark:g} ×" for mark in marks]
-    texts[0], texts[-1] = f"≤ {texts[0]}", f"≥ {texts[-1]}"
+    places, texts = even_ticks()
+    marks = _even_marks()
     below = [100 * float((times_even < mark).mean()) for mark in marks]
     texts[1:] = [f"{t}  ({b:.0f} % below)" for t, b in zip(texts[1:], below[1:], strict=True)]
     label = "Times an even share (patches of the patient below it)"
-    return ColourScale(EVEN, label, tuple(_places_of(marks).tolist()), tuple(texts))
+    return ColourScale(EVEN, label, tuple(places), tuple(texts))
+
+
+def even_ticks() -> tuple[list[float], list[str]]:
+    """The ticks of the absolute scale: places on the bar, 0 … 100, and their texts."""
+    marks = _even_marks()
+    texts = [f"{mark:g} ×" for mark in marks]
+    texts[0], texts[-1] = f"≤ {texts[0]}", f"≥ {texts[-1]}"
+    return _places_of(marks).tolist(), texts
+
+
+def _even_marks() -> np.ndarray:
+    """Multiples of an even share that have a tick, each twice the one before."""
+    return _LOWEST * 2.0 ** np.arange(1 + round(np.log2(_HIGHEST / _LOWEST)))

@@ -46,6 +46,7 @@ OVERLAY = "overlay.png"
 THUMBNAIL = "thumbnail.png"
 MONTAGE = "top.png"
 GEOJSON = "patches.geojson"
+VIEW_PAGE = "view.html"
 # The folder of a patient's genes, which holds a table named as that of an export, and its record.
 GENE_MAP = "genes.json"
 GENE_BARS = "genes.png"

@@ -51,10 +51,11 @@ class SlideImages:
 
 
 class _PlainImage:
-    """A picture whose own pixels are level 0."""
+    """A picture whose own pixels are level 0; threads may share it."""
 
     def __init__(self, file: Path):
         self._image = Image.open(file)
+        self._image.load()  # not by two threads at once, later
         self.size, self.mpp, self.bounds = self._image.size, None, None
 
     def thumbnail(self, longest: int) -> np.ndarray:
@@ -63,11 +64,14 @@ class _PlainImage:
         return np.asarray(image)
 
     def region(self, x: float, y: float, side: float, pixels: int) -> np.ndarray:
-        # A crop beyond the picture is transparent there, and shows the white below it.
-        part = self._image.convert("RGBA").crop([round(v) for v in (x, y, x + side, y + side)])
-        ground = Image.new("RGBA", part.size, "white")
-        part = Image.alpha_composite(ground, part).convert("RGB")
-        return np.asarray(part.resize((pixels, pixels)))
+        left, top, right, bottom = (round(v) for v in (x, y, x + side, y + side))
+        width, height = self.size
+        x0, y0 = min(max(left, 0), width), min(max(top, 0), height)
+        x1, y1 = max(min(right, width), x0), max(min(bottom, height), y0)
+        part = self._image.crop((x0, y0, x1, y1)).convert("RGBA")
+        ground = Image.new("RGB", (right - left, bottom - top), "white")
+        ground.paste(part, (x0 - left, y0 - top), part)
+        return np.asarray(ground.resize((pixels, pixels)))
 
     def close(self) -> None:
         self._image.close()

@@ -11,7 +11,7 @@ from gimp_fast.heatmaps.draw_slide import SlideMap, bar_colours, colour_steps, w
 from gimp_fast.heatmaps.options import EVEN, PERCENTILE
 from gimp_fast.heatmaps.places import PatchPlaces
 from gimp_fast.heatmaps.raster import blend
-from gimp_fast.heatmaps.scales import STANDS_OUT, Spread, colour_scale
+from gimp_fast.heatmaps.scales import STANDS_OUT, Spread, colour_scale, even_ticks
 
 
 def weights_of(times_even) -> pd.DataFrame:
@@ -76,6 +76,12 @@ def test_the_absolute_scale_has_the_same_colours_for_every_patient():
         "≥ 8 ×",
     ]
     assert scale.texts[2].endswith("(50 % below)")
+
+
+def test_ticks_of_the_absolute_scale_are_doublings():
+    places, texts = even_ticks()
+    assert places == [0, 25, 50, 75, 100]
+    assert texts == ["≤ 0.5 ×", "1 ×", "2 ×", "4 ×", "≥ 8 ×"]
 
 
 def test_a_flat_map_is_never_painted_by_percentiles():
