@@ -13,8 +13,9 @@ from torch import nn
 
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.wsi.encoder import Encoder, digest_of, load_encoder
+from gimp_fast.wsi.encoders.recipe import IMAGENET
 from gimp_fast.wsi.options import EncoderOptions
-from gimp_fast.wsi.resnet50 import MEAN, STD, URL, TruncatedResNet50, random_network
+from gimp_fast.wsi.resnet50 import URL, TruncatedResNet50, random_network
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def pixels(number: int = 3, side: int = 64) -> np.ndarray:
 def test_pixels_are_normalised_as_for_imagenet(network):
     patches = pixels()
     x = torch.from_numpy(patches).permute(0, 3, 1, 2) / 255.0
-    x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    x = (x - torch.tensor(IMAGENET[0]).view(3, 1, 1)) / torch.tensor(IMAGENET[1]).view(3, 1, 1)
     with torch.inference_mode():
         expected = network(x).numpy()
     features = Encoder(network, "name", "weights")(patches)
