@@ -17,7 +17,7 @@ from gimp_fast.plugins import Registry, function_at
 from gimp_fast.wsi import resnet50
 from gimp_fast.wsi.encoders.presets import PRESETS
 from gimp_fast.wsi.encoders.recipe import IMAGENET, Channels, Recipe
-from gimp_fast.wsi.encoders.running import Encoder, digest_of
+from gimp_fast.wsi.encoders.running import Encoder, short, weights_digest_of
 from gimp_fast.wsi.options import RESNET50, TIMM, EncoderOptions
 
 Maker = Callable[[Path | None], nn.Module]  # from a file of weights, if there is one
@@ -97,25 +97,16 @@ def load_encoder(options: EncoderOptions, patch_size: int = 256) -> Encoder:
 
 
 def _load_paper_s(options: EncoderOptions, device: str) -> Encoder:
-    weights = options.weights
+    weights, source = options.weights, resnet50.URL
     if options.random_weights:
         network = resnet50.random_network(options.seed)
-        name, source = _random(resnet50.NAME, options.seed)
     else:
         state = resnet50.read_state(weights) if weights else resnet50.download(options.offline)
         network = resnet50.TruncatedResNet50()
         resnet50.load_into(network, state, weights or resnet50.URL)
-        name = f"{resnet50.NAME}-{digest_of(network)}"
         source = weights.name if weights else resnet50.URL
-    return Encoder(
-        network, name, source, device, options.precision, resnet50.FEATURE_DIM,
-        licence=resnet50.LICENCE,
-    )  # fmt: skip
-
-
-def _random(name: str, seed: int) -> tuple[str, str]:
-    """Name and source of an encoder with random weights."""
-    return f"RANDOM-WEIGHTS-{name}-seed{seed}", f"random, seed {seed}: these features mean nothing"
+    made = _Made(network, resnet50.NAME, source, Recipe(), resnet50.LICENCE, resnet50.FEATURE_DIM)
+    return made.encoder(options, device)
 
 
 def _load_preset(options: EncoderOptions, device: str) -> Encoder:
@@ -124,23 +115,16 @@ def _load_preset(options: EncoderOptions, device: str) -> Encoder:
     from gimp_fast.wsi.encoders.networks import build
     from gimp_fast.wsi.encoders.weights import find_weights, read_state
 
-    name, preset = options.encoder, PRESETS[options.encoder]
-    where = f"--encoder {name}"
-    if options.random_weights:
-        with _seeded(options.seed):
-            network = build(preset, where)
-        recorded, source = _random(name, options.seed)
-    else:
+    name, preset, source = options.encoder, PRESETS[options.encoder], ""
+    if not options.random_weights:
         path, source = find_weights(name, preset, options.weights, options.offline)
         state = read_state(path, f"weights of {preset.title}")
-        with _seeded(0):
-            network = build(preset, where)
+    with _seeded(options.seed):
+        network = build(preset, f"--encoder {name}")
+    if not options.random_weights:
         load_state(network, state, preset.names, path)
-        recorded = f"{name}-{digest_of(network, preset.recipe.text)}"
-    return Encoder(
-        network, recorded, source, device, options.precision, preset.width, preset.recipe,
-        preset.licence,
-    )  # fmt: skip
+    made = _Made(network, name, source, preset.recipe, preset.licence, preset.width)
+    return made.encoder(options, device)
 
 
 def _load_timm(options: EncoderOptions, device: str, patch_size: int) -> Encoder:
@@ -159,13 +143,33 @@ def _load_timm(options: EncoderOptions, device: str, patch_size: int) -> Encoder
     if options.weights:
         load_state(network, read_state(options.weights), "timm", options.weights)
         source = options.weights.name
-    name = f"timm-{model}-{digest_of(network, recipe.text)}"
-    if options.random_weights:
-        name, source = _random(f"timm-{model}", options.seed)
-    encoder = Encoder(
-        network, name, source, device, options.precision, recipe=recipe, licence=licence
-    )
-    return _tried(encoder, patch_size, where)
+    made = _Made(network, f"timm-{model}", source, recipe, licence)
+    return _tried(made.encoder(options, device), patch_size, where)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A network with its weights, and what is known of it."""
+
+    network: nn.Module
+    name: str  # without the digest
+    source: str  # of the weights, in words
+    recipe: Recipe
+    licence: str = "not recorded"
+    dim: int = 1
+
+    def encoder(self, options: EncoderOptions, device: str) -> Encoder:
+        """On the device, under its full name; a name of a resized input also tells the recipe."""
+        digest, source = weights_digest_of(self.network), self.source
+        resized = None if self.recipe.size is None else self.recipe
+        name = f"{self.name}-{short(digest, resized)}"
+        if options.random_weights:
+            name = f"RANDOM-WEIGHTS-{self.name}-seed{options.seed}"
+            source = f"random, seed {options.seed}: these features mean nothing"
+        return Encoder(
+            self.network, name, source, device, options.precision, self.dim, self.recipe,
+            self.licence, digest,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -192,12 +196,8 @@ def _load_own(options: EncoderOptions, device: str, patch_size: int) -> Encoder:
         if not isinstance(network, nn.Module):
             raise TypeError(f"found a {type(network).__name__}; expected a torch.nn.Module")
         weights = options.weights.name if options.weights else "of its own code"
-        resized = kind.recipe.text if kind.recipe.size else ""
-        encoder = Encoder(
-            network, f"{name}-{digest_of(network, resized)}", weights, device, options.precision,
-            recipe=kind.recipe,
-        )  # fmt: skip
-        return _tried(encoder, patch_size, where)
+        made = _Made(network, name, weights, kind.recipe)
+        return _tried(made.encoder(options, device), patch_size, where)
     except (*DAMAGE_ERRORS, NameError, ImportError) as error:
         raise GimpError(f"{where}: fails on patches of {patch_size} pixels: {error}") from error
 

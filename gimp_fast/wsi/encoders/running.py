@@ -27,13 +27,14 @@ class Encoder:
     dim: int = 1024  # channels of the features
     recipe: Recipe = field(default_factory=Recipe)
     licence: str = "not recorded"  # of the weights
+    digest: str = ""  # of the weights; by default it is computed
     facts: dict[str, str] = field(init=False)  # further attributes of the feature files
 
     def __post_init__(self) -> None:
         self.facts = {
             "encoder_licence": self.licence,
             "preprocessing": self.recipe.text,
-            "weights_digest": full_digest_of(self.network),
+            "weights_digest": self.digest or weights_digest_of(self.network),
         }
         network = self.network.eval().requires_grad_(False)
         self.network = network.to(self.device, memory_format=torch.channels_last)
@@ -81,17 +82,18 @@ def fitted(pixels: Tensor, recipe: Recipe) -> Tensor:
     return pixels[:, :, margin:stop, margin:stop]
 
 
-def full_digest_of(network: nn.Module, more: str = "") -> str:
-    """SHA-256 of the weights, whatever file they come from, and of a text if there is one."""
+def weights_digest_of(network: nn.Module) -> str:
+    """SHA-256 of the weights, whatever file they come from."""
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
         if not key.endswith("num_batches_tracked"):
             digest.update(key.encode())
             digest.update(value.detach().float().cpu().contiguous().numpy())
-    digest.update(more.encode())
     return digest.hexdigest()
 
 
-def digest_of(network: nn.Module, more: str = "") -> str:
-    """The first eight hexadecimal digits of it, which the encoder's name ends with."""
-    return full_digest_of(network, more)[:8]
+def short(digest: str, recipe: Recipe | None = None) -> str:
+    """Eight digits of a digest, which names end with; with a recipe, of both."""
+    if recipe is not None:
+        digest = hashlib.sha256(f"{digest} {recipe.text}".encode()).hexdigest()
+    return digest[:8]

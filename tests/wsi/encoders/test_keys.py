@@ -68,7 +68,7 @@ def test_the_image_tower_of_conch_is_taken_from_the_whole_model():
 
 @pytest.mark.parametrize("name", ["conch", "conch-v1.5"])
 def test_position_embeddings_of_another_grid_are_fitted(name):
-    arguments = {"embed_dim": 64, "depth": 1, "img_size": 448}
+    arguments = {"embed_dim": 64, "depth": 1, "num_heads": 4, "img_size": 448}
     network = build(small(name, **arguments), "test").eval()
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     state = by_formula(shapes | {"trunk.pos_embed": (1, 1 + 14**2, 64)})

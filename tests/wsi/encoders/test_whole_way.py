@@ -61,8 +61,9 @@ def test_from_slides_to_a_heatmap(folder, capsys):
     assert prepared(folder, first, folder / "cohort") == 0
 
     argv = ["--data", str(folder / "cohort"), "--out", str(folder / "run"), "--method", "abmil"]
-    settings = ["modalities=slide", "model.dim=16", "finetune.epochs=1", "bootstrap=20"]
-    assert not train.main([*argv, "--set", *settings, "threads=1", "device=cpu"])
+    settings = ["modalities=slide", "finetune.epochs=1", "bootstrap=20", "threads=1", "device=cpu"]
+    argv += [part for setting in settings for part in ("--set", setting)]
+    assert not train.main(argv)
     argv = ["--run", str(folder / "run"), "--data", str(folder / "cohort")]
     assert not predict.main([*argv, "--out", str(folder / "predicted.csv")])
     assert len(pd.read_csv(folder / "predicted.csv")) == len(PATIENTS)
