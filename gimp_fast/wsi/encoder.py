@@ -97,15 +97,17 @@ def load_encoder(options: EncoderOptions, patch_size: int = 256) -> Encoder:
 
 
 def _load_paper_s(options: EncoderOptions, device: str) -> Encoder:
-    weights, source = options.weights, resnet50.URL
+    """The encoder of the paper, with a file of weights or torchvision's."""
+    weights, source, licence = options.weights, resnet50.URL, resnet50.LICENCE
     if options.random_weights:
         network = resnet50.random_network(options.seed)
     else:
         state = resnet50.read_state(weights) if weights else resnet50.download(options.offline)
         network = resnet50.TruncatedResNet50()
         resnet50.load_into(network, state, weights or resnet50.URL)
-        source = weights.name if weights else resnet50.URL
-    made = _Made(network, resnet50.NAME, source, Recipe(), resnet50.LICENCE, resnet50.FEATURE_DIM)
+    if weights:
+        source, licence = weights.name, "not recorded"
+    made = _Made(network, resnet50.NAME, source, Recipe(), licence, resnet50.FEATURE_DIM)
     return made.encoder(options, device)
 
 

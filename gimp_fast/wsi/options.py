@@ -135,7 +135,6 @@ class EncoderOptions:
         "for a named encoder also a folder of such files (default: from the cache or the server)",
         parse=Path,
     )
-    offline: bool = option(False, "never ask the network for weights: a file, or what is cached")
     random_weights: bool = option(False, "for trials: the features will be meaningless")
     seed: int = option(0, f"of random weights {_DEFAULT}")
     device: str = option("auto", "cpu, cuda or cuda:1 (default: a GPU if there is one)")
@@ -146,6 +145,7 @@ class EncoderOptions:
         f"module:function or file.py:function that makes one {_DEFAULT}",
         metavar="NAME",
     )
+    offline: bool = option(False, "never ask the network for weights: a file, or what is cached")
 
     def __post_init__(self) -> None:
         named = self.encoder in (RESNET50, *PRESETS) or self.encoder.startswith(TIMM)

@@ -146,6 +146,17 @@ def test_without_a_network_it_says_how_to_get_weights(monkeypatch):
         load_encoder(EncoderOptions())
 
 
+def test_offline_takes_what_torch_has_cached_and_asks_nobody(monkeypatch, tmp_path, state):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(GimpError, match=r"--offline: found no .*pth; where(.|\n)*curl"):
+        load_encoder(EncoderOptions(offline=True))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "checkpoints" / URL.rpartition("/")[2])
+    encoder = load_encoder(EncoderOptions(offline=True))
+    assert (encoder.weights, encoder.licence) == (URL, "BSD-3-Clause")
+
+
 def test_the_server_s_weights_are_checked_and_not_unpickled(monkeypatch, state):
     asked = {}
 

@@ -67,7 +67,7 @@ def test_without_a_network_the_hub_is_asked_once(monkeypatch):
         raise hub.errors.LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
-    with pytest.raises(GimpError, match=r"in its cache \(no network\); where there is a network"):
+    with pytest.raises(GimpError, match=r"in its cache \(.*no network\); where there is a network"):
         find_weights("uni", UNI, None, offline=False)
     assert asked == ["model.safetensors"]
 
@@ -79,7 +79,7 @@ def test_a_refusal_of_the_hub_is_told(monkeypatch):
         raise PermissionError("401: the terms are not accepted")
 
     monkeypatch.setattr(hub, "hf_hub_download", refuse)
-    with pytest.raises(GimpError, match="refused: 401: the terms"):
+    with pytest.raises(GimpError, match=r"refused: .*401: the terms"):
         find_weights("uni", UNI, None, offline=False)
 
 
