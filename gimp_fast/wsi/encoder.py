@@ -115,9 +115,11 @@ def _load_preset(options: EncoderOptions, device: str) -> Encoder:
     """A named encoder with the weights that its authors publish."""
     from gimp_fast.wsi.encoders.keys import load_state
     from gimp_fast.wsi.encoders.networks import build
+    from gimp_fast.wsi.encoders.timm_import import import_timm
     from gimp_fast.wsi.encoders.weights import find_weights, read_state
 
     name, preset, source = options.encoder, PRESETS[options.encoder], ""
+    import_timm(f"--encoder {name}")  # before weights are downloaded in vain
     if not options.random_weights:
         path, source = find_weights(name, preset, options.weights, options.offline)
         state = read_state(path, f"weights of {preset.title}")
