@@ -71,7 +71,7 @@ def register_encoder(
 
 def available_encoders() -> tuple[str, ...]:
     """Names of the encoders that :func:`load_encoder` can load; those of timm are not listed."""
-    return (RESNET50, *PRESETS, *_ENCODERS)
+    return (RESNET50, *_ENCODERS, *PRESETS)
 
 
 def load_encoder(options: EncoderOptions, patch_size: int = 256) -> Encoder:
