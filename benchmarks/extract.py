@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import openslide
@@ -205,6 +206,7 @@ class StandIn:
     """An encoder of as many channels as the real one, at no cost."""
 
     name, dim, weights, precision = "stand-in", CHANNELS, "none", "fp32"
+    facts: ClassVar[dict[str, str]] = {}
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:
         return np.repeat(patches[:, :1, 0, 0].astype(np.float32), CHANNELS, 1)

@@ -4,12 +4,16 @@ python -m gimp_fast.extract --slides svs --out features --weights resnet50-0676b
 python -m gimp_fast.extract --slides svs --out features --patches-only
 python -m gimp_fast.extract --slides svs --out features --coords clam/patches --weights FILE
 python -m gimp_fast.extract --slides svs --out features --weights FILE --shard 3/8
+python -m gimp_fast.extract --slides svs --out features --encoder uni --weights FOLDER --offline
+torchrun --nproc-per-node 4 -m gimp_fast.extract --slides svs --out features --encoder uni
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gimp_fast import wsi
@@ -17,7 +21,9 @@ from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
 from gimp_fast.wsi import options as wsi_options
+from gimp_fast.wsi.encoders.presets import PRESETS
 from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
+from gimp_fast.wsi.ranks import device_of_rank, shard_of_rank
 from gimp_fast.wsi.resolution import read_overrides
 from gimp_fast.wsi.slide_files import find_slides, share
 
@@ -27,9 +33,9 @@ def build_parser() -> Parser:
         "extract",
         description="Find tissue, cut patches of one physical resolution, encode them, and write "
         "one feature file per slide in CLAM's layout, which `prepare` reads. The encoder is an "
-        "ImageNet ResNet50 up to layer3 (1024 channels) unless another is named. Finished slides "
-        "are skipped; a slide that cannot be used does not stop the others and is listed at the "
-        "end (exit code 2).",
+        "ImageNet ResNet50 up to layer3 (1024 channels) unless another is named; a named one sets "
+        "the size and resolution of the patches. Finished slides are skipped; a slide that cannot "
+        "be used does not stop the others and is listed at the end (exit code 2).",
         epilog="Needs gimp-fast[wsi]: OpenSlide for the formats of scanners, tifffile for TIFFs "
         "that OpenSlide does not read. OUT gets h5_files/ (or patches/), overlays/, slides.csv "
         "and failures.csv.",
@@ -46,8 +52,9 @@ def build_parser() -> Parser:
     add_options(parser, ExtractOptions)
     patches = parser.add_argument_group("patches")
     add = patches.add_mutually_exclusive_group().add_argument
-    target = {"dest": "target_mpp", "metavar": "X", "default": GridOptions.target_mpp}
-    add("--magnification", **target, type=wsi_options.mpp_of, help="10 / mpp (default: 20)")
+    target = {"dest": "target_mpp", "metavar": "X"}
+    usual = "10 / mpp (default: 20); a named encoder has its own"
+    add("--magnification", **target, type=wsi_options.mpp_of, help=usual)
     add("--mpp", **target, type=wsi_options.positive, help="micrometres per pixel")
     value = {"metavar": "VALUE_OR_CSV"}
     patches.add_argument(
@@ -58,6 +65,7 @@ def build_parser() -> Parser:
     )
     patches.add_argument("--magnification-override", **value, help="as 10 / mpp")
     add_options(patches, GridOptions)
+    patches.set_defaults(patch_size=None)  # not asked for: grid_of decides
     add_options(parser.add_argument_group("tissue"), TissueOptions)
     add_options(parser.add_argument_group("encoder"), EncoderOptions)
     return parser
@@ -74,12 +82,14 @@ def main(argv: Sequence[str]) -> int | None:
 
     installed_readers()
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
-    slides = share(slides, arguments.shard)
+    shard = arguments.shard or shard_of_rank()
+    slides = share(slides, shard)
     encoder = None
     if not arguments.patches_only:
         print("loading the encoder", flush=True)
+        encoder_options = replace(encoder_options, device=device_of_rank(encoder_options.device))
         encoder = wsi.load_encoder(encoder_options, options.grid.patch_size)
-    failed = run_and_report(slides, options, encoder, arguments.shard)
+    failed = run_and_report(slides, options, encoder, shard)
     return EXIT_BAD_INPUT if failed else 0
 
 
@@ -88,10 +98,21 @@ def options_of(arguments: argparse.Namespace) -> ExtractOptions:
     return read_options(
         arguments,
         ExtractOptions,
-        grid=read_options(arguments, GridOptions, target_mpp=arguments.target_mpp),
+        grid=grid_of(arguments),
         tissue=read_options(arguments, TissueOptions),
         overrides=read_overrides(arguments.mpp_override, arguments.magnification_override),
     )
+
+
+def grid_of(arguments: argparse.Namespace) -> GridOptions:
+    """Size and resolution of the patches: as given, or those of a named encoder, or 256 at 0.5."""
+    usual, size, mpp = PRESETS.get(arguments.encoder), arguments.patch_size, arguments.target_mpp
+    size = size or (usual.patch_size if usual else GridOptions.patch_size)
+    if usual and mpp and not math.isclose(mpp, usual.mpp, rel_tol=GridOptions.tolerance):
+        text = f"{usual.title} is recommended for {usual.mpp:g} µm per pixel; these are {mpp:g}"
+        print(f"CAUTION: {text}", flush=True)
+    mpp = mpp or (usual.mpp if usual else GridOptions.target_mpp)
+    return read_options(arguments, GridOptions, target_mpp=mpp, patch_size=size)
 
 
 if __name__ == "__main__":

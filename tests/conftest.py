@@ -13,6 +13,9 @@ from builders.cohorts import synthetic_cohort
 from builders.runs import METHODS, made_up_run, train_method
 
 from gimp_fast.data import Cohort, open_cohort
+from gimp_fast.wsi.encoders.timm_import import mend_torchvision
+
+mend_torchvision()  # before a peer imports it
 
 # Before anything imports triton, which asks only then: without a GPU its kernels are interpreted.
 if not torch.cuda.is_available():

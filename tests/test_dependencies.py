@@ -22,8 +22,8 @@ DISTRIBUTION = {
     "sksurv": "scikit-survival",
     "yaml": "pyyaml",
 }
-# What a user installs for one feature: wandb for `--wandb`, timm and torchvision for encoders.
-OPTIONAL = {"wandb", "timm", "torchvision"}
+# What a user installs for one feature: wandb for `--wandb`; torchvision comes with timm.
+OPTIONAL = {"wandb", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {
     "gimp_fast": ("formats", "hub", "tune", "wsi"),

@@ -106,8 +106,9 @@ def names_of_runs() -> set[str]:
     return {v for v in values if isinstance(v, str) and re.fullmatch(r"[\w-]+\.\w+", v)}
 
 
-# The same words with another meaning: a cohort folder has a table of genes too.
-ELSEWHERE = {"genes.csv": ("data",)}
+# The same words with another meaning: a cohort folder has a table of genes too, and the hub names
+# published weights as an export does.
+ELSEWHERE = {"genes.csv": ("data",), "model.safetensors": ("wsi.encoders",)}
 
 
 def test_only_runs_spells_the_file_names_of_a_run():

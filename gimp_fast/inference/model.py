@@ -24,6 +24,7 @@ from gimp_fast.inference.build import (
     fitted_slide_scaler,
 )
 from gimp_fast.inference.options import PRECISIONS
+from gimp_fast.inference.same_encoder import check_encoder
 from gimp_fast.models import PatientInputs
 from gimp_fast.models.outputs import Outputs, outputs_of
 from gimp_fast.ops.backends import choose_device
@@ -319,7 +320,8 @@ class TrainedModel:
             case_ids: the patients that are read; None for all.
 
         Raises:
-            GimpError: features of another width than the model's, or missing genes.
+            GimpError: features of another width than the model's, or of other weights of the
+                encoder; or missing genes.
         """
         cases = cohort.case_ids if case_ids is None else case_ids
         reads_slides = self.uses_slides and any(map(cohort.has_slides, cases))
@@ -330,6 +332,9 @@ class TrainedModel:
                 f"{self.trained_on.get('encoder') or 'not recorded'}), as the model of "
                 f"{self.source} was trained on"
             )
+        if reads_slides:
+            trained = self.trained_on.get("encoder")
+            check_encoder(cohort.encoder, trained, str(cohort.path), str(self.source))
         if self.uses_genes and any(map(cohort.has_expression, cases)):
             return self._places(cohort.gene_ids, cohort.gene_names, str(cohort.path))
         return None

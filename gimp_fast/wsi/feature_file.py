@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +26,13 @@ _REMADE = "a complete HDF5 file; --overwrite makes it again"
 
 
 class PatchEncoder(Protocol):
-    """What extraction needs of an encoder, such as ``gimp_fast.wsi.encoder.Encoder``."""
+    """What extraction needs of an encoder, such as ``wsi.encoders.running.Encoder``."""
 
     name: str
     dim: int
     weights: str
     precision: str
+    facts: Mapping[str, str]  # further attributes of the files
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:
         """(B, P, P, 3) uint8 -> (B, C) float32."""
@@ -50,7 +51,7 @@ def write_features(
     ``provenance`` holds further attributes by name; its ``settings`` is a dictionary.
     """
     coords = patches.coords.astype(np.int64)
-    made_with = {"weights": encoder.weights, "precision": encoder.precision}
+    made_with = {"weights": encoder.weights, "precision": encoder.precision, **encoder.facts}
     # The generator is closed whatever happens: its threads must end before the slide is closed.
     with contextlib.closing(batches), atomic_file(path) as partial, h5py.File(partial, "w") as file:
         # Contiguous, since N is known: the layout whose windows are read fastest.

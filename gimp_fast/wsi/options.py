@@ -14,12 +14,15 @@ from typing import Any
 
 from gimp_fast.errors import GimpError
 from gimp_fast.options import option
+from gimp_fast.wsi.encoders.presets import PRESETS
 from gimp_fast.wsi.resolution import MPP_AT_1X, Overrides
 
 _AREA_UM2 = 4 * 128.0**2  # four patches of 256 pixels at 20x
 _AREA = f"(default: {_AREA_UM2 / 1e6:.2g})"
 _DEFAULT = "(default: %(default)s)"
+_SIDE = 256  # pixels of a patch
 RESNET50 = "resnet50"  # the encoder of the paper
+TIMM = "timm:"  # before the name of a model of timm
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # -> torch's names
 
 
@@ -64,7 +67,9 @@ class GridOptions:
     """Which patches to take. ``target_mpp`` is micrometres per pixel of a patch; 20x is 0.5."""
 
     target_mpp: float = 0.5
-    patch_size: int = option(256, f"side in pixels {_DEFAULT}", parse=_count)
+    patch_size: int = option(
+        _SIDE, f"side in pixels (default: {_SIDE}); a named encoder has its own", parse=_count
+    )
     tolerance: float = option(
         0.1,
         "if level 0 reduced by a whole number is within this fraction of the requested resolution, "
@@ -126,8 +131,8 @@ class EncoderOptions:
 
     weights: Path | None = option(
         None,
-        "file of weights; for resnet50 those of torchvision or timm, .safetensors or .pth "
-        "(default: torchvision's first ImageNet weights, from torch's cache or its server)",
+        "file of weights, .safetensors, .pth or .bin, with the names that its authors published; "
+        "for a named encoder also a folder of such files (default: from the cache or the server)",
         parse=Path,
     )
     random_weights: bool = option(False, "for trials: the features will be meaningless")
@@ -136,13 +141,16 @@ class EncoderOptions:
     precision: str = option("fp32", "default: %(default)s", choices=tuple(PRECISIONS))
     encoder: str = option(
         RESNET50,
-        "name of an encoder, or module:function or file.py:function that makes one",
+        "name of an encoder (see docs/encoders.md: uni, virchow2, conch-v1.5 …), timm:MODEL, or "
+        f"module:function or file.py:function that makes one {_DEFAULT}",
         metavar="NAME",
     )
+    offline: bool = option(False, "never ask the network for weights: a file, or what is cached")
 
     def __post_init__(self) -> None:
-        if self.random_weights and self.encoder != RESNET50:
-            raise GimpError("--random-weights are those of resnet50: leave out --encoder")
+        named = self.encoder in (RESNET50, *PRESETS) or self.encoder.startswith(TIMM)
+        if self.random_weights and not named:
+            raise GimpError("--random-weights: your own encoder makes its weights itself")
         if self.weights and self.random_weights:
             raise GimpError("give either --weights or --random-weights, not both")
 

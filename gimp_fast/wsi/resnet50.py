@@ -9,23 +9,19 @@ weights load without either package.
 from __future__ import annotations
 
 import socket
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from gimp_fast.data.slides.pt import UNPICKLING_ERRORS, load_fault
+from gimp_fast.data.slides.pt import UNPICKLING_ERRORS
 from gimp_fast.errors import FaultError, GimpError, one_line
+from gimp_fast.wsi.encoders.weights import read_state
 
 NAME = "resnet50_trunc"  # CLAM's name for it
 FEATURE_DIM = 1024
-# Of ImageNet's red, green and blue, for pixels in 0 … 1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+LICENCE = "BSD-3-Clause"  # of torchvision's weights
 # torchvision's first ImageNet weights, those of the paper's time. The name ends with the checksum.
 URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 _SECONDS = 30.0  # without an answer from the server
@@ -89,23 +85,6 @@ def random_network(seed: int) -> TruncatedResNet50:
     return network
 
 
-def read_state(path: Path) -> Mapping[str, Tensor]:
-    """The named tensors of a file, without running any code in it; FaultError if unreadable."""
-    if not path.is_file():
-        raise FaultError.of("missing-file", path, "no such file", "weights of a ResNet50")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign pickles, which are refused anyway
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNPICKLING_ERRORS, SafetensorError) as error:
-        raise load_fault(path, error, "a state dict, .safetensors or .pth") from error
-    if not isinstance(state, Mapping):
-        raise FaultError.of("weights", path, f"a {type(state).__name__}", "a state dict")
-    return state
-
-
 def load_into(network: TruncatedResNet50, state: Mapping[str, Tensor], where: object) -> None:
     """Fill the network; FaultError if a tensor is missing or misshapen. Others are ignored."""
     expected = "conv1, bn1, layer1, layer2 and layer3 of ResNet50, with torchvision's names"
@@ -121,8 +100,13 @@ def load_into(network: TruncatedResNet50, state: Mapping[str, Tensor], where: ob
         raise FaultError.of("weights", where, found, expected)
 
 
-def download() -> Mapping[str, Tensor]:
+def download(offline: bool = False) -> Mapping[str, Tensor]:
     """torchvision's weights, from torch's cache or its server, checked against their checksum."""
+    if offline:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / URL.rpartition("/")[2]
+        if not cached.is_file():
+            raise GimpError(_bring(f"--offline: found no {cached}"))
+        return read_state(cached, "torchvision's ResNet50")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SECONDS)
     try:
@@ -130,11 +114,14 @@ def download() -> Mapping[str, Tensor]:
             URL, map_location="cpu", check_hash=True, weights_only=True
         )
     except UNPICKLING_ERRORS as error:
-        raise GimpError(
-            f"{URL} cannot be downloaded ({one_line(error)}); where there is a network, get the "
-            f"weights with\n  curl -LO {URL}\nor timm's model.safetensors of resnet50.tv_in1k from "
-            "Hugging Face, and pass the file with --weights FILE; --random-weights tries out "
-            "everything else, with meaningless features"
-        ) from error
+        raise GimpError(_bring(f"{URL} cannot be downloaded ({one_line(error)})")) from error
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _bring(found: str) -> str:
+    return (
+        f"{found}; where there is a network, get the weights with\n  curl -LO {URL}\nor timm's "
+        "model.safetensors of resnet50.tv_in1k from Hugging Face, and pass the file with --weights "
+        "FILE; --random-weights tries out everything else, with meaningless features"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from builders.synthetic_slide import write_synthetic_slide
@@ -32,6 +33,7 @@ class MeanColour:
     """An encoder: the mean red, green and blue of a patch, and a constant."""
 
     name, dim, weights, precision = "mean-colour", 4, "none", "fp32"
+    facts: ClassVar[dict[str, str]] = {}
 
     def __call__(self, patches: np.ndarray) -> np.ndarray:
         means = patches.reshape(len(patches), -1, 3).mean(1, dtype=np.float64)

@@ -261,3 +261,21 @@ def test_a_folder_that_another_command_fills_is_refused_and_a_shard_is_not(folde
         assert "another command is at work there" in capsys.readouterr().err
         assert run(folder, "--patches-only", "--shard", "1/1") in (0, 2)
         assert "another command" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "size", "mpp"),
+    [
+        ([], 256, 0.5),
+        (["--encoder", "conch"], 512, 0.5),
+        (["--encoder", "ctranspath"], 256, 1.0),
+        (["--encoder", "virchow", "--patch-size", "256"], 256, 0.5),
+        (["--encoder", "uni", "--magnification", "40"], 256, 0.25),
+        (["--encoder", "timm:test_vit", "--mpp", "1"], 256, 1.0),
+    ],
+)
+def test_a_named_encoder_sets_the_patches(argv, size, mpp, capsys):
+    grid = extract.grid_of(build_parser().parse_args(["--slides", "a", "--out", "b", *argv]))
+    assert (grid.patch_size, grid.target_mpp) == (size, mpp)
+    said = capsys.readouterr().out
+    assert said.startswith("CAUTION: UNI is recommended for 0.5") == ("--magnification" in argv)

@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.wsi.encoder import Encoder, digest_of, load_encoder
+from gimp_fast.wsi.encoder import Encoder, load_encoder
+from gimp_fast.wsi.encoders.recipe import IMAGENET
+from gimp_fast.wsi.encoders.running import weights_digest_of
 from gimp_fast.wsi.options import EncoderOptions
-from gimp_fast.wsi.resnet50 import MEAN, STD, URL, TruncatedResNet50, random_network
+from gimp_fast.wsi.resnet50 import URL, TruncatedResNet50, random_network
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def pixels(number: int = 3, side: int = 64) -> np.ndarray:
 def test_pixels_are_normalised_as_for_imagenet(network):
     patches = pixels()
     x = torch.from_numpy(patches).permute(0, 3, 1, 2) / 255.0
-    x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    x = (x - torch.tensor(IMAGENET[0]).view(3, 1, 1)) / torch.tensor(IMAGENET[1]).view(3, 1, 1)
     with torch.inference_mode():
         expected = network(x).numpy()
     features = Encoder(network, "name", "weights")(patches)
@@ -81,10 +83,10 @@ def test_weights_of_a_file_are_used(tmp_path, state, name):
     path = tmp_path / name
     save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
     encoder = load_encoder(EncoderOptions(path))
-    digest = digest_of(random_network(3))
+    digest = weights_digest_of(random_network(3))[:8]
     assert (encoder.name, encoder.weights) == (f"resnet50_trunc-{digest}", name)
     assert encoder.dim == 1024
-    assert digest_of(encoder.network) == digest
+    assert encoder.facts["weights_digest"][:8] == digest
 
 
 def test_other_weights_are_another_encoder(tmp_path, state):
@@ -142,6 +144,17 @@ def test_without_a_network_it_says_how_to_get_weights(monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
     with pytest.raises(GimpError, match=r"not known(.|\n)*curl(.|\n)*--weights FILE.*--random-w"):
         load_encoder(EncoderOptions())
+
+
+def test_offline_takes_what_torch_has_cached_and_asks_nobody(monkeypatch, tmp_path, state):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(GimpError, match=r"--offline: found no .*pth; where(.|\n)*curl"):
+        load_encoder(EncoderOptions(offline=True))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "checkpoints" / URL.rpartition("/")[2])
+    encoder = load_encoder(EncoderOptions(offline=True))
+    assert (encoder.weights, encoder.licence) == (URL, "BSD-3-Clause")
 
 
 def test_the_server_s_weights_are_checked_and_not_unpickled(monkeypatch, state):

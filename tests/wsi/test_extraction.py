@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unittest.mock
 from dataclasses import replace
 
 import h5py
@@ -12,6 +13,7 @@ import pytest
 from builders.slides import MeanColour
 
 from gimp_fast.data.slides import open_slide
+from gimp_fast.wsi import extraction, open_wsi
 from gimp_fast.wsi.extraction import Outcome, extract
 from gimp_fast.wsi.options import ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
@@ -132,7 +134,8 @@ def test_finished_slides_are_skipped(slide_file, options, mean_colour):
     before = (options.out / "h5_files" / "slide.h5").stat()
     outcome = one(path, options, Never())
     assert (outcome.status, outcome.patches) == ("present", 12)
-    assert (options.out / "h5_files" / "slide.h5").stat() == before
+    after = (options.out / "h5_files" / "slide.h5").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize(
@@ -359,3 +362,43 @@ def test_stages_are_told_before_they_begin(slide_file, options, mean_colour):
     said = []
     list(extract([slide_file()], options, mean_colour, on_stage=lambda *what: said.append(what)))
     assert said == [("slide", "looking for tissue"), ("slide", "encoding 12 patches")]
+
+
+def test_the_next_slide_is_prepared_while_one_is_encoded(
+    slide_file, options, mean_colour, monkeypatch
+):
+    begun = threading.Event()
+    choose = extraction.choose_patches
+
+    def choose_and_tell(slide, *arguments):
+        if slide.facts.path.name == "b.tif":
+            begun.set()
+        return choose(slide, *arguments)
+
+    class Waiting(MeanColour):
+        def __call__(self, patches):
+            assert begun.wait(60), "the next slide was not begun"
+            return super().__call__(patches)
+
+    monkeypatch.setattr(extraction, "choose_patches", choose_and_tell)
+    outcomes = run([slide_file("a.tif"), slide_file("b.tif")], options, Waiting())
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+
+
+def test_a_slide_that_was_prepared_in_vain_is_closed(slide_file, options, mean_colour, monkeypatch):
+    opened = []
+
+    def open_and_note(path):
+        opened.append(open_wsi(path))
+        opened[-1].close = unittest.mock.Mock(wraps=opened[-1].close)
+        return opened[-1]
+
+    monkeypatch.setattr(extraction, "open_wsi", open_and_note)
+    before = threading.active_count()
+    slides = [slide_file(f"{name}.tif") for name in "abc"]
+    outcomes = extract(slides, options, mean_colour)
+    assert next(outcomes).status == "done"
+    outcomes.close()
+    assert threading.active_count() == before
+    assert 1 <= len(opened) <= 2
+    assert all(slide.close.called for slide in opened)

@@ -1,0 +1,1 @@
+"""Encoders of other groups: facts, networks, weights and the names of their tensors."""
