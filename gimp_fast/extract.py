@@ -16,6 +16,7 @@ from gimp_fast import wsi
 from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
+from gimp_fast.tasks.cluster import HELP, METAVAR
 from gimp_fast.wsi import options as wsi_options
 from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
 from gimp_fast.wsi.resolution import read_overrides
@@ -39,6 +40,7 @@ def build_parser() -> Parser:
     add("--pattern", nargs="+", default=(), help="file names to take from folders: '*-DX?.*'")
     add("--recursive", action="store_true", help="search subfolders too, as in a GDC download")
     add("--shard", metavar="I/N", help="process part I of N of the slides; I counts from 1")
+    add("--scheduler", metavar=METAVAR, help=HELP)
     add("--resume", action="store_true", help="skip finished slides: the default")
     add("--patches-only", action="store_true", help="write only coordinates, like CLAM's patches/")
     parser.add_plugins()
@@ -69,18 +71,63 @@ def main(argv: Sequence[str]) -> int | None:
     options, encoder_options = options_of(arguments), read_options(arguments, EncoderOptions)
     if arguments.patches_only and arguments.coords:
         raise GimpError("--coords gives the patches already: leave out --patches-only")
-    from gimp_fast.wsi.console import run_and_report
     from gimp_fast.wsi.readers import installed_readers
 
     installed_readers()
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
     slides = share(slides, arguments.shard)
+    if arguments.patches_only:
+        encoder_options = None
+    elif encoder_options.random_weights:
+        print("WARNING: random weights. Use these features for trials only.")
+    extract = _extract_here if arguments.scheduler is None else _extract_on_cluster
+    failed = extract(arguments, slides, options, encoder_options)
+    return EXIT_BAD_INPUT if failed else 0
+
+
+def _extract_here(
+    arguments: argparse.Namespace,
+    slides: Sequence[Path],
+    options: ExtractOptions,
+    encoder_options: EncoderOptions | None,
+) -> int:
+    """The number of slides that failed."""
+    from gimp_fast.wsi.console import run_and_report
+
     encoder = None
-    if not arguments.patches_only:
+    if encoder_options is not None:
         print("loading the encoder", flush=True)
         encoder = wsi.load_encoder(encoder_options, options.grid.patch_size)
-    failed = run_and_report(slides, options, encoder, arguments.shard)
-    return EXIT_BAD_INPUT if failed else 0
+        print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
+    return run_and_report(
+        slides,
+        options.out,
+        lambda progress: wsi.extract(slides, options, encoder, progress.batch, progress.stage),
+        arguments.shard,
+    )
+
+
+def _extract_on_cluster(
+    arguments: argparse.Namespace,
+    slides: Sequence[Path],
+    options: ExtractOptions,
+    encoder_options: EncoderOptions | None,
+) -> int:
+    """The number of slides that failed."""
+    from gimp_fast.tasks.cluster import ClusterEngine
+    from gimp_fast.tasks.shared_files import paths_in
+    from gimp_fast.wsi.console import run_and_report
+    from gimp_fast.wsi.on_cluster import extract_on_cluster
+
+    shared = {*paths_in((options, encoder_options)), *(path.parent for path in slides)}
+    with ClusterEngine(arguments.scheduler, shared) as engine:
+        print(f"{engine}; each worker loads the encoder", flush=True)
+        return run_and_report(
+            slides,
+            options.out,
+            lambda progress: extract_on_cluster(engine, slides, options, encoder_options),
+            arguments.shard,
+        )
 
 
 def options_of(arguments: argparse.Namespace) -> ExtractOptions:

@@ -29,6 +29,8 @@ from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides.scan import SlideScan
 from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
 from gimp_fast.errors import Fault, FaultError, Faults, Read
+from gimp_fast.tasks.cluster import ClusterEngine
+from gimp_fast.tasks.shared_files import paths_in, with_absolute_paths
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ def prepare(
     return contents
 
 
+def _on_cluster(options: PrepareOptions) -> PrepareOptions:
+    """Options for all machines; GimpError now if the cluster is not there or lacks the files."""
+    with ClusterEngine(options.scheduler, paths_in(options)) as engine:
+        if options.progress:
+            print(engine)
+    return with_absolute_paths(options)
+
+
 def check(
     options: PrepareOptions, read_genes: Callable[[Path], GeneReference] = read_cohort_genes
 ) -> Checked:
@@ -92,6 +102,8 @@ def check(
         read_genes: reads the gene list to align to from ``options.rna.genes_of``, which by default
             must be a cohort.
     """
+    if options.scheduler is not None:
+        options = _on_cluster(options)
     faults = Faults()
     if options.out is not None:
         with faults.collect():

@@ -15,8 +15,8 @@ from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.errors import SHOWN, Faults, Read, did_you_mean
-from gimp_fast.files.parallel import parallel_map
 from gimp_fast.files.progress import progress
+from gimp_fast.tasks.mapping import parallel_map
 
 _MPP_TOLERANCE = 0.05
 # Fault -> what all slides must have in common, if they record it.
@@ -121,7 +121,7 @@ def read_slides(
     """
     faults = Faults()
     dropped: Rows = []
-    reads = parallel_map(scan_slide, files.values(), options.workers)
+    reads = parallel_map(scan_slide, files.values(), options.workers, options.scheduler)
     reads = progress(reads, "checking slides", len(files), "slide", shown=options.progress)
     scans = dict(zip(files, reads, strict=True))
     for scan in scans.values():

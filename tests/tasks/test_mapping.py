@@ -1,4 +1,4 @@
-"""Reading many files at once: order, errors, and processes that are killed."""
+"""A function over many items at once: order, errors, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.files.parallel import FEWEST, parallel_map
+from gimp_fast.tasks.mapping import FEWEST, parallel_map
 
 # Other processes import this by name, which they cannot do with a test module.
 FUNCTIONS = """
@@ -65,7 +65,7 @@ def test_a_killed_process_is_told(functions):
 
 SCRIPT = """
 import functions_to_map
-from gimp_fast.files.parallel import FEWEST, parallel_map
+from gimp_fast.tasks.mapping import FEWEST, parallel_map
 print(len(list(parallel_map(functions_to_map.place, range(FEWEST), workers=2))))
 """
 
@@ -81,7 +81,7 @@ def test_no_processes_is_one_message(functions, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSYS, "Function not implemented")  # as without /dev/shm
 
-    monkeypatch.setattr("gimp_fast.files.parallel.ProcessPoolExecutor", refuse)
+    monkeypatch.setattr("gimp_fast.tasks.local.ProcessPoolExecutor", refuse)
     with pytest.raises(
         GimpError, match=r"cannot start \(Function not implemented\); use --workers 1"
     ):
