@@ -26,11 +26,11 @@ DISTRIBUTION = {
 OPTIONAL = {"wandb", "timm", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {
-    "gimp_fast": ("formats", "tune", "wsi"),
+    "gimp_fast": ("cluster", "formats", "tune", "wsi"),
     "kernels": (),
-    "benchmarks": ("formats", "wsi", "bench"),
+    "benchmarks": ("cluster", "formats", "wsi", "bench"),
     "docs": ("docs",),
-    "tests": ("formats", "tune", "wsi", "test"),
+    "tests": ("cluster", "formats", "tune", "wsi", "test"),
 }
 
 pytestmark = pytest.mark.skipif(
