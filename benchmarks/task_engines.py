@@ -4,12 +4,14 @@ python benchmarks/task_engines.py [--tasks 1000] [--workers 2]
 
 Each engine starts in a process of its own, as a command starts it: the pool of processes of this
 machine, and a scheduler of dask with workers on this machine. Measured are the seconds until the
-first result, and then until the last of many tasks that do nothing.
+first result, and then until the last of many tasks that do nothing; and the seconds of CPU in all
+processes together, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,27 +33,29 @@ def main() -> None:
     if arguments.measure:
         print(*measure(arguments.measure, arguments.tasks, arguments.workers))
         return
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ENGINES}
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in ENGINES}
     for _ in range(arguments.repeats):
         for name in ENGINES:  # in turns, so that a noisy moment affects both
             command = [sys.executable, __file__, "--measure", name]
             command += ["--tasks", str(arguments.tasks), "--workers", str(arguments.workers)]
+            before = cpu_of_children()
             printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            first, rest = map(float, printed.split())
-            found[name].append((first, rest))
-    rows = [
-        {
-            "engine": name,
-            "start_s": statistics.median(first for first, _ in times),
-            "task_ms": 1000 * statistics.median(rest for _, rest in times) / arguments.tasks,
-        }
-        for name, times in found.items()
-    ]
-    for row in rows:
-        print(f"{row['engine']:<10} {row['start_s']:.2f} s to start, {row['task_ms']:.2f} ms a task")
+            found[name].append((*map(float, printed.split()), cpu_of_children() - before))
+    rows = []
+    for name, times in found.items():
+        first, rest, cpu = map(statistics.median, zip(*times, strict=True))
+        task_ms = 1000 * rest / arguments.tasks
+        rows.append({"engine": name, "start_s": first, "task_ms": task_ms, "cpu_s": cpu})
+        print(f"{name:<10} {first:.2f} s to start, {task_ms:.2f} ms a task, {cpu:.2f} s of CPU")
     if not arguments.no_write:
         facts = {"tasks": arguments.tasks, "workers": arguments.workers, "rows": rows}
         print(f"wrote {write_results('task_engines', 'cpu', facts, arguments.results)}")
+
+
+def cpu_of_children() -> float:
+    """Seconds of CPU of all processes that have ended, and of those that they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(name: str, tasks: int, workers: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ python -m gimp_fast.extract --slides svs --out features --weights FILE --shard 3
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gimp_fast import wsi
@@ -116,18 +116,19 @@ def _extract_on_cluster(
     """The number of slides that failed."""
     from gimp_fast.tasks.cluster import ClusterEngine
     from gimp_fast.tasks.shared_files import paths_in
-    from gimp_fast.wsi.console import run_and_report
+    from gimp_fast.wsi.console import Progress, run_and_report
+    from gimp_fast.wsi.extraction import Outcome
     from gimp_fast.wsi.on_cluster import extract_on_cluster
 
     shared = {*paths_in((options, encoder_options)), *(path.parent for path in slides)}
     with ClusterEngine(arguments.scheduler, shared) as engine:
         print(f"{engine}; each worker loads the encoder", flush=True)
-        return run_and_report(
-            slides,
-            options.out,
-            lambda progress: extract_on_cluster(engine, slides, options, encoder_options),
-            arguments.shard,
-        )
+
+        def extract(progress: Progress) -> Iterator[Outcome]:
+            progress.say("on the cluster")
+            return extract_on_cluster(engine, slides, options, encoder_options)
+
+        return run_and_report(slides, options.out, extract, arguments.shard)
 
 
 def options_of(arguments: argparse.Namespace) -> ExtractOptions:

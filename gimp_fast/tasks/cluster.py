@@ -26,8 +26,8 @@ HELP = (
     "version of gimp_fast"
 )
 METAVAR = "ADDRESS_OR_FILE"
-CONNECT_SECONDS = 5.0
-WORKER_SECONDS = 120.0  # in which the first worker must have come
+CONNECT_SECONDS = 8.0
+WORKER_SECONDS = 300.0  # in which the first worker must have come
 GPU = "GPU"  # the resource of `dask worker --resources GPU=1`
 _GO_ON = "what is done is kept: the same command goes on"
 
@@ -213,7 +213,8 @@ def _connect(distributed: ModuleType, scheduler: str) -> Any:
         address = str(read_json_object(Path(scheduler)).get("address"))
     # Until it gives up, dask would write a line for each try.
     logger = logging.getLogger("distributed")
-    before, logger.level = logger.level, logging.CRITICAL
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -222,4 +223,4 @@ def _connect(distributed: ModuleType, scheduler: str) -> Any:
             f"--scheduler {scheduler}: {found}; start one with `dask scheduler`"
         ) from error
     finally:
-        logger.level = before
+        logger.setLevel(before)

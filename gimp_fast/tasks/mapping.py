@@ -11,6 +11,7 @@ from gimp_fast.tasks.cluster import ClusterEngine
 from gimp_fast.tasks.engine import Engine
 from gimp_fast.tasks.local import ProcessEngine
 from gimp_fast.tasks.processes import available_cores
+from gimp_fast.tasks.shared_files import with_absolute_paths
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,13 +30,14 @@ def parallel_map(
 
     Args:
         function: importable by name; what it raises is raised here.
-        items: picklable.
+        items: picklable. The workers of a cluster get absolute paths.
         workers: processes of this machine; None for one per core. With one, or with fewer items
             than ``FEWEST``, everything runs in this process.
         scheduler: of a cluster that does it instead, as of :class:`ClusterEngine`.
     """
     items = list(items)
     if scheduler is not None:
+        items = list(map(with_absolute_paths, items))
         engine: Engine = ClusterEngine(scheduler)
     else:
         workers = available_cores() if workers is None else workers

@@ -92,7 +92,12 @@ class Progress(contextlib.AbstractContextManager):
         self._finished, self._made, self._began = 0, 0, time.perf_counter()
 
     def stage(self, slide_id: str, stage: str) -> None:
-        self._patches, self._stage, self._start = 0, f"{slide_id}: {stage}", time.perf_counter()
+        self._start = time.perf_counter()
+        self.say(f"{slide_id}: {stage}")
+
+    def say(self, stage: str) -> None:
+        """What is being done, if no slide is the only one at a time."""
+        self._patches, self._stage = 0, stage
         self._show()
 
     def batch(self, size: int) -> None:

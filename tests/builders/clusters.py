@@ -15,7 +15,7 @@ import gimp_fast
 from gimp_fast.files.json_file import read_json_object
 
 PACKAGE = Path(gimp_fast.__file__).resolve().parents[1]  # the one that is tested
-SECONDS = 120  # for what takes few on a machine without other work
+SECONDS = 600  # of a machine with other work; a quiet one needs five
 
 
 class Cluster:
@@ -72,6 +72,12 @@ def wait_until(true: Callable[[], object], otherwise: str) -> None:
     while not true():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.02)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file in a folder and those in it."""
+    files = filter(Path.is_file, folder.rglob("*"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def kill(process: subprocess.Popen) -> None:

@@ -30,7 +30,7 @@ from gimp_fast.data.slides.scan import SlideScan
 from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
 from gimp_fast.errors import Fault, FaultError, Faults, Read
 from gimp_fast.tasks.cluster import ClusterEngine
-from gimp_fast.tasks.shared_files import paths_in, with_absolute_paths
+from gimp_fast.tasks.shared_files import paths_in
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,6 @@ def prepare(
     return contents
 
 
-def _on_cluster(options: PrepareOptions) -> PrepareOptions:
-    """Options for all machines; GimpError now if the cluster is not there or lacks the files."""
-    with ClusterEngine(options.scheduler, paths_in(options)) as engine:
-        if options.progress:
-            print(engine)
-    return with_absolute_paths(options)
-
-
 def check(
     options: PrepareOptions, read_genes: Callable[[Path], GeneReference] = read_cohort_genes
 ) -> Checked:
@@ -103,7 +95,10 @@ def check(
             must be a cohort.
     """
     if options.scheduler is not None:
-        options = _on_cluster(options)
+        # For the error: before anything is read.
+        with ClusterEngine(options.scheduler, paths_in(options)) as engine:
+            if options.progress:
+                print(engine)
     faults = Faults()
     if options.out is not None:
         with faults.collect():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
@@ -123,7 +124,10 @@ def read_slides(
     dropped: Rows = []
     reads = parallel_map(scan_slide, files.values(), options.workers, options.scheduler)
     reads = progress(reads, "checking slides", len(files), "slide", shown=options.progress)
-    scans = dict(zip(files, reads, strict=True))
+    scans = {
+        slide_id: _as_named(scan, path)
+        for (slide_id, path), scan in zip(files.items(), reads, strict=True)
+    }
     for scan in scans.values():
         faults.items += scan.faults
     readable = [scan for scan in scans.values() if scan.info and scan.info.num_patches]
@@ -143,6 +147,11 @@ def read_slides(
             faults.items += error.faults
     _check_agreement(readable, faults)
     return faults.read((scans, dropped))
+
+
+def _as_named(scan: SlideScan, path: Path) -> SlideScan:
+    """The scan with the path that the user gave, which the workers of a cluster read otherwise."""
+    return replace(scan, info=replace(scan.info, path=path)) if scan.info else scan
 
 
 def _check_agreement(scans: Sequence[SlideScan], faults: Faults) -> None:
