@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -9,15 +10,15 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from gimp_fast.errors import GimpError, StoppedError, counted, one_line
 from gimp_fast.files.json_file import read_json_object
-from gimp_fast.tasks.engine import LostTaskError, call_until
+from gimp_fast.tasks.engine import LostTaskError, call_until, pass_on
 from gimp_fast.tasks.identity import Identity, asked_plugins, code_digest, identity
-from gimp_fast.tasks.local import told_of_deaths
 
 Result = TypeVar("Result")
 HELP = (
@@ -53,15 +54,14 @@ class ClusterEngine:
         # Each worker that ends would be a line of its own; what it means for a task is told here.
         logging.getLogger("distributed.client").setLevel(logging.ERROR)
         self._scheduler, self._plugins = scheduler, asked_plugins()
+        self._futures: set[Any] = set()
         self._mine = identity(self._plugins)
         self._client = _connect(distributed, scheduler)
         try:
             workers = self._workers()
             self._check(workers, sorted({str(_existing(path)) for path in paths}))
             gpus = any(GPU in worker["resources"] for worker in workers.values())
-            self._executor = self._client.get_executor(
-                pure=False, resources={GPU: 1} if gpus else None
-            )
+            self._resources = {GPU: 1} if gpus else None
             self._description = self._describe(workers)
         except BaseException:
             self._client.close()
@@ -70,15 +70,28 @@ class ClusterEngine:
     def submit(self, function: Callable[..., Result], /, *arguments: Any) -> Future[Result]:
         # Pickled here, so that the scheduler, which reads what it passes on, needs not import it.
         work = pickle.dumps((function, arguments))
-        future = self._executor.submit(run_on_worker, self._mine, self._plugins, work)
-        return told_of_deaths(future, self._in_our_words)
+        inner = self._client.submit(
+            run_on_worker, self._mine, self._plugins, work, pure=False, resources=self._resources
+        )
+        self._futures.add(inner)
+        outer: Future[Result] = Future()
+        inner.add_done_callback(partial(self._pass_on, outer))
+        return outer
+
+    def _pass_on(self, outer: Future[Any], inner: Any) -> None:
+        try:
+            pass_on(inner.result, outer, self._in_our_words)
+        finally:
+            # Else dask would keep the result on its worker, and do the task again if that dies.
+            self._futures.discard(inner)
+            inner.release()
 
     def __enter__(self) -> ClusterEngine:
         return self
 
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError, TimeoutError):  # the scheduler may be what ended
-            self._executor.shutdown(wait=False)  # cancels what waits or runs
+            self._client.cancel(list(self._futures))
         self._client.close()
 
     def _workers(self) -> Mapping[str, Any]:
@@ -139,7 +152,7 @@ class ClusterEngine:
         return f"cluster of {counted(len(workers), 'worker')}, {slots}{dashboard}"
 
     def _in_our_words(self, error: BaseException) -> GimpError | None:
-        if isinstance(error, CancelledError):
+        if isinstance(error, (CancelledError, asyncio.CancelledError)):
             return StoppedError(f"{self._scheduler}: the scheduler is gone; {_GO_ON}")
         if type(error).__name__ == "KilledWorker":
             died = error.allowed_failures + 1

@@ -65,3 +65,17 @@ def call_until(
         return function(*arguments)
     finally:
         _is_unwanted.reset(token)
+
+
+def pass_on(
+    outcome: Callable[[], Result],
+    future: Future[Result],
+    in_our_words: Callable[[BaseException], GimpError | None],
+) -> None:
+    """End a future with what a function returns or raises, which may be said in other words."""
+    try:
+        result = outcome()
+    except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
+        future.set_exception(in_our_words(error) or error)
+    else:
+        future.set_result(result)

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from gimp_fast.errors import GimpError, cause_of
-from gimp_fast.tasks.engine import LostTaskError, call_until
+from gimp_fast.tasks.engine import LostTaskError, call_until, pass_on
 from gimp_fast.tasks.processes import children_ignore_interrupts, without_main
 
 Result = TypeVar("Result")
@@ -36,11 +35,14 @@ class ProcessEngine:
     def submit(self, function: Callable[..., Result], /, *arguments: Any) -> Future[Result]:
         try:
             with children_ignore_interrupts(), without_main():
-                return told_of_deaths(self._pool.submit(function, *arguments), _why_killed)
+                inner = self._pool.submit(function, *arguments)
         except OSError as error:  # too few processes or open files
             raise _cannot_start(error) from error
         except BrokenProcessPool as error:
             raise _why_killed(error) from error
+        outer: Future[Result] = Future()
+        inner.add_done_callback(lambda inner: pass_on(inner.result, outer, _why_killed))
+        return outer
 
     def __enter__(self) -> ProcessEngine:
         return self
@@ -59,28 +61,6 @@ def _why_killed(error: BaseException) -> LostTaskError | None:
     return LostTaskError(
         f"a worker process was killed ({error}); if memory ran out, use --workers 1"
     )
-
-
-def told_of_deaths(
-    inner: Future[Result], why: Callable[[BaseException], GimpError | None]
-) -> Future[Result]:
-    """A future of the same outcome, with some errors of a library in our own words."""
-    outer: Future[Result] = Future()
-    inner.add_done_callback(partial(_pass_on, outer, why))
-    return outer
-
-
-def _pass_on(
-    outer: Future[Result],
-    why: Callable[[BaseException], GimpError | None],
-    inner: Future[Result],
-) -> None:
-    try:
-        result = inner.result()
-    except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
-        outer.set_exception(why(error) or error)
-    else:
-        outer.set_result(result)
 
 
 class ThreadEngine:

@@ -68,6 +68,8 @@ def test_results_errors_and_deaths(functions, cluster, tmp_path):
         with pytest.raises(FaultError) as error:
             engine.submit(module.fail, 3).result()
         assert error.value.faults[0].where == "3"
+        assert engine.submit(module.square, 3).result()[0] == 9
+        wait_until(lambda: not engine._client.who_has(), "a result that was read is still kept")
         # A worker dies at its task, which another then takes.
         note, file = tmp_path / "note", tmp_path / "go"
         futures = [engine.submit(module.wait_for, str(file), str(note)) for _ in range(2)]
@@ -75,6 +77,7 @@ def test_results_errors_and_deaths(functions, cluster, tmp_path):
         kill(first)
         file.touch()
         assert len({future.result() for future in as_completed(futures)}) == 1
+        assert len(note.read_text().split()) == 3  # what the dead worker had finished stays done
         # A task at which all die is lost, and ends nothing else.
         cluster.add_worker("--no-nanny", package=path)
         with pytest.raises(LostTaskError, match="2 workers died while they ran it"):
