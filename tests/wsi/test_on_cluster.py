@@ -12,6 +12,7 @@ from builders.slides import write_slide
 
 from gimp_fast.extract import main
 
+SMALL = ["--min-part", "0.01"]  # square millimetres
 SLIDES = [f"slide-{number}" for number in range(7)]
 
 pytestmark = pytest.mark.slow
@@ -24,7 +25,7 @@ def folder(tmp_path) -> Path:
     pytest.importorskip("tifffile")
     slides = tmp_path / "slides"
     for number, name in enumerate(SLIDES):
-        tissue = [(256, 256, 512 + 30 * number, 512)]  # one patch, or two
+        tissue = [(256, 256, 768, 512 + 8 * number)]  # two patches
         write_slide(slides, f"{name}.tif", size=(1000, 900), tissue=tissue)
     write_slide(slides, "blank.tif", size=(1000, 900), tissue=[])
     return slides
@@ -38,6 +39,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_a_worker_that_dies_changes_no_file(folder, tmp_path, cluster, capsys):
     out, one = tmp_path / "out", tmp_path / "one"
     arguments = ["--slides", str(folder), "--out", str(out), "--random-weights", "--workers", "1"]
+    arguments += SMALL
     assert main(arguments) == 2  # one slide is blank
     out.rename(one)  # files hold the name of their folder
 
@@ -73,7 +75,7 @@ def test_a_worker_that_dies_changes_no_file(folder, tmp_path, cluster, capsys):
 def test_paths_may_be_relative(folder, tmp_path, cluster, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # of which workers know nothing
     cluster.add_worker()
-    arguments = ["--slides", "slides", "--out", "out", "--patches-only"]
+    arguments = ["--slides", "slides", "--out", "out", "--patches-only", *SMALL]
     for _ in range(2):
         assert main([*arguments, "--scheduler", "cluster/scheduler.json"]) == 2
     assert len(list((tmp_path / "out" / "patches").iterdir())) == len(SLIDES)
