@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
-import sys
 import time
 
 import pytest
@@ -17,7 +15,6 @@ from gimp_fast.tasks.cluster import ClusterEngine
 from gimp_fast.tasks.engine import LostTaskError, as_completed
 from gimp_fast.tasks.mapping import parallel_map
 
-# Workers import this by name, which they cannot do with a test module. It is beside their package.
 FUNCTIONS = """
 import os, signal, time
 from gimp_fast.errors import FaultError
@@ -48,12 +45,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def functions(tmp_path, monkeypatch):
+def functions(module_of, tmp_path):
     """The module, and the folders that workers import from."""
-    (tmp_path / "functions_on_cluster.py").write_text(FUNCTIONS, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "functions_on_cluster", raising=False)
-    return importlib.import_module("functions_on_cluster"), f"{PACKAGE}{os.pathsep}{tmp_path}"
+    return module_of("functions_on_cluster", FUNCTIONS), f"{PACKAGE}{os.pathsep}{tmp_path}"
 
 
 def test_results_errors_and_deaths(functions, cluster, tmp_path):

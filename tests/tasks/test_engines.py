@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
-import sys
 import threading
 import time
 
@@ -16,7 +14,6 @@ from gimp_fast.tasks.child import run_in_child
 from gimp_fast.tasks.engine import LostTaskError, as_completed, is_unwanted
 from gimp_fast.tasks.local import ProcessEngine, ThreadEngine, place
 
-# Other processes import this by name, which they cannot do with a test module.
 FUNCTIONS = """
 import multiprocessing, os, signal, sys, time
 from gimp_fast.tasks.child import run_in_child
@@ -55,11 +52,8 @@ def save_when_told(file):
 
 
 @pytest.fixture
-def functions(tmp_path, monkeypatch):
-    (tmp_path / "functions_of_tasks.py").write_text(FUNCTIONS, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "functions_of_tasks", raising=False)
-    return importlib.import_module("functions_of_tasks")
+def functions(module_of):
+    return module_of("functions_of_tasks", FUNCTIONS)
 
 
 def test_futures_come_as_they_end():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 from gimp_fast.errors import FaultError, GimpError
 from gimp_fast.tasks.mapping import FEWEST, parallel_map
 
-# Other processes import this by name, which they cannot do with a test module.
 FUNCTIONS = """
 import os, signal
 from gimp_fast.errors import Fault, FaultError
@@ -32,11 +30,8 @@ def die(item):
 
 
 @pytest.fixture
-def functions(tmp_path, monkeypatch):
-    (tmp_path / "functions_to_map.py").write_text(FUNCTIONS, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "functions_to_map", raising=False)
-    return importlib.import_module("functions_to_map")
+def functions(module_of):
+    return module_of("functions_to_map", FUNCTIONS)
 
 
 def test_results_keep_the_order_of_the_items(functions):
