@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from gimp_fast import wsi
 from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import GimpError
 from gimp_fast.options import add_options, read_options
+from gimp_fast.tasks.cluster import HELP, METAVAR
 from gimp_fast.wsi import options as wsi_options
 from gimp_fast.wsi.encoders.presets import PRESETS
 from gimp_fast.wsi.options import EncoderOptions, ExtractOptions, GridOptions, TissueOptions
@@ -45,6 +46,7 @@ def build_parser() -> Parser:
     add("--pattern", nargs="+", default=(), help="file names to take from folders: '*-DX?.*'")
     add("--recursive", action="store_true", help="search subfolders too, as in a GDC download")
     add("--shard", metavar="I/N", help="process part I of N of the slides; I counts from 1")
+    add("--scheduler", metavar=METAVAR, help=HELP)
     add("--resume", action="store_true", help="skip finished slides: the default")
     add("--patches-only", action="store_true", help="write only coordinates, like CLAM's patches/")
     parser.add_plugins()
@@ -77,20 +79,69 @@ def main(argv: Sequence[str]) -> int | None:
     options, encoder_options = options_of(arguments), read_options(arguments, EncoderOptions)
     if arguments.patches_only and arguments.coords:
         raise GimpError("--coords gives the patches already: leave out --patches-only")
-    from gimp_fast.wsi.console import run_and_report
     from gimp_fast.wsi.readers import installed_readers
 
     installed_readers()
     slides = find_slides(arguments.slides, arguments.pattern, arguments.recursive)
     shard = arguments.shard or shard_of_rank()
     slides = share(slides, shard)
+    if arguments.patches_only:
+        encoder_options = None
+    elif encoder_options.random_weights:
+        print("WARNING: random weights. Use these features for trials only.")
+    if arguments.scheduler is None:
+        failed = _extract_here(slides, options, encoder_options, shard)
+    else:
+        failed = _extract_on_cluster(slides, options, encoder_options, shard, arguments.scheduler)
+    return EXIT_BAD_INPUT if failed else 0
+
+
+def _extract_here(
+    slides: Sequence[Path],
+    options: ExtractOptions,
+    encoder_options: EncoderOptions | None,
+    shard: str | None,
+) -> int:
+    """The number of slides that failed."""
+    from gimp_fast.wsi.console import run_and_report
+
     encoder = None
-    if not arguments.patches_only:
+    if encoder_options is not None:
         print("loading the encoder", flush=True)
         encoder_options = replace(encoder_options, device=device_of_rank(encoder_options.device))
         encoder = wsi.load_encoder(encoder_options, options.grid.patch_size)
-    failed = run_and_report(slides, options, encoder, shard)
-    return EXIT_BAD_INPUT if failed else 0
+        print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
+    return run_and_report(
+        slides,
+        options.out,
+        lambda progress: wsi.extract(slides, options, encoder, progress.batch, progress.stage),
+        shard,
+    )
+
+
+def _extract_on_cluster(
+    slides: Sequence[Path],
+    options: ExtractOptions,
+    encoder_options: EncoderOptions | None,
+    shard: str | None,
+    scheduler: str,
+) -> int:
+    """The number of slides that failed."""
+    from gimp_fast.tasks.cluster import ClusterEngine
+    from gimp_fast.tasks.shared_files import paths_in
+    from gimp_fast.wsi.console import Progress, run_and_report
+    from gimp_fast.wsi.extraction import Outcome
+    from gimp_fast.wsi.on_cluster import extract_on_cluster
+
+    shared = {*paths_in((options, encoder_options)), *(path.parent for path in slides)}
+    with ClusterEngine(scheduler, shared) as engine:
+        print(f"{engine}; each worker loads the encoder", flush=True)
+
+        def extract(progress: Progress) -> Iterator[Outcome]:
+            progress.say("on the cluster")
+            return extract_on_cluster(engine, slides, options, encoder_options)
+
+        return run_and_report(slides, options.out, extract, shard)
 
 
 def options_of(arguments: argparse.Namespace) -> ExtractOptions:

@@ -135,7 +135,9 @@ def _synthetic(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from gimp_fast.data.prepare.verify import verify_cohort
 
-    verified = verify_cohort(arguments.verify, workers=arguments.workers, progress=True)
+    verified = verify_cohort(
+        arguments.verify, workers=arguments.workers, progress=True, scheduler=arguments.scheduler
+    )
     print(f"{arguments.verify}: {verified} intact")
     return 0
 

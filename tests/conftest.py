@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
+from builders.clusters import Cluster
 from builders.cohorts import synthetic_cohort
 from builders.runs import METHODS, made_up_run, train_method
 
@@ -72,6 +73,17 @@ def gimp_run(run_of) -> Path:
 @pytest.fixture(params=METHODS, ids="-".join)
 def any_run(request, run_of) -> Path:
     return run_of(*request.param)
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Cluster]:
+    """A scheduler of dask without workers yet."""
+    pytest.importorskip("distributed")
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    cluster = Cluster(folder)
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

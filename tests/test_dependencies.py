@@ -26,11 +26,11 @@ DISTRIBUTION = {
 OPTIONAL = {"wandb", "torchvision"}
 # Folder: extras beside the dependencies.
 SOURCES = {
-    "gimp_fast": ("formats", "hub", "tune", "wsi"),
+    "gimp_fast": ("cluster", "formats", "hub", "tune", "wsi"),
     "kernels": (),
-    "benchmarks": ("formats", "wsi", "bench"),
+    "benchmarks": ("cluster", "formats", "wsi", "bench"),
     "docs": ("docs",),
-    "tests": ("formats", "hub", "tune", "wsi", "test"),
+    "tests": ("cluster", "formats", "hub", "tune", "wsi", "test"),
 }
 
 pytestmark = pytest.mark.skipif(

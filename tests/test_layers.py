@@ -30,7 +30,7 @@ LEVELS = {
 SAME_ROOM = {"losses": "nn", "_C": "native"}
 # Every room may import them; they import each other and nothing else of the package.
 LEAVES = {
-    "errors", "evaluation", "files", "later", "options", "pages", "plugins", "processor",
+    "errors", "evaluation", "files", "later", "options", "pages", "plugins", "processor", "tasks",
     "validation", "__version__",
 }  # fmt: skip
 COMMAND_LEVEL = 8

@@ -10,8 +10,9 @@ from typing import Any
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.experiments.execute import default_jobs, execute
+from gimp_fast.experiments.execute import execute
 from gimp_fast.experiments.finished import Call, Finished
+from gimp_fast.experiments.machines import Machines
 from gimp_fast.experiments.measures import C_INDEX, CROSS_ENTROPY
 from gimp_fast.experiments.plan import Plan, Shared, describe, make_plan
 from gimp_fast.experiments.rows import Experiment, chosen_rows, chosen_splits
@@ -28,7 +29,8 @@ class Asked:
         only, splits: names or patterns; empty for all.
         seeds: 0, 1 …
         trials: of each row, to choose its settings; None for none.
-        jobs: runs at a time; None for as many as fit.
+        jobs: runs at a time on this machine; None for as many as fit.
+        scheduler: of a cluster that trains them instead; None for this machine.
         runs: folder of all runs.
         keep: whether weights stay.
         words: the command as it was typed.
@@ -40,6 +42,7 @@ class Asked:
     seeds: tuple[int, ...]
     trials: int | None
     jobs: int | None
+    scheduler: str | None
     runs: Path
     keep: bool
     words: str
@@ -64,8 +67,7 @@ class OnCohort:
         self.splits = chosen_splits(cohort.split_names, asked.splits)
         if not self.splits:
             raise GimpError(f"{cohort.path}: the cohort has no splits; `prepare` makes them")
-        self._jobs, self._gpus = default_jobs(asked.jobs, shared.on_cpu)
-        self._threads = 1 if self._jobs > 1 else None
+        self._machines = Machines.asked(asked.jobs, asked.scheduler, shared.on_cpu)
         self.plan = self._plan()
         if not self.plan.runs:
             names = ", ".join(table.name for table in asked.tables)
@@ -75,7 +77,7 @@ class OnCohort:
     def _plan(self, tuned: Any = None) -> Plan:
         return make_plan(
             self.asked.tables, self.cohort, self.shared, rows=self.asked.rows,
-            splits=self.splits, seeds=self.asked.seeds, threads=self._threads, tuned=tuned,
+            splits=self.splits, seeds=self.asked.seeds, threads=self._machines.threads, tuned=tuned,
         )  # fmt: skip
 
     def describe(self) -> Sequence[str]:
@@ -85,8 +87,12 @@ class OnCohort:
 
     def check(self) -> None:
         """Look at devices, for the error, before anything is written; say which rows are out."""
-        for device in {getattr(run.settings, "device", "cpu") for run in self.plan.runs}:
-            choose_device(device)
+        if self._machines.scheduler is not None:
+            with self._machines.engine([self.cohort.path.resolve()]) as engine:
+                print(engine)
+        else:
+            for device in {getattr(run.settings, "device", "cpu") for run in self.plan.runs}:
+                choose_device(device)
         if self.cohort.synthetic:
             print("SYNTHETIC patients: these results say nothing about real ones.")
         for (table, key), reason in self.plan.skipped.items():
@@ -100,14 +106,14 @@ class OnCohort:
         """
         asked, plan, tuning = self.asked, self.plan, None
         carry_out = partial(
-            execute, cohort=self.cohort, runs=asked.runs, jobs=self._jobs, gpus=self._gpus,
+            execute, cohort=self.cohort, runs=asked.runs, machines=self._machines,
             keep=asked.keep,
         )  # fmt: skip
         if asked.trials:
             of_survival = any(table.of_survival for table in asked.tables)
             tuned, tuning = tune(
                 asked.tables, self.cohort, self.shared, rows=asked.rows, splits=self.splits,
-                threads=self._threads, seed=asked.seeds[0], trials=asked.trials,
+                threads=self._machines.threads, seed=asked.seeds[0], trials=asked.trials,
                 execute=carry_out, log=print, measure=C_INDEX if of_survival else CROSS_ENTROPY,
             )  # fmt: skip
             plan = self._plan(tuned)

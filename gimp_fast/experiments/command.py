@@ -13,6 +13,7 @@ from gimp_fast.cli import Parser, command
 from gimp_fast.experiments.catalog import EXPERIMENTS, experiment
 from gimp_fast.experiments.classes.paper import DELTAS
 from gimp_fast.experiments.survival.rows import SURVIVAL
+from gimp_fast.tasks.cluster import HELP, METAVAR
 
 EXIT_SOME_FAILED = 1
 
@@ -98,6 +99,7 @@ def build_parser() -> Parser:
         help="runs at a time; default: one for each GPU, or, without GPUs, one for each core. If "
         "there are several, each has one CPU thread",
     )
+    add("--scheduler", metavar=METAVAR, help=f"{HELP}. Each run has one CPU thread")
     add(
         "--tune",
         type=_positive,
@@ -162,6 +164,7 @@ def main(argv: Sequence[str]) -> int | None:
         seeds=tuple(range(args.seeds)),
         trials=args.tune,
         jobs=args.jobs,
+        scheduler=args.scheduler,
         runs=args.out / "runs",
         keep=args.keep_checkpoints,
         words=shlex.join(["python", "-m", "gimp_fast.experiments", *argv]),

@@ -43,9 +43,9 @@ OF_THE_TABLE = ("method", "modalities", "split", "seed", "data")
 BOOTSTRAP_OF_A_RUN = "bootstrap=100"
 PACKAGE = Path(__file__).resolve().parents[1]
 PlainSettings = LogisticSettings | CoxSettings
-# Rooms that show results, apply models or read slides: no result of a run depends on them.
+# Rooms that show results, apply models, read slides or run tasks: results do not depend on them.
 BASELINES = ("experiments", "baselines")
-NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "viewer", "wsi"}
+NOT_TRAINING = {"experiments", "heatmaps", "inference", "pages", "report", "tasks", "viewer", "wsi"}
 
 
 @dataclass(frozen=True)

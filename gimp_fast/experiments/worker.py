@@ -1,18 +1,10 @@
-"""What the process of one run does: train, evaluate, record, tidy up.
-
-The module is imported once, by the server that all such processes are forked from: starting
-another run then costs milliseconds.
-"""
+"""What the process of one run does: train, evaluate, record, tidy up."""
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +19,10 @@ from gimp_fast.data.slides.prepared import trust
 from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.experiments.plan import PlannedRun
 from gimp_fast.files.atomic import open_to_append, write_errors, write_text
+from gimp_fast.files.locks import claim_in_turn
 from gimp_fast.runs import layout
 from gimp_fast.runs.folder import RunFolder
-from gimp_fast.runs.records import RunRecord
+from gimp_fast.runs.records import Run, RunRecord
 from gimp_fast.training import TrainConfig, train
 from gimp_fast.training.claim import saved_config
 
@@ -38,7 +31,7 @@ _NOT_KEPT = (layout.CHECKPOINTS, layout.TENSORBOARD, layout.PROFILE)
 
 @dataclass(frozen=True)
 class Task:
-    """A run to train on a cohort folder; ``gpu`` is which one of several to use.
+    """A run to train on a cohort folder.
 
     ``keep_checkpoints`` leaves weights, events and profiles in the folder of the run. ``verified``
     are slides that need not be compared with the cohort again, with the states of their files.
@@ -48,17 +41,11 @@ class Task:
     data: Path
     folder: Path
     keep_checkpoints: bool = False
-    gpu: int | None = None
     verified: dict[Path, str] = field(default_factory=dict)
 
 
 def work(task: Task) -> None:
-    """Entry point of the process; ends it with 0, 1 (a crash), 2 (bad input) or 75 (stopped)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C, the command stops all runs itself
-    gc.freeze()  # what was imported lives on: looking through it again and again takes 3 % of a run
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if task.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(task.gpu)
+    """What the process does; ends it with 0, 1 (a crash), 2 (bad input) or 75 (stopped)."""
     try:
         with write_errors(task.folder):
             task.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +55,10 @@ def work(task: Task) -> None:
         print(error, file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     try:
-        carry_out(task)
+        # The process of a worker that died may still save its state.
+        with claim_in_turn(task.folder):
+            if not Run(task.folder).is_recorded:
+                carry_out(task)
     except StoppedError as error:
         print(error)
         sys.exit(EXIT_STOPPED)
@@ -123,9 +113,3 @@ def _write_output_to(file: Path) -> None:
         os.dup2(log.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _end_with_parent() -> None:
-    """If the command is killed, its runs save their state and end too."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gimp_fast.errors import GimpError, cause_of
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _HELD_BY_OTHERS = (errno.EAGAIN, errno.EACCES)
+_POLL_SECONDS = 0.1
 _open_locks: set[int] = set()
 _held: set[tuple[str, int]] = set()  # (lock file, thread that holds it)
 
@@ -93,6 +95,25 @@ def claim(folder: Path, name: str = ".lock", advice: str = "") -> Iterator[None]
             _held.discard(key)
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
+
+
+@contextlib.contextmanager
+def claim_in_turn(folder: Path, name: str = ".lock", patience: float = 900.0) -> Iterator[None]:
+    """Hold a folder as :func:`claim` does, but wait while another process holds it.
+
+    Args:
+        folder, name: as of :func:`claim`.
+        patience: seconds to wait. The lock of a machine that died may stay on a file server for
+            minutes.
+
+    Raises:
+        GimpError: another process still holds it, or it cannot be written.
+    """
+    deadline = time.monotonic() + patience
+    while is_locked(Path(folder) / name) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    with claim(folder, name, f"remove {name} there if that has died"):
+        yield
 
 
 def _try_lock(file: int) -> bool:

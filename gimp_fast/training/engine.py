@@ -13,11 +13,11 @@ from gimp_fast.data import Cohort, open_cohort
 from gimp_fast.data.names import PARTS
 from gimp_fast.errors import GimpError, is_out_of_memory, one_line, one_of
 from gimp_fast.files.locks import claim
-from gimp_fast.files.parallel import available_cores
 from gimp_fast.models import build
 from gimp_fast.ops.backends import choose_device
 from gimp_fast.runs.checkpoint import RecentCheckpoints, load_model
 from gimp_fast.runs.folder import RunFolder
+from gimp_fast.tasks.processes import available_cores
 from gimp_fast.training.claim import check_folder, claim_folder
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.covariate_scaling import CovariateScaler

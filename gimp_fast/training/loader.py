@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gimp_fast.errors import GimpError, is_out_of_memory, one_line
-from gimp_fast.files.parallel import children_ignore_interrupts
+from gimp_fast.tasks.processes import children_ignore_interrupts
 from gimp_fast.training.distributed import split_evenly
 
 PREFETCH = 2  # batches that each process reads ahead

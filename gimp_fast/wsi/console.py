@@ -8,7 +8,7 @@ import io
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,17 +17,15 @@ from gimp_fast.errors import SHOWN, counted
 from gimp_fast.files.atomic import append_text, write_text
 from gimp_fast.files.locks import claim
 from gimp_fast.files.safe_text import guarded
-from gimp_fast.wsi.extraction import Outcome, extract
-from gimp_fast.wsi.feature_file import PatchEncoder
-from gimp_fast.wsi.options import ExtractOptions
+from gimp_fast.wsi.extraction import Outcome
 
 FAILURE_COLUMNS = ("slide_id", "file", "kind", "found", "expected")
 
 
 def run_and_report(
     slides: Sequence[Path],
-    options: ExtractOptions,
-    encoder: PatchEncoder | None,
+    out: Path,
+    extract: Callable[[Progress], Iterable[Outcome]],
     shard: str | None = None,
 ) -> int:
     """The number of slides that failed, after extracting all and printing a line for each.
@@ -35,38 +33,53 @@ def run_and_report(
     Each run writes new ``slides.csv`` and ``failures.csv``, row by row as slides are finished; the
     parts of a sharded run have tables of their own (``slides-3of8.csv``).
 
+    Args:
+        slides: in the order of the tables.
+        out: folder of the tables.
+        extract: yields the outcome of each slide, in any order.
+        shard: as in ``--shard``.
+
     Raises:
         GimpError: another process extracts into this folder, or this part of it.
     """
     ending = "" if shard is None else "-" + shard.replace("/", "of")
-    with claim(options.out, f".lock{ending}", "choose another --out or --shard"):
-        return _run(slides, options, encoder, ending)
+    with claim(out, f".lock{ending}", "choose another --out or --shard"):
+        return _run(slides, out, extract, ending)
 
 
 def _run(
-    slides: Sequence[Path], options: ExtractOptions, encoder: PatchEncoder | None, ending: str
+    slides: Sequence[Path],
+    out: Path,
+    extract: Callable[[Progress], Iterable[Outcome]],
+    ending: str,
 ) -> int:
-    table, failures = (options.out / f"{name}{ending}.csv" for name in ("slides", "failures"))
+    table, failures = (out / f"{name}{ending}.csv" for name in ("slides", "failures"))
     write_text(table, _csv_text([tuple(cells_of(Outcome(Path())))]))
     write_text(failures, _csv_text([FAILURE_COLUMNS]))
-    if encoder is not None:
-        print(f"encoder {encoder.name} ({encoder.weights}), {encoder.precision}")
-        if encoder.name.startswith("RANDOM"):
-            print("WARNING: random weights. Use these features for trials only.")
-    outcomes = []
+    outcomes: list[Outcome] = []
     with Progress(len(slides)) as progress:
-        for outcome in extract(slides, options, encoder, progress.batch, progress.stage):
+        for outcome in extract(progress):
             outcomes.append(outcome)
             append_text(table, _csv_text([cells_of(outcome).values()]))
-            slide = outcome.slide_id, outcome.path
-            faults = [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
-            append_text(failures, _csv_text(faults))
+            append_text(failures, _csv_text(_failures_of(outcome)))
             progress.write(f"{len(outcomes)}/{len(slides)} {line_of(outcome)}")
             for caution in outcome.cautions:
                 progress.write(f"  CAUTION: {caution}")
             progress.slide(outcome)
-    print(summary(outcomes, failures))
+    places = {path: place for place, path in enumerate(slides)}
+    in_order = sorted(outcomes, key=lambda outcome: places[outcome.path])
+    if in_order != outcomes:
+        cells = [tuple(cells_of(Outcome(Path())))]
+        write_text(table, _csv_text(cells + [cells_of(one).values() for one in in_order]))
+        rows = [row for outcome in in_order for row in _failures_of(outcome)]
+        write_text(failures, _csv_text([FAILURE_COLUMNS, *rows]))
+    print(summary(in_order, failures))
     return sum(outcome.status == "failed" for outcome in outcomes)
+
+
+def _failures_of(outcome: Outcome) -> list[tuple[object, ...]]:
+    slide = outcome.slide_id, outcome.path
+    return [(*slide, fault.kind, fault.found, fault.expected) for fault in outcome.faults]
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -76,10 +89,15 @@ class Progress(contextlib.AbstractContextManager):
         form = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(total=slides, disable=None, bar_format=form)
         self._slides, self._patches, self._stage = slides, 0, "starting"
-        self._finished, self._made, self._seconds = 0, 0, 0.0
+        self._finished, self._made, self._began = 0, 0, time.perf_counter()
 
     def stage(self, slide_id: str, stage: str) -> None:
-        self._patches, self._stage, self._start = 0, f"{slide_id}: {stage}", time.perf_counter()
+        self._start = time.perf_counter()
+        self.say(f"{slide_id}: {stage}")
+
+    def say(self, stage: str) -> None:
+        """What is being done, if no slide is the only one at a time."""
+        self._patches, self._stage = 0, stage
         self._show()
 
     def batch(self, size: int) -> None:
@@ -88,8 +106,8 @@ class Progress(contextlib.AbstractContextManager):
 
     def slide(self, outcome: Outcome) -> None:
         self._finished += 1
-        if outcome.status == "done":  # slides of an earlier run tell nothing about the time left
-            self._made, self._seconds = self._made + 1, self._seconds + outcome.seconds
+        # Slides of an earlier run tell nothing about the time left.
+        self._made += outcome.status == "done"
         self._bar.update()
         self._show()
 
@@ -99,7 +117,8 @@ class Progress(contextlib.AbstractContextManager):
             rate = self._patches / (time.perf_counter() - self._start)
             parts.append(f"{self._patches:,} done, {rate:.0f}/s")
         if self._made:
-            left = self._seconds / self._made * (self._slides - self._finished)
+            passed = time.perf_counter() - self._began
+            left = passed / self._made * (self._slides - self._finished)
             parts.append(f"about {tqdm.format_interval(left)} left")
         self._bar.set_postfix_str(", ".join(parts))
 

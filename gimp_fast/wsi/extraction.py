@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gimp_fast.errors import Fault, FaultError, counted
-from gimp_fast.files.parallel import available_cores
+from gimp_fast.tasks.processes import available_cores
 from gimp_fast.wsi.feature_file import (
     PatchEncoder,
     read_coords,

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +127,17 @@ def test_options_that_a_page_names_are_there(page):
         if flag not in flags_of(command)
     ]
     assert unknown == []
+
+
+def test_job_scripts_are_scripts_of_bash():
+    text = (DOCS / "cluster.md").read_text(encoding="utf-8")
+    scripts = [code for code in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if code[0] == "#"]
+    assert [re.search(r"--job-name=(\w+)", code)[1] for code in scripts] == [
+        "extract", "train", "experiments",
+    ]  # fmt: skip
+    for code in scripts:
+        checked = subprocess.run(["bash", "-n"], input=code, capture_output=True, text=True)
+        assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_a_planted_option_is_found():

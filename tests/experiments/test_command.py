@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from gimp_fast.data.slides import prepared
 from gimp_fast.data.slides.file_state import file_state
 from gimp_fast.experiments import execute, main
 from gimp_fast.experiments.catalog import experiment
+from gimp_fast.experiments.machines import Machines
 from gimp_fast.experiments.plan import Shared, make_plan
 from gimp_fast.experiments.worker import Task
 from gimp_fast.files.locks import lock_file
@@ -198,7 +198,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(cohort_folder, tiny, tmp_
     assert "Runs that failed" in (out / "table1" / "report.html").read_text(encoding="utf-8")
 
 
-# In place of a worker: memory runs out in one run, another ends with an exception, and a third
+# In place of the worker: memory runs out in one run, another ends with an exception, and a third
 # before it has a folder. A module of its own, since other processes cannot import a test.
 CRASHING = """
 import os
@@ -219,7 +219,7 @@ def crash(task):
 def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
     (tmp_path / "crashing_worker.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(execute, "work", importlib.import_module("crashing_worker").crash)
+    monkeypatch.setattr(execute, "WORK", "crashing_worker:crash")
     cohort = open_cohort(cohort_folder)
     plan = make_plan(
         [experiment("table1")], cohort, Shared("small"), rows=frozenset(["mean_pool"]),
@@ -227,7 +227,7 @@ def test_how_a_crash_is_told(cohort_folder, tmp_path, monkeypatch):
     )  # fmt: skip
     tasks = [Task(run, cohort_folder, tmp_path / run.name) for run in plan.runs]
     ended = []
-    execute.run_all(tasks, 2, lambda *outcome: ended.append(outcome))
+    execute.run_all(tasks, Machines(2), lambda *outcome: ended.append(outcome))
     errors = {(task.run.split, task.run.seed): error for task, error, _ in ended}
     assert errors["fold_0", 0].startswith("ended by SIGKILL; memory may have run out")
     assert errors["fold_1", 0].startswith("RuntimeError: no luck; see ")
@@ -272,7 +272,7 @@ def test_a_run_whose_folder_cannot_be_made(cohort_folder, tmp_path):
     )  # fmt: skip
     tasks = [Task(run, cohort_folder, tmp_path / "file" / run.name) for run in plan.runs]
     ended = []
-    execute.run_all(tasks, 1, lambda *outcome: ended.append(outcome))
+    execute.run_all(tasks, Machines(), lambda *outcome: ended.append(outcome))
     # 2, for what the user can mend; a crash is 1.
     assert [error for _, error, _ in ended] == ["ended with exit code 2 before it began"]
 

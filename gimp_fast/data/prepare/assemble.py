@@ -29,6 +29,8 @@ from gimp_fast.data.prepare.options import PrepareOptions
 from gimp_fast.data.slides.scan import SlideScan
 from gimp_fast.data.tables.labels import LabelRow, read_cases, read_labels
 from gimp_fast.errors import Fault, FaultError, Faults, Read
+from gimp_fast.tasks.cluster import ClusterEngine
+from gimp_fast.tasks.shared_files import paths_in
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ def check(
         read_genes: reads the gene list to align to from ``options.rna.genes_of``, which by default
             must be a cohort.
     """
+    if options.scheduler is not None:
+        # For the error: before anything is read.
+        with ClusterEngine(options.scheduler, paths_in(options)) as engine:
+            if options.progress:
+                print(engine)
     faults = Faults()
     if options.out is not None:
         with faults.collect():

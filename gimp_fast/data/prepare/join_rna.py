@@ -75,6 +75,7 @@ def join_rna(
             sample_types=rna.sample_types,
             layer=rna.layer,
             workers=options.workers,
+            scheduler=options.scheduler,
             duplicate_genes=rna.duplicate_genes,
         )
         wanted = () if all_samples else labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gimp_fast.data.cohort_files import Rows, dropped_row
@@ -15,8 +16,8 @@ from gimp_fast.data.slides.scan import SlideScan, scan_slide
 from gimp_fast.data.store.writer import RANGES, range_fault
 from gimp_fast.data.tables.labels import LabelRow
 from gimp_fast.errors import SHOWN, Faults, Read, did_you_mean
-from gimp_fast.files.parallel import parallel_map
 from gimp_fast.files.progress import progress
+from gimp_fast.tasks.mapping import parallel_map
 
 _MPP_TOLERANCE = 0.05
 # Fault -> what all slides must have in common, if they record it.
@@ -121,9 +122,12 @@ def read_slides(
     """
     faults = Faults()
     dropped: Rows = []
-    reads = parallel_map(scan_slide, files.values(), options.workers)
+    reads = parallel_map(scan_slide, files.values(), options.workers, options.scheduler)
     reads = progress(reads, "checking slides", len(files), "slide", shown=options.progress)
-    scans = dict(zip(files, reads, strict=True))
+    scans = {
+        slide_id: _as_named(scan, path)
+        for (slide_id, path), scan in zip(files.items(), reads, strict=True)
+    }
     for scan in scans.values():
         faults.items += scan.faults
     readable = [scan for scan in scans.values() if scan.info and scan.info.num_patches]
@@ -143,6 +147,11 @@ def read_slides(
             faults.items += error.faults
     _check_agreement(readable, faults)
     return faults.read((scans, dropped))
+
+
+def _as_named(scan: SlideScan, path: Path) -> SlideScan:
+    """The scan with the path that the user gave, which the workers of a cluster read otherwise."""
+    return replace(scan, info=replace(scan.info, path=path)) if scan.info else scan
 
 
 def _check_agreement(scans: Sequence[SlideScan], faults: Faults) -> None:

@@ -22,6 +22,7 @@ from gimp_fast.data.names import (
 )
 from gimp_fast.errors import nearest
 from gimp_fast.options import option
+from gimp_fast.tasks.cluster import HELP, METAVAR
 
 _TABLES, _SLIDES = "labels and splits", "slides"
 
@@ -125,6 +126,7 @@ class PrepareOptions:
     )
     seed: int = option(0, "for new splits and synthetic patients (default: 0)")
     workers: int | None = option(None, "processes that read files (default: one per core)")
+    scheduler: str | None = option(None, HELP, metavar=METAVAR)
     label_column: str = option("label", "column of the labels (default: label)", group=_TABLES)
     target: tuple[str, ...] = option(
         (),

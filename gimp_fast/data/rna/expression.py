@@ -40,6 +40,7 @@ def open_expression(
     sample_types: Sequence[str] = PRIMARY,
     layer: str | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
     duplicate_genes: str = DUPLICATE_GENES[0],
 ) -> ExpressionSource:
     """List the samples of a GDC download folder, a table, or an AnnData file.
@@ -55,6 +56,7 @@ def open_expression(
             cancer, ``06`` metastasis, … Samples of unknown type are kept.
         layer: of an AnnData file; by default its X.
         workers: processes that read GDC files; None for one per core.
+        scheduler: of a cluster of dask that reads them instead: its address or its file.
         duplicate_genes: what to do with a gene on several rows, see ``repairs.merge_duplicates``.
 
     Raises:
@@ -70,7 +72,8 @@ def open_expression(
     if layer and not is_h5ad:
         raise FaultError.of("no-layer", path, f"layer '{layer}' asked for", "an .h5ad file")
     if path.is_dir():
-        source = open_gdc(path, sample_sheet and Path(sample_sheet), column, types, workers)
+        sheet = sample_sheet and Path(sample_sheet)
+        source = open_gdc(path, sheet, column, types, workers, scheduler)
     elif not path.is_file():
         expected = "a folder of GDC files or a table"
         raise FaultError.of("missing-file", path, "no such file", expected)

@@ -15,10 +15,10 @@ from gimp_fast.data.rna.samples import Sample, make_sample
 from gimp_fast.data.rna.source import ExpressionSource
 from gimp_fast.data.rna.values import SUMMARY_REASON, Expression, GeneRows, drop_row
 from gimp_fast.errors import FaultError, Faults, Read
-from gimp_fast.files.parallel import FEWEST, parallel_map
 from gimp_fast.files.paths import path_inside
 from gimp_fast.files.progress import progress
 from gimp_fast.files.table import open_table
+from gimp_fast.tasks.mapping import FEWEST, parallel_map
 
 _SHEET_COLUMNS = ("File ID", "File Name", "Case ID", "Sample ID")
 # Of the sample: the first in older sheets, the others in newer ones.
@@ -31,6 +31,7 @@ def open_gdc(
     column: str,
     sample_types: tuple[str, ...],
     workers: int | None,
+    scheduler: str | None = None,
 ) -> ExpressionSource:
     """List the expression files that the sample sheet names; see ``open_expression``."""
     sheet = sheet or _find_sheet(folder)
@@ -52,7 +53,7 @@ def open_gdc(
     if not samples:
         found = f"{len(rows)} rows, none naming a file *{' or *'.join(suffixes)}"
         raise FaultError.of("no-samples", sheet, found, "files of gene expression")
-    load = partial(_load, folder, column, workers)
+    load = partial(_load, folder, column, workers, scheduler)
     return ExpressionSource("gdc", (folder,), tuple(samples.values()), load, column, column)
 
 
@@ -90,11 +91,15 @@ def _read_one(column: str, path: Path) -> Read[GdcFile | None]:
 
 
 def _load(
-    folder: Path, column: str, workers: int | None, samples: list[Sample]
+    folder: Path,
+    column: str,
+    workers: int | None,
+    scheduler: str | None,
+    samples: list[Sample],
 ) -> Read[Expression]:
     faults = Faults()
     paths = [sample.path for sample in samples]
-    reads = parallel_map(partial(_read_one, column), paths, workers)
+    reads = parallel_map(partial(_read_one, column), paths, workers, scheduler)
     shown = len(paths) >= FEWEST  # fewer take no time
     reads = progress(reads, "reading RNA", len(paths), "file", shown=shown)
     files = [faults.take(read) for read in reads]

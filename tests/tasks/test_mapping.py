@@ -1,9 +1,8 @@
-"""Reading many files at once: order, errors, and processes that are killed."""
+"""A function over many items at once: order, errors, and processes that are killed."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import subprocess
 import sys
@@ -11,9 +10,8 @@ import sys
 import pytest
 
 from gimp_fast.errors import FaultError, GimpError
-from gimp_fast.files.parallel import FEWEST, parallel_map
+from gimp_fast.tasks.mapping import FEWEST, parallel_map
 
-# Other processes import this by name, which they cannot do with a test module.
 FUNCTIONS = """
 import os, signal
 from gimp_fast.errors import Fault, FaultError
@@ -32,11 +30,8 @@ def die(item):
 
 
 @pytest.fixture
-def functions(tmp_path, monkeypatch):
-    (tmp_path / "functions_to_map.py").write_text(FUNCTIONS, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "functions_to_map", raising=False)
-    return importlib.import_module("functions_to_map")
+def functions(module_of):
+    return module_of("functions_to_map", FUNCTIONS)
 
 
 def test_results_keep_the_order_of_the_items(functions):
@@ -65,7 +60,7 @@ def test_a_killed_process_is_told(functions):
 
 SCRIPT = """
 import functions_to_map
-from gimp_fast.files.parallel import FEWEST, parallel_map
+from gimp_fast.tasks.mapping import FEWEST, parallel_map
 print(len(list(parallel_map(functions_to_map.place, range(FEWEST), workers=2))))
 """
 
@@ -81,7 +76,7 @@ def test_no_processes_is_one_message(functions, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSYS, "Function not implemented")  # as without /dev/shm
 
-    monkeypatch.setattr("gimp_fast.files.parallel.ProcessPoolExecutor", refuse)
+    monkeypatch.setattr("gimp_fast.tasks.local.ProcessPoolExecutor", refuse)
     with pytest.raises(
         GimpError, match=r"cannot start \(Function not implemented\); use --workers 1"
     ):

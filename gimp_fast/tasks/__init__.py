@@ -1,0 +1,1 @@
+"""Independent tasks, several at a time: on this machine, or on a cluster of dask."""
