@@ -6,9 +6,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 
 
 def get_template(name: str, *packages: str) -> Template:
-    """The template of that name; it, and what it includes, is looked for in these packages."""
+    """The template of that name; it, and what it includes, is looked for in these packages.
+
+    What is in none of them, such as ``style.css``, is that of this room.
+    """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, "gimp_fast.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

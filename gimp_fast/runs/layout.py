@@ -38,6 +38,10 @@ ENSEMBLE = "ensemble.json"  # beside the folders of several exported models
 # A folder of heatmaps: the summary, and the folder of all patients' genes.
 MAPS = "heatmaps.json"
 GENE_MAPS = "genes"
+# What `heatmap --check` adds to it.
+FAITHFULNESS = "faithfulness.json"
+FAITHFULNESS_TABLE = "faithfulness.csv"
+FAITHFULNESS_PAGE = "faithfulness.html"
 # The folder of a slide, and the record that is written when it is complete.
 SLIDE_MAP = "slide.json"
 PATCH_TABLE = "patches.csv"

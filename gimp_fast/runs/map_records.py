@@ -52,6 +52,15 @@ class _Summary(_Record):
     patients: list[_PatientMaps] = []
 
 
+class _CheckedKind(_Record):
+    finding: str
+    verdict: str
+
+
+class _Check(_Record):
+    kinds: dict[str, _CheckedKind]
+
+
 class _Finished(_Map):
     settings: dict[str, Any]
     patient: _Patient
@@ -68,6 +77,12 @@ def read_maps(folder: Path) -> dict[str, Any]:
         for record in (*patient["slides"], patient.get("genes")):
             _check_inside(folder, record or {"folder": ".", "files": {}}, folder / layout.MAPS)
     return summary
+
+
+def read_verdicts(folder: Path) -> list[tuple[str, str]]:
+    """Finding and verdict of each kind that a check of faithfulness was of; none without one."""
+    kinds = _of_shape(folder / layout.FAITHFULNESS, _Check).get("kinds", {})
+    return [(kind["finding"], kind["verdict"]) for kind in kinds.values()]
 
 
 def read_finished(file: Path, folder: Path) -> dict[str, Any]:
