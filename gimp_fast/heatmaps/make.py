@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-import torch
 import xxhash
 
-from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
 from gimp_fast.errors import GimpError, counted
@@ -21,10 +18,11 @@ from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
 from gimp_fast.heatmaps.each_patient import of_each
 from gimp_fast.heatmaps.gene_symbols import symbols_of
-from gimp_fast.heatmaps.one_target import explained_for, facts_of, name_of_target
+from gimp_fast.heatmaps.one_target import explained_for
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
+from gimp_fast.heatmaps.records import facts_of, made_by
 from gimp_fast.heatmaps.scales import COLOURS
 from gimp_fast.runs import layout
 from gimp_fast.runs.map_records import read_finished, read_maps
@@ -106,16 +104,13 @@ class _Maker:
         self.trained, self.cohort, self.options = trained, cohort, options
         self.slide_ids, self.images = slide_ids, images
         self.settings = {
-            "gimp_fast": __version__,
-            "weights": _digest(trained.model),
-            "attribution": options.attribution,
+            **made_by(trained, options.attribution),
             "top": options.top,
             "geojson": options.geojson,
             "slide_images": None if images is None else str(images.folder),
             "patch_size": options.patch_size,
             "scale": options.scale,
             "geojson_origin": options.geojson_origin,
-            **name_of_target(trained),
         }
         self.symbols: tuple[str, ...] = ()
         if trained.uses_genes:
@@ -204,11 +199,3 @@ def folder_name(name: str) -> str:
     """A safe name of a folder for the id of a slide or patient, whatever its characters."""
     quoted = quote(name, safe=" ()[]+,=@")
     return quoted if quoted.strip(". ") else quoted.replace(".", "%2E") + "%20"
-
-
-def _digest(model: torch.nn.Module) -> str:
-    digest = xxhash.xxh3_64()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode("utf-8"))
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
-    return digest.hexdigest()

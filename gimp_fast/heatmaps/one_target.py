@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError, one_of
 from gimp_fast.heatmaps.protocols import ExplainedModel
 from gimp_fast.targets import Target
@@ -69,20 +68,3 @@ def question(trained: ExplainedModel) -> tuple[Target, slice]:
     if isinstance(trained, OneTarget):
         return trained.target, trained.place
     return trained.model.target, slice(None)
-
-
-def name_of_target(trained: ExplainedModel) -> dict[str, str]:
-    """Which of several targets is explained."""
-    return {"target": trained.name} if isinstance(trained, OneTarget) else {}
-
-
-def facts_of(trained: ExplainedModel, cohort: Cohort) -> dict[str, Any]:
-    """What a record of explanations says of the model."""
-    return {
-        "method": trained.method,
-        "source": str(trained.source),
-        "trained_on": trained.trained_on.get("name"),
-        "synthetic": trained.synthetic or cohort.synthetic,
-        "classes": list(trained.classes),
-        **name_of_target(trained),
-    }

@@ -24,7 +24,7 @@ C, G, DRAWS = 3, 5, 6
 
 
 class Planted(PatientModel):
-    """Reads channel 1 of the patches whose channel 0 is high, and two genes: 0 and 3, or 0 and 1 of two.
+    """Reads channel 1 of patches whose channel 0 is high, and genes 0 and 3, or 0 and 1 of two.
 
     ``seen`` says what its attention shows of the patches' true weights (T,).
     """

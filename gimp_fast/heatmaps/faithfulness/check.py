@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.errors import counted
 from gimp_fast.files.atomic import write_json, write_text
@@ -23,9 +22,10 @@ from gimp_fast.heatmaps.faithfulness.patient import (
     check_patient,
 )
 from gimp_fast.heatmaps.faithfulness.summary import summarised
-from gimp_fast.heatmaps.one_target import explained_for, facts_of
+from gimp_fast.heatmaps.one_target import explained_for
 from gimp_fast.heatmaps.options import GRADIENT, HeatmapOptions
 from gimp_fast.heatmaps.protocols import ExplainedModel
+from gimp_fast.heatmaps.records import facts_of, made_by
 from gimp_fast.runs import layout
 
 
@@ -74,13 +74,11 @@ def check_faithfulness(
     every = [one for found in checked.values() for one in found]
     of_kind = {kind: [one for one in every if one.kind == kind] for kind in KINDS}
     summary = {
-        "gimp_fast": __version__,
+        "settings": made_by(trained, options.attribution) | {"check_draws": options.check_draws},
         "model": facts_of(trained, cohort),
         "cohort": cohort.name,
         "explained": explained(trained),
         "attribution": attribution,
-        "signed": options.attribution == GRADIENT,
-        "draws": options.check_draws,
         "checked": len(checked),
         "kinds": {kind: summarised(found) for kind, found in of_kind.items() if found},
         "failures": failures,

@@ -87,7 +87,7 @@ def value_text(summary: dict[str, Any]) -> str:
     words = summary["explained"]
     if summary["model"]["classes"]:
         return words[:1].upper() + words[1:]
-    return f"Change of the {words}, up:\nas in the whole patient or beyond"
+    return f"Change of the {words}\nfrom the whole patient (turned, see below)"
 
 
 def _svg(stem: Path, of: dict[str, Any]) -> Markup:

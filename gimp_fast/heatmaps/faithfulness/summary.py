@@ -94,7 +94,7 @@ def _verdict(
         beaten = int((single > 0).sum())
         return "few", (
             f"One patient: {name} is more faithful than {beaten} of {len(single)} random orders of "
-            f"{kind} (difference {range_text(chance)}, the range over these)."
+            f"{kind}; the difference is {range_text(chance)}, the range over these."
         )
     numbers = f"difference {interval_text(chance)}"
     if len(patients) < FEWEST:
@@ -145,5 +145,5 @@ def range_text(gain: dict[str, Any]) -> str:
 
 
 def interval_text(gain: dict[str, Any]) -> str:
-    """As ``range_text``, and that it is a 95 % interval."""
-    return range_text(gain).replace("(", "(95 % CI ")
+    """``+0.031, 95 % CI +0.02 to +0.041``."""
+    return range_text(gain).replace(" (", ", 95 % CI ").removesuffix(")")
