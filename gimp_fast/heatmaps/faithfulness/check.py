@@ -80,7 +80,11 @@ def check_faithfulness(
         "explained": explained(trained),
         "attribution": attribution,
         "checked": len(checked),
-        "kinds": {kind: summarised(found) for kind, found in of_kind.items() if found},
+        "kinds": {
+            kind: summarised(found, of_classes=bool(trained.classes))
+            for kind, found in of_kind.items()
+            if found
+        },
         "failures": failures,
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from gimp_fast.files.atomic import write_text
 from gimp_fast.heatmaps.faithfulness.curves import CURVES, DELETION
 from gimp_fast.heatmaps.faithfulness.patient import ATTENTION, KINDS, RANDOM
-from gimp_fast.heatmaps.faithfulness.summary import BOTH, NAMES, RESAMPLES, range_text
+from gimp_fast.heatmaps.faithfulness.summary import BOTH, RESAMPLES
+from gimp_fast.heatmaps.faithfulness.verdict import NAMES
 from gimp_fast.heatmaps.options import GRADIENT
 from gimp_fast.pages import style
 from gimp_fast.pages.svg import inline_svg
@@ -26,6 +27,7 @@ _LOOKS = {
     GRADIENT: (style.VAL, (0, (5, 2)), "s"),
     RANDOM: ("#8c8c8c", (0, (1.5, 1.5)), None),
 }
+_LEAST = 0.1  # height of an axis of probabilities, lest small changes look large
 _TITLES = {ATTENTION: "Attention", GRADIENT: "Gradient × input", RANDOM: "Random order"}
 _CURVE_TITLES = {
     **{curve: curve.capitalize() for curve in CURVES},
@@ -76,6 +78,10 @@ def mean_curves(of: dict[str, Any], kind: str, summary: dict[str, Any]) -> Figur
         verb = "taken away" if curve == DELETION else "added"
         axes.set(xlim=(-2, 102), xlabel=f"% of {kind} {verb}, the highest first")
         axes.set_title(_CURVE_TITLES[curve], fontsize=9, loc="left")
+    if summary["model"]["classes"]:
+        low, high = panels[0].get_ylim()
+        missing = max(_LEAST - (high - low), 0)
+        panels[0].set_ylim(low - missing / 2, high + missing / 2)
     panels[0].set_ylabel(style.plain(value_text(summary)))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3)
@@ -104,7 +110,7 @@ def _rows(of: dict[str, Any]) -> list[tuple[str, list[str]]]:
     by_pair: dict[tuple[str, str], dict[str, str]] = {}
     for gain in of["gains"]:
         pair = gain["order"], gain["against"]
-        by_pair.setdefault(pair, {})[gain["curve"]] = range_text(gain)
+        by_pair.setdefault(pair, {})[gain["curve"]] = gain["text"]
     return [
         (f"{_TITLES[order]} minus {NAMES[against]}", [texts[curve] for curve in _CURVE_TITLES])
         for (order, against), texts in by_pair.items()

@@ -43,6 +43,15 @@ class PatientCurves:
     sign: int
     curves: Mapping[str, list[Mapping[str, Curve]]]
 
+    @property
+    def change(self) -> float:
+        """The largest change of the value along any of the curves."""
+        values = np.concatenate(
+            [one[name].values for many in self.curves.values() for one in many for name in CURVES]
+        )
+        whole = self.curves[RANDOM][0][DELETION].values[0]
+        return float(np.abs(values - whole).max())
+
     def areas(self, order: str, curve: str) -> np.ndarray:
         """(repetitions,) areas of an order."""
         return np.array([one[curve].area for one in self.curves[order]])
