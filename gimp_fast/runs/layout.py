@@ -59,6 +59,11 @@ STATE_KEY = "gimp_fast"
 CHECKSUM_KEY = "xxh3"
 
 
+def faithfulness_figure(kind: str) -> str:
+    """The stem of the figure of patches or of genes, beside the page of a check."""
+    return f"faithfulness-{kind}"
+
+
 def member_name(number: int) -> str:
     """The folder of a member of an ensemble."""
     return f"member_{number}"

@@ -25,7 +25,7 @@ from gimp_fast.runs.method_titles import method_title
 _LOOKS = {
     ATTENTION: (style.ACCENT, "solid", "o"),
     GRADIENT: (style.VAL, (0, (5, 2)), "s"),
-    RANDOM: ("#8c8c8c", (0, (1.5, 1.5)), None),
+    RANDOM: (style.CATEGORIES[-1], (0, (1.5, 1.5)), None),
 }
 _LEAST = 0.1  # height of an axis of probabilities, lest small changes look large
 _TITLES = {ATTENTION: "Attention", GRADIENT: "Gradient × input", RANDOM: "Random order"}
@@ -44,7 +44,7 @@ def write_page(summary: dict[str, Any], folder: Path) -> None:
     """
     sections = []
     for kind in KINDS:
-        stem = folder / f"faithfulness-{kind}"
+        stem = folder / layout.faithfulness_figure(kind)
         if kind not in summary["kinds"]:
             # A figure of an earlier check would contradict the page.
             for suffix in (".png", ".svg"):
