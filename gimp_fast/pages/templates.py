@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
+_SHARED = "gimp_fast.pages"  # colours.css
+
 
 def get_template(name: str, *packages: str) -> Template:
-    """The template of that name; it, and what it includes, is looked for in these packages.
+    """The template of that name.
 
-    What is in none of them, such as ``style.css``, is that of this room.
+    It, and what it includes, is looked for in these packages, and then among what all pages share.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, "gimp_fast.pages")]),
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, _SHARED)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
