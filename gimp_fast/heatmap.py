@@ -3,6 +3,7 @@
 python -m gimp_fast.heatmap --run runs/first                                 # its test patients
 python -m gimp_fast.heatmap --run runs/first --slide-images slides --geojson all
 python -m gimp_fast.heatmap --run exported --data cohort --out maps --cases TCGA-05-4244
+python -m gimp_fast.heatmap --run runs/first --check               # are the weights faithful?
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.files.locks import claim
+    from gimp_fast.heatmaps.faithfulness.check import check_faithfulness
     from gimp_fast.heatmaps.make import make_heatmaps
     from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
@@ -117,7 +119,11 @@ def main(argv: Sequence[str]) -> int | None:
         summary = make_heatmaps(
             trained, cohort, cases, options, images=images, slide_ids=args.slides, log=print
         )
-    code = _print_summary(summary, options.out, None if is_export else args.run)
+        check = None
+        if options.check:
+            print("check: takes patches and genes away, and compares what the model says")
+            check = check_faithfulness(trained, cohort, cases, options, log=print)
+    code = _print_summary(summary, check, options.out, None if is_export else args.run)
     if args.pages and summary["patients"]:
         with claim(options.out):
             write_pages(options.out, images, log=print)
@@ -155,18 +161,25 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _print_summary(summary: dict[str, Any], out: Path, run: Path | None) -> int:
-    """Exit code, after saying where the maps are and which patients failed."""
+def _print_summary(
+    summary: dict[str, Any], check: dict[str, Any] | None, out: Path, run: Path | None
+) -> int:
+    """Exit code, after saying where the maps are, what the check found, and who failed."""
     print(f"maps: {out / layout.MAPS}")
     for line in _remarks(summary):
         print(line)
+    if check is not None:
+        from gimp_fast.heatmaps.faithfulness.check import verdicts
+
+        print(f"check: {out / layout.FAITHFULNESS_PAGE}", *verdicts(check), sep="\n")
     # The report links only to files below it, so that the run folder can be moved as a whole.
     if run is not None and out.resolve() == (run / layout.HEATMAPS).resolve():
         from gimp_fast.report import write_report
 
         print("report: drawing figures", flush=True)
         print(f"report: {write_report(run)}")
-    failures = {failure["case_id"]: failure["error"] for failure in summary["failures"]}
+    every = [*summary["failures"], *(check or {"failures": []})["failures"]]
+    failures = {failure["case_id"]: failure["error"] for failure in every}
     if not failures:
         return 0
     width = max(map(len, failures))

@@ -275,6 +275,7 @@ ALLOWED = {
     ("gimp_fast.cli", "os.open"),
     ("gimp_fast.experiments.worker", "os.fdopen"),
     ("gimp_fast.training.stage_run", "self.recent.save"),
+    ("gimp_fast.heatmaps.faithfulness.page", "style.save"),
     ("gimp_fast.report.html", "style.save"),
     ("gimp_fast.viewer.tiles", "Image.fromarray(pixels).save"),
     ("gimp_fast.experiments.document", "style.save"),

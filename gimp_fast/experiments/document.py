@@ -98,7 +98,7 @@ def write_document(document: Document, out: Path) -> Path:
     write_text(out / "table.md", _markdown(document))
     write_text(out / "table.tex", _latex(document))
     figures = _write_figures(document, out / "figures")
-    template = get_template("experiment.html.j2", "gimp_fast.experiments", "gimp_fast.report")
+    template = get_template("experiment.html.j2", "gimp_fast.experiments")
     page = template.render(document=document, facts=document.facts, figures=figures)
     write_text(out / layout.REPORT, page)
     return out / layout.REPORT

@@ -79,7 +79,7 @@ def write_validation(found: Validation, out: str | Path, command: Sequence[str] 
     table = guarded_table(found.table)
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_text(out / layout.PREDICTIONS, text)
-    page = get_template("validation.html.j2", "gimp_fast.external", "gimp_fast.report").render(
+    page = get_template("validation.html.j2", "gimp_fast.external").render(
         found=found,
         kind=_KINDS[found.kind],
         texts=texts,

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-import torch
 import xxhash
 
-from gimp_fast import __version__
 from gimp_fast.data import Cohort
 from gimp_fast.data.bag import Bag, SlideEntry
-from gimp_fast.errors import GimpError, counted, is_out_of_memory
+from gimp_fast.errors import GimpError, counted
 from gimp_fast.files.atomic import write_json
 from gimp_fast.heatmaps.attribution import attribute, describe
+from gimp_fast.heatmaps.each_patient import of_each
 from gimp_fast.heatmaps.gene_symbols import symbols_of
-from gimp_fast.heatmaps.one_target import OneTarget, explained_for
+from gimp_fast.heatmaps.one_target import explained_for
 from gimp_fast.heatmaps.options import HeatmapOptions
 from gimp_fast.heatmaps.patient_maps import PatientMaps, write_genes, write_slide
 from gimp_fast.heatmaps.protocols import ExplainedModel, ImageFolder
+from gimp_fast.heatmaps.records import facts_of, made_by
 from gimp_fast.heatmaps.scales import COLOURS
 from gimp_fast.runs import layout
 from gimp_fast.runs.map_records import read_finished, read_maps
-
-# Errors that end one patient's maps but not those of the others; of RuntimeErrors, only that memory
-# ran out.
-_FAILURES = (GimpError, OSError, MemoryError, RuntimeError)
 
 
 def make_heatmaps(
@@ -67,36 +61,17 @@ def make_heatmaps(
     """
     trained = explained_for(trained, options.target)
     maker = _Maker(trained, cohort, options, images, slide_ids)
-    failures: list[dict[str, str]] = []
     summary = {} if options.overwrite else read_maps(options.out)
     is_same = summary.get("settings") == maker.settings
     known = summary.get("patients", []) if is_same else []
     patients = {record["case_id"]: record for record in known}
-    for number, case in enumerate(case_ids, start=1):
-        begin = time.perf_counter()
-        try:
-            record, outcome = maker.patient(case)
-        except _FAILURES as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            failures.append({"case_id": case, "error": " ".join(str(error).split())})
-            log(f"{number}/{len(case_ids)} {case}: failed: {failures[-1]['error']}")
-            continue
+    made, failures = of_each(case_ids, maker.patient, log)
+    for case, record in made.items():
         slides = [*patients.get(case, {}).get("slides", []), *record["slides"]]
         newest = {slide["slide_id"]: slide for slide in slides}
         patients[case] = record | {"slides": [newest[name] for name in sorted(newest)]}
-        if (record["attention"] or {}).get("flat"):
-            outcome += "; attention is effectively flat"
-        log(f"{number}/{len(case_ids)} {case}: {outcome}, {time.perf_counter() - begin:.1f} s")
     summary = {
-        "model": {
-            "method": trained.method,
-            "source": str(trained.source),
-            "trained_on": trained.trained_on.get("name"),
-            "synthetic": trained.synthetic or cohort.synthetic,
-            "classes": list(trained.classes),
-            **_target(trained),
-        },
+        "model": facts_of(trained, cohort),
         "cohort": cohort.name,
         "attribution": maker.attribution,
         "colours": maker.colours,
@@ -129,16 +104,13 @@ class _Maker:
         self.trained, self.cohort, self.options = trained, cohort, options
         self.slide_ids, self.images = slide_ids, images
         self.settings = {
-            "gimp_fast": __version__,
-            "weights": _digest(trained.model),
-            "attribution": options.attribution,
+            **made_by(trained, options.attribution),
             "top": options.top,
             "geojson": options.geojson,
             "slide_images": None if images is None else str(images.folder),
             "patch_size": options.patch_size,
             "scale": options.scale,
             "geojson_origin": options.geojson_origin,
-            **_target(trained),
         }
         self.symbols: tuple[str, ...] = ()
         if trained.uses_genes:
@@ -182,6 +154,8 @@ class _Maker:
             for name, record in records.items()
         }
         genes = brief.pop(None, None)
+        if (patient["attention"] or {}).get("flat"):
+            outcome += "; attention is effectively flat"
         return patient | {"slides": list(brief.values()), "genes": genes}, outcome
 
     def _is_wanted(self, slide_id: str) -> bool:
@@ -221,20 +195,7 @@ class _Maker:
         return record
 
 
-def _target(trained: ExplainedModel) -> dict[str, str]:
-    """Which of several targets is explained."""
-    return {"target": trained.name} if isinstance(trained, OneTarget) else {}
-
-
 def folder_name(name: str) -> str:
     """A safe name of a folder for the id of a slide or patient, whatever its characters."""
     quoted = quote(name, safe=" ()[]+,=@")
     return quoted if quoted.strip(". ") else quoted.replace(".", "%2E") + "%20"
-
-
-def _digest(model: torch.nn.Module) -> str:
-    digest = xxhash.xxh3_64()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode("utf-8"))
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()))
-    return digest.hexdigest()

@@ -20,6 +20,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _one_or_more(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; expected one or more")
+    return int(text)
+
+
 def _above_zero(text: str) -> float:
     if not float(text) > 0:
         raise argparse.ArgumentTypeError(f"found {text}; expected a number above zero")
@@ -81,3 +87,14 @@ class HeatmapOptions:
         metavar="PIXELS",
     )
     overwrite: bool = option(False, "make finished maps again")
+    check: bool = option(
+        False,
+        "also check whether the weights are faithful: take patches and genes away in their order, "
+        "in random orders and in that of gradient × input, and compare what the model says",
+    )
+    check_draws: int = option(
+        10,
+        "random orders of a patient in --check (default: %(default)s)",
+        parse=_one_or_more,
+        metavar="N",
+    )

@@ -19,6 +19,7 @@ from gimp_fast.report.outcome_panels import outcome_cases
 from gimp_fast.report.panels import Panel
 from gimp_fast.report.target_sections import is_outcome, target_sections
 from gimp_fast.runs import layout
+from gimp_fast.runs.map_records import read_verdicts
 from gimp_fast.runs.method_titles import method_title
 from gimp_fast.runs.records import Run, TargetSummary, open_run
 from gimp_fast.runs.score_texts import READS
@@ -60,6 +61,8 @@ def write_report(run_dir: Path | str) -> Path:
         embeddings=embeddings,
         **modality_section(run),
         **_cases(run),
+        verdicts=read_verdicts(run.path / layout.HEATMAPS),
+        check_page=f"{layout.HEATMAPS}/{layout.FAITHFULNESS_PAGE}",
         about_intervals=WITHOUT_SPREAD,
         config=run.config_text,
         environment=_flat(run.environment),

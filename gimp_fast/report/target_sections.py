@@ -9,6 +9,7 @@ from gimp_fast.report import panels
 from gimp_fast.report.calibration_panel import calibration_panel
 from gimp_fast.report.outcome_panels import OUTCOME_TITLES, outcome_panels
 from gimp_fast.report.panels import Panel
+from gimp_fast.report.precision_panel import precision_panel
 from gimp_fast.runs.records import Run
 from gimp_fast.runs.score_texts import NO_AUC
 from gimp_fast.runs.scores import Estimate
@@ -65,7 +66,8 @@ def _of_target(panel: Panel, name: str) -> Panel:
 
 
 def _class_panels(run: Run) -> list[Panel]:
-    return [panels.confusion_panel(run), panels.roc_panel(run), calibration_panel(run)]
+    drawn = [panels.confusion_panel(run), panels.roc_panel(run), precision_panel(run)]
+    return [*drawn, calibration_panel(run)]
 
 
 def _cell(estimate: Estimate | None) -> str:

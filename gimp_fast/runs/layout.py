@@ -38,6 +38,10 @@ ENSEMBLE = "ensemble.json"  # beside the folders of several exported models
 # A folder of heatmaps: the summary, and the folder of all patients' genes.
 MAPS = "heatmaps.json"
 GENE_MAPS = "genes"
+# What `heatmap --check` adds to it.
+FAITHFULNESS = "faithfulness.json"
+FAITHFULNESS_TABLE = "faithfulness.csv"
+FAITHFULNESS_PAGE = "faithfulness.html"
 # The folder of a slide, and the record that is written when it is complete.
 SLIDE_MAP = "slide.json"
 PATCH_TABLE = "patches.csv"
@@ -54,6 +58,11 @@ GENE_BARS = "genes.png"
 # Of a checkpoint's JSON and its checksum, in the header of its safetensors file.
 STATE_KEY = "gimp_fast"
 CHECKSUM_KEY = "xxh3"
+
+
+def faithfulness_figure(kind: str) -> str:
+    """The stem of the figure of patches or of genes, beside the page of a check."""
+    return f"faithfulness-{kind}"
 
 
 def member_name(number: int | str) -> str:

@@ -16,6 +16,9 @@ from gimp_fast.files.paths import OUTSIDE
 from gimp_fast.runs import layout
 from gimp_fast.runs.records import read_object_or_empty
 
+# Settings on which weights depend.
+_WEIGHTS = ("weights", "attribution", "target")
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
@@ -52,6 +55,16 @@ class _Summary(_Record):
     patients: list[_PatientMaps] = []
 
 
+class _CheckedKind(_Record):
+    finding: str
+    verdict: str
+
+
+class _Check(_Record):
+    settings: dict[str, Any]
+    kinds: dict[str, _CheckedKind]
+
+
 class _Finished(_Map):
     settings: dict[str, Any]
     patient: _Patient
@@ -68,6 +81,18 @@ def read_maps(folder: Path) -> dict[str, Any]:
         for record in (*patient["slides"], patient.get("genes")):
             _check_inside(folder, record or {"folder": ".", "files": {}}, folder / layout.MAPS)
     return summary
+
+
+def read_verdicts(folder: Path) -> list[tuple[str, str]]:
+    """Finding and verdict of each kind that a check of the weights of these maps was of.
+
+    None without a check, or after one of other weights than those of the maps.
+    """
+    check = _of_shape(folder / layout.FAITHFULNESS, _Check)
+    made = _of_shape(folder / layout.MAPS, _Summary).get("settings", {})
+    if not check or any(check["settings"].get(name) != made.get(name) for name in _WEIGHTS):
+        return []
+    return [(kind["finding"], kind["verdict"]) for kind in check["kinds"].values()]
 
 
 def read_finished(file: Path, folder: Path) -> dict[str, Any]:

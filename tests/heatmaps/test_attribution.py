@@ -15,6 +15,7 @@ from builders.checkpoints import facts_of
 from gimp_fast import models
 from gimp_fast.errors import GimpError
 from gimp_fast.heatmaps.attribution import attribute, describe
+from gimp_fast.heatmaps.faithfulness.patient import check_patient
 from gimp_fast.heatmaps.gene_maps import fragment_table, gene_table
 from gimp_fast.heatmaps.options import ATTRIBUTIONS
 from gimp_fast.inference import TrainedModel
@@ -23,6 +24,7 @@ from gimp_fast.nn import attention_rollout, cls_attention
 
 C, G, N = 8, 30, 40
 SMALL = {"dim": 16, "heads": 2, "num_landmarks": 8, "gene_fragments": 8, "gene_groups": 3}
+IN_FRAGMENTS = ("gimp", "mgca", "biovil", "refers")  # how they read genes
 METHODS = [
     pytest.param(name, modalities, id=f"{name}-{modalities}")
     for name in models.available()
@@ -79,6 +81,25 @@ def test_every_method_has_weights_of_all_that_it_reads(method, modalities):
         total = 0.0 if found.patches is None else found.patches.sum()
         assert np.isfinite(total)
         assert what != "attention pooling" or total == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("method", "modalities"), METHODS)
+def test_every_method_can_be_checked(method, modalities):
+    trained = untrained(method, modalities)
+    inputs = patient(trained)
+    expected = trained.outputs(inputs).predictions[0]
+    kinds = {"patches": (trained.uses_slides, N), "genes": (trained.uses_genes, G)}
+    for how in accepted(trained):
+        found = {one.kind: one for one in check_patient(trained, "P", inputs, how, 2)}
+        assert {k: one.size for k, one in found.items()} == {
+            kind: size for kind, (is_read, size) in kinds.items() if is_read
+        }
+        for kind, one in found.items():
+            assert one.full == pytest.approx(expected.max(), rel=1e-5)
+            names = set(one.curves)
+            has_attention = how != "gradient" if kind == "patches" else method in IN_FRAGMENTS
+            assert names == {"gradient", "random", *(["attention"] if has_attention else [])}
+            assert all(np.isfinite(one.areas(name, "deletion")).all() for name in names)
 
 
 @pytest.mark.parametrize("how", ["rollout", "attention-of-last-layer"])

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from gimp_fast.data import open_cohort
@@ -30,6 +32,33 @@ def test_maps_lie_in_the_run_and_its_report_links_them(run, capsys):
         assert f"heatmaps/{patient['genes']['folder']}/genes.png" in html
     assert main(["--run", str(run), "--max-patients", "2", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.count("finished before") == 2
+
+
+def test_a_check_is_written_said_and_shown_in_the_report(run, capsys):
+    arguments = ["--run", str(run), "--max-patients", "3", "--device", "cpu"]
+    assert main([*arguments, "--check", "--check-draws", "2"]) == 0
+    said = capsys.readouterr().out
+    for kind in ("patches", "genes"):
+        assert f"\n{kind}: 3 patients are too few to say whether attention ranks {kind}" in said
+        assert (run / "heatmaps" / f"faithfulness-{kind}.svg").is_file()
+    summary = json.loads((run / "heatmaps" / "faithfulness.json").read_text())
+    assert summary["explained"] == "probability of the predicted class"
+    assert summary["settings"]["check_draws"] == 2
+    table = pd.read_csv(run / "heatmaps" / "faithfulness.csv")
+    assert len(table) == 3 * 2 * 2 * 2  # patients, kinds, curves, orders
+    chance = table[["random_low", "random_area", "random_high"]].to_numpy()
+    assert (np.diff(chance) >= 0).all()
+    gain = np.where(table["curve"] == "deletion", -1, 1) * (table["area"] - table["random_area"])
+    np.testing.assert_allclose(table["more_faithful_than_random"], gain, atol=2e-6)
+    page = (run / "heatmaps" / "faithfulness.html").read_text(encoding="utf-8")
+    assert "Synthetic patients" in page
+    assert page.count("<svg ") == 2
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert "3 patients are too few" in html
+    assert 'href="heatmaps/faithfulness.html"' in html
+    # Maps of other weights: what was checked is not what the report shows.
+    assert main([*arguments, "--attribution", "gradient"]) == 0
+    assert "faithfulness.html" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_maps_elsewhere_leave_the_report(run, tmp_path, capsys):
@@ -78,7 +107,10 @@ def test_bad_requests_end_with_two_and_one_message(run, arguments, message, caps
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("arguments", [["--top", "-1"], ["--max-patients", "0"], ["--part", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--top", "-1"], ["--max-patients", "0"], ["--part", "x"], ["--check-draws", "0"]],
+)
 def test_impossible_options_are_refused_by_the_parser(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--run", "run", *arguments])

@@ -16,7 +16,7 @@ from gimp_fast.report import write_report
 ALL_FIGURES = {
     "genes_loss", "genes_accuracy", "genes_auc", "pretrain_reconstruction", "pretrain_triplet",
     "finetune_loss", "finetune_accuracy", "finetune_auc", "confusion", "roc", "calibration",
-    "tsne_pretrain", "tsne_finetune",
+    "precision_recall", "tsne_pretrain", "tsne_finetune",
 }  # fmt: skip
 
 
@@ -122,14 +122,14 @@ def test_many_classes(make_run, count):
     classes = tuple(f"carcinoma of a long name {i}" for i in range(count))
     run = make_run(classes=classes, epochs=2, stages=("finetune",))
     write_report(run)
-    assert {"confusion", "roc"} <= _drawn(run)
+    assert {"confusion", "roc", "precision_recall"} <= _drawn(run)
 
 
 @pytest.mark.parametrize("stages", [("finetune",), ("genes", "finetune"), ("genes",)], ids="-".join)
 def test_a_stage_that_was_not_run_is_explained(make_run, stages):
     run = make_run(stages=stages, modalities="slide")
     page = _page(run)
-    others = {"confusion", "roc", "calibration", "tsne"}
+    others = {"confusion", "roc", "precision", "calibration", "tsne"}
     assert {name.split("_")[0] for name in _drawn(run)} - others == set(stages)
     assert "This run has no such stage" in page.text
     assert "embeddings.npz has no embeddings of this stage" in page.text
@@ -138,7 +138,9 @@ def test_a_stage_that_was_not_run_is_explained(make_run, stages):
 def test_few_patients_have_no_tsne_and_no_test_figures(make_run):
     run = make_run(patients=8, epochs=1)
     page = _page(run)
-    assert not {"tsne_pretrain", "tsne_finetune", "confusion", "roc", "calibration"} & _drawn(run)
+    assert _drawn(run).isdisjoint(
+        {"tsne_pretrain", "tsne_finetune", "confusion", "roc", "precision_recall", "calibration"}
+    )
     assert "t-SNE of 8 patients shows nothing" in page.text
     assert "predictions.csv has no test case" in page.text
 
@@ -152,7 +154,8 @@ def test_test_set_of_one_class_has_no_roc_and_removes_the_old_one(make_run):
     (run / "predictions.csv").write_text("".join(kept), encoding="utf-8")
     page = _page(run)
     assert "roc" in before
-    assert _drawn(run) == before - {"roc"}
+    assert _drawn(run) == before - {"roc", "precision_recall"}
+    assert "the curve needs test cases of at least two classes" in page.text
     assert "a ROC curve needs test cases of at least two classes" in page.text
 
 

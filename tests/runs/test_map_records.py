@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gimp_fast.errors import FaultError
-from gimp_fast.runs.map_records import read_finished, read_maps
+from gimp_fast.runs.map_records import read_finished, read_maps, read_verdicts
 
 SLIDE = {"slide_id": "a", "folder": "a", "files": {"thumbnail": "thumbnail.png"}}
 SECRET = "a secret"
@@ -85,3 +85,27 @@ def test_what_is_no_summary_is_taken_as_none(maps, content):
 def test_a_map_without_its_record_is_not_finished(maps, text):
     (maps / "a" / "slide.json").write_text(text, encoding="utf-8")
     assert read_finished(maps / "a" / "slide.json", maps) == {}
+
+
+CHECK = {
+    "settings": {"weights": "w", "attribution": "rollout"},
+    "kinds": {"genes": {"finding": "chance", "verdict": "No better."}},
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "expected"),
+    [
+        (CHECK, [("chance", "No better.")]),
+        (CHECK | {"settings": CHECK["settings"] | {"weights": "other"}}, []),
+        (CHECK | {"settings": CHECK["settings"] | {"target": "os"}}, []),
+        (CHECK | {"kinds": {"genes": {"finding": "chance", "verdict": 1}}}, []),
+        (CHECK | {"kinds": [1]}, []),
+        ({}, []),
+    ],
+    ids=["as made", "other weights", "another target", "odd verdict", "a list", "nothing"],
+)
+def test_verdicts_are_those_of_the_weights_of_the_maps(maps, check, expected):
+    put(maps, summary() | {"settings": CHECK["settings"]})
+    (maps / "faithfulness.json").write_text(json.dumps(check), encoding="utf-8")
+    assert read_verdicts(maps) == expected

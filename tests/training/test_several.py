@@ -182,11 +182,20 @@ def test_heatmaps_explain_a_chosen_target(trained, gaps, tmp_path, asked, shown)
 
     argv = ["--run", trained, "--data", gaps, "--out", tmp_path / "maps", "--max-patients", 1]
     argv += ["--attribution", "gradient", "--geojson", "none", "--device", "cpu"]
+    argv += ["--check", "--check-draws", 2]
     argv += [] if asked is None else ["--target", asked]
     assert main(list(map(str, argv))) == 0
     summary = json.loads((tmp_path / "maps" / "heatmaps.json").read_text())
     assert summary["model"]["target"] == (asked or "os")
+    check = json.loads((tmp_path / "maps" / "faithfulness.json").read_text())
+    wanted = {"grade": "probability of the predicted class", "burden": "burden prediction"}
+    assert check["explained"] == wanted.get(asked, "os risk")
+    assert check["kinds"].keys() == {"patches", "genes"}
     (patient,) = summary["patients"]
+    rows = pd.read_csv(tmp_path / "maps" / "faithfulness.csv")
+    values = list(patient["probabilities"].values())
+    full = max(values) if asked == "grade" else values[0]
+    np.testing.assert_allclose(rows["full"], full, atol=1e-5, rtol=1e-5)
     assert patient["prediction"].startswith(shown)
     if asked == "grade":
         assert patient["prediction"] in ("low", "high")
