@@ -279,6 +279,12 @@ def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan
     return PatientBatch(plan.case_ids, reader.truth(plan.case_ids), inputs)
 
 
+def read_shown(reader: PatientReader, hide: int, plan: StepPlan) -> PatientBatch:
+    """Whole patients without what is hidden of each, as in :meth:`PatientReader.inputs`."""
+    inputs = reader.inputs(plan.case_ids, np.full(len(plan.case_ids), hide))
+    return PatientBatch(plan.case_ids, reader.truth(plan.case_ids), inputs)
+
+
 def _hidden(probability: float, plan: StepPlan, covariates: bool) -> np.ndarray:
     """(B,) int, as ``hide`` of :meth:`PatientReader.inputs`; covariates are drawn apart."""
     shares, rngs = [1 - probability, probability / 2, probability / 2], plan.rngs()
