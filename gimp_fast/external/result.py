@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,6 +11,9 @@ from gimp_fast.evaluation.calibration import Reliability
 from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.evaluation.kaplan_meier import CalibrationGroups
+
+if TYPE_CHECKING:
+    from gimp_fast.external.missing_result import Missing
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class Validation:
         table: the predictions, a row each; see ``predictions.csv``.
         warnings: code of ``predict`` -> patients.
         notes: what could not be checked, and what to bear in mind.
+        missing: the scores while more and more patients lack a modality; None if not asked for.
     """
 
     kind: str
@@ -198,6 +202,7 @@ class Validation:
     table: pd.DataFrame
     warnings: dict[str, int]
     notes: tuple[str, ...] = ()
+    missing: Missing | None = None
 
     @property
     def synthetic(self) -> bool:
