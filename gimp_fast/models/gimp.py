@@ -125,8 +125,8 @@ class GiMP(PatientModel):
     that the training did not see; then w → 0 makes the model rely on the genes.
 
     With ``missing="heads"`` patients who lack a modality have logits of the other alone: a head of
-    CLS_img that slides were trained with, or W CLS_ge + b. So they are predicted as well as by a
-    model that was trained on what they have.
+    CLS_img that slides were trained with, or W CLS_ge + b, about as good as those of a model that
+    was trained on what they have.
     """
 
     title = "GiMP"
