@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gimp_fast.evaluation.intervals import Estimate
-from gimp_fast.external.result import Units
+from gimp_fast.external.units import Units
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -11,9 +11,8 @@ from gimp_fast.evaluation.calibration import Reliability
 from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.evaluation.kaplan_meier import CalibrationGroups
-
-if TYPE_CHECKING:
-    from gimp_fast.external.missing_result import Missing
+from gimp_fast.external.missing_result import Missing
+from gimp_fast.external.units import Units
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,6 @@ class NamedCurve:
     event: str
     curve: DecisionCurve | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Units:
-    """What the bootstrap draws: ``"hospitals"`` or ``"patients"``, how many, and why."""
-
-    name: str
-    count: int
-    why: str
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gimp_fast.evaluation.intervals import Estimate
-from gimp_fast.external.result import Units, Validation
+from gimp_fast.external.result import Validation
+from gimp_fast.external.units import Units
 
 _DIGITS = 3
 

@@ -25,7 +25,8 @@ from gimp_fast.external.of_survival import TimeToEvent
 from gimp_fast.external.options import ValidateOptions
 from gimp_fast.external.own_test import OwnPatients, own_patients, recorded_by, temperatures
 from gimp_fast.external.patients import NewPatients, new_patients, target_of
-from gimp_fast.external.result import Score, Temperatures, Units, Validation
+from gimp_fast.external.result import Score, Temperatures, Validation
+from gimp_fast.external.units import Units
 from gimp_fast.inference.cautions import counts
 from gimp_fast.inference.ensemble import Ensemble, members_of
 from gimp_fast.inference.loading import load_one

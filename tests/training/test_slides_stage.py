@@ -46,11 +46,9 @@ def test_slides_are_trained_before_the_head_of_both(run):
     moved = [name for name in slides if not torch.equal(slides[name], genes[name])]
     assert {name.split(".")[1] for name in moved} == {"aggregator", "slide_head"}
     moved = {name for name in last if not torch.equal(last[name], slides[name])}
-    # Tokens decay without being used.
-    assert {name.split(".")[1] for name in moved} - {"absent_slide", "absent_genes"} == {
-        "head",
-        "fusion_weight",
-    }
+    # Tokens decay without being used, and the best weight may be the first.
+    may = {"absent_slide", "absent_genes", "fusion_weight"}
+    assert {name.split(".")[1] for name in moved} - may == {"head"}
 
 
 def test_each_modality_alone_is_answered_by_its_head(run, cohort):
