@@ -19,7 +19,7 @@ def interval_text(found: Estimate | None, signed: bool = False) -> str:
 
 def signed_text(value: float) -> str:
     """``−0.012``."""
-    return _number(value, "+")
+    return _number(value, "+z")
 
 
 def _number(value: float, sign: str) -> str:
