@@ -125,8 +125,8 @@ class GiMP(PatientModel):
     that the training did not see; then w → 0 makes the model rely on the genes.
 
     With ``missing="heads"`` patients who lack a modality have logits of the other alone: a head of
-    CLS_img that slides were trained with, or W CLS_ge + b, about as good as those of a model that
-    was trained on what they have.
+    CLS_img that slides were trained with, or W CLS_ge + b. With the same seed and without
+    pre-training, the head of slides is that of a model of slides alone, bit for bit.
     """
 
     title = "GiMP"
@@ -136,6 +136,8 @@ class GiMP(PatientModel):
     def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config)
         self.aggregator = self.decoder = self.gene_encoder = None
+        self.gene_head = self.slide_head = None
+        trains_genes = config.modalities == "both" and self.supervised_genes
         if config.modalities != "rna":
             self.aggregator = PatchAggregator(
                 feature_dim=config.feature_dim,
@@ -152,21 +154,19 @@ class GiMP(PatientModel):
             )
             self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
             self.absent_slide = absent_token(config.dim)
+        if config.missing == "heads" and trains_genes:
+            # As a model of slides alone draws its head; the others are drawn as without it.
+            with torch.random.fork_rng(devices=[]):
+                self.slide_head = self._mlp(config.dim)
         if config.modalities != "slide":
             self.gene_encoder = _gene_encoder(config)
             self.absent_genes = absent_token(config.dim)
         width = config.dim * (2 if config.modalities == "both" else 1)
         self.head = self._mlp(width)
-        self.gene_head = self.slide_head = None
-        self.register_buffer("fusion_weight", None)
-        if config.modalities != "both" or not self.supervised_genes:
-            return
-        if config.missing == "heads" or config.fusion == "validated":
+        is_mixed = config.fusion == "validated" and trains_genes
+        if is_mixed or self.slide_head is not None:
             self.gene_head = Linear(config.dim, config.num_outputs)
-        if config.fusion == "validated":
-            self.register_buffer("fusion_weight", torch.ones(()))
-        if config.missing == "heads":
-            self.slide_head = self._mlp(config.dim)
+        self.register_buffer("fusion_weight", torch.ones(()) if is_mixed else None)
 
     def _mlp(self, width: int) -> nn.Sequential:
         config = self.config
@@ -217,7 +217,7 @@ class GiMP(PatientModel):
         if self.slide_head is None:
             return answer
         slide, rna = (of.mask[:, None] for of in (representation.slide, representation.rna))
-        from_slides = self.slide_head(vectors[:, : self.config.dim]).float()
+        from_slides = self.slide_head(vectors[:, : self.config.dim].contiguous()).float()
         return torch.where(slide & rna, answer, torch.where(slide, from_slides, from_genes))
 
     def _mixed(self, from_genes: Tensor, fused: Tensor, rna: Presence) -> Tensor:

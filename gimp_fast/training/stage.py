@@ -65,6 +65,7 @@ class Stage(ABC):
             absent modalities.
         recordable: True if a CUDA graph can replay a step: it never waits for the GPU, and all
             that the CPU decides is in the batch.
+        number_shift: added to the number of the stage in its run, of which random numbers are made.
         extra: a module outside the model that the checkpoints must save too.
     """
 
@@ -73,6 +74,7 @@ class Stage(ABC):
     keeps_best: bool
     leaves_unused = False
     recordable = False
+    number_shift = 0
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

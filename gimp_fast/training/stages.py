@@ -141,11 +141,12 @@ class FinetuneStage(Stage):
 class SlidesStage(FinetuneStage):
     """Supervised training of the slide encoder with a head of its own, on slides alone.
 
-    It has the settings of fine-tuning, as a model that reads nothing else. Covariates are left to
-    fine-tuning.
+    It has the settings of fine-tuning, and its random numbers in a run of slides alone, which has
+    no genes stage before. Covariates are left to fine-tuning.
     """
 
     name, section = "slides", "finetune"
+    number_shift = -1
 
     @staticmethod
     def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
@@ -178,7 +179,7 @@ class SlidesStage(FinetuneStage):
 
     def _logits(self, vectors: Tensor) -> Tensor:
         model = self.context.model
-        return model.slide_head(vectors[:, : model.config.dim]).float()
+        return model.slide_head(vectors[:, : model.config.dim].contiguous()).float()
 
 
 def _with_noise(genes: Tensor, sd: float) -> Tensor:

@@ -65,6 +65,14 @@ def test_each_modality_alone_is_answered_by_its_head(run, cohort):
     np.testing.assert_allclose(alone, logits.softmax(1).numpy(), atol=1e-5)
 
 
+def test_without_rna_it_is_the_model_of_slides_alone(run, cohort_folder, cohort, tmp_path):
+    alone = [*QUICK, *SIZES, "pretrain.epochs=0", "finetune.epochs=2", "modalities=slide"]
+    train(load_config(overrides=alone), cohort_folder, tmp_path / "slide", log=quiet)
+    bags = [cohort.bag(case).read() for case in cohort.case_ids]
+    one, other = (load(path).predict(bags, None) for path in (run, tmp_path / "slide"))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_an_export_answers_the_same(run, cohort, tmp_path):
     export_model(load(run), tmp_path / "export")
     bags = [cohort.bag(case).read() for case in cohort.case_ids[:3]]
