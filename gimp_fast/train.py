@@ -91,7 +91,7 @@ def build_parser() -> Parser:
     add(
         "--stages",
         nargs="+",
-        choices=("genes", "pretrain", "finetune"),
+        choices=("genes", "pretrain", "slides", "finetune"),
         help="run only these, each from what an earlier stage left in --out; default: all",
     )
     add(

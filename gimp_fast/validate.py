@@ -3,6 +3,7 @@
 python -m gimp_fast.validate --run runs/first --data other_hospital --out validated
 python -m gimp_fast.validate --run runs/fold_0 --run runs/fold_1 --data other --out validated
 python -m gimp_fast.validate --run model --data other --exclude-known --out validated
+python -m gimp_fast.validate --run both --against slides --against rna --data other --out validated
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ def build_parser() -> Parser:
     parser = Parser(
         "validate",
         description="Validate a trained model on a labelled cohort that it has not seen: scores "
-        "beside those of its own test patients, calibration, decision curves, and groups.",
-        epilog="OUT holds report.html, results.json, scores.csv, predictions.csv and figures/.\n"
+        "beside those of its own test patients, calibration, decision curves, groups, and patients "
+        "who lack slides or RNA.",
+        epilog="OUT holds report.html, results.json, scores.csv, predictions.csv, figures/; with "
+        "--missing also missing.csv.\n"
         "A cohort is made by `gimp-fast prepare --genes-of RUN --labels … --out COHORT`, with the "
         "same --target as in training.",
     )
@@ -43,6 +46,15 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="folder of the page, tables and figures; new, or of an earlier validation",
     )
+    add(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a model of slides alone or of RNA alone, which those of both are held against where "
+        "a modality is missing; with it, --missing is on",
+    )
     add_patients(parser)
     add_options(parser, ValidateOptions)
     add_computing(parser)
@@ -58,6 +70,7 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.external.document import check_folder, write_validation
+    from gimp_fast.external.missing_texts import verdicts
     from gimp_fast.external.texts import summary
     from gimp_fast.external.validating import validate_model
     from gimp_fast.inference.ensemble import members_of
@@ -66,23 +79,28 @@ def main(argv: Sequence[str]) -> int | None:
 
     check_folder(args.out)
     cohort = open_cohort(args.data)
-    models = [
-        load_one(path, args.device, precision=args.precision, backend=args.backend)
-        for run in args.run
-        for path in members_of(run)
-    ]
-    for model in models:
+    models, against = (
+        [
+            load_one(path, args.device, precision=args.precision, backend=args.backend)
+            for run in runs
+            for path in members_of(run)
+        ]
+        for runs in (args.run, args.against)
+    )
+    for model in (*models, *against):
         print(f"{model.source}: {model}")
     found = validate_model(
         models,
         cohort,
         options,
         cases=chosen_cases(cohort, args.cases, args.split, args.part),
+        against=against,
         predict=read_options(args, PredictOptions, progress=True),
         log=print,
     )
     page = write_validation(found, args.out, ["gimp-fast", "validate", *argv])
-    print("\n".join(summary(found)))
+    lines = [*summary(found), *(verdicts(found.missing) if found.missing else ())]
+    print("\n".join(lines))
     print(f"report: {page}")
     return 0
 

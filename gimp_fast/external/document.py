@@ -16,7 +16,7 @@ import numpy as np
 
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import WITHOUT_SPREAD, Estimate
-from gimp_fast.external import panels, texts
+from gimp_fast.external import missing_texts, panels, texts
 from gimp_fast.external.kinds import Kind
 from gimp_fast.external.of_classes import Classes
 from gimp_fast.external.of_numbers import Numbers
@@ -32,8 +32,8 @@ from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
 from gimp_fast.runs.score_texts import READS
 
-RESULTS, SCORES = "results.json", "scores.csv"
-FILES = (layout.REPORT, RESULTS, SCORES, layout.PREDICTIONS, layout.FIGURES)
+RESULTS, SCORES, MISSING = "results.json", "scores.csv", "missing.csv"
+FILES = (layout.REPORT, RESULTS, SCORES, MISSING, layout.PREDICTIONS, layout.FIGURES)
 _KINDS: dict[str, type[Kind]] = {
     "class": Classes, "survival": TimeToEvent, "regression": Numbers
 }  # fmt: skip
@@ -76,6 +76,10 @@ def write_validation(found: Validation, out: str | Path, command: Sequence[str] 
     words = shlex.join(command)
     write_json(out / RESULTS, results(found) | {"command": words, "environment": versions})
     write_text(out / SCORES, score_lines(found))
+    if found.missing is None:
+        (out / MISSING).unlink(missing_ok=True)  # of an earlier validation
+    else:
+        write_text(out / MISSING, missing_texts.missing_lines(found.missing))
     table = guarded_table(found.table)
     text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_text(out / layout.PREDICTIONS, text)
@@ -83,6 +87,7 @@ def write_validation(found: Validation, out: str | Path, command: Sequence[str] 
         found=found,
         kind=_KINDS[found.kind],
         texts=texts,
+        missing_texts=missing_texts,
         reads=READS,
         codes=CODES,
         sections=_figures(found, out / layout.FIGURES),
@@ -107,6 +112,11 @@ def _figures(found: Validation, folder: Path) -> dict[str, list[dict[str, Any]]]
             "calibration": panels.calibration_panels(found),
             "decision": [panels.decision_panel(named) for named in found.curves],
             "groups": [panels.group_panel(found, kind)],
+            "missing": [
+                panels.missing_panel(curve, kind, found.missing.patients)
+                for curve in (found.missing.curves if found.missing else ())
+                if curve.score == found.main
+            ],
         }
         return {
             name: [written_panel(panel, folder) for panel in some]
@@ -117,6 +127,8 @@ def _figures(found: Validation, folder: Path) -> dict[str, list[dict[str, Any]]]
 def results(found: Validation) -> dict[str, Any]:
     """What ``results.json`` holds, but for the command and the environment."""
     facts = {name: _plain(value) for name, value in vars(found).items() if name not in ("table",)}
+    if found.missing is None:
+        del facts["missing"]
     left_out = facts["left_out"]
     left_out["known"] = {"count": len(left_out["known"] or {}), "patients": left_out["known"] or {}}
     return {"format": 1, **facts}

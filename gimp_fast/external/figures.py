@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from gimp_fast.evaluation.calibration import Reliability
 from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
+from gimp_fast.external.missing_result import MissingCurve
 from gimp_fast.pages import style
 
 _ROW = 0.27  # inches
@@ -83,6 +84,36 @@ def reliability(before: Reliability, after: Reliability | None) -> Figure:
         )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Confidence", ylabel="Share that is right")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+def missing(curve: MissingCurve, label: str, bounds: tuple[float, float] | None) -> Figure:
+    """A score by the share of patients who lack a modality, beside the best of one modality.
+
+    Args:
+        curve: of the models of both.
+        label: of the axis of shares.
+        bounds: that the score stays in; None for none.
+    """
+    figure = style.new_figure(height=3.4)
+    axes = figure.add_subplot()
+    series = [("score", style.ACCENT, "-", "slides and RNA, 95 % band")]
+    if curve.worst is not None:
+        series.append(("reference", style.VAL, (0, (4, 2)), "best of one modality"))
+    for name, colour, line, text in series:
+        known = [point for point in curve.points if getattr(point, name) is not None]
+        at = [100 * point.share for point in known]
+        found = [getattr(point, name) for point in known]
+        axes.plot(at, [one.value for one in found], color=colour, ls=line, marker="o", ms=3.5,
+                  label=text, clip_on=False)  # fmt: skip
+        if name == "score":
+            ends = [one.low for one in found], [one.high for one in found]
+            axes.fill_between(at, *ends, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlim=(0, 100), xlabel=label, ylabel=curve.title)
+    if bounds is not None:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, bounds[0]), min(high, bounds[1]))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 

@@ -13,7 +13,8 @@ from gimp_fast.evaluation.independent import independent_difference
 from gimp_fast.evaluation.intervals import cluster_weights, patient_weights
 from gimp_fast.external.kinds import Kind, Sample
 from gimp_fast.external.options import ValidateOptions
-from gimp_fast.external.result import Group, Units
+from gimp_fast.external.result import Group
+from gimp_fast.external.units import Units
 
 HOSPITAL, SLIDES, MODALITIES = "hospital", "number of slides", "modalities"
 UNKNOWN = "not known"

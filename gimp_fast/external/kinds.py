@@ -65,6 +65,9 @@ class Kind(ABC):
             those of the values.
         by_chance: the main score of a model that knows nothing; None if there is no such number.
         words: of the notes on the page, what the scores are.
+        curved: the scores that are followed while more patients lack a modality.
+        of_errors: scores of which less is better.
+        tolerance: score -> what a model of both modalities may lose to one of them.
     """
 
     titles: ClassVar[dict[str, str]]
@@ -72,6 +75,9 @@ class Kind(ABC):
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     by_chance: ClassVar[float | None] = None
     words: ClassVar[str]
+    curved: ClassVar[tuple[str, ...]]
+    of_errors: ClassVar[frozenset[str]] = frozenset()
+    tolerance: ClassVar[dict[str, float]] = {}
 
     @abstractmethod
     def scores(self, sample: Sample, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,6 +86,13 @@ class Kind(ABC):
     @abstractmethod
     def main_score(self, sample: Sample, weights: np.ndarray) -> np.ndarray:
         """(R,), the main score alone."""
+
+    def curved_scores(self, sample: Sample, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of ``scores`` that ``curved`` names."""
+        if self.curved == (self.main,):
+            return {self.main: self.main_score(sample, weights)}
+        found = self.scores(sample, weights)
+        return {name: found[name] for name in self.curved}
 
     @abstractmethod
     def counts(self, truth: np.ndarray) -> dict[str, int]:
@@ -107,16 +120,20 @@ class Kind(ABC):
         once = self.scores(sample, np.ones((1, weights.shape[1])))
         blocks = [self.scores(sample, some) for some in in_blocks(weights)]
         draws = {name: np.concatenate([block[name] for block in blocks]) for name in once}
-        found = {name: self._one(name, float(once[name][0]), draws[name], sample) for name in once}
+        found = {
+            name: self.interval(name, float(once[name][0]), draws[name], sample) for name in once
+        }
         return {name: one for name, one in found.items() if one is not None}
 
     def main_drawn(self, sample: Sample, weights: np.ndarray) -> Drawn | None:
         """The main score with its interval and its draws; None if it is not defined."""
         once = float(self.main_score(sample, np.ones((1, weights.shape[1])))[0])
         draws = np.concatenate([self.main_score(sample, some) for some in in_blocks(weights)])
-        return self._one(self.main, once, draws, sample)
+        return self.interval(self.main, once, draws, sample)
 
-    def _one(self, name: str, value: float, draws: np.ndarray, sample: Sample) -> Drawn | None:
+    def interval(self, name: str, value: float, draws: np.ndarray, sample: Sample) -> Drawn | None:
+        """A score with its interval, from its (R,) draws; None if it is not defined."""
+
         def otherwise() -> tuple[float, float]:
             return self.without_spread(name, value, sample) or (value, value)
 

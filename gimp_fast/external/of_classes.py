@@ -26,6 +26,9 @@ class Classes(Kind):
     }
     main = "auc"
     by_chance = 0.5
+    curved = ("accuracy", "auc", "cross_entropy")
+    of_errors = frozenset({"cross_entropy"})
+    tolerance: ClassVar[dict[str, float]] = {"accuracy": 0.005, "auc": 0.005}
     words = (
         "Accuracy and balanced accuracy are of the class with the largest probability. The AUC of "
         "more than two classes is the mean over classes, each against the rest. The cross-entropy "

@@ -23,6 +23,8 @@ class Numbers(Kind):
     }
     main = "mean_absolute_error"
     bounds = None
+    curved = ("mean_absolute_error", "correlation")
+    of_errors = frozenset({"mean_absolute_error"})
     words = (
         "The mean absolute error is in the unit of the target; 0 is best. The correlation is "
         "Pearson's; it depends on how much the patients differ from each other."

@@ -37,6 +37,8 @@ class TimeToEvent(Kind):
     }
     main = "c_index"
     by_chance = 0.5
+    curved = ("c_index",)
+    tolerance: ClassVar[dict[str, float]] = {"c_index": 0.01}
     words = (
         "Harrell's C is the share of comparable pairs of patients whose risks are in the right "
         "order. Uno's C counts events before the last horizon and makes up for censoring. The "

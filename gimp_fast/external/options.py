@@ -23,10 +23,15 @@ class ValidateOptions:
             there are so many; else patients are.
         fewest_patients: a group with fewer has no score.
         fewest_events: nor has one with fewer events, or with fewer patients of some class.
+        missing: follow the scores while more and more patients lack RNA, or slides.
+        missing_draws: how often it is drawn which patients lack it.
     """
 
     exclude_known: bool = option(
         False, "leave out patients that a model was trained or chosen on, instead of stopping"
+    )
+    missing: bool = option(
+        False, "follow the scores while 0 to 100 %% of the patients lack RNA, or slides"
     )
     resamples: int = option(
         2000, "resamples of the bootstrap (default: %(default)s)", group=_STATISTICS
@@ -47,10 +52,16 @@ class ValidateOptions:
         group=_STATISTICS,
     )
 
+    missing_draws: int = option(
+        20,
+        "draws of the patients who lack a modality (default: %(default)s)",
+        group=_STATISTICS,
+    )
+
     def __post_init__(self) -> None:
         least = {
             "resamples": 1, "seed": 0, "fewest_hospitals": 2, "fewest_patients": 2,
-            "fewest_events": 1,
+            "fewest_events": 1, "missing_draws": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:

@@ -7,6 +7,8 @@ from itertools import groupby
 from gimp_fast.evaluation.calibration import ECE
 from gimp_fast.external import figures
 from gimp_fast.external.kinds import Kind
+from gimp_fast.external.missing_result import MissingCurve
+from gimp_fast.external.missing_texts import LACKS, share_text
 from gimp_fast.external.result import Group, NamedCurve, Validation
 from gimp_fast.external.texts import interval_text
 from gimp_fast.pages import style
@@ -120,6 +122,23 @@ def group_panel(found: Validation, kind: Kind) -> Panel:
         f"{line.text} {interval_text(line.estimate)}" for line in lines if line.estimate
     )
     return Panel("groups", title, caption, alt, drawing)
+
+
+def missing_panel(curve: MissingCurve, kind: Kind, patients: int) -> Panel:
+    """The score of patients of whom more and more lack a modality."""
+    name, lacks = f"missing_{curve.lacks}", LACKS[curve.lacks]
+    title = f"{curve.title} without {lacks}"
+    if all(point.score is None for point in curve.points):
+        return Panel(name, title, f"Left out: {curve.title} is not defined.")
+    caption = (
+        f"{patients} patients, of whom it is drawn who lack {lacks}. The band is of patients and "
+        "of these draws."
+    )
+    alt = f"{title}. " + "; ".join(
+        f"{share_text(point.share)}: {interval_text(point.score)}" for point in curve.points
+    )
+    drawing = figures.missing(curve, f"Patients without {lacks} (%)", kind.bounds)
+    return Panel(name, title, caption, alt, drawing)
 
 
 def _line(group: Group) -> figures.Line:

@@ -11,6 +11,8 @@ from gimp_fast.evaluation.calibration import Reliability
 from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.evaluation.kaplan_meier import CalibrationGroups
+from gimp_fast.external.missing_result import Missing
+from gimp_fast.external.units import Units
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,6 @@ class NamedCurve:
 
 
 @dataclass(frozen=True)
-class Units:
-    """What the bootstrap draws: ``"hospitals"`` or ``"patients"``, how many, and why."""
-
-    name: str
-    count: int
-    why: str
-
-
-@dataclass(frozen=True)
 class OwnTest:
     """The models' own test patients.
 
@@ -177,6 +170,7 @@ class Validation:
         table: the predictions, a row each; see ``predictions.csv``.
         warnings: code of ``predict`` -> patients.
         notes: what could not be checked, and what to bear in mind.
+        missing: the scores while more and more patients lack a modality; None if not asked for.
     """
 
     kind: str
@@ -198,6 +192,7 @@ class Validation:
     table: pd.DataFrame
     warnings: dict[str, int]
     notes: tuple[str, ...] = ()
+    missing: Missing | None = None
 
     @property
     def synthetic(self) -> bool:

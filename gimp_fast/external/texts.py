@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gimp_fast.evaluation.intervals import Estimate
-from gimp_fast.external.result import Units, Validation
+from gimp_fast.external.result import Validation
+from gimp_fast.external.units import Units
 
 _DIGITS = 3
 
@@ -12,12 +13,17 @@ def interval_text(found: Estimate | None, signed: bool = False) -> str:
     """``0.812 (0.760 to 0.861)``; a dash for a score that is not defined."""
     if found is None:
         return "–"
-    sign = "+" if signed else ""
-    value, low, high = (
-        format(number, f"{sign}.{_DIGITS}f").replace("-", "−")
-        for number in (found.value, found.low, found.high)
-    )
+    value, low, high = (_number(number, "+" if signed else "") for number in vars(found).values())
     return f"{value} ({low} to {high})"
+
+
+def signed_text(value: float) -> str:
+    """``−0.012``."""
+    return _number(value, "+z")
+
+
+def _number(value: float, sign: str) -> str:
+    return format(value, f"{sign}.{_DIGITS}f").replace("-", "−")
 
 
 def counts_text(counts: dict[str, int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.independent import independent_difference
 from gimp_fast.evaluation.intervals import patient_weights
 from gimp_fast.evaluation.temperature import at_temperature
+from gimp_fast.external.describe import about_model
 from gimp_fast.external.groups import scored_groups, units_of, weights_of
 from gimp_fast.external.kinds import Kind, Sample
+from gimp_fast.external.missing import Patients, check_modalities, missing_modality
 from gimp_fast.external.of_classes import Classes
 from gimp_fast.external.of_numbers import Numbers
 from gimp_fast.external.of_survival import TimeToEvent
 from gimp_fast.external.options import ValidateOptions
 from gimp_fast.external.own_test import OwnPatients, own_patients, recorded_by, temperatures
 from gimp_fast.external.patients import NewPatients, new_patients, target_of
-from gimp_fast.external.result import Score, Temperatures, Units, Validation
+from gimp_fast.external.result import Score, Temperatures, Validation
+from gimp_fast.external.units import Units
 from gimp_fast.inference.cautions import counts
 from gimp_fast.inference.ensemble import Ensemble, members_of
 from gimp_fast.inference.loading import load_one
@@ -41,6 +45,7 @@ def validate_model(
     options: ValidateOptions | None = None,
     *,
     cases: Sequence[str] | None = None,
+    against: Model | Sequence[Model] = (),
     predict: PredictOptions | None = None,
     device: str = "cpu",
     log: Callable[[str], None] = lambda line: None,
@@ -57,24 +62,30 @@ def validate_model(
         cohort: cohort folder, or an open cohort, with the target of the models.
         options: how intervals are made, and what is left out.
         cases: ids of patients; None for all of the cohort.
+        against: models of slides alone and of RNA alone, which those of both are held against where
+            a modality is missing; with any, ``options.missing`` is true. Nor may they have seen the
+            patients.
         predict: how to go through the cohort.
         device: of models that are not loaded yet.
         log: called with a line of text before each step.
         **fields: fields of :class:`ValidateOptions`, instead of ``options``.
 
     Raises:
-        GimpError: models that do not belong together, a cohort without their target or with other
-            classes, patients of training or validation that are not to be excluded, or nobody to
-            judge by.
+        GimpError: models that do not belong together or read something else than is asked for, a
+            cohort without their target or with other classes, patients of training or validation
+            that are not to be excluded, or nobody to judge by.
     """
     if options is not None and fields:
         raise GimpError(f"validate_model: found options and {', '.join(fields)}; expected either")
     options = options or make_options(ValidateOptions, **fields)
     cohort = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
     loaded = loaded_models(models, device)
+    others = loaded_models(against, device) if against else []
+    if others or options.missing:
+        check_modalities(loaded, others)
     asked = cohort.case_ids if cases is None else tuple(dict.fromkeys(cases))
     log("looking for patients of training")
-    new = new_patients(loaded, cohort, asked, options.exclude_known)
+    new = new_patients([*loaded, *others], cohort, asked, options.exclude_known)
     log(f"predicting {len(new.case_ids)} patients")
     predictions = predict_cohort(loaded, cohort, new.case_ids, predict)
     rows = np.isfinite(predictions.single).all(axis=(0, 2))
@@ -83,8 +94,16 @@ def validate_model(
             f"{cohort.path}: found {rows.sum()} of {len(rows)} new patients with what all models "
             "read, and finite predictions; expected two or more"
         )
+    new = new.predicted(rows)
     log("scoring")
-    return _validated(loaded, cohort, new.predicted(rows), predictions, rows, options)
+    found = _validated(loaded, cohort, new, predictions, rows, options)
+    if not (others or options.missing):
+        return found
+    mean = predictions.single[:, rows].mean(0, dtype=np.float64)
+    patients = Patients(cohort, new.case_ids, new.truth, mean)
+    kind = kind_of(loaded[0])
+    missing = missing_modality(loaded, others, patients, kind, options, predict, log)
+    return replace(found, missing=missing)
 
 
 def loaded_models(models: Model | Sequence[Model], device: str = "cpu") -> list[TrainedModel]:
@@ -148,7 +167,7 @@ def _validated(
         kind=models[0].target.kind,
         target=target_of(models[0]),
         unit=getattr(models[0].target, "unit", ""),
-        models=tuple(_about(trained) for trained in models),
+        models=tuple(about_model(trained) for trained in models),
         cohort={
             "name": cohort.name,
             "fingerprint": cohort.fingerprint,
@@ -222,23 +241,6 @@ def _table(
     columns = {f"scaled_{name}": scaled[:, i] for i, name in enumerate(trained.classes)}
     last = table.pop("warnings")
     return table.assign(**columns, warnings=last)
-
-
-def _about(trained: TrainedModel) -> dict[str, Any]:
-    cohort, run = trained.trained_on, trained.facts.get("training", {})
-    return {
-        "source": str(trained.source),
-        "method": trained.method,
-        "modalities": trained.modalities,
-        "covariates": list(trained.covariates.names) if trained.covariates else [],
-        "cohort": cohort["name"],
-        "split": cohort["split"],
-        "fingerprint": cohort["fingerprint"],
-        "seed": run.get("seed"),
-        "epoch": trained.facts.get("epoch"),
-        "gimp_fast": run.get("gimp_fast"),
-        "synthetic": trained.synthetic,
-    }
 
 
 def _notes(predictions: Predictions, own: OwnPatients, units: Units) -> list[str]:

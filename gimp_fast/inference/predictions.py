@@ -36,7 +36,7 @@ from gimp_fast.pages.display import shown
 from gimp_fast.targets import Target
 from gimp_fast.targets.several import Several
 from gimp_fast.training.loader import BatchLoader, StepPlan, ahead_on_device
-from gimp_fast.training.sampling import PatientBatch, read_patients
+from gimp_fast.training.sampling import HIDE_NOTHING, PatientBatch, read_shown
 
 _SEEN, _NOTHING = "training-patient", "not-predicted"
 
@@ -192,9 +192,7 @@ def predict_cohort(
             f"{cohort.path}: found none of {len(cases)} patients with what the model reads "
             f"({reads}); expected one or more"
         )
-    by_model = [
-        _probabilities(trained, cohort, usable, columns, options) for trained, columns in pairs
-    ]
+    by_model = predicted_by_each(models, cohort, usable, options)
     mean = by_model[0]
     if len(by_model) > 1:
         mean = np.mean(by_model, axis=0, dtype=np.float64).astype(np.float32)
@@ -208,15 +206,32 @@ def predict_cohort(
     return Predictions(table, cautions, classes, models[0].target, *notes, single)
 
 
+def predicted_by_each(
+    models: Sequence[TrainedModel],
+    cohort: Cohort,
+    cases: Sequence[str],
+    options: PredictOptions | None = None,
+    hide: int = HIDE_NOTHING,
+) -> list[np.ndarray]:
+    """What each model says of patients who have something that it reads, (patients, columns).
+
+    Args:
+        models, cohort, cases, options: as in :func:`predict_cohort`.
+        hide: what the models are not shown of a patient who has it, as ``HIDE_RNA``.
+    """
+    options = options or PredictOptions()
+    return [_probabilities(trained, cohort, cases, options, hide) for trained in models]
+
+
 def _probabilities(
     trained: TrainedModel,
     cohort: Cohort,
     cases: Sequence[str],
-    columns: np.ndarray | None,
     options: PredictOptions,
+    hide: int,
 ) -> np.ndarray:
     """(patients, classes) float32."""
-    reader = trained.reader_of(cohort, columns)
+    reader = trained.reader_of(cohort, trained.columns_in(cohort, cases))
     has_bag = [trained.uses_slides and cohort.has_slides(case) for case in cases]
     lengths = [
         cohort.bag(case).num_patches if has else 0 for case, has in zip(cases, has_bag, strict=True)
@@ -224,7 +239,7 @@ def _probabilities(
     plans = plan_batches(lengths, options)
     steps = [StepPlan(n, tuple(cases[i] for i in batch)) for n, batch in enumerate(plans)]
     loader = BatchLoader(
-        partial(read_patients, reader, 0.0), options.workers, trained.device.type == "cuda"
+        partial(read_shown, reader, hide), options.workers, trained.device.type == "cuda"
     )
     parts = []
     with Progress("predicting", len(cases), "patient", shown=options.progress) as bar:

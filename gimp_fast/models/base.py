@@ -318,6 +318,11 @@ class PatientModel(nn.Module, ABC):
         """
         return None
 
+    @property
+    def answers_parts(self) -> bool:
+        """True if patients who lack a modality have an answer that was trained for them."""
+        return False
+
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         """Modules that fine-tuning trains; ``freeze_genes`` leaves out a trained gene encoder."""
         yield self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -58,7 +58,13 @@ class GiMPSettings(ModelSettings):
         fusion: ``"head"`` is the MLP head only; ``"validated"`` mixes its logits with those of the
             classifier of the genes stage, by a weight that is chosen on the validation patients.
             The gene encoder must then stay frozen in fine-tuning.
+        missing: how patients are answered who lack slides or RNA. ``"token"``: by the head, with a
+            learned token for what they lack. ``"heads"``: by a head of what they have, slides alone
+            or the classifier of the genes stage. The slide encoder is then trained with its own
+            head, in the stage ``slides``, and both encoders stay frozen in fine-tuning.
     """
+
+    later: ClassVar[dict[str, Any]] = {"missing": "token"}
 
     dim: int = Field(512, ge=1)
     heads: int = Field(8, ge=1)
@@ -79,6 +85,7 @@ class GiMPSettings(ModelSettings):
     head_hidden: int = Field(256, ge=1)
     head_dropout: float = Field(0.25, ge=0, lt=1)
     fusion: Literal["head", "validated"] = "head"
+    missing: Literal["token", "heads"] = "token"
 
 
 class GiMPConfig(GiMPSettings, Sizes):
@@ -116,6 +123,10 @@ class GiMP(PatientModel):
     With ``fusion="validated"`` the logits of a patient with RNA are (1 − w)(W CLS_ge + b) +
     w MLP(CLS_pat), with W and b from the genes stage. Slides can mislead on patients of hospitals
     that the training did not see; then w → 0 makes the model rely on the genes.
+
+    With ``missing="heads"`` patients who lack a modality have logits of the other alone: a head of
+    CLS_img that slides were trained with, or W CLS_ge + b. With the same seed and without
+    pre-training, the head of slides is that of a model of slides alone, bit for bit.
     """
 
     title = "GiMP"
@@ -125,6 +136,8 @@ class GiMP(PatientModel):
     def __init__(self, config: GiMPConfig, backend: str = "auto"):
         super().__init__(config)
         self.aggregator = self.decoder = self.gene_encoder = None
+        self.gene_head = self.slide_head = None
+        trains_genes = config.modalities == "both" and self.supervised_genes
         if config.modalities != "rna":
             self.aggregator = PatchAggregator(
                 feature_dim=config.feature_dim,
@@ -141,20 +154,28 @@ class GiMP(PatientModel):
             )
             self.decoder = PatchDecoder(config.dim, config.feature_dim, config.decoder_hidden)
             self.absent_slide = absent_token(config.dim)
+        if config.missing == "heads" and trains_genes:
+            # As a model of slides alone draws its head; the others are drawn as without it.
+            with torch.random.fork_rng(devices=[]):
+                self.slide_head = self._mlp(config.dim)
         if config.modalities != "slide":
             self.gene_encoder = _gene_encoder(config)
             self.absent_genes = absent_token(config.dim)
         width = config.dim * (2 if config.modalities == "both" else 1)
-        self.head = nn.Sequential(
+        self.head = self._mlp(width)
+        is_mixed = config.fusion == "validated" and trains_genes
+        if is_mixed or self.slide_head is not None:
+            self.gene_head = Linear(config.dim, config.num_outputs)
+        self.register_buffer("fusion_weight", torch.ones(()) if is_mixed else None)
+
+    def _mlp(self, width: int) -> nn.Sequential:
+        config = self.config
+        return nn.Sequential(
             Linear(width, config.head_hidden),
             nn.GELU(),
             Dropout(config.head_dropout),
             Linear(config.head_hidden, config.num_outputs),
         )
-        self.gene_head = None
-        if config.fusion == "validated" and config.modalities == "both" and self.supervised_genes:
-            self.gene_head = Linear(config.dim, config.num_outputs)
-            self.register_buffer("fusion_weight", torch.ones(()))
 
     def widths(self) -> Sequence[int] | None:
         config, of_genes = self.config, []
@@ -190,8 +211,14 @@ class GiMP(PatientModel):
         fused = self.head(vectors)
         if self.gene_head is None or self.head.training:
             return fused
-        from_genes = self.gene_head(vectors[:, self.config.dim :])
-        return self._mixed(from_genes.float(), fused.float(), representation.rna)
+        from_genes, answer = self.gene_head(vectors[:, self.config.dim :]).float(), fused.float()
+        if self.fusion_weight is not None:
+            answer = self._mixed(from_genes, answer, representation.rna)
+        if self.slide_head is None:
+            return answer
+        slide, rna = (of.mask[:, None] for of in (representation.slide, representation.rna))
+        from_slides = self.slide_head(vectors[:, : self.config.dim].contiguous()).float()
+        return torch.where(slide & rna, answer, torch.where(slide, from_slides, from_genes))
 
     def _mixed(self, from_genes: Tensor, fused: Tensor, rna: Presence) -> Tensor:
         """The logits of patients with RNA mixed by the weight, (B, classes); else those fused."""
@@ -200,7 +227,7 @@ class GiMP(PatientModel):
         )
 
     def gene_classifier(self) -> GeneClassifier:
-        """The gene encoder with a linear head. With validated fusion the model keeps that head."""
+        """The gene encoder with a linear head, which the model may keep."""
         classifier = GeneClassifier(self.gene_encoder, self.config.dim, self.config.num_outputs)
         if self.gene_head is not None:
             classifier.head = self.gene_head
@@ -209,7 +236,7 @@ class GiMP(PatientModel):
     @torch.no_grad()
     def fit_to_validation(self, representation: Representation, labels: Tensor) -> bool:
         """With validated fusion, sets w to the best of 0, 0.1 … 1 by the loss of the target."""
-        if self.gene_head is None:
+        if self.fusion_weight is None:
             return super().fit_to_validation(representation, labels)
         # The heads do not know the weight: 0 and 1 give what every weight mixes.
         ends, losses = [], []
@@ -226,13 +253,17 @@ class GiMP(PatientModel):
         return True
 
     def fusion_weight_of_both(self) -> float | None:
-        return None if self.gene_head is None else round(float(self.fusion_weight), 6)
+        return None if self.fusion_weight is None else round(float(self.fusion_weight), 6)
+
+    @property
+    def answers_parts(self) -> bool:
+        return self.slide_head is not None
 
     def finetuned_modules(self, freeze_genes: bool) -> Iterator[nn.Module]:
         yield self.head
         if self.covariate_head is not None:
             yield self.covariate_head
-        if self.aggregator is not None:
+        if self.aggregator is not None and self.slide_head is None:
             yield self.aggregator
         if self.gene_encoder is not None and not (freeze_genes and self.supervised_genes):
             yield self.gene_encoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
@@ -21,18 +21,24 @@ class ModelSettings(Settings):
         covariate_hidden: width of a hidden layer (ReLU) between clinical covariates and what they
             add to the outputs; 0 for a linear map.
         covariate_dropout: probability after that layer.
+        later: settings that came later -> their default, with which they are not written down.
     """
+
+    later: ClassVar[dict[str, Any]] = {}
 
     covariate_hidden: int = Field(0, ge=0)
     covariate_dropout: float = Field(0.25, ge=0, lt=1)
 
     @model_serializer(mode="wrap")
     def _as_before(self, serialize: Callable[[ModelSettings], dict[str, Any]]) -> dict[str, Any]:
-        """Without the fields of a hidden layer that the model lacks.
+        """Without the fields of a hidden layer that the model lacks, and of later settings.
 
-        So configurations, and all that is made of them, are as before there was such a layer.
+        So configurations, and all that is made of them, are as before there were such choices.
         """
         values = serialize(self)
+        for name, default in self.later.items():
+            if getattr(self, name) == default:
+                values.pop(name, None)
         if not self.covariate_hidden:
             for name in ("covariate_hidden", "covariate_dropout"):
                 values.pop(name, None)

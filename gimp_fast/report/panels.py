@@ -23,6 +23,7 @@ _SCORES = ("accuracy", "auc", "c_index", "correlation")  # a target has some of 
 STAGES = {
     "genes": ("Genes", ("loss", *_SCORES)),
     "pretrain": ("Pre-training", ("reconstruction", "triplet")),
+    "slides": ("Slides alone", ("loss", *_SCORES)),
     "finetune": ("Fine-tuning", ("loss", *_SCORES)),
 }
 QUANTITIES = {
@@ -38,7 +39,7 @@ QUANTITIES = {
     "probe_correlation": ("Linear model of CLS_img", "Correlation"),
 }
 # What a stage trains on, if that is one modality.
-_READ_BY = {"genes": "rna", "pretrain": "slide"}
+_READ_BY = {"genes": "rna", "pretrain": "slide", "slides": "slide"}
 SHARES = ("accuracy", "auc", "c_index", "probe_accuracy", "probe_c_index")
 _PROBED = ("probe_accuracy", "probe_c_index", "probe_correlation")
 

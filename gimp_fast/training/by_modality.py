@@ -88,7 +88,9 @@ def _facts(context: StageContext, compared: Sequence[str]) -> dict[str, Any]:
     facts = {
         "n": len(compared),
         "of": len(context.split["test"]),
-        "seen_in_training": dropout or not all(_has_all(context, case) for case in train),
+        "seen_in_training": dropout
+        or context.model.answers_parts
+        or not all(_has_all(context, case) for case in train),
     }
     if reads != "both":
         facts["reads"] = reads

@@ -165,11 +165,21 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check_fusion(self) -> TrainConfig:
-        validated = getattr(self.model, "fusion", "head") == "validated"
-        if validated and self.model_class.supervised_genes and not self.finetune.freeze_genes:
+        for name, used in (("fusion", "validated"), ("missing", "heads")):
+            uses = getattr(self.model, name, None) == used and self.model_class.supervised_genes
+            if uses and not self.finetune.freeze_genes:
+                raise ValueError(
+                    f"finetune.freeze_genes=true with model.{name}={used}, which uses the "
+                    "classifier of the genes stage"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_linear(self) -> TrainConfig:
+        if self.survival.linear and getattr(self.model, "missing", "token") == "heads":
             raise ValueError(
-                "finetune.freeze_genes=true with model.fusion=validated, which mixes in the "
-                "classifier of the genes stage"
+                "model.missing=token with survival.linear=true: the linear part of each modality "
+                "answers patients who lack the other"
             )
         return self
 

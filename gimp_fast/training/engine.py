@@ -120,7 +120,7 @@ def _train(
             best = _run_stages(context, folder, provenance, stops, wanted, log)
             if "finetune" not in wanted:
                 return best
-            with memory_errors(config, "finetune"):
+            with memory_errors(config, "finetune", "finetune"):
                 return evaluate_run(context, folder, cohort, split_name, log)
         finally:
             folder.close()
@@ -249,7 +249,7 @@ def _run_stages(
         if earlier is not None and resumed is None:
             load_model(earlier, context.model)
         workers = _workers(config, context.reader)
-        with memory_errors(config, kind.name):
+        with memory_errors(config, kind.name, kind.section):
             stage_run = StageRun(
                 kind(context), number, folder, provenance, state["rows"], stops, workers, log
             )
@@ -259,17 +259,17 @@ def _run_stages(
 
 
 @contextmanager
-def memory_errors(config: TrainConfig, stage: str) -> Iterator[None]:
+def memory_errors(config: TrainConfig, stage: str, section: str) -> Iterator[None]:
     """Turn memory that runs out in a stage into a GimpError that says what needs less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        settings = getattr(config, stage)
-        less = [f"{stage}.batch_size (now {settings.batch_size})"]
+        settings = getattr(config, section)
+        less = [f"{section}.batch_size (now {settings.batch_size})"]
         if hasattr(settings, "window"):
-            less.append(f"{stage}.window (now {settings.window})")
+            less.append(f"{section}.window (now {settings.window})")
         fields = type(config.model).model_fields
         if not getattr(config.model, "checkpoint_layers", True) and "checkpoint_layers" in fields:
             less.append("model.checkpoint_layers=true")

@@ -167,11 +167,11 @@ def predictions_of(
     longest = sorted(bags, reverse=True)
     found = []
     for stage in stages_of(config):
-        batch = min(getattr(config, stage.name).batch_size, len(cohort.case_ids))
+        batch = min(getattr(config, stage.section).batch_size, len(cohort.case_ids))
         length: int | list[int] = 0
         if stage.name == "pretrain":
             length = config.pretrain.window
-        elif stage.name == "finetune" and config.modalities != "rna":
+        elif stage.section == "finetune" and config.modalities != "rna":
             length = (longest + [0] * batch)[:batch]
         log(f"measuring small steps of stage '{stage.name}'")
         found.append(predictor_of(config, model_config, stage.name)(batch, length))

@@ -281,6 +281,15 @@ def read_patients(reader: PatientReader, modality_dropout: float, plan: StepPlan
     hide = None
     if modality_dropout:
         hide = _hidden(modality_dropout, plan, reader.covariates is not None)
+    return _whole_patients(reader, plan, hide)
+
+
+def read_shown(reader: PatientReader, hide: int, plan: StepPlan) -> PatientBatch:
+    """Whole patients without what is hidden of each, as in :meth:`PatientReader.inputs`."""
+    return _whole_patients(reader, plan, np.full(len(plan.case_ids), hide))
+
+
+def _whole_patients(reader: PatientReader, plan: StepPlan, hide: np.ndarray | None) -> PatientBatch:
     inputs = reader.inputs(plan.case_ids, hide)
     if reader.crossed is not None:
         inputs = replace(inputs, linear=_crossed(reader.crossed, plan.case_ids, inputs))

@@ -57,24 +57,33 @@ class Stage(ABC):
     """One stage of a run.
 
     Attributes:
-        name: as in the configuration, metrics and checkpoints.
+        name: as in metrics and checkpoints.
+        section: of the configuration with its settings; by default that of its name.
         keeps_best: True to keep the best validation epoch, False to keep the last.
         train_cases, val_cases: the patients that the stage can use.
         leaves_unused: True if a step may not use some parameters, such as the tokens that replace
             absent modalities.
         recordable: True if a CUDA graph can replay a step: it never waits for the GPU, and all
             that the CPU decides is in the batch.
+        number_shift: added to the number of the stage in its run, of which random numbers are made.
         extra: a module outside the model that the checkpoints must save too.
     """
 
     name: str
+    section: str
     keeps_best: bool
     leaves_unused = False
     recordable = False
+    number_shift = 0
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls) and "section" not in vars(cls):
+            cls.section = cls.name
 
     def __init__(self, context: StageContext):
         self.context = context
-        self.settings: StageSettings = getattr(context.config, self.name)
+        self.settings: StageSettings = getattr(context.config, self.section)
         self.extra: nn.Module | None = None
         can_use = partial(self.can_use, context.reader.cohort, context.config)
         self.train_cases = list(filter(can_use, context.split["train"]))

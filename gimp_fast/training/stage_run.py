@@ -57,7 +57,7 @@ class StageRun:
         workers: int,
         log: Log,
     ):
-        self.stage, self.number, self.folder = stage, number, folder
+        self.stage, self.number, self.folder = stage, number + stage.number_shift, folder
         self.stops, self.log = stops, log
         self.context, self.settings = stage.context, stage.settings
         context = stage.context

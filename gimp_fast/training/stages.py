@@ -12,21 +12,19 @@ from torch import Tensor, nn
 
 from gimp_fast.data import Cohort
 from gimp_fast.errors import GimpError
-from gimp_fast.losses import triplet_loss_of_pairs
+from gimp_fast.models.base import Outcome
 from gimp_fast.targets.base import Scores, Target
-from gimp_fast.training.balance import balancing_weight
 from gimp_fast.training.config import TrainConfig
 from gimp_fast.training.distributed import Share
 from gimp_fast.training.loader import StepPlan
+from gimp_fast.training.pretraining import AlignmentStage, Pretraining, PretrainStage
 from gimp_fast.training.sampling import (
+    HIDE_RNA,
     GeneBatch,
     PatientBatch,
-    ViewBatch,
-    WindowBatch,
     read_genes,
     read_patients,
-    read_views,
-    read_windows,
+    read_shown,
 )
 from gimp_fast.training.stage import Stage, StageContext
 from gimp_fast.training.weights import site_weights
@@ -76,128 +74,6 @@ class GenesStage(Stage):
         return _scores(self.context, target.predictions(logits).cpu().numpy(), truth.numpy())
 
 
-class Pretraining(Stage):
-    """Pre-training of the slide encoder, which a linear classifier of its vectors may judge."""
-
-    name = "pretrain"
-
-    def __init__(self, context: StageContext):
-        super().__init__(context)
-        self.keeps_best = self.settings.keep == "probe"
-
-    def validate(self) -> Scores:
-        scores = super().validate()
-        return scores | self._probe() if self.keeps_best else scores
-
-    def rank(self, scores: Scores) -> tuple[float, ...]:
-        return (-scores["probe_loss"],) if self.keeps_best else super().rank(scores)
-
-    def _probe(self) -> Scores:
-        """Validation scores of a linear classifier of CLS_img, fitted on training patients."""
-        context = self.context
-        cases = [*self.train_cases, *self.val_cases]
-        vectors = context.predict(cases).vectors[:, : context.model.config.dim]
-        truth, training = context.reader.truth(cases).numpy(), len(self.train_cases)
-        scores = context.model.target.probe(
-            vectors[:training], truth[:training], vectors[training:], truth[training:]
-        )
-        found = {f"probe_{name}": value for name, value in scores.items()}
-        return context.ranks.from_first(found)
-
-
-class PretrainStage(Pretraining):
-    """Masked patch modelling and gene-induced triplet learning on windows of slides."""
-
-    recordable = True
-
-    @staticmethod
-    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
-        return cohort.has_slides(case_id)
-
-    def trained_modules(self) -> Iterator[nn.Module]:
-        yield self.context.model.aggregator
-        yield self.context.model.decoder
-
-    def fetcher(self) -> Callable[[StepPlan], WindowBatch]:
-        return partial(
-            read_windows, self.context.reader, self.settings.window, self.settings.mask_ratio
-        )
-
-    def losses(self, batch: WindowBatch, share: Share) -> dict[str, Tensor]:
-        settings = self.settings
-        with self.autocast():
-            reconstruction, cls_pat = self.context.model.pretrain_parts(
-                batch.patches, batch.masked, batch.genes, batch.rna
-            )
-        if settings.triplets == "slide":
-            cls_pat = cls_pat[:, : self.context.model.config.dim]  # CLS_img
-        if settings.reconstruction == "mean":
-            counted = batch.masked.mask.sum() * batch.patches.shape[-1]
-            reconstruction = share.ratio(reconstruction, counted)
-        else:
-            reconstruction = share.mean(reconstruction)
-        # Triplets are mined among the patients of all ranks (section 2.3).
-        positive, negative = self.context.model.target.pairs(share.gather(batch.truth))
-        triplet = share.of_all(
-            triplet_loss_of_pairs(
-                share.gather(cls_pat.float()),
-                positive,
-                negative,
-                margin=settings.margin,
-                mining=settings.mining,
-                normalize=settings.normalize,
-            )
-        )
-        weight = settings.triplet_weight
-        if settings.balance and torch.is_grad_enabled():
-            last = list(self.context.model.aggregator.norm.parameters())
-            weight = weight * balancing_weight(reconstruction, triplet, last, share)
-        loss = settings.reconstruction_weight * reconstruction + weight * triplet
-        return {
-            "loss": loss,
-            "reconstruction": reconstruction.detach(),
-            "triplet": triplet.detach(),
-        }
-
-
-class AlignmentStage(Pretraining):
-    """Aligns slides with the genes of the same patient: pre-training of MGCA, BioViL and REFERS.
-
-    Patients need both modalities.
-    """
-
-    leaves_unused = True
-
-    @staticmethod
-    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
-        return cohort.has_slides(case_id) and cohort.has_expression(case_id)
-
-    def trained_modules(self) -> Iterator[nn.Module]:
-        yield from self.context.model.aligned_modules()
-
-    def fetcher(self) -> Callable[[StepPlan], ViewBatch]:
-        return partial(
-            read_views, self.context.reader, self.settings.window, self.context.model.views
-        )
-
-    def losses(self, batch: ViewBatch, share: Share) -> dict[str, Tensor]:
-        with self.autocast():
-            terms = self.context.model.alignment_terms(batch.patches, batch.genes, share.gather)
-        # Scalars come from the patients of all ranks, vectors from those of this rank.
-        shares = {
-            name: share.mean(term) if term.dim() else share.of_all(term)
-            for name, term in terms.items()
-        }
-        detached = {name: term.detach() for name, term in shares.items()}
-        return {"loss": sum(shares.values()), **detached}
-
-    def validate(self) -> Scores:
-        device = self.context.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.context.config.seed)
-            return super().validate()
-
-
 class FinetuneStage(Stage):
     """Classifies whole patients: all patches of all slides, and RNA."""
 
@@ -226,17 +102,20 @@ class FinetuneStage(Stage):
         return partial(read_patients, self.context.reader, self.settings.modality_dropout)
 
     def losses(self, batch: PatientBatch, share: Share) -> dict[str, Tensor]:
-        inputs = batch.inputs
-        if self._trains_genes and self.settings.noise:
-            inputs = replace(inputs, genes=_with_noise(inputs.genes, self.settings.noise))
         target = self.context.model.target
         with self.autocast(), target.of_batch(share):
-            outcome = self.context.model.loss(batch.truth, inputs)
+            outcome = self._outcome(batch)
         loss = outcome.loss
         if self._weights:
             weights = [self._weights[case] for case in batch.case_ids]
             loss = loss * torch.tensor(weights, device=loss.device)
         return _shares(target, outcome.logits, loss, batch.truth, share)
+
+    def _outcome(self, batch: PatientBatch) -> Outcome:
+        inputs = batch.inputs
+        if self._trains_genes and self.settings.noise:
+            inputs = replace(inputs, genes=_with_noise(inputs.genes, self.settings.noise))
+        return self.context.model.loss(batch.truth, inputs)
 
     def validate(self) -> Scores:
         model, device = self.context.model, self.context.device
@@ -257,6 +136,50 @@ class FinetuneStage(Stage):
     def rank(self, scores: Scores) -> tuple[float, ...]:
         target = self.context.model.target
         return target.rank(scores, self.settings.select or target.measures[0])
+
+
+class SlidesStage(FinetuneStage):
+    """Supervised training of the slide encoder with a head of its own, on slides alone.
+
+    It has the settings of fine-tuning, and its random numbers in a run of slides alone, which has
+    no genes stage before. Covariates are left to fine-tuning.
+    """
+
+    name, section = "slides", "finetune"
+    number_shift = -1
+
+    @staticmethod
+    def can_use(cohort: Cohort, config: TrainConfig, case_id: str) -> bool:
+        return cohort.has_slides(case_id)
+
+    def trained_modules(self) -> Iterator[nn.Module]:
+        yield self.context.model.aggregator
+        yield self.context.model.slide_head
+
+    def parameters(self) -> list[nn.Parameter]:
+        return Stage.parameters(self)
+
+    def fetcher(self) -> Callable[[StepPlan], PatientBatch]:
+        return partial(read_shown, self.context.reader, HIDE_RNA)
+
+    def _outcome(self, batch: PatientBatch) -> Outcome:
+        model = self.context.model
+        logits = self._logits(model.vectors(batch.inputs))
+        return Outcome(logits, model.target.loss(logits, batch.truth))
+
+    @torch.no_grad()
+    def validate(self) -> Scores:
+        context, target = self.context, self.context.model.target
+        vectors = context.predict(self.val_cases, HIDE_RNA).vectors
+        with self.autocast():
+            logits = self._logits(torch.from_numpy(vectors).to(context.device))
+        truth = context.reader.truth(self.val_cases)
+        target.calibrate(lambda: logits, truth)
+        return _scores(context, target.predictions(logits).cpu().numpy(), truth.numpy())
+
+    def _logits(self, vectors: Tensor) -> Tensor:
+        model = self.context.model
+        return model.slide_head(vectors[:, : model.config.dim].contiguous()).float()
 
 
 def _with_noise(genes: Tensor, sd: float) -> Tensor:
@@ -283,7 +206,10 @@ def _scores(context: StageContext, predictions: np.ndarray, truth: np.ndarray) -
     return scores
 
 
-_PRETRAINING: dict[str | None, type[Stage]] = {"gimp": PretrainStage, "alignment": AlignmentStage}
+_PRETRAINING: dict[str | None, type[Pretraining]] = {
+    "gimp": PretrainStage,
+    "alignment": AlignmentStage,
+}
 
 
 def stages_of(config: TrainConfig) -> list[type[Stage]]:
@@ -294,4 +220,6 @@ def stages_of(config: TrainConfig) -> list[type[Stage]]:
         stages.append(GenesStage)
     if kind.pretraining and config.modalities != "rna" and config.pretrain.epochs:
         stages.append(_PRETRAINING[kind.pretraining])
+    if getattr(config.model, "missing", "token") == "heads" and kind.supervised_genes:
+        stages += [SlidesStage] if config.modalities == "both" else []
     return [*stages, FinetuneStage]

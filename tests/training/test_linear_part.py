@@ -244,6 +244,11 @@ def test_another_target_is_refused(target, cohort_folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_heads_of_one_modality_are_refused():
+    with pytest.raises(GimpError, match="expected model.missing=token with survival.linear=true"):
+        load_config(overrides=["survival.linear=true", "model.missing=heads"])
+
+
 def test_without_it_configurations_are_as_before():
     assert "linear" not in SurvivalSettings().model_dump()
     assert "linear" not in load_config().model_dump(mode="json")["survival"]
