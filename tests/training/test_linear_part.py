@@ -245,7 +245,7 @@ def test_another_target_is_refused(target, cohort_folder, tmp_path):
 
 
 def test_heads_of_one_modality_are_refused():
-    with pytest.raises(GimpError, match="expected model.missing=token with survival.linear=true"):
+    with pytest.raises(GimpError, match=r"model\.missing=token with survival\.linear=true"):
         load_config(overrides=["survival.linear=true", "model.missing=heads"])
 
 
