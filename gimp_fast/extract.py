@@ -87,13 +87,23 @@ def main(argv: Sequence[str]) -> int | None:
     slides = share(slides, shard)
     if arguments.patches_only:
         encoder_options = None
-    elif encoder_options.random_weights:
-        print("WARNING: random weights. Use these features for trials only.")
-    if arguments.scheduler is None:
-        failed = _extract_here(slides, options, encoder_options, shard)
-    else:
-        failed = _extract_on_cluster(slides, options, encoder_options, shard, arguments.scheduler)
+    failed = _extract(slides, options, encoder_options, shard, arguments.scheduler)
     return EXIT_BAD_INPUT if failed else 0
+
+
+def _extract(
+    slides: Sequence[Path],
+    options: ExtractOptions,
+    encoder_options: EncoderOptions | None,
+    shard: str | None,
+    scheduler: str | None,
+) -> int:
+    """The number of slides that failed."""
+    if encoder_options is not None and encoder_options.random_weights:
+        print("WARNING: random weights. Use these features for trials only.")
+    if scheduler is None:
+        return _extract_here(slides, options, encoder_options, shard)
+    return _extract_on_cluster(slides, options, encoder_options, shard, scheduler)
 
 
 def _extract_here(

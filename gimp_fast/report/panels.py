@@ -39,7 +39,8 @@ QUANTITIES = {
     "probe_correlation": ("Linear model of CLS_img", "Correlation"),
 }
 # What a stage trains on, if that is one modality.
-_READ_BY = {"genes": "rna", "pretrain": "slide", "slides": "slide"}
+_READ_BY = {"genes": "rna", "pretrain": "slide"}
+_ASKED_FOR = ("slides",)  # stages that only an option adds
 SHARES = ("accuracy", "auc", "c_index", "probe_accuracy", "probe_c_index")
 _PROBED = ("probe_accuracy", "probe_c_index", "probe_correlation")
 
@@ -75,7 +76,8 @@ def curve_panels(run: Run) -> dict[str, list[Panel]]:
     sections: dict[str, list[Panel]] = {}
     for stage, (title, quantities) in STAGES.items():
         if not run.epochs.get(stage):
-            if run.metrics.method == "gimp" and _READ_BY.get(stage) in (None, *_read(run)):
+            usual = run.metrics.method == "gimp" and stage not in _ASKED_FOR
+            if usual and _READ_BY.get(stage) in (None, *_read(run)):
                 sections[title] = []
             continue
         found = _curves(run, stage, quantities) or _curves(run, stage, ("loss",))

@@ -94,7 +94,7 @@ def test_some_patients_by_id_and_file(folder, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "give --data and --out to predict, or --export"),
+        ([], "give --data and --out to predict, --export to export, or --push to publish"),
         (["--data", "COHORT"], "belong together"),
         (["--out", "x.csv"], "give --data and --out"),
         (["--data", "nowhere", "--out", "x.csv"], "nowhere: not a cohort folder"),

@@ -13,11 +13,16 @@ import pytest
 from gimp_fast import heatmap, view
 
 
+def _hears_ctrl_c() -> None:
+    """Tests that run in the background of a shell inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_it_serves_until_it_is_interrupted(map_folder, image_folder):
     command = [sys.executable, "-m", "gimp_fast.view", str(map_folder), "--no-browser"]
     process = subprocess.Popen(
         [*command, "--slide-images", str(image_folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=_hears_ctrl_c,
     )  # fmt: skip
     try:
         lines = []

@@ -250,8 +250,8 @@ def test_flipped_bits(cases, name, places):
         # compressed pages and dictionaries stand for many values
         assert expression.values.shape == VALUES.shape
         return
-    if separators(damaged) < separators(case.pristine):
-        return  # a header without a name for the genes, as R writes it, moves all names by one
+    if separators(damaged) < separators(case.pristine) or damaged.startswith(b"#"):
+        return  # a header as R writes it moves all names by one; one that became a comment is gone
     assert count_changes(case, ids, expression) <= len(places)
 
 
