@@ -42,9 +42,11 @@ def _section(name: str, run: Run) -> dict[str, Any]:
         for key, title in titles.items()
         if (estimate := getattr(metrics.test, key, None)) is not None
     ]
+    parts = (metrics.val, metrics.test)
     rows = [
-        (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
+        (title, *(_cell(getattr(part, key, None)) for part in parts))
         for key, title in titles.items()
+        if not outcome or any(getattr(part, key, None) for part in parts)
     ]
     drawn = outcome_panels(run) if outcome else _class_panels(run)
     return {
