@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,18 +52,21 @@ def curves_of_classes(
 
 
 def curves_at_horizons(
-    outcomes: Outcomes, survival: np.ndarray, horizons: Mapping[str, float], weights: np.ndarray
+    outcomes: Outcomes,
+    survival: np.ndarray,
+    horizons: Sequence[tuple[str, float]],
+    weights: np.ndarray,
 ) -> tuple[NamedCurve, ...]:
     """One for each horizon.
 
     Args:
         outcomes: of n patients.
         survival: (n, T), as predicted for the horizons; it is cut to 0 … 1.
-        horizons: T texts, as ``"3 years"``, and their times.
+        horizons: T of them, each in words, as ``"3 years"``, and as a time.
         weights: (R, n) of a bootstrap.
     """
     found, events = [], 1 - survival.clip(0, 1)
-    for place, (text, horizon) in enumerate(horizons.items()):
+    for place, (text, horizon) in enumerate(horizons):
         curve, reason = None, ""
         try:
             curve = decision_curve_at(outcomes, events[:, place], horizon, weights)

@@ -97,7 +97,7 @@ class TimeToEvent(Kind):
         return AtHorizon(horizon, text, predicted, observed, groups)
 
     def curves(self, sample: Sample, weights: np.ndarray) -> tuple[NamedCurve, ...]:
-        horizons = {self._text(horizon): horizon for horizon in self.horizons.tolist()}
+        horizons = [(self._text(horizon), horizon) for horizon in self.horizons.tolist()]
         outcomes, survival = _outcomes(sample.truth), sample.predicted[:, 1:]
         return curves_at_horizons(outcomes, survival, horizons, weights)
 

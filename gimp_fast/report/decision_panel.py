@@ -43,7 +43,7 @@ def decision_panel(named: NamedCurve, patients: str) -> Panel:
         f"{patients}. Net benefit of treating whoever has a probability of {named.event}, as "
         "predicted and not scaled, of the threshold or more: the share rightly treated, minus a "
         "penalty for those treated for nothing, which rises with the threshold. On the same "
-        f"resamples, the 95 % interval of the model is above both others at {better} of "
+        f"resamples, the model is above both others, with its 95 % interval, at {better} of "
         f"{len(curve.gain)} thresholds."
     )
     middle = len(curve.thresholds) // 2

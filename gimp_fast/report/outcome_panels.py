@@ -96,8 +96,8 @@ def _decisions(test: OutcomePredictions, target: TargetSummary) -> list[Panel]:
     """One for each horizon."""
     if not len(test):
         return [Panel("decision", "Net benefit", "Left out: predictions.csv has no test case.")]
-    horizons = {f"{horizon:g} {target.unit}": horizon for horizon in target.horizons}
-    survival = np.column_stack([test.predicted[name] for name in target.prediction_columns[1:]])
+    horizons = [(f"{horizon:g} {target.unit}", horizon) for horizon in target.horizons]
+    survival = np.array([test.predicted[name] for name in target.prediction_columns[1:]]).T
     curves = curves_at_horizons(_outcomes(test), survival, horizons, weights_of_test(len(test)))
     return [decision_panel(named, f"{len(test)} test patients") for named in curves]
 

@@ -43,7 +43,7 @@ def test_horizons_are_of_the_event_and_end_with_the_patients():
     outcomes, times = longest_censored(N), [2.0, 6.0]
     survival = random_survival(N, np.array(times)) * 1.3  # some above 1
     last = 2 * outcomes.time.max()
-    horizons = {"2 years": times[0], "6 years": times[1], "later": last}
+    horizons = [("2 years", times[0]), ("6 years", times[1]), ("later", last)]
     survival = np.c_[survival, survival[:, 1]]
     *found, later = curves_at_horizons(outcomes, survival, horizons, WEIGHTS)
     assert [named.event for named in found] == ["the event by 2 years", "the event by 6 years"]
