@@ -33,6 +33,19 @@ class Grid:
         spans = groupby(heading for heading, _ in self.columns)
         return [(heading, len(list(columns))) for heading, columns in spans]
 
+    def parts(self, most: int) -> list[Grid]:
+        """Tables of at most so many columns beside each other; a group of splits is not torn."""
+        ranges, start, end = [], 0, 0
+        for _, width in self.groups:
+            if start < end and end + width - start > most:
+                ranges.append(slice(start, end))
+                start = end
+            end += width
+        return [
+            Grid(self.columns[some], tuple((row, cells[some]) for row, cells in self.rows))
+            for some in (*ranges, slice(start, end))
+        ]
+
     @property
     def sections(self) -> list[tuple[str, list[tuple[Row, tuple[str, ...]]]]]:
         """Headings over rows, each with its rows."""

@@ -27,6 +27,7 @@ from gimp_fast.files.safe_text import guarded, guarded_table
 from gimp_fast.inference.cautions import CODES
 from gimp_fast.pages import style
 from gimp_fast.pages.templates import get_template
+from gimp_fast.report.decision_panel import decision_panel
 from gimp_fast.report.html import written_panel
 from gimp_fast.runs import layout
 from gimp_fast.runs.environment import environment
@@ -110,7 +111,9 @@ def _figures(found: Validation, folder: Path) -> dict[str, list[dict[str, Any]]]
         sections = {
             "scores": [panels.score_panel(found, kind)],
             "calibration": panels.calibration_panels(found),
-            "decision": [panels.decision_panel(named) for named in found.curves],
+            "decision": [
+                decision_panel(named, f"{found.patients} new patients") for named in found.curves
+            ],
             "groups": [panels.group_panel(found, kind)],
             "missing": [
                 panels.missing_panel(curve, kind, found.missing.patients)

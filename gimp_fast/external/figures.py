@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gimp_fast.evaluation.calibration import Reliability
-from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.external.missing_result import MissingCurve
 from gimp_fast.pages import style
@@ -114,25 +113,4 @@ def missing(curve: MissingCurve, label: str, bounds: tuple[float, float] | None)
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, bounds[0]), min(high, bounds[1]))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
-    return figure
-
-
-def decision(curve: DecisionCurve) -> Figure:
-    """Net benefit of the model with its band, of treating all, and of treating none."""
-    figure = style.new_figure(height=3.6)
-    axes = figure.add_subplot()
-    known = [place for place, found in enumerate(curve.model) if found is not None]
-    at = curve.thresholds[known]
-    value, low, high = (
-        np.array([getattr(curve.model[place], end) for place in known])
-        for end in ("value", "low", "high")
-    )
-    axes.fill_between(at, low, high, color=style.ACCENT, alpha=0.15, linewidth=0)
-    axes.plot(at, value, color=style.ACCENT, label="model, 95 % band")
-    axes.plot(curve.thresholds, curve.treat_all, color=style.VAL, lw=1.2, label="treat all")
-    axes.plot([0, 1], [0, 0], label="treat none", **_DASHED)
-    best = max(float(curve.treat_all[0]), float(high.max(initial=0.0)), 0.02)
-    axes.set(xlim=(0, 1), ylim=(-0.35 * best, 1.08 * best))
-    axes.set(xlabel="Threshold probability", ylabel="Net benefit")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
     return figure

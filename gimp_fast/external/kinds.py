@@ -11,9 +11,10 @@ import numpy as np
 
 from gimp_fast.evaluation.independent import Drawn
 from gimp_fast.evaluation.intervals import estimate
+from gimp_fast.evaluation.named_curves import NamedCurve
 from gimp_fast.evaluation.rates import in_blocks
 from gimp_fast.external.options import ValidateOptions
-from gimp_fast.external.result import Calibration, NamedCurve
+from gimp_fast.external.result import Calibration
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 
 from gimp_fast.evaluation import rates
 from gimp_fast.evaluation.calibration import brier_of_patients, reliability
-from gimp_fast.evaluation.decision_curve import decision_curve
 from gimp_fast.evaluation.intervals import Estimate, estimate
+from gimp_fast.evaluation.named_curves import NamedCurve, curves_of_classes
 from gimp_fast.evaluation.rates import Predictions, score_interval, weighted_rates
 from gimp_fast.external.kinds import Kind, Sample
-from gimp_fast.external.result import Calibration, NamedCurve, Probabilities
+from gimp_fast.external.result import Calibration, Probabilities
 
 
 class Classes(Kind):
@@ -76,18 +76,7 @@ class Classes(Kind):
         )
 
     def curves(self, sample: Sample, weights: np.ndarray) -> tuple[NamedCurve, ...]:
-        """Of the second of two classes, or of each of several against the rest."""
-        found = []
-        for place in range(len(self.classes) == 2, len(self.classes)):
-            truth, name = sample.truth == place, self.classes[place]
-            named = NamedCurve(f"decision_{place}", f"Net benefit: {name}", f"“{name}”")
-            if truth.all() or not truth.any():
-                reason = "it needs patients with and without the class."
-                found.append(NamedCurve(named.name, named.title, named.event, reason=reason))
-                continue
-            curve = decision_curve(sample.predicted[:, place], truth, weights)
-            found.append(NamedCurve(named.name, named.title, named.event, curve))
-        return tuple(found)
+        return curves_of_classes(sample.predicted, sample.truth, self.classes, weights)
 
 
 def _predictions(sample: Sample) -> Predictions:

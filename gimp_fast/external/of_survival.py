@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gimp_fast.evaluation.decision_curve import decision_curve_at
 from gimp_fast.evaluation.intervals import Estimate, estimate
 from gimp_fast.evaluation.kaplan_meier import (
     Outcomes,
@@ -14,6 +13,7 @@ from gimp_fast.evaluation.kaplan_meier import (
     censoring_distribution,
     kaplan_meier,
 )
+from gimp_fast.evaluation.named_curves import NamedCurve, curves_at_horizons
 from gimp_fast.evaluation.slopes import cox_slope
 from gimp_fast.evaluation.survival_predictions import (
     SurvivalPredictions,
@@ -21,7 +21,7 @@ from gimp_fast.evaluation.survival_predictions import (
     survival_scores,
 )
 from gimp_fast.external.kinds import Kind, Sample
-from gimp_fast.external.result import AtHorizon, Calibration, NamedCurve
+from gimp_fast.external.result import AtHorizon, Calibration
 
 GROUPS = 5  # of predicted survival, whose calibration is drawn
 _EDGE = 1e-7  # predicted survival is kept so far from 0 and 1, for its logarithm
@@ -97,18 +97,9 @@ class TimeToEvent(Kind):
         return AtHorizon(horizon, text, predicted, observed, groups)
 
     def curves(self, sample: Sample, weights: np.ndarray) -> tuple[NamedCurve, ...]:
-        """One for each horizon."""
-        outcomes, found = _outcomes(sample.truth), []
-        for place, horizon in enumerate(self.horizons.tolist(), start=1):
-            text, curve, reason = self._text(horizon), None, ""
-            events = 1 - sample.predicted[:, place].clip(0, 1)
-            try:
-                curve = decision_curve_at(outcomes, events, horizon, weights)
-            except ValueError as error:
-                reason = f"{error}."
-            title, event = f"Net benefit at {text}", f"the event by {text}"
-            found.append(NamedCurve(f"decision_{place}", title, event, curve, reason))
-        return tuple(found)
+        horizons = [(self._text(horizon), horizon) for horizon in self.horizons.tolist()]
+        outcomes, survival = _outcomes(sample.truth), sample.predicted[:, 1:]
+        return curves_at_horizons(outcomes, survival, horizons, weights)
 
     def facts(self) -> dict[str, Any]:
         return {"unit": self.unit, "horizons": self.horizons.tolist()}

@@ -9,7 +9,7 @@ from gimp_fast.external import figures
 from gimp_fast.external.kinds import Kind
 from gimp_fast.external.missing_result import MissingCurve
 from gimp_fast.external.missing_texts import LACKS, share_text
-from gimp_fast.external.result import Group, NamedCurve, Validation
+from gimp_fast.external.result import Group, Validation
 from gimp_fast.external.texts import interval_text
 from gimp_fast.pages import style
 from gimp_fast.report.outcome_figures import predicted_against_true, survival_calibration
@@ -81,24 +81,6 @@ def _at_horizon(found: Validation, number: int) -> Panel:
     points = zip(groups.predicted, groups.observed, strict=True)
     alt = f"{title}. " + "; ".join(f"predicted {p:.2f}, observed {o:.2f}" for p, o in points)
     return Panel(name, title, caption, alt, survival_calibration(groups, at.text, _NEW))
-
-
-def decision_panel(named: NamedCurve) -> Panel:
-    """A decision curve."""
-    if named.curve is None:
-        return Panel(named.name, named.title, f"Left out: {named.reason}")
-    better = sum(one is not None and one.low > 0 for one in named.curve.gain)
-    caption = (
-        f"Worth of treating whoever has a probability of {named.event} of the threshold or more, "
-        "in patients rightly treated out of one. The band is of the model alone. Compared on the "
-        "same resamples, the model is above both others, with its 95 % interval, at "
-        f"{better} of {len(named.curve.gain)} thresholds."
-    )
-    middle = len(named.curve.thresholds) // 2
-    one = named.curve.model[middle]
-    alt = f"{named.title}; at a threshold of {named.curve.thresholds[middle]:g}: "
-    alt += f"model {interval_text(one)}, all {named.curve.treat_all[middle]:.3f}, none 0"
-    return Panel(named.name, named.title, caption, alt, figures.decision(named.curve))
 
 
 def group_panel(found: Validation, kind: Kind) -> Panel:

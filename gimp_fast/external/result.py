@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from gimp_fast.evaluation.calibration import Reliability
-from gimp_fast.evaluation.decision_curve import DecisionCurve
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.evaluation.kaplan_meier import CalibrationGroups
+from gimp_fast.evaluation.named_curves import NamedCurve
 from gimp_fast.external.missing_result import Missing
 from gimp_fast.external.units import Units
 
@@ -113,17 +113,6 @@ class Temperatures:
 
     values: tuple[float, ...] = ()
     patients: tuple[int, ...] = ()
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class NamedCurve:
-    """A decision curve, of a class or a horizon; None with a reason."""
-
-    name: str
-    title: str
-    event: str
-    curve: DecisionCurve | None = None
     reason: str = ""
 
 

@@ -72,11 +72,14 @@ def new_figure(width: float = WIDTH, height: float = 3.3) -> Figure:
 
 
 def colours(count: int) -> list[str]:
-    """``count`` distinguishable colours; beyond the named ones, even steps of viridis."""
+    """``count`` distinguishable colours; beyond the named ones, steps of viridis.
+
+    Its ends are left out: one is hardly seen on a dark page, the other on a white one.
+    """
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     viridis = matplotlib.colormaps["viridis"]
-    return [matplotlib.colors.to_hex(viridis(0.08 + 0.84 * i / (count - 1))) for i in range(count)]
+    return [matplotlib.colors.to_hex(viridis(0.25 + 0.6 * i / (count - 1))) for i in range(count)]
 
 
 def plain(name: str) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from gimp_fast.evaluation.kaplan_meier import Outcomes, calibration, logrank
+from gimp_fast.evaluation.named_curves import curves_at_horizons
 from gimp_fast.report import outcome_figures
 from gimp_fast.report.case_table import PRINTED, links_of_cases
+from gimp_fast.report.decision_panel import decision_panel, weights_of_test
 from gimp_fast.report.panels import Panel
 from gimp_fast.runs.outcome_predictions import OutcomePredictions
 from gimp_fast.runs.records import Run, TargetSummary
@@ -31,7 +33,11 @@ def outcome_panels(run: Run) -> list[Panel]:
     """The figures of the test set."""
     test, target = run.predictions.of("test"), run.metrics.target
     if target.kind == "survival":
-        return [_kaplan_meier(test, target), *_calibrations(test, target)]
+        return [
+            _kaplan_meier(test, target),
+            *_calibrations(test, target),
+            *_decisions(test, target),
+        ]
     return [_scatter(test)]
 
 
@@ -84,6 +90,16 @@ def _calibrations(test: OutcomePredictions, target: TargetSummary) -> list[Panel
         drawing = outcome_figures.survival_calibration(groups, text)
         panels.append(Panel(name, title, caption, alt, drawing))
     return panels
+
+
+def _decisions(test: OutcomePredictions, target: TargetSummary) -> list[Panel]:
+    """One for each horizon."""
+    if not len(test):
+        return [Panel("decision", "Net benefit", "Left out: predictions.csv has no test case.")]
+    horizons = [(f"{horizon:g} {target.unit}", horizon) for horizon in target.horizons]
+    survival = np.array([test.predicted[name] for name in target.prediction_columns[1:]]).T
+    curves = curves_at_horizons(_outcomes(test), survival, horizons, weights_of_test(len(test)))
+    return [decision_panel(named, f"{len(test)} test patients") for named in curves]
 
 
 def _scatter(test: OutcomePredictions) -> Panel:

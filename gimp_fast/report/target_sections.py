@@ -7,6 +7,7 @@ from typing import Any
 
 from gimp_fast.report import panels
 from gimp_fast.report.calibration_panel import calibration_panel
+from gimp_fast.report.decision_panel import class_decision_panels
 from gimp_fast.report.outcome_panels import OUTCOME_TITLES, outcome_panels
 from gimp_fast.report.panels import Panel
 from gimp_fast.report.precision_panel import precision_panel
@@ -41,9 +42,11 @@ def _section(name: str, run: Run) -> dict[str, Any]:
         for key, title in titles.items()
         if (estimate := getattr(metrics.test, key, None)) is not None
     ]
+    parts = (metrics.val, metrics.test)
     rows = [
-        (title, *(_cell(getattr(part, key, None)) for part in (metrics.val, metrics.test)))
+        (title, *(_cell(getattr(part, key, None)) for part in parts))
         for key, title in titles.items()
+        if not outcome or any(getattr(part, key, None) for part in parts)
     ]
     drawn = outcome_panels(run) if outcome else _class_panels(run)
     return {
@@ -67,7 +70,7 @@ def _of_target(panel: Panel, name: str) -> Panel:
 
 def _class_panels(run: Run) -> list[Panel]:
     drawn = [panels.confusion_panel(run), panels.roc_panel(run), precision_panel(run)]
-    return [*drawn, calibration_panel(run)]
+    return [*drawn, calibration_panel(run), *class_decision_panels(run)]
 
 
 def _cell(estimate: Estimate | None) -> str:

@@ -34,6 +34,12 @@ def random_outcomes(n: int, kind: str = "half-censored", seed: int = 0) -> Outco
     return Outcomes(time, event)
 
 
+def longest_censored(n: int) -> Outcomes:
+    """Those of :func:`random_outcomes`, and nobody knows what follows the last time."""
+    outcomes = random_outcomes(n)
+    return Outcomes(outcomes.time, outcomes.event & (outcomes.time < outcomes.time.max()))
+
+
 def followed_longer(n: int = 60, seed: int = 1) -> Outcomes:
     """Others, whose censoring distribution is known and not zero for all times of the former."""
     outcomes = random_outcomes(n, seed=seed)

@@ -16,7 +16,7 @@ from gimp_fast.report import write_report
 ALL_FIGURES = {
     "genes_loss", "genes_accuracy", "genes_auc", "pretrain_reconstruction", "pretrain_triplet",
     "finetune_loss", "finetune_accuracy", "finetune_auc", "confusion", "roc", "calibration",
-    "precision_recall", "tsne_pretrain", "tsne_finetune",
+    "precision_recall", "decision_1", "tsne_pretrain", "tsne_finetune",
 }  # fmt: skip
 
 
@@ -114,7 +114,9 @@ def test_names_from_the_data_are_escaped(make_run):
     assert "<script>x" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;" in html
-    assert "a&lt;b&gt;" in html
+    assert "<h4>Net benefit: a&lt;b&gt;</h4>" in html
+    assert "a probability of “a&lt;b&gt;”" in html
+    assert 'aria-label="Net benefit: a&lt;b&gt;; at a threshold' in html
 
 
 @pytest.mark.parametrize("count", [3, 7, 8, 14])
@@ -129,7 +131,7 @@ def test_many_classes(make_run, count):
 def test_a_stage_that_was_not_run_is_explained(make_run, stages):
     run = make_run(stages=stages, modalities="slide")
     page = _page(run)
-    others = {"confusion", "roc", "precision", "calibration", "tsne"}
+    others = {"confusion", "roc", "precision", "calibration", "decision", "tsne"}
     assert {name.split("_")[0] for name in _drawn(run)} - others == set(stages)
     assert "This run has no such stage" in page.text
     assert "embeddings.npz has no embeddings of this stage" in page.text
@@ -139,8 +141,11 @@ def test_few_patients_have_no_tsne_and_no_test_figures(make_run):
     run = make_run(patients=8, epochs=1)
     page = _page(run)
     assert _drawn(run).isdisjoint(
-        {"tsne_pretrain", "tsne_finetune", "confusion", "roc", "precision_recall", "calibration"}
-    )
+        {
+            "tsne_pretrain", "tsne_finetune", "confusion", "roc", "precision_recall", "calibration",
+            "decision_1",
+        }
+    )  # fmt: skip
     assert "t-SNE of 8 patients shows nothing" in page.text
     assert "predictions.csv has no test case" in page.text
 
@@ -154,7 +159,7 @@ def test_test_set_of_one_class_has_no_roc_and_removes_the_old_one(make_run):
     (run / "predictions.csv").write_text("".join(kept), encoding="utf-8")
     page = _page(run)
     assert "roc" in before
-    assert _drawn(run) == before - {"roc", "precision_recall"}
+    assert _drawn(run) == before - {"roc", "precision_recall", "decision_1"}
     assert "the curve needs test cases of at least two classes" in page.text
     assert "a ROC curve needs test cases of at least two classes" in page.text
 

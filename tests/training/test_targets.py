@@ -11,6 +11,7 @@ from gimp_fast import models
 from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.inference.predictions import predict_cohort
+from gimp_fast.report.target_sections import OUTCOME_TITLES
 from gimp_fast.runs.records import open_run
 from gimp_fast.training import load_config, train
 
@@ -53,9 +54,14 @@ def test_every_method_learns_every_target(method, modalities, target, cohort_fol
 def test_the_report_is_written(trained):
     from gimp_fast.report import write_report
 
-    folder, _ = trained
+    folder, score = trained
     page = write_report(folder).read_text(encoding="utf-8")
     assert "Target" in page
+    # Rows of scores are those of the target.
+    rows = {name: f'<th scope="row">{title}</th>' in page for name, title in OUTCOME_TITLES.items()}
+    assert rows["c_index"] == (score == "c_index")
+    assert rows["correlation"] == (score == "correlation")
+    assert ("<h4>Net benefit at " in page) == (score == "c_index")
     assert "NaN" not in page.replace("NaN,", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from gimp_fast.pages import style
 
 GRID = np.linspace(0, 1, 201)
 TSNE_SEED = 0
+LONGEST_LINE = 52  # of a legend, in characters; the figure cuts off longer ones
 FEWEST_IN_A_BIN = 25  # of a curve; fewer would draw chance
 
 
@@ -59,11 +61,13 @@ def _around_diagonal(
     **look: Any,
 ) -> Figure:
     """A square with a dashed diagonal and a line through the points (x, y) of each curve."""
-    figure = style.new_figure(height=3.9 + 0.19 * (len(curves) + 1))
+    titles = [textwrap.fill(style.plain(curve.title), LONGEST_LINE) for curve in curves]
+    lines = sum(len(title.splitlines()) for title in titles)
+    figure = style.new_figure(height=3.9 + 0.19 * (lines + 1))
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=style.INK, lw=0.9, ls=(0, (2, 3)))
-    for curve, (x, y) in zip(curves, points, strict=True):
-        axes.plot(x, y, color=curve.colour, label=style.plain(curve.title), clip_on=False, **look)
+    for curve, title, (x, y) in zip(curves, titles, points, strict=True):
+        axes.plot(x, y, color=curve.colour, label=title, clip_on=False, **look)
     low = np.floor(10 * min(np.min(xy) for xy in points)) / 10
     axes.set(xlim=(low, 1), ylim=(low, 1), aspect="equal", xlabel=labels[0], ylabel=labels[1])
     figure.legend(loc="outside lower center", ncols=1)

@@ -32,6 +32,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
+    head.dataset.title = head.textContent;
     button.addEventListener("click", () => sort(head, column));
     head.replaceChildren(button);
   });

@@ -113,6 +113,14 @@ def test_groups_of_splits_are_groups_of_columns():
     assert "| 0.900, 45/50 (0.850 to 0.920) |" in text
 
 
+def test_a_wide_table_is_cut_between_groups_of_splits():
+    columns = tuple((heading, title) for heading in "abc" for title in ("AUC", "Brier"))
+    grid = Grid(columns, ((row(), tuple("123456")),))
+    assert [part.rows[0][1] for part in grid.parts(5)] == [("1", "2", "3", "4"), ("5", "6")]
+    assert [part.groups for part in grid.parts(1)] == [[("a", 2)], [("b", 2)], [("c", 2)]]
+    assert grid.parts(6) == [grid]
+
+
 def test_what_markdown_and_latex_read_as_signs_is_escaped():
     odd = Row("odd", "S_1 & *2*", "50 % of $x$ #1 {a} ~^\\", "abmil", "slide", ours=True)
     grid = Grid((("", "P|Q"),), ((odd, ("p < 0.001\n(1 − δ)",)),))
