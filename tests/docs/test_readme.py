@@ -92,13 +92,15 @@ def test_what_it_says_of_simple_baselines_is_in_the_tables(readme):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("ridge_cox_covariates", "age, sex and stage alone (C-index {}) beat ridge Cox models"),
-        ("ridge_cox_slide", "of slides ({})"),
-        ("ridge_cox_rna", "and RNA ({}) on six cohorts"),
+        ("gimp", "GiMP of slides and RNA has a C-index of {};"),
+        ("ridge_cox_linear_both", "a C-index of {}; so has its linear part alone"),
+        ("ridge_cox_both", "ridge Cox has {}"),
+        ("ridge_cox_covariates", "age, sex and stage {}."),
+        ("gimp_covariates", "With all three it is {}."),
     ],
 )
 def test_what_it_says_of_survival_is_the_mean_over_cohorts(readme, row, words):
-    groups = rows_of("survival/plain_baselines.json")[row]
+    groups = rows_of("survival/six_cohorts.json")[row]
     values = [group["test"]["c_index"]["value"] for group in groups.values()]
     assert len(values) == 6
     assert words.format(decimals(np.mean(values))) in " ".join(readme.split())
