@@ -44,7 +44,8 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
     except IndexError:
         worker = _Worker()
     try:
-        reply = worker.call((function, path, *args), seconds)
+        # The process may have been started in another folder than the current one.
+        reply = worker.call((os.getcwd(), function, path, *args), seconds)
     except _ReaderEnded as ended:
         worker.close()
         raise FaultError.of("unreadable-file", path, str(ended), "a file without damage") from ended
@@ -124,9 +125,10 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print must not mix with the replies
     while True:
         try:
-            function, *args = pickle.load(sys.stdin.buffer)
+            folder, function, *args = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        os.chdir(folder)
         try:
             reply = function(*args)
         except FaultError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 from builders.faults import faults_of
@@ -89,3 +90,10 @@ def test_a_folder_has_the_time_of_all_its_files(tmp_path):
         (tmp_path / name).write_bytes(b"x" * 1_000_000)
     assert isolated._size(tmp_path) >= 2_000_000
     assert isolated._size(tmp_path / "nothing") == 0
+
+
+def test_a_relative_path_is_that_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here.txt").write_text("found")
+    isolated.run_isolated(Path.read_text, tmp_path / "here.txt")  # by a process that is kept
+    monkeypatch.chdir(tmp_path)
+    assert isolated.run_isolated(Path.read_text, Path("here.txt")) == "found"
