@@ -64,7 +64,7 @@ def fit_linear_part(
                 model = _fit(name, features, truth, rest, split_name)
                 crossed[here, column] = model.risk(features[here])
         weights = np.array([WEIGHT[name] for name in part.inputs])
-        scale = _slope(crossed[training] @ weights, truth[training])
+        scale = slope_of(crossed[training] @ weights, truth[training])
         for chosen, rows in enumerate((training, np.ones(len(cases), bool))):
             for name, features in inputs.items():
                 model = _fit(name, features, truth, rows, split_name)
@@ -129,8 +129,8 @@ def _fit(
     return _Fitted(mean, factor, slope / spread, float(risk.mean() / spread))
 
 
-def _slope(risk: np.ndarray, truth: np.ndarray) -> float:
-    """Of Cox's model of a risk."""
+def slope_of(risk: np.ndarray, truth: np.ndarray) -> float:
+    """Slope of Cox's model of a risk (n,), for the truth (n, 2) with an event or more."""
     model = fit_ridge_cox(risk[:, None], outcomes_of(truth), 1.0)
     return max(_SMALLEST_SLOPE, float(model.coefficients[0] / model.sd[0]))
 

@@ -32,7 +32,7 @@ from gimp_fast.training.evaluate_outcomes import (
     outcome_scores,
     target_summary,
 )
-from gimp_fast.training.fit_linear import STRENGTH, WEIGHT
+from gimp_fast.training.fit_linear import STRENGTH, WEIGHT, slope_of
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,7 @@ def _predictions(
 
 
 def _slope(risk: np.ndarray, truth: np.ndarray) -> float:
-    """Of Cox's model of a risk, at least 0.05: a score is not turned round."""
+    """Of Cox's model of a risk; 1 where no validation patient has the event."""
     if not truth[:, 1].any():
         return 1.0
-    model = fit_ridge_cox(risk[:, None], outcomes_of(truth), 1.0)
-    return max(0.05, float(model.coefficients[0] / model.sd[0]))
+    return slope_of(risk, truth)
