@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread as pools
 import io
 import multiprocessing
 import os
@@ -78,3 +79,5 @@ def fork_instead_of_starting() -> None:
     multiprocessing.get_context = lambda method=None: context
     context.set_forkserver_preload = lambda names: None
     forkserver.ensure_running = lambda: None
+    # A fork that a pool's thread made would wait at its end for that thread: for itself.
+    os.register_at_fork(after_in_child=pools._threads_queues.clear)
