@@ -40,8 +40,10 @@ BUILD_AND_INSTALL := $(PIP_INSTALL) --no-build-isolation
 SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(wildcard README.md) \
 	$(shell find csrc gimp_fast kernels -type f -not -name '*.py[co]' -not -name '*.so')
 NATIVE := $(wildcard csrc/*.h csrc/*.cuh csrc/*.cpp csrc/*.cu tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
-# Not among `make bench`: the comparison of survival, which takes hours, and those of a GPU.
-BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_% benchmarks/survival_cohorts.py,$(wildcard benchmarks/*.py))
+# Not among `make bench`: the comparison of survival, which takes hours, what reads its runs, and those
+# of a GPU.
+BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_% benchmarks/survival_cohorts.py \
+	benchmarks/missing_modality.py,$(wildcard benchmarks/*.py))
 
 # Stamps of what is installed; a changed source is installed again.
 READY := $(VENV)/.build-requirements

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gimp_fast.data import Cohort
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.experiments.finished import Finished
-from gimp_fast.experiments.grid import Grid, latex, markdown
+from gimp_fast.experiments.grid import Grid, latex_tables, markdown
 from gimp_fast.files import safe_text
 from gimp_fast.files.atomic import write_json, write_text
 from gimp_fast.pages import style
@@ -145,5 +145,5 @@ def _latex(document: Document) -> str:
     text = []
     for number, (title, grid) in enumerate(document.grids.items(), start=1):
         caption = f"{kind}{document.title}. {title}. {cohorts}."
-        text.append(latex(grid, caption, f"tab:{document.name}-{number}"))
+        text += latex_tables(grid, caption, f"tab:{document.name}-{number}")
     return "\n".join(text)

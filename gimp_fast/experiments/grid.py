@@ -14,6 +14,7 @@ from gimp_fast.files import safe_text
 from gimp_fast.runs.score_texts import p_text, signed
 
 NONE = "–"
+MOST_IN_PRINT = 10  # columns that can be read across a page of paper
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,17 @@ _LATEX = str.maketrans({
 def tex(text: str) -> str:
     """Text as LaTeX sets it, in any encoding of the document."""
     return safe_text.visible(_one_line(text), keep="").translate(_LATEX)
+
+
+def latex_tables(grid: Grid, caption: str, label: str) -> list[str]:
+    """A table, or one for each part that fits a page; the parts are numbered."""
+    parts = grid.parts(MOST_IN_PRINT)
+    if len(parts) == 1:
+        return [latex(grid, caption, label)]
+    return [
+        latex(part, f"{caption} Part {number} of {len(parts)}.", f"{label}-{number}")
+        for number, part in enumerate(parts, start=1)
+    ]
 
 
 def latex(grid: Grid, caption: str, label: str) -> str:

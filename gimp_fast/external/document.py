@@ -16,7 +16,7 @@ import numpy as np
 
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.intervals import WITHOUT_SPREAD, Estimate
-from gimp_fast.external import missing_texts, panels, texts
+from gimp_fast.external import missing_texts, number_texts, panels, texts
 from gimp_fast.external.kinds import Kind
 from gimp_fast.external.of_classes import Classes
 from gimp_fast.external.of_numbers import Numbers
@@ -89,6 +89,7 @@ def write_validation(found: Validation, out: str | Path, command: Sequence[str] 
         kind=_KINDS[found.kind],
         texts=texts,
         missing_texts=missing_texts,
+        number_texts=number_texts,
         reads=READS,
         codes=CODES,
         sections=_figures(found, out / layout.FIGURES),
@@ -165,7 +166,7 @@ def score_lines(found: Validation) -> str:
                 "by": "all",
                 "group": name,
                 "patients": found.patients if is_new else found.own.patients,
-                "counts": texts.counts_text(found.counts) if is_new else "",
+                "counts": number_texts.counts_text(found.counts) if is_new else "",
                 "score": score.name,
                 "drawn": found.drawn.name if is_new else "patients",
             }
@@ -176,7 +177,7 @@ def score_lines(found: Validation) -> str:
             "by": group.by,
             "group": group.name,
             "patients": group.patients,
-            "counts": texts.counts_text(group.counts),
+            "counts": number_texts.counts_text(group.counts),
             "score": found.main,
             "drawn": group.drawn,
             "reason": group.reason,

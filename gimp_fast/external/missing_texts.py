@@ -11,7 +11,7 @@ from typing import Any
 
 from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.external.missing_result import Missing, MissingCurve, MissingPoint
-from gimp_fast.external.texts import interval_text, signed_text
+from gimp_fast.external.number_texts import interval_text, signed_text
 
 LACKS = {"rna": "RNA", "slide": "slides"}
 _ALONE = {"rna": "RNA alone", "slide": "slides alone", "either": "models of one modality"}

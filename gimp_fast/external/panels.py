@@ -9,8 +9,8 @@ from gimp_fast.external import figures
 from gimp_fast.external.kinds import Kind
 from gimp_fast.external.missing_result import MissingCurve
 from gimp_fast.external.missing_texts import LACKS, share_text
+from gimp_fast.external.number_texts import interval_text
 from gimp_fast.external.result import Group, Validation
-from gimp_fast.external.texts import interval_text
 from gimp_fast.pages import style
 from gimp_fast.report.outcome_figures import predicted_against_true, survival_calibration
 from gimp_fast.report.panels import Panel

@@ -12,7 +12,9 @@ from gimp_fast.evaluation.intervals import Estimate
 from gimp_fast.evaluation.kaplan_meier import CalibrationGroups
 from gimp_fast.evaluation.named_curves import NamedCurve
 from gimp_fast.external.missing_result import Missing
+from gimp_fast.external.number_texts import interval_text
 from gimp_fast.external.units import Units
+from gimp_fast.pages.display import SYNTHETIC, shown
 
 
 @dataclass(frozen=True)
@@ -187,3 +189,23 @@ class Validation:
     def synthetic(self) -> bool:
         """Whether the patients, or those of a model's training, are generated."""
         return self.cohort["synthetic"] or any(model["synthetic"] for model in self.models)
+
+    @property
+    def target_text(self) -> str:
+        """The target, its kind and its unit, in words."""
+        if not self.target:
+            return "label"
+        unit = f", in {self.unit}" if self.unit else ""
+        return f"{self.target} ({self.kind}{unit})"
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "models": [model["source"] for model in self.models],
+            "cohort": f"'{self.cohort['name']}', {self.patients} new patients",
+            "target": self.target_text,
+        }
+        for score in self.scores.values():
+            own = f"; own test {interval_text(score.own)}" if score.own else ""
+            facts[score.title] = f"{interval_text(score.new)}{own}"
+        facts["warnings"] = [f"{code} {count}" for code, count in self.warnings.items()]
+        return shown("Validation", facts, SYNTHETIC * self.synthetic)

@@ -1,47 +1,9 @@
-"""Numbers in words, the same on the page and on the console."""
+"""What a validation says in words, the same on the page and on the console."""
 
 from __future__ import annotations
 
-from gimp_fast.evaluation.intervals import Estimate
+from gimp_fast.external.number_texts import counts_text, interval_text, units_text
 from gimp_fast.external.result import Validation
-from gimp_fast.external.units import Units
-
-_DIGITS = 3
-
-
-def interval_text(found: Estimate | None, signed: bool = False) -> str:
-    """``0.812 (0.760 to 0.861)``; a dash for a score that is not defined."""
-    if found is None:
-        return "–"
-    value, low, high = (_number(number, "+" if signed else "") for number in vars(found).values())
-    return f"{value} ({low} to {high})"
-
-
-def signed_text(value: float) -> str:
-    """``−0.012``."""
-    return _number(value, "+z")
-
-
-def _number(value: float, sign: str) -> str:
-    return format(value, f"{sign}.{_DIGITS}f").replace("-", "−")
-
-
-def counts_text(counts: dict[str, int]) -> str:
-    """``21 LUAD, 20 LUSC`` or ``15 events``; empty for numbers."""
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def units_text(units: Units) -> str:
-    """What the bootstrap draws, in a sentence."""
-    return f"The bootstrap draws {units.count} {units.name}: {units.why}."
-
-
-def target_text(found: Validation) -> str:
-    """The target, its kind and its unit."""
-    if not found.target:
-        return "label"
-    unit = f", in {found.unit}" if found.unit else ""
-    return f"{found.target} ({found.kind}{unit})"
 
 
 def verdict(found: Validation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 from dataclasses import replace
 
@@ -242,3 +243,13 @@ def test_a_model_of_several_targets_is_refused(cohort_folder, other_folder, tmp_
     run = train_run(tmp_path / "run", cohort_folder, *settings)
     with pytest.raises(GimpError, match=r"several targets \(os, burden\); expected models of one"):
         validate_model(run, other_folder, OPTIONS)
+
+
+def test_a_notebook_shows_the_scores_beside_those_of_the_own_test(validated):
+    for kind, words in (
+        ("class", ("label", "Accuracy", "; own test 0.")),
+        ("survival", ("os (survival, in", "Harrell's C")),
+    ):
+        text = html.unescape(validated(kind)._repr_html_())
+        for word in ("Validation", "SYNTHETIC", "new patients", *words):
+            assert word in text

@@ -21,7 +21,7 @@ from gimp_fast.experiments.classes.results import (
     Validation,
 )
 from gimp_fast.experiments.classes.tables import detail_grid, grids, main_grid
-from gimp_fast.experiments.grid import Grid, latex, markdown, tex
+from gimp_fast.experiments.grid import MOST_IN_PRINT, Grid, latex, latex_tables, markdown, tex
 from gimp_fast.experiments.resampling import Units
 from gimp_fast.experiments.rows import PaperFigure, Row
 
@@ -119,6 +119,18 @@ def test_a_wide_table_is_cut_between_groups_of_splits():
     assert [part.rows[0][1] for part in grid.parts(5)] == [("1", "2", "3", "4"), ("5", "6")]
     assert [part.groups for part in grid.parts(1)] == [[("a", 2)], [("b", 2)], [("c", 2)]]
     assert grid.parts(6) == [grid]
+
+
+def test_a_table_that_is_too_wide_for_paper_is_several_in_latex():
+    columns = tuple((heading, title) for heading in "abc" for title in "12345")
+    wide = Grid(columns, ((row(), tuple("x" * 15)),))
+    assert len(columns) > MOST_IN_PRINT
+    first, second = latex_tables(wide, "All.", "tab:x")
+    assert r"\caption{All. Part 1 of 2.}" in first
+    assert r"\label{tab:x-2}" in second
+    assert (first.count(r"\cmidrule"), second.count(r"\cmidrule")) == (2, 1)
+    narrow = wide.parts(5)[0]
+    assert latex_tables(narrow, "All.", "tab:x") == [latex(narrow, "All.", "tab:x")]
 
 
 def test_what_markdown_and_latex_read_as_signs_is_escaped():
