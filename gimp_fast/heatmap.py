@@ -17,7 +17,7 @@ from typing import Any
 
 from gimp_fast.cli import EXIT_BAD_INPUT, Parser, command
 from gimp_fast.errors import SHOWN, GimpError, counted
-from gimp_fast.heatmaps.options import HeatmapOptions
+from gimp_fast.heatmaps.options import GRADIENT, HeatmapOptions
 from gimp_fast.inference.options import PARTS
 from gimp_fast.options import add_options, read_options
 from gimp_fast.runs import layout
@@ -87,6 +87,7 @@ def main(argv: Sequence[str]) -> int | None:
     from gimp_fast.data import open_cohort
     from gimp_fast.files.locks import claim
     from gimp_fast.heatmaps.faithfulness.check import check_faithfulness
+    from gimp_fast.heatmaps.attribution import has_linear_part
     from gimp_fast.heatmaps.make import make_heatmaps
     from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
@@ -114,6 +115,11 @@ def main(argv: Sequence[str]) -> int | None:
             "patients."
         )
     print(f"{counted(len(cases), 'patient')} of {cohort.name}; {trained!r}")
+    if trained.uses_slides and options.attribution != GRADIENT and has_linear_part(trained):
+        print(
+            "CAUTION: the maps show the attention of the network. Most of this model's risk may "
+            f"come from its linear part: --attribution {GRADIENT} shows both"
+        )
     images = None if args.slide_images is None else SlideImages(args.slide_images)
     with claim(options.out):
         summary = make_heatmaps(

@@ -48,16 +48,22 @@ def describe(trained: ExplainedModel, how: str) -> str:
     """One of ``ATTRIBUTIONS`` in words; GimpError if the model does not have it."""
     if how == GRADIENT:
         return "gradient × input of the predicted class against the others"
+    alone = ", without the linear part" if has_linear_part(trained) else ""
     if nystrom_layers(trained.model):
         if how == ROLLOUT:
-            return "attention of CLS rolled out through the Nyström layers"
-        return "attention of CLS in the last Nyström layer, mean of its heads"
+            return f"attention of CLS rolled out through the Nyström layers{alone}"
+        return f"attention of CLS in the last Nyström layer, mean of its heads{alone}"
     if hasattr(trained.model, "attention"):
-        return "attention pooling"
+        return f"attention pooling{alone}"
     raise GimpError(
         f"--attribution {how}: the method '{trained.method}' has no attention over patches; "
         f"expected a model that has, or --attribution {GRADIENT}"
     )
+
+
+def has_linear_part(trained: ExplainedModel) -> bool:
+    """Whether risks are added to the network's, which its attention does not show."""
+    return getattr(trained.model, "linear_part", None) is not None
 
 
 def attribute(

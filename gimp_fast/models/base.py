@@ -125,12 +125,14 @@ class PatientModel(nn.Module, ABC):
             ValueError: patches or genes do not have the width that the model was built for.
         """
         self.check(inputs)
+        # First: heatmaps free the patches as soon as the network has read them.
+        linear = None if self.linear_part is None else self._linear_risks(inputs)
         parts = self._parts(inputs, map(self.product_rows, inputs.lengths()))
         vectors = torch.cat([self.vectors(part) for part in parts])
         if self.covariate_head is not None:
             vectors = torch.cat([vectors, inputs.covariates.to(vectors.dtype)], dim=1)
-        if self.linear_part is not None:
-            vectors = torch.cat([vectors, self._linear_risks(inputs).to(vectors.dtype)], dim=1)
+        if linear is not None:
+            vectors = torch.cat([vectors, linear.to(vectors.dtype)], dim=1)
         return Representation.of(vectors, inputs)
 
     def classify(self, representation: Representation) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,8 @@ from gimp_fast.data import open_cohort
 from gimp_fast.errors import GimpError
 from gimp_fast.evaluation.kaplan_meier import Outcomes
 from gimp_fast.evaluation.survival import harrell_c
+from gimp_fast.heatmaps.attribution import attribute, describe
+from gimp_fast.heatmaps.options import ATTRIBUTIONS
 from gimp_fast.inference.export import export_model
 from gimp_fast.inference.predictions import predict_cohort
 from gimp_fast.models import PatientInputs
@@ -211,6 +214,13 @@ def test_every_model_may_have_it(method, modalities, cohort_folder, tmp_path):
         found = predict_cohort([one], cohort, cases)
         np.testing.assert_allclose(found.table["risk"], recorded.predicted["risk"], atol=1e-6)
     reader = model.reader_of(cohort, model.columns_in(cohort))
+    for how in ATTRIBUTIONS if modalities != "rna" else ():
+        with contextlib.suppress(GimpError):  # not of this method
+            words = describe(model, how)
+            assert words.endswith("without the linear part") == (how != "gradient")
+            weights = attribute(model, reader.inputs(cases[:1]), how, give_up_patches=True)
+            np.testing.assert_allclose(weights.predictions[0], found.table["risk"][0], atol=1e-6)
+            assert np.isfinite(weights.patches).all()
     inputs = reader.inputs(cases[:3])
     with torch.no_grad():
         whole = model.model(inputs)
