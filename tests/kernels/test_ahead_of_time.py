@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from builders.once import make_once, session_folder
 from packaging.version import Version
 
-import gimp_fast.kernels
-
 triton = pytest.importorskip("triton")
+
+from builders.compiled_kernels import (  # noqa: E402 - they need it
+    CASES,
+    RECORD,
+    compiled,
+    name_of,
+    recorded,
+    sources,
+)
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SCRIPT = HERE / "ahead_of_time.py"
+AGAIN = (120, "float16")  # the case that takes the least time
 KERNELS = {
     name
     for path in (ROOT / "kernels").glob("*.py")
@@ -44,34 +47,13 @@ HELD = {
     (90, "bfloat16", 64): HOLDING,
     (100, "bfloat16", 64): {"_queries_to_landmarks_all_fwd_kernel"},
 }
-# (capability, dtype): head dims.
-CASES = {
-    (80, "bfloat16"): (64, 128),
-    (80, "float32"): (64, 128),
-    (86, "bfloat16"): (32, 64, 128, 256),
-    (86, "float32"): (64, 128),
-    (86, "float16"): (16,),
-    (89, "float16"): (64,),
-    (90, "bfloat16"): (64, 128),
-    (90, "float32"): (64, 128),
-    (100, "bfloat16"): (64, 128),
-    (100, "float32"): (64, 128),
-    (120, "bfloat16"): (64, 128),
-    (120, "float32"): (64, 128),
-    (120, "float16"): (16,),
-    # A GPU that the table does not know gets settings that fit any.
-    (103, "bfloat16"): (64,),
-}
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory) -> Path:
     """A folder for what compiling found out; it is used until a source or a version changes."""
     folder = ROOT / "build" if os.access(ROOT, os.W_OK) else session_folder(tmp_path_factory)
-    digest = hashlib.sha256(f"{triton.__version__} {torch.__version__}".encode())
-    for path in (SCRIPT, *sorted(Path(gimp_fast.kernels.__file__).parent.glob("*.py"))):
-        digest.update(path.read_bytes())
-    return folder / "ahead-of-time" / digest.hexdigest()[:16]
+    return folder / "ahead-of-time" / "-".join(sources().values())
 
 
 @pytest.fixture(scope="session")
@@ -98,24 +80,32 @@ def test_resident_warps_are_those_of_the_scarcest_resource(block, warps, monkeyp
     assert resident_warps(*block) == warps
 
 
+def test_the_record_is_of_these_kernels():
+    first = json.loads(RECORD.read_text(encoding="utf-8").partition("\n")[0])
+    if any(first[name] != sources()[name] for name in ("triton", "torch")):
+        pytest.skip("the record is of other versions: every kernel is compiled")
+    assert recorded(), "a kernel has changed: run python tests/kernels/record_compiled.py"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("case", "head_dims"), CASES.items(), ids=[f"sm_{c}-{dtype}" for c, dtype in CASES]
-)
+def test_compiling_again_finds_what_the_record_says(environment):
+    if not recorded():
+        pytest.skip("every kernel is compiled anyway")
+    found = [json.loads(line) for line in compiled(AGAIN, environment).splitlines()]
+    assert found == recorded()[name_of(AGAIN)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "head_dims"), CASES.items(), ids=map(name_of, CASES))
 def test_every_launch_compiles_fits_and_spills_nothing(case, head_dims, results, environment):
-    capability, dtype = case
-
-    def compile_all(path: Path) -> None:
-        done = subprocess.run(
-            [sys.executable, SCRIPT, str(capability), dtype, *map(str, head_dims)],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        path.write_text(done.stdout, encoding="utf-8")
-
-    name = f"sm_{capability}-{dtype}-{'-'.join(map(str, head_dims))}.jsonl"
-    file = make_once(results / name, compile_all)
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    capability, _ = case
+    rows = recorded().get(name_of(case))
+    if rows is None:
+        file = make_once(
+            results / f"{name_of(case)}.jsonl",
+            lambda path: path.write_text(compiled(case, environment), encoding="utf-8"),
+        )
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     for head_dim in head_dims:
         expected = (KERNELS - HOLDING) | HELD.get((*case, head_dim), set())
         assert {row["kernel"] for row in rows if row["head_dim"] == head_dim} == expected
