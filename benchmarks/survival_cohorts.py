@@ -20,6 +20,7 @@ import argparse
 import csv
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,14 @@ def main(argv: list[str] | None = None) -> int:
     return make_tables(["survival", "--data", *cohorts, *chosen, *others])
 
 
-def prepare_cohort(source: Path, out: Path) -> int:
-    """Write the cohort unless it is there; returns the exit code of `prepare`."""
+OWN_GENES = ("--gene-sets", "hallmark", "--keep-other-genes")
+
+
+def prepare_cohort(source: Path, out: Path, genes: Sequence[str] = OWN_GENES) -> int:
+    """Write the cohort unless it is there; returns the exit code of `prepare`.
+
+    ``genes`` are its options that say which genes the cohort has.
+    """
     if out.exists():
         return 0
     name = source.name.removeprefix("tcga_")
@@ -71,7 +78,7 @@ def prepare_cohort(source: Path, out: Path) -> int:
             *("--slides", str(source / "pt_files"), "--rna", str(source / "rna.csv.gz")),
             *("--labels", str(source / "clinical.csv"), "--site-column", "site"),
             *("--target", "os=survival:os_days,os_event", "--covariates", covariates),
-            *("--gene-sets", "hallmark", "--keep-other-genes", "--allow-missing-modality"),
+            *(*genes, "--allow-missing-modality"),
             *("--splits", str(folds), "--name", f"TCGA-{name.upper()}", "--out", str(out)),
         ]
     )

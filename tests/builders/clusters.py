@@ -61,7 +61,7 @@ class Cluster:
             process.terminate()
         for process in reversed(self._processes):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
+                process.wait(timeout=3)  # one whose scheduler is gone would wait for it
             process.kill()
             process.wait()
 

@@ -12,11 +12,13 @@ from builders.slides import write_slide
 from gimp_fast.experiments import main as experiments
 from gimp_fast.extract import main as extract
 from gimp_fast.prepare import main as prepare
+from gimp_fast.tasks import cluster
 
 
 @pytest.fixture(params=["experiments", "extract", "prepare", "verify"])
-def call(request, cohort_folder, tmp_path):
+def call(request, cohort_folder, tmp_path, monkeypatch):
     """A command that would do something, as a function of further arguments; and its folder."""
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)  # nobody will answer
     out = tmp_path / "out"
     if request.param == "extract":
         pytest.importorskip("tifffile")
