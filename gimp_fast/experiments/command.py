@@ -142,7 +142,7 @@ def main(argv: Sequence[str]) -> int | None:
 
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
-    from gimp_fast.errors import GimpError
+    from gimp_fast.errors import GimpError, counted
     from gimp_fast.experiments.carry_out import Asked
     from gimp_fast.experiments.classes import command as of_classes
     from gimp_fast.experiments.plan import Shared
@@ -188,6 +188,6 @@ def main(argv: Sequence[str]) -> int | None:
         done, wanted, failed = make(asked, works, args.out)
     print(f"{done} of {wanted} runs in {time.perf_counter() - began:.0f} s")
     if failed:
-        print(f"{failed} runs failed; the same command retries them", file=sys.stderr)
+        print(f"{counted(failed, 'run')} failed; the same command tries again", file=sys.stderr)
         return EXIT_SOME_FAILED
     return 0

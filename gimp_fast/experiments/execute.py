@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gimp_fast.data import Cohort
 from gimp_fast.data.slides.prepared import verified_files
-from gimp_fast.errors import GimpError, StoppedError
+from gimp_fast.errors import GimpError, StoppedError, counted
 from gimp_fast.evaluation.rates import Share
 from gimp_fast.experiments.finished import Finished, read_run
 from gimp_fast.experiments.machines import Machines
@@ -65,7 +65,7 @@ def execute(
     if finished:
         print(f"{len(finished)} of {len(plan.runs)} runs are done already")
     if tasks:
-        print(f"training {len(tasks)} runs, {machines}; their output is in their folders")
+        print(f"training {counted(len(tasks), 'run')}, {machines}; each writes into its folder")
     # A bar for a terminal; in a log file, each line starts with the progress instead.
     bar = tqdm(total=len(tasks), unit="run", disable=None, smoothing=0.1)
     began, ended = time.perf_counter(), 0

@@ -18,7 +18,7 @@ from typing import Any
 
 import gimp_fast.kernels
 from gimp_fast.data import Cohort
-from gimp_fast.errors import GimpError, did_you_mean
+from gimp_fast.errors import GimpError, counted, did_you_mean
 from gimp_fast.experiments.baselines import CoxSettings, LogisticSettings
 from gimp_fast.experiments.rows import (
     BOTH,
@@ -322,7 +322,7 @@ def describe(
                 done = sum(Run(find_folder(runs, run)).is_recorded for run in of_row)
                 inputs = [row.modalities, *(["covariates"] if row.covariates else [])]
                 settings = " ".join([f"method={row.method}", *inputs, *row.overrides])
-                yield f"{start}{len(of_row)} runs, {done} done: {settings}"
+                yield f"{start}{counted(len(of_row), 'run')}, {done} done: {settings}"
     missing = sum(not Run(find_folder(runs, run)).is_recorded for run in plan.runs)
-    asked = f"{len(splits)} splits ({', '.join(splits)}), {len(seeds)} seeds"
-    yield f"{asked}: {len(plan.runs)} runs, {missing} to train"
+    asked = f"{counted(len(splits), 'split')} ({', '.join(splits)}), {counted(len(seeds), 'seed')}"
+    yield f"{asked}: {counted(len(plan.runs), 'run')}, {missing} to train"
