@@ -86,8 +86,8 @@ def main(argv: Sequence[str]) -> int | None:
     # After parsing, so that --help and a wrong option do not wait for torch.
     from gimp_fast.data import open_cohort
     from gimp_fast.files.locks import claim
-    from gimp_fast.heatmaps.faithfulness.check import check_faithfulness
     from gimp_fast.heatmaps.attribution import has_linear_part
+    from gimp_fast.heatmaps.faithfulness.check import check_faithfulness
     from gimp_fast.heatmaps.make import make_heatmaps
     from gimp_fast.inference.loading import load_one
     from gimp_fast.inference.selection import select_patients
