@@ -10,10 +10,10 @@ import atexit
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,8 @@ from typing import TypeVar
 from gimp_fast.errors import FaultError, GimpError, one_line
 
 Result = TypeVar("Result")
-SECONDS = 60.0  # for any file; a slow disk gets more time by the size of the file
+SECONDS = 60.0  # of computing, for any file, and more for a large one
+PATIENCE = 10  # as much by the clock: other programs may need the machine, or the disk be slow
 _BYTES_A_SECOND = 2 << 20
 # Ctrl-C is for the process that asks, which ends this one.
 _SERVE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
@@ -45,7 +46,7 @@ def run_isolated(function: Callable[..., Result], path: Path, *args: object) -> 
         worker = _Worker()
     try:
         # The process may have been started in another folder than the current one.
-        reply = worker.call((os.getcwd(), function, path, *args), seconds)
+        reply = worker.call(seconds, (os.getcwd(), function, path, *args))
     except _ReaderEnded as ended:
         worker.close()
         raise FaultError.of("unreadable-file", path, str(ended), "a file without damage") from ended
@@ -83,18 +84,30 @@ class _Worker:
                 "programs, or raise the limits of processes and open files (ulimit -u, -n)"
             ) from error
 
-    def call(self, request: tuple, seconds: float) -> object:
-        process, start = self._process, time.monotonic()
-        timer = threading.Timer(seconds, process.kill)
+    def call(self, seconds: float, request: tuple) -> object:
+        process = self._process
+        too_late = threading.Event()
+
+        def give_up() -> None:
+            too_late.set()
+            process.kill()
+
+        timer = threading.Timer(PATIENCE * seconds, give_up)
         timer.start()
         try:
-            pickle.dump(request, process.stdin)
+            pickle.dump((seconds, *request), process.stdin)
             process.stdin.flush()
             return pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError) as error:
-            if time.monotonic() - start >= seconds:
-                raise _ReaderEnded(f"no end of reading it after {seconds:.0f} s") from error
             code = process.wait()
+            if too_late.is_set():
+                raise _ReaderEnded(
+                    f"no end of reading it after {PATIENCE * seconds:.0f} s"
+                ) from error
+            if code == -signal.SIGPROF:
+                raise _ReaderEnded(
+                    f"no end of reading it after {seconds:.0f} s of computing"
+                ) from error
             raise _ReaderEnded(f"a crash of the library that reads it (code {code})") from error
         finally:
             timer.cancel()
@@ -125,13 +138,15 @@ def serve() -> None:
     os.dup2(2, 1)  # what libraries print must not mix with the replies
     while True:
         try:
-            folder, function, *args = pickle.load(sys.stdin.buffer)
+            seconds, folder, function, *args = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         os.chdir(folder)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends this process
         try:
             reply = function(*args)
         except FaultError as error:
             reply = error
+        signal.setitimer(signal.ITIMER_PROF, 0)
         pickle.dump(reply, replies, protocol=5)
         replies.flush()
