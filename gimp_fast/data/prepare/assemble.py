@@ -168,11 +168,11 @@ def _read_patients(
     """A row for each slide of each patient, or for a patient without slides."""
     column, table = options.label_column, options.slide_table
     if options.labels and not labelled:
-        return read_cases(options.labels, label_column=column)
+        return read_cases(options.labels, label_column=column, files=files)
     if options.labels:
-        return read_labels(options.labels, label_column=column, slide_table=table)
+        return read_labels(options.labels, label_column=column, slide_table=table, files=files)
     if options.cases:
-        return read_cases(options.cases, label_column=column)
+        return read_cases(options.cases, label_column=column, files=files)
     return Read([LabelRow(patient_of(id), id, "", str(file)) for id, file in files.items()])
 
 

@@ -6,6 +6,8 @@
 - MCAT, SurvPath: the same, with another name of the label column and slide_id ending in ``.svs``.
 - STAMP: a clini table (``PATIENT`` and the label) beside a slide table (``PATIENT,FILENAME``). The
   former may be cBioPortal's (``PATIENT_ID``, below lines that begin with ``#``).
+- A table of patients and labels alone. A feature file belongs to the patient whose TCGA barcode its
+  name begins with, or whose id it is.
 - TransMIL: ``fold0.csv`` with slide ids under ``train,train_label,val,val_label,test,test_label``,
   or a folder of such files.
 """
@@ -13,7 +15,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -53,6 +55,7 @@ def read_labels(
     *,
     label_column: str = LABEL_COLUMN,
     slide_table: str | Path | None = None,
+    files: Iterable[str] = (),
 ) -> Read[list[LabelRow]]:
     """Rows of a table of labels in one of the layouts above.
 
@@ -63,6 +66,7 @@ def read_labels(
         path: the table; for TransMIL, one fold file or a folder of them.
         label_column: column of the label; fold files have their own.
         slide_table: STAMP's slide table.
+        files: ids of the slides that have feature files, for a table without a column of slides.
 
     Returns:
         The rows, with every fault: an unreadable file, a missing column, duplicate slides, blank
@@ -70,14 +74,18 @@ def read_labels(
     """
     labels = _Labels()
     with labels.faults.collect():
-        _add_labels(labels, Path(path), label_column, slide_table)
+        _add_labels(labels, Path(path), label_column, slide_table, files)
         labels.need_rows(path)
         return labels.faults.read(labels.rows)
     return labels.faults.read([])
 
 
 def _add_labels(
-    labels: _Labels, path: Path, label_column: str, slide_table: str | Path | None
+    labels: _Labels,
+    path: Path,
+    label_column: str,
+    slide_table: str | Path | None,
+    files: Iterable[str],
 ) -> None:
     if path.is_dir():
         folds = [open_table(file) for file in visible(path.glob("*.csv"))]
@@ -96,21 +104,25 @@ def _add_labels(
     elif slide_table is not None:
         _add_clini(labels, table, open_table(slide_table), label_column)
     else:
-        labels.add_table(table, label_column)
+        labels.add_table(table, label_column, files=files)
 
 
-def read_cases(path: str | Path, *, label_column: str = LABEL_COLUMN) -> Read[list[LabelRow]]:
+def read_cases(
+    path: str | Path, *, label_column: str = LABEL_COLUMN, files: Iterable[str] = ()
+) -> Read[list[LabelRow]]:
     """Rows of a table of patients and slides whose labels need not be known.
 
     Args:
         path: a table with a column of patients and one of slides (``slide_id``, or STAMP's
             ``FILENAME``), a row per slide; the slide is empty for a patient without slides.
         label_column: read if the table has it; unknown labels are empty.
+        files: as of :func:`read_labels`.
     """
     labels = _Labels()
     with labels.faults.collect():
         table = open_table(path)
-        labels.add_table(table, *([label_column] if label_column in table.header else []))
+        known = [label_column] if label_column in table.header else []
+        labels.add_table(table, *known, files=files)
         labels.need_rows(path)
         # A label in one row of a patient is the label of all rows.
         rows = [replace(row, label=labels.label_of.get(row.case_id, "")) for row in labels.rows]
@@ -132,11 +144,36 @@ class _Labels:
         if not self.rows and not self.faults.items:
             self.faults.add("no-rows", path, "a table without rows", "one row per slide")
 
-    def add_table(self, table: Table, *label_column: str) -> None:
-        """The rows of a table of patients, slides and, if there is a column of them, labels."""
-        patient, slide = table.one_of(*PATIENT_COLUMNS), table.one_of(*SLIDE_COLUMNS)
+    def add_table(self, table: Table, *label_column: str, files: Iterable[str]) -> None:
+        """The rows of a table of patients, slides and, if there are columns of them, labels."""
+        patient = table.one_of(*PATIENT_COLUMNS)
+        slide = next((name for name in SLIDE_COLUMNS if name in table.header), None)
+        if slide is None:
+            self._add_patients(table, [patient, *label_column], files)
+            return
         for where, case, name, *label in table.rows(patient, slide, *label_column):
             self.add(case, _slide_id(name, slide), "".join(label), where, name)
+
+    def _add_patients(self, table: Table, columns: Sequence[str], files: Iterable[str]) -> None:
+        """The rows of a table of patients and, perhaps, labels; slides are known by their names."""
+        slides_of: dict[str, list[str]] = {}
+        for slide in files:
+            slides_of.setdefault(patient_of(slide), []).append(slide)
+        rows = list(table.rows(*columns))
+        if slides_of and not any(case in slides_of for _, case, *_ in rows):
+            column, example = " or ".join(SLIDE_COLUMNS), next(iter(slides_of.values()))[0]
+            found = f"no column {column} among {table.describe_header()}, and no feature file "
+            found += f"that is named after one of its patients (the first is '{example}')"
+            expected = f"a column {column}, or files named by a patient's id or TCGA barcode"
+            raise FaultError.of("missing-column", table.path, found, expected)
+        first: dict[str, str] = {}
+        for where, case, *label in rows:
+            if case and first.setdefault(case, where) != where:
+                found = f"patient '{case}' again (first in {first[case]})"
+                self.faults.add("duplicate-patient", where, found, "each patient once")
+                continue
+            for slide in slides_of.get(case, [""]):
+                self.add(case, slide, "".join(label), where)
 
     def add(self, case: str, slide: str, label: str, where: str, written: str = "") -> None:
         """Add one row; ``written`` is the cell that ``slide`` comes from."""

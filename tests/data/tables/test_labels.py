@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gimp_fast.data.names import patient_of
-from gimp_fast.data.tables.labels import read_labels
+from gimp_fast.data.tables.labels import read_cases, read_labels
 
 A, B = "TCGA-05-4244-01Z-00-DX1.d4ff32cd", "TCGA-18-3406-01Z-00-DX1.8D07F006"
 MCAT = (
@@ -222,7 +222,7 @@ def test_bad_labels(tmp_path, text, kinds):
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
-        (b"case_id,label\na,A\n", "missing-column", "no column slide_id or FILENAME"),
+        (b"who,slide_id,label\na,b,A\n", "missing-column", "no column case_id"),
         (b"", "missing-column", "among none"),
         (b"case_id,slide_id,label\na,b,c,d\n", "row-length", "row 2: found 4 cells; expected 3"),
         (b"case_id,slide_id,label,label\na,b,c,d\n", "duplicate-column", "2 columns 'label'"),
@@ -245,6 +245,36 @@ def test_unreadable_labels(tmp_path, content, kind, message):
     assert found == kind
     assert message in text
     assert str(file) in text
+
+
+PATIENTS = "case_id,label\nTCGA-05-4244,LUAD\nTCGA-18-3406,LUSC\n07,LUSC\n"
+
+
+def test_patients_and_labels_alone_take_the_slides_that_are_named_after_them(tmp_path):
+    file = write(tmp_path / "l.csv", PATIENTS)
+    second = B.replace("DX1", "DX2")
+    rows, faults = read(file, files=[A, B, second, "07", "7", "TCGA-99-0000-01Z"])
+    assert faults == []
+    assert found(rows) == [
+        ("TCGA-05-4244", A, "LUAD"), ("TCGA-18-3406", B, "LUSC"),
+        ("TCGA-18-3406", second, "LUSC"), ("07", "07", "LUSC"),
+    ]  # fmt: skip
+    rows, faults = read(file, files=[A])
+    assert [row.slide_id for row in rows] == [A, "", ""]
+    rows, faults = read(file)
+    assert found(rows)[0] == ("TCGA-05-4244", "", "LUAD")
+    known = read_cases(write(tmp_path / "c.csv", "case_id\n07\n"), files=["07"])
+    assert found(known.value) == [("07", "07", "")]
+
+
+def test_patients_alone_of_whom_no_slide_has_the_name(tmp_path):
+    kind, text = only_fault(write(tmp_path / "l.csv", PATIENTS), files=["slide_1", "slide_2"])
+    assert kind == "missing-column"
+    assert "no column slide_id or FILENAME among case_id, label, and no feature file" in text
+    assert "'slide_1'" in text
+    twice = write(tmp_path / "twice.csv", PATIENTS + "07,LUSC\n07,LUAD\n")
+    _, faults = read(twice, files=["07"])
+    assert [fault.kind for fault in faults] == ["duplicate-patient", "duplicate-patient"]
 
 
 def test_real_labels(real_data):
