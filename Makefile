@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # Arguments for pytest and for the benchmarks, e.g. `make test PYTEST_ARGS="-k nystrom"`.
 PYTEST_ARGS ?=
-PYTEST_WORKERS ?= 2
+# Tests at a time: one for each core, but 2 to 8; each may need 2 GB.
+PYTEST_WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); \
+	echo $$((cores < 2 ? 2 : cores > 8 ? 8 : cores)))
 BENCH_ARGS ?=
 # Arguments for `make attack`: --record writes benchmarks/results/attack.json, --help lists the others.
 ATTACK_ARGS ?=
