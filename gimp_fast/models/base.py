@@ -345,10 +345,16 @@ def dense(width: int, out: int, dropout: float) -> nn.Sequential:
 
 
 def covariate_head(config: Sizes) -> nn.Module | None:
-    """The module (B, D) -> (B, K) of clinical covariates; None for a model without any."""
+    """The module (B, D) -> (B, K) of clinical covariates; None for a model without any.
+
+    It adds nothing at first: random weights of a few columns would be noise in every output.
+    """
     if not config.num_covariates:
         return None
-    if not (hidden := getattr(config, "covariate_hidden", 0)):
-        return Linear(config.num_covariates, config.num_outputs)
-    layer = dense(config.num_covariates, hidden, config.covariate_dropout)
-    return nn.Sequential(*layer, Linear(hidden, config.num_outputs))
+    hidden = getattr(config, "covariate_hidden", 0)
+    last = Linear(hidden or config.num_covariates, config.num_outputs)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    if not hidden:
+        return last
+    return nn.Sequential(*dense(config.num_covariates, hidden, config.covariate_dropout), last)

@@ -33,7 +33,7 @@ from gimp_fast.training.loader import (
 )
 from gimp_fast.training.stage import Stage, StageModule
 from gimp_fast.training.stage_state import Checkpoint, Progress, StageState
-from gimp_fast.training.steps import StepTimes, adamw, learning_rate
+from gimp_fast.training.steps import StepTimes, adamw, learning_rate, set_rate
 from gimp_fast.training.stops import INTERRUPT, StopRequests
 
 Log = Callable[[str], None]
@@ -179,8 +179,7 @@ class StageRun:
             self._stop(epoch)
 
     def _step(self, plan: StepPlan, batch: Any, lr: float, times: StepTimes) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         share = Share(self.ranks, plan.total)
         if self.recorded is not None:
             losses = self.recorded(batch, share)  # both passes count as "backward"

@@ -22,16 +22,26 @@ def learning_rate(settings: StageSettings, step: int, steps_per_epoch: int) -> f
 
 
 def adamw(stage: Stage) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay applies to matrices only."""
-    parameters = stage.parameters()
-    groups = [
-        {
-            "params": [p for p in parameters if p.dim() >= 2],
-            "weight_decay": stage.settings.weight_decay,
-        },
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.settings.lr, fused=True)
+    """Fused AdamW; weight decay applies to matrices only. Covariates have a rate of their own."""
+    settings, head = stage.settings, stage.context.model.covariate_head
+    of_covariates = set() if head is None else {id(p) for p in head.parameters()}
+    groups = []
+    for own, rate in ((False, settings.lr), (True, getattr(settings, "covariate_lr", 0.0))):
+        parameters = [p for p in stage.parameters() if (id(p) in of_covariates) == own]
+        if own and not parameters:
+            continue
+        shared = {"lr": rate, "times_lr": rate / settings.lr}
+        matrices = [p for p in parameters if p.dim() >= 2]
+        others = [p for p in parameters if p.dim() < 2]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, **shared})
+        groups.append({"params": others, "weight_decay": 0.0, **shared})
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of a step; that of covariates is a multiple of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("times_lr", 1.0)
 
 
 class StepTimes:

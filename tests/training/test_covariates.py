@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,8 @@ from gimp_fast.runs.checkpoint import load_checkpoint
 from gimp_fast.runs.records import open_run
 from gimp_fast.training import load_config
 from gimp_fast.training.covariate_scaling import CovariateScaler
+from gimp_fast.training.stage_settings import FinetuneSettings
+from gimp_fast.training.steps import adamw, set_rate
 
 BOTH = "covariates=[age,stage]"
 
@@ -174,6 +178,9 @@ def test_the_gradient_reaches_them_and_each_patient_stands_alone(hidden):
     torch.manual_seed(0)
     model = models.build("mean_pool", sizes).double().eval()
     rng = torch.Generator().manual_seed(0)
+    *_, last = model.covariate_head.modules()
+    assert not last.weight.any()  # it begins at nothing
+    torch.nn.init.normal_(last.weight, generator=rng)
     patches = torch.randn(7, 4, generator=rng, dtype=torch.float64)
     rows = torch.randn(2, 5, generator=rng, dtype=torch.float64, requires_grad=True)
     bounds = torch.tensor([0, 3, 7])
@@ -185,6 +192,34 @@ def test_the_gradient_reaches_them_and_each_patient_stands_alone(hidden):
     model.covariate_head(apart).sum().backward()
     assert apart.grad.any()
     torch.testing.assert_close(rows.grad, apart.grad)
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_they_learn_at_a_rate_of_their_own(hidden):
+    sizes = {"num_outputs": 3, "feature_dim": 4, "num_covariates": 5, "covariate_hidden": hidden}
+    model = models.build("mean_pool", sizes)
+    settings = FinetuneSettings(lr=1e-4, covariate_lr=1e-2, weight_decay=0.1)
+    stage = SimpleNamespace(
+        settings=settings,
+        context=SimpleNamespace(model=model),
+        parameters=lambda: list(model.parameters()),
+    )
+    optimizer = adamw(stage)
+    set_rate(optimizer, 5e-5)  # in the middle of the schedule
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    of_covariates = {id(p) for p in model.covariate_head.parameters()}
+    for place, rate in rates.items():
+        assert rate == pytest.approx(5e-3 if place in of_covariates else 5e-5)
+    decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
+    assert {p.dim() for p in decayed} == {2}
+
+
+def test_they_learn_where_the_network_does_not(cohort_folder, tmp_path):
+    asked = [*settings("snn", "rna"), BOTH, "target=burden", "finetune.epochs=10"]
+    model = gimp_fast.load(train_run(tmp_path / "run", cohort_folder, *asked, "finetune.lr=1e-9"))
+    weight = model.model.covariate_head.weight.detach()
+    assert weight.abs().max() > 0.05
 
 
 @pytest.mark.parametrize(
