@@ -105,8 +105,8 @@ class FinetuneSettings(StageSettings):
             inverse proportion to the root of the number of patients of their hospital.
         noise: SD of Gaussian noise on the scaled expression of training patients, for models whose
             gene encoder is trained in this stage.
-        covariate_lr: peak learning rate of what clinical covariates add to the outputs. It begins at
-            nothing and is a few numbers for each output: the rate of a network would leave them so.
+        covariate_lr: peak learning rate of what clinical covariates add to the outputs. That begins
+            at nothing and is a few numbers for each output: a network's rate would leave them so.
         select: score that chooses the best validation epoch; ties go to the lower validation loss.
             null is the first score of the target: accuracy of classes, C-index of survival, loss of
             numbers. Of several targets it is the loss, their mean, or null; or a score of one of
