@@ -259,6 +259,8 @@ def planned_run(
             del values[stage]
         if row.modalities != BOTH and not settings.covariates:  # nothing is ever hidden
             values["finetune"]["modality_dropout"] = 0.0
+        if not settings.covariates:
+            del values["finetune"]["covariate_lr"]
     facts = [values, cohort.fingerprint, code_digest()]
     if plugins := load_plugins():  # without any, the digests of runs stay as they were
         facts.append(dict(plugins))

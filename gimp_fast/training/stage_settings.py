@@ -119,7 +119,7 @@ class FinetuneSettings(StageSettings):
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     site_weights: Literal["none", "sqrt"] = "none"
     noise: float = Field(0.0, ge=0)
-    covariate_lr: float = Field(1e-2, gt=0)
+    covariate_lr: float = Field(3e-2, gt=0)
     select: str | None = None
 
     @field_validator("select")
