@@ -1,13 +1,15 @@
-"""What is lost where patients lack RNA, or slides, over all splits of a table of `experiments`.
+"""What is lost where patients lack RNA, or slides, over several splits, cohorts and seeds.
 
 gimp-fast experiments … --keep-checkpoints --only gimp gimp_slide gimp_rna --out DIR
-python benchmarks/missing_modality.py --runs DIR/runs --out survival/missing
+python benchmarks/missing_modality.py --out survival/missing \\
+    --both DIR/runs/gimp-* --slides DIR/runs/gimp_slide-* --rna DIR/runs/gimp_rna-*
 
-Reads the runs of three rows: of both modalities, of slides alone and of RNA alone. On the test
-patients of each split who have both, the model of both is scored while 0 to 100 % of them lack one
-(the mean over draws of who does), and so are the models of one modality. Scores are averaged over
-the splits of a cohort before anything is compared: on one split, the better of two models is partly
-luck. `gimp-fast validate --missing` follows one model, with intervals.
+Runs of both modalities, of slides alone and of RNA alone belong together if they are of one cohort,
+split and seed. On the test patients of each split who have both, the model of both is scored while
+0 to 100 % of them lack one (the mean over draws of who does), and so are the models of one
+modality. Scores are averaged over the splits of a cohort before anything is compared: on one split,
+the better of two models is partly luck. `gimp-fast validate --missing` follows one model, with
+intervals.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ from gimp_fast.inference.predictions import predicted_by_each
 from gimp_fast.runs.records import Run
 from gimp_fast.training.sampling import HIDE_NOTHING, HIDE_RNA, HIDE_SLIDES
 
+READS = ("both", "slides", "rna")
 HIDE = {"rna": HIDE_RNA, "slide": HIDE_SLIDES}
 REMAINS = {"rna": "slide", "slide": "rna"}
 WORDS = {"rna": "RNA", "slide": "slides"}
-# Score -> share -> the value of the model of both, and of each of what it is held against.
+# Score -> at each share, the value of the model of both, and of each of what it is held against.
 Curves = dict[str, list[dict[str, float]]]
 
 
@@ -56,15 +59,15 @@ class Place:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--runs", type=Path, required=True, help="the folder `runs` of `experiments`")
-    add("--rows", nargs=3, default=("gimp", "gimp_slide", "gimp_rna"),
-        metavar=("BOTH", "SLIDES", "RNA"), help="default: %(default)s")  # fmt: skip
+    for name in READS:
+        add(f"--{name}", type=Path, nargs="+", required=True, metavar="RUN")
     add("--draws", type=int, default=20, help="of who lacks a modality")
+    add("--title", default="Patients who lack a modality", help="of the page")
     add("--out", help=f"result files, below {RESULTS}, without suffix; default: only print")
     args = parser.parse_args()
     groups: dict[str, list[tuple[Place, dict[str, Curves]]]] = defaultdict(list)
     tolerance: Mapping[str, float] = {}
-    for place, runs in places(args.runs, args.rows):
+    for place, runs in places([getattr(args, name) for name in READS]):
         kind, curves = curves_of(place, runs, args.draws)
         tolerance = kind.tolerance
         name = open_cohort(place.data).name
@@ -73,34 +76,36 @@ def main() -> None:
         print(f"{name} {place.split} seed {place.seed}", flush=True)
     if not groups:
         raise SystemExit(
-            f"{args.runs}: found no split with finished runs of {', '.join(args.rows)} that still "
-            "have their weights; expected some (--keep-checkpoints)"
+            "found no cohort, split and seed of which there are all three runs, finished and with "
+            "their weights; expected one or more (experiments --keep-checkpoints)"
         )
     found = {name: averaged([curves for _, curves in of]) for name, of in groups.items()}
     if len(found) > 1:
         found[f"mean of {len(found)}"] = averaged(list(found.values()))
-    rows = {name: [f"{place.split} seed {place.seed}" for place, _ in of]
-            for name, of in groups.items()}  # fmt: skip
-    text = "\n".join(page(found, tolerance, rows, args))
+    splits = {name: [f"{place.split} seed {place.seed}" for place, _ in of]
+              for name, of in groups.items()}  # fmt: skip
+    text = "\n".join(page(args.title, found, tolerance, splits, args.draws))
     print(text)
     if args.out:
-        facts = {"rows": list(args.rows), "draws": args.draws, "splits": rows, "groups": found}
+        facts = {"title": args.title, "draws": args.draws, "splits": splits, "groups": found}
         file = RESULTS / args.out
         write_text(file.with_suffix(".json"), json.dumps(origin("cpu") | facts, indent=1) + "\n")
         write_text(file.with_suffix(".md"), text)
 
 
-def places(runs: Path, rows: Sequence[str]) -> Iterator[tuple[Place, list[Path]]]:
-    """Where all three rows have a finished run with its weights, in order."""
-    found: dict[Place, dict[str, Path]] = defaultdict(dict)
-    for folder in sorted(runs.iterdir()):
-        run = Run(folder)
-        if run.is_recorded and run.record.row in rows and run.checkpoint("finetune").is_file():
-            place = Place(Path(run.config["data"]), run.record.split, run.record.seed)
-            found[place][run.record.row] = folder
+def places(folders: Sequence[Sequence[Path]]) -> Iterator[tuple[Place, list[Path]]]:
+    """Where all three kinds have a finished run with its weights, in order."""
+    found: dict[Place, dict[int, Path]] = defaultdict(dict)
+    for kind, some in enumerate(folders):
+        for folder in some:
+            run = Run(folder)
+            if run.is_finished and run.checkpoint("finetune").is_file():
+                config = run.config
+                place = Place(Path(config["data"]), config["split"], config["seed"])
+                found[place][kind] = folder
     for place in sorted(found, key=lambda place: (str(place.data), place.split, place.seed)):
-        if len(found[place]) == len(rows):
-            yield place, [found[place][row] for row in rows]
+        if len(found[place]) == len(folders):
+            yield place, [found[place][kind] for kind in range(len(folders))]
 
 
 def curves_of(place: Place, runs: Sequence[Path], draws: int) -> tuple[Kind, dict[str, Curves]]:
@@ -174,22 +179,22 @@ def averaged(of: Sequence[Mapping[str, Curves]]) -> dict[str, Curves]:
 
 
 def page(
+    title: str,
     found: Mapping[str, Mapping[str, Curves]],
     tolerance: Mapping[str, float],
-    rows: Mapping[str, Sequence[str]],
-    args: argparse.Namespace,
+    splits: Mapping[str, Sequence[str]],
+    draws: int,
 ) -> Iterator[str]:
     """Lines of the Markdown page: scores that are not to fall by more than something."""
-    both, slides, rna = args.rows
-    yield "# Patients who lack a modality\n"
+    yield f"# {title}\n"
     yield (
-        f"Test patients who have slides and RNA, of whom more and more lack one. Each cell is the "
-        f"score of `{both}`, and what it has above the better of two: the model of what remains "
-        f"(`{slides}` or `{rna}`) for everybody, or the model of what is lost for those who still "
-        "have it and the other for the rest. Scores are means over splits, and over "
-        f"{args.draws} draws of who lacks the modality; the better is chosen after that.\n"
+        "Test patients who have slides and RNA, of whom more and more lack one. Each cell is the "
+        "score of the model of both, and what it has above the better of two: the model of what "
+        "remains for everybody, or the model of what is lost for those who still have it and the "
+        f"other for the rest. Scores are means over splits, and over {draws} draws of who lacks "
+        "the modality; the better is chosen after that.\n"
     )
-    for group, names in rows.items():
+    for group, names in splits.items():
         yield f"- {group}: {', '.join(names)}"
     for score, allowed in tolerance.items():
         for lacks, name in WORDS.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.runs import QUICK, train_run
 
+from gimp_fast.data import open_cohort
 from gimp_fast.external.missing_curves import SHARES, Answers
 from gimp_fast.external.of_classes import Classes
 
@@ -50,7 +53,23 @@ def test_means_come_before_the_choice_of_the_better(found):
     nobody, *_, everybody = mean["rna"]["accuracy"]
     assert nobody == {"both": 1.0, "remaining": 0.5, "either": 0.5}
     assert everybody == {"both": 0.0, "remaining": 1.0, "either": 1.0}
-    args = SimpleNamespace(rows=("gimp", "gimp_slide", "gimp_rna"), draws=3)
-    text = "\n".join(page({"cohort": mean}, {"accuracy": 0.005}, {"cohort": ["s 0"]}, args))
+    text = "\n".join(page("Title", {"cohort": mean}, {"accuracy": 0.005}, {"cohort": ["s 0"]}, 3))
     assert "| cohort | 1.000 (+0.500) |" in text
     assert "| 0.000 (-1.000) | -1.000 **below** |" in text
+
+
+def test_runs_of_one_cohort_split_and_seed_belong_together(cohort_folder, tmp_path):
+    from missing_modality import places
+
+    def run(name: str, split: str, *more: str) -> Path:
+        asked = (*QUICK, "method=snn", "modalities=rna", f"split={split}", *more)
+        return train_run(tmp_path / name, cohort_folder, *asked)
+
+    split = open_cohort(cohort_folder).only_split()
+    first, other = run("first", split), run("other", split, "seed=1")
+    without = run("without", split)
+    shutil.rmtree(without / "checkpoints")
+    assert list(places([[first, other], [first], [without]])) == []
+    ((place, runs),) = places([[first, other], [other], [other, tmp_path]])
+    assert (place.data, place.split, place.seed) == (cohort_folder, split, 1)
+    assert runs == [other, other, other]
