@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,8 @@ def _train(
     context, provenance = _prepare(config, cohort, split_name, device, ranks)
     for text in cohort.cautions_of(context.split, context.reader.target):
         log(f"caution: {text}")
+    if hint := hint_for_missing(config, cohort, context.split):
+        log(hint)
     if ranks.writes:
         provenance |= facts_of_patients(context, cohort, log)
     # Only now: a run that cannot start must not claim the folder.
@@ -124,6 +126,33 @@ def _train(
                 return evaluate_run(context, folder, cohort, split_name, log)
         finally:
             folder.close()
+
+
+def hint_for_missing(
+    config: TrainConfig, cohort: Cohort, split: Mapping[str, Sequence[str]]
+) -> str | None:
+    """What patients who lack a modality gain from ``model.missing=heads``; None without any."""
+    could_have_heads = (
+        config.modalities == "both"
+        and getattr(config.model, "missing", None) == "token"
+        and not config.survival.linear
+        and config.genes.epochs > 0
+        and config.finetune.freeze_genes
+    )
+    if not could_have_heads:
+        return None
+    cases = [case for part in split.values() for case in part]
+    without = {
+        "RNA": sum(not cohort.has_expression(case) for case in cases),
+        "slides": sum(not cohort.has_slides(case) for case in cases),
+    }
+    lacking = " and ".join(f"{n} of {len(cases)} lack {what}" for what, n in without.items() if n)
+    if not lacking:
+        return None
+    return (
+        f"hint: of the patients, {lacking}. --set model.missing=heads gives them an answer of "
+        "their own, which is mostly the better one: see docs/training.md"
+    )
 
 
 def _check_earlier(names: Sequence[str], wanted: Sequence[str], folder: RunFolder) -> None:

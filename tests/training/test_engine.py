@@ -22,6 +22,7 @@ from gimp_fast.errors import GimpError, StoppedError
 from gimp_fast.report import write_report
 from gimp_fast.runs.checkpoint import load_checkpoint, save_checkpoint
 from gimp_fast.training import load_config, train
+from gimp_fast.training.engine import hint_for_missing
 from gimp_fast.training.stage_run import StageRun, learning_rate
 from gimp_fast.training.stage_settings import PretrainSettings
 
@@ -334,6 +335,19 @@ def test_a_test_part_of_one_class_is_told(cohort, tmp_path, monkeypatch):
     assert metrics["cohort"]["by_class"]["test"] == {"SYN-A": 4, "SYN-B": 0}
     assert len(metrics["cautions"]) == 1
     assert "test patients are" in write_report(tmp_path / "run").read_text(encoding="utf-8")
+
+
+def test_what_helps_patients_who_lack_a_modality_is_said(cohort, monkeypatch):
+    split = cohort.split(cohort.only_split())
+    assert hint_for_missing(config(), cohort, split) is None  # nobody lacks any
+    lacks = set(split["train"][:3])
+    monkeypatch.setattr(type(cohort), "has_expression", lambda self, case: case not in lacks)
+    assert "3 of 40 lack RNA. --set model.missing=heads" in hint_for_missing(
+        config(), cohort, split
+    )
+    for others in (["model.missing=heads"], ["modalities=rna"], ["method=porpoise"],
+                   ["genes.epochs=0", "finetune.freeze_genes=false"]):  # fmt: skip
+        assert hint_for_missing(config(*others), cohort, split) is None
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):
