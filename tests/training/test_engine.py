@@ -345,9 +345,10 @@ def test_what_helps_patients_who_lack_a_modality_is_said(cohort, monkeypatch):
     assert "3 of 40 lack RNA. --set model.missing=heads" in hint_for_missing(
         config(), cohort, split
     )
-    for others in (["model.missing=heads"], ["modalities=rna"], ["method=porpoise"],
+    for others in (["model.missing=heads"], ["modalities=rna"],
                    ["genes.epochs=0", "finetune.freeze_genes=false"]):  # fmt: skip
         assert hint_for_missing(config(*others), cohort, split) is None
+    assert hint_for_missing(load_config(overrides=["method=porpoise"]), cohort, split) is None
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(finished, cohort_folder):
