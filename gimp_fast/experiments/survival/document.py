@@ -166,6 +166,13 @@ def _notes(results: Results) -> list[str]:
             "The mean over cohorts gives each the same weight. Its interval comes from drawing "
             "each cohort by itself."
         )
+    if any(scores.by_modality for group in results.groups for scores in group.scores.values()):
+        notes.append(
+            "What a model is shown alone: the trained model with the rest of its input hidden, on "
+            "the test patients who have slides and RNA. A model that never lacked it in training "
+            "(finetune.modality_dropout) need not be good at it; rows that were trained on one "
+            "modality are the fair comparison. Covariates alone are what they add to the outputs."
+        )
     if any(row.section == WITH_FALLBACK for row in results.rows):
         notes.append(
             "With a fallback, the risk is mixed with that of the ridge Cox model of the same "

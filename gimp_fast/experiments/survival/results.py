@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from gimp_fast.experiments.survival.fallback import mix
 
 # Intervals of scores besides the C-index, of which no p is made, need fewer resamples.
 OF_OTHER_SCORES = 2000
+# Of a model's input, as `metrics.json` calls them: all of it, and what it is shown alone.
+PARTS_OF_INPUT = ("both", "rna", "slide", "without_covariates", "covariates")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class RowScores:
 
     ``runs`` of ``of`` are finished; without any, test and val are None. ``failed`` maps a run to
     its error. ``versus`` is the difference in the C-index to the row that it is compared with.
-    ``weight`` is that of the model in a mixture with its fallback.
+    ``weight`` is that of the model in a mixture with its fallback. ``by_modality`` maps a part of
+    what the model reads, of ``PARTS_OF_INPUT``, to the C-index of the trained model that is shown
+    it alone, over runs; parts that no run has are absent.
     """
 
     runs: int
@@ -63,6 +67,7 @@ class RowScores:
     val: Spread | None = None
     versus: Difference | None = None
     weight: Spread | None = None
+    by_modality: dict[str, Spread] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,18 +206,35 @@ def _group(
     scores = {}
     for key, of_row in runs.items():
         test = val = weight = None
+        parts: dict[str, Spread] = {}
         if key in done:
             test = _scores(predictions[key], drawn[key], weights[:OF_OTHER_SCORES], censoring)
             val = spread([concordance_of(one.predictions.of("val")) for one in done[key]])
             given = [one.weight for one in done[key] if one.weight is not None]
             weight = spread(given) if given else None
+            parts = _by_modality(done[key])
         failed, count = failed_of(of_row, part.errors), len(done.get(key, ()))
-        scores[key] = RowScores(count, len(of_row), failed, test, val, versus.get(key), weight)
+        scores[key] = RowScores(
+            count, len(of_row), failed, test, val, versus.get(key), weight, parts
+        )
     heading = _heading(cohort.name, name) if several else heading_of(name)
     return Group(
         cohort, name, heading, tuple(splits), patients, units, cohort.targets[part.target].unit,
         done, predictions, drawn, differences, scores,
     )  # fmt: skip
+
+
+def _by_modality(finished: Sequence[Finished]) -> dict[str, Spread]:
+    """The C-index of each part of the input, of the runs that recorded one."""
+    metrics = [one.metrics for one in finished if one.metrics is not None]
+    shown = [each.by_modality for each in metrics if each.by_modality is not None]
+    found: dict[str, list[float]] = {}
+    for name in PARTS_OF_INPUT:
+        for each in shown:
+            scores = getattr(each, name)
+            if scores is not None and scores.c_index is not None:
+                found.setdefault(name, []).append(scores.c_index.value)
+    return {name: spread(values) for name, values in found.items()}
 
 
 def _heading(what: str, name: str) -> str:

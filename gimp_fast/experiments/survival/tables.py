@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import pandas as pd
 
+from gimp_fast.evaluation.intervals import Spread
 from gimp_fast.experiments.grid import (
     NONE,
     Grid,
@@ -17,9 +19,13 @@ from gimp_fast.experiments.grid import (
     spread_text,
 )
 from gimp_fast.experiments.rows import Row, heading_of
-from gimp_fast.experiments.survival.results import Group, Overall, Results
+from gimp_fast.experiments.survival.results import PARTS_OF_INPUT, Group, Overall, Results
 from gimp_fast.files.safe_text import guarded
 
+_SHOWN = {
+    "both": "All", "rna": "RNA alone", "slide": "Slides alone",
+    "without_covariates": "Without covariates", "covariates": "Covariates alone",
+}  # fmt: skip
 COMPARED = "Difference to GiMP of the same inputs"
 
 
@@ -31,7 +37,10 @@ def grids(results: Results) -> dict[str, Grid]:
     tables["C-index"] = main_grid(results)
     tables[f"{COMPARED}, in the C-index"] = difference_grid(results)
     tables["Further scores"] = detail_grid(results)
-    if any(score.weight for group in results.groups for score in group.scores.values()):
+    scores = [score for group in results.groups for score in group.scores.values()]
+    if any(score.by_modality for score in scores):
+        tables["C-index of what a model is shown alone"] = modality_grid(results)
+    if any(score.weight for score in scores):
         tables["Weight of the model beside its fallback"] = weight_grid(results)
     return tables
 
@@ -98,6 +107,39 @@ def detail_grid(results: Results) -> Grid:
     return build_grid(results.rows, results.groups, titles, cells)
 
 
+def modality_grid(results: Results) -> Grid:
+    """The C-index of the parts of the input, mean over runs, and over cohorts."""
+
+    def texts(of: Sequence[Mapping[str, Spread]]) -> list[str]:
+        """Means over cohorts that have a part, of all that were asked for."""
+        found = []
+        for name in shown:
+            values = [parts[name].mean for parts in of if name in parts]
+            found.append(f"{fmean(values):.3f}" if values and len(values) == len(of) else NONE)
+        return found
+
+    every = [score.by_modality for group in results.groups for score in group.scores.values()]
+    shown = [name for name in PARTS_OF_INPUT if any(name in parts for parts in every)]
+    columns, lines = [], []
+    headings = [(overall.heading, overall.name) for overall in results.overall]
+    headings += [(group.heading, "") for group in results.groups]
+    for heading, _ in headings:
+        columns += [(heading, _SHOWN[name]) for name in shown]
+    for row in results.rows:
+        cells: list[str] = []
+        for heading, overall in headings:
+            of = [
+                group.scores[row.key].by_modality
+                for group in results.groups
+                if row.key in group.scores and overall in ("", group.name)
+                if overall or group.heading == heading
+            ]
+            cells += texts(of) if of else [NONE] * len(shown)
+        if set(cells) != {NONE}:
+            lines.append((row, tuple(cells)))
+    return Grid(tuple(columns), tuple(lines))
+
+
 def weight_grid(results: Results) -> Grid:
     """The weight that validation patients gave to the model, mean over runs."""
 
@@ -130,6 +172,7 @@ def csv_text(results: Results) -> str:
 def _numbers(row: Row, group: Group) -> dict[str, float | int | None]:
     scores = group.scores.get(row.key)
     test, versus = (scores.test, scores.versus) if scores else (None, None)
+    parts = scores.by_modality if scores else {}
     line = {
         "runs": scores and scores.runs,
         "runs_wanted": scores and scores.of,
@@ -151,6 +194,10 @@ def _numbers(row: Row, group: Group) -> dict[str, float | int | None]:
         "difference_high": versus and versus.high,
         "p": versus and versus.p,
         "p_holm": versus and versus.p_holm,
+        **{
+            f"c_index_shown_{name}": parts[name].mean if name in parts else None
+            for name in PARTS_OF_INPUT
+        },
         "model_weight": scores and scores.weight and scores.weight.mean,
     }
     return line

@@ -53,6 +53,11 @@ def test_the_table_has_all_its_files(made):
     assert "## C-index, mean of cohorts" in text
     assert "| Method | first | second |" in text
     assert "Mean of 2 cohorts" in page
+    assert "## C-index of what a model is shown alone" in text
+    alone = row_of(made, "gimp_covariates")["groups"][heading(made, "first")]["by_modality"]
+    assert set(alone) == {"both", "rna", "slide", "without_covariates", "covariates"}
+    assert len(alone["rna"]["values"]) == 4  # two folds, two seeds
+    assert row_of(made, "snn")["groups"][heading(made, "first")]["by_modality"] == {}
 
 
 def test_a_c_index_is_the_mean_of_those_of_the_predictions(made):
