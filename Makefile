@@ -44,8 +44,8 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt MANIFEST.in constraints.txt $(
 NATIVE := $(wildcard csrc/*.h csrc/*.cuh csrc/*.cpp csrc/*.cu tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
 # Not among `make bench`: the comparison of survival, which takes hours, what reads its runs, and those
 # of a GPU.
-BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_% benchmarks/survival_cohorts.py \
-	benchmarks/survival_transfer.py benchmarks/missing_modality.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/_% benchmarks/gpu_% benchmarks/survival_% \
+	benchmarks/missing_modality.py,$(wildcard benchmarks/*.py))
 
 # Stamps of what is installed; a changed source is installed again.
 READY := $(VENV)/.build-requirements

@@ -61,7 +61,8 @@ def imported_modules(folder: Path) -> Iterator[tuple[str, Path]]:
     if folder.name in ("benchmarks", "tests"):  # their scripts and helpers import each other
         ours |= {path.stem for path in folder.rglob("*.py")}
     if folder.name == "tests":  # scripts that have tests of their own
-        ours |= {path.stem for path in (ROOT / "benchmarks").glob("*gpu_*.py")}
+        scripts = ROOT / "benchmarks"
+        ours |= {path.stem for path in (*scripts.glob("*gpu_*.py"), *scripts.glob("missing_*.py"))}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
