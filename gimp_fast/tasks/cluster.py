@@ -144,8 +144,8 @@ class ClusterEngine:
 
     def _describe(self, workers: Mapping[str, Any]) -> str:
         threads = sum(worker["nthreads"] for worker in workers.values())
-        gpus = sum(worker["resources"].get(GPU, 0) for worker in workers.values())
-        slots = f"{gpus:g} GPUs" if gpus else f"{threads} threads"
+        gpus = int(sum(worker["resources"].get(GPU, 0) for worker in workers.values()))
+        slots = counted(gpus, "GPU") if gpus else counted(threads, "thread")
         dashboard = ""
         if "dashboard" in self._client.scheduler_info()["services"]:
             dashboard = f"; dashboard: {self._client.dashboard_link}"

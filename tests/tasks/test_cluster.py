@@ -57,8 +57,12 @@ def test_results_errors_and_deaths(functions, cluster, tmp_path):
     assert [number for number, _ in found] == [number**2 for number in range(21)]
     assert os.getpid() not in {process for _, process in found}
 
+    def has_two_workers() -> bool:
+        with ClusterEngine(cluster.address) as engine:
+            return str(engine).startswith("cluster of 2 workers, 2 threads")
+
+    wait_until(has_two_workers, "the second worker never came")
     with ClusterEngine(cluster.address) as engine:
-        assert str(engine).startswith("cluster of 2 workers, 2 threads")
         with pytest.raises(FaultError) as error:
             engine.submit(module.fail, 3).result()
         assert error.value.faults[0].where == "3"
@@ -83,7 +87,7 @@ def test_tasks_of_a_command_that_leaves_are_unwanted(functions, cluster, tmp_pat
     cluster.add_worker("--resources", "GPU=1", package=path)
     note = tmp_path / "note"
     with ClusterEngine(cluster.address) as engine:
-        assert "1 worker, 1 GPUs" in str(engine)
+        assert "1 worker, 1 GPU" in str(engine)
         for _ in range(2):
             engine.submit(module.wait_for, str(tmp_path / "never"), str(note))
         wait_until(note.is_file, "no task began")
