@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from typing import Any
 
 from gimp_fast import plugins
@@ -67,15 +67,23 @@ def run_in_child(function: str, payload: bytes, gpus: int = 0) -> Ended:
         process.start()
     began = time.perf_counter()
     _running.add(process)
-    while process.is_alive():
-        process.join(POLL_SECONDS)
+    while not _ends_within(POLL_SECONDS, process):
         if is_unwanted():
             process.terminate()
-            process.join(GRACE_SECONDS)
-            process.kill()
-            process.join()
+            if not _ends_within(GRACE_SECONDS, process):
+                process.kill()
+            break
+    _ends_within(None, process)
+    with _starting:  # starting a process reads the exit codes of all; two readers would share one
+        process.join()
+        code = process.exitcode
     _running.discard(process)
-    return Ended(process.exitcode, time.perf_counter() - began)
+    return Ended(code, time.perf_counter() - began)
+
+
+def _ends_within(seconds: float | None, process: Any) -> bool:
+    """Whether a process ends in this time; does not read its exit code."""
+    return bool(connection.wait([process.sentinel], seconds))
 
 
 def _start_server(context: Any, module: str) -> None:

@@ -6,10 +6,13 @@ import os
 import pickle
 import threading
 import time
+from functools import partial
+from multiprocessing import popen_forkserver
 
 import pytest
 
 from gimp_fast.errors import FaultError, StoppedError
+from gimp_fast.tasks import child
 from gimp_fast.tasks.child import run_in_child
 from gimp_fast.tasks.engine import LostTaskError, as_completed, is_unwanted
 from gimp_fast.tasks.local import ProcessEngine, ThreadEngine, place
@@ -114,6 +117,22 @@ def test_a_pool_passes_on_results_faults_and_deaths(functions):
         assert error.value.faults[0].where == "3"
         with pytest.raises(LostTaskError, match="--workers 1"):
             engine.submit(functions.die).result()
+
+
+def test_one_thread_at_a_time_reads_exit_codes(functions, monkeypatch):
+    poll, alone = popen_forkserver.Popen.poll, []
+
+    def noting(process, *arguments):
+        alone.append(child._starting.locked())
+        return poll(process, *arguments)
+
+    monkeypatch.setattr(popen_forkserver.Popen, "poll", noting)
+    with ThreadEngine(4) as engine:
+        leave = partial(run_in_child, "functions_of_tasks:leave")
+        futures = [engine.submit(leave, pickle.dumps((code,))) for code in range(1, 13)]
+        assert [future.result().code for future in futures] == list(range(1, 13))
+    assert alone
+    assert all(alone)
 
 
 @pytest.mark.parametrize(
