@@ -24,7 +24,7 @@ class LogRange:
 
 Space = dict[str, LogRange | tuple[Any, ...]]  # setting -> its range, or its values
 
-_SELECT: Space = {"finetune.select": ("loss", "accuracy")}
+_SELECT: Space = {"finetune.select": ("loss", None)}  # None is the first score of the target
 _DECAY: Space = {"finetune.weight_decay": LogRange(1e-3, 0.3)}
 # Deep models of bags: published learning rates lie between 1e-4 and 5e-4.
 _SLIDES: Space = {
@@ -84,8 +84,9 @@ SPACES: dict[str, Space] = {
     LOGISTIC_REGRESSION: {"strength": LogRange(1e-3, 1.0)},
     RIDGE_COX: {"strength": LogRange(0.03, 30.0)},
 }
-# Of whatever reads slides, in a cohort that knows its hospitals.
 GROUPS: Space = {"gene_groups": ("sets", "consecutive")}  # of GiMP, if the cohort has gene sets
+COVARIATES: Space = {"finetune.covariate_lr": LogRange(3e-3, 0.1)}  # of whatever reads some
+# Of whatever reads slides, in a cohort that knows its hospitals.
 SITES: Space = {"site_shrinkage": (None, 10.0)}
 
 
@@ -107,6 +108,8 @@ def space_of(
         space = space | SITES
     if config is None:
         return space
+    if row.covariates:
+        space = space | COVARIATES
     stages = {stage.name for stage in stages_of(config)}
 
     def matters(setting: str) -> bool:

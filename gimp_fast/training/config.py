@@ -235,6 +235,16 @@ class TrainConfig(Settings):
     def target_names(self) -> tuple[str, ...]:
         return tuple(self.target_weights)
 
+    def is_valid_with(self, section: str, **settings: Any) -> bool:
+        """Whether these settings of a section go with all others."""
+        values = self.model_dump()
+        values[section] |= settings
+        try:
+            TrainConfig.model_validate(values)
+        except FieldsError:
+            return False
+        return True
+
     @property
     def model_class(self) -> type[PatientModel]:
         return model_class(self.method)

@@ -132,14 +132,8 @@ def hint_for_missing(
     config: TrainConfig, cohort: Cohort, split: Mapping[str, Sequence[str]]
 ) -> str | None:
     """What patients who lack a modality gain from ``model.missing=heads``; None without any."""
-    could_have_heads = (
-        config.modalities == "both"
-        and getattr(config.model, "missing", None) == "token"
-        and not config.survival.linear
-        and config.genes.epochs > 0
-        and config.finetune.freeze_genes
-    )
-    if not could_have_heads:
+    has_tokens = config.modalities == "both" and getattr(config.model, "missing", None) == "token"
+    if not has_tokens or not config.is_valid_with("model", missing="heads"):
         return None
     cases = [case for part in split.values() for case in part]
     without = {

@@ -12,6 +12,9 @@ from gimp_fast.experiments.catalog import experiment
 from gimp_fast.experiments.plan import Shared
 from gimp_fast.experiments.spaces import SPACES, LogRange, space_of
 from gimp_fast.models import available
+from gimp_fast.runs.records import Run
+from gimp_fast.targets.survival import Survival
+from gimp_fast.training.task import check_measure
 
 ROWS = ["mean_pool", "logistic_regression_slide"]
 
@@ -54,10 +57,11 @@ def test_all_seeds_have_the_chosen_settings_of_their_split(tuned):
         (f"fold_{split}", seed) for split in (0, 1) for seed in (0, 1)
     ]
     for run in runs:
-        config = (tuned / "runs" / run["folder"] / "config.yaml").read_text(encoding="utf-8")
+        config = Run(tuned / "runs" / run["folder"]).config
         for text in chosen[run["split"]]["chosen"]:
             name, _, value = text.partition("=")
-            assert f"{name.rpartition('.')[2]}: {json.loads(value)}" in config
+            section, _, setting = name.rpartition(".")
+            assert (config[section] if section else config)[setting] == json.loads(value)
 
 
 def test_the_same_command_takes_the_trials_that_are_done(tuned, cohort_folder, tiny, monkeypatch):
@@ -94,12 +98,30 @@ def test_every_setting_of_a_space_is_one_of_the_method(row):
     config = Shared("small").config(row, "fold_0", 0, 1)
     space = space_of(row, config, has_sites=True)
     assert space
+    for key, value, changed in configs_with(space, Shared("small"), row):
+        *section, name = key.split(".")
+        assert getattr(getattr(changed, section[0]) if section else changed, name) == value
+
+
+def configs_with(space, shared, row):
+    """A row's configuration with each end, or each value, of each setting."""
     for key, values in space.items():
         ends = (values.low, values.high) if isinstance(values, LogRange) else values
         for value in ends:
-            changed = Shared("small").config(row, "fold_0", 0, 1, [f"{key}={json.dumps(value)}"])
-            *section, name = key.split(".")
-            assert getattr(getattr(changed, section[0]) if section else changed, name) == value
+            overrides = [f"{key}={json.dumps(value)}"]
+            yield key, value, shared.config(row, "fold_0", 0, 1, overrides)
+
+
+DEEP = [row for row in experiment("survival").rows if row.method != "ridge_cox" and not row.mixes]
+
+
+@pytest.mark.parametrize("row", DEEP, ids=lambda row: row.key)
+def test_models_of_survival_are_chosen_by_its_scores(row):
+    config = Shared("survival").config(row, "fold_0", 0, 1)
+    space = space_of(row, config, has_sites=True)
+    assert ("finetune.covariate_lr" in space) == row.covariates
+    for *_, changed in configs_with(space, Shared("survival"), row):
+        check_measure(changed, Survival)
 
 
 def test_settings_that_do_not_matter_are_not_tuned():

@@ -41,10 +41,6 @@ def document(results: Results) -> Document:
     )
 
 
-def _c_index(one: Finished, part: str) -> str:
-    return f"{concordance_of(one.predictions.of(part)):.3f}"
-
-
 def _line(part: OfCohort) -> CohortLine:
     target = part.call.cohort.targets[part.target]
     events = sum(1 for _, event in target.values.values() if event)

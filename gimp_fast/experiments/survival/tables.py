@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 import pandas as pd
 
-from gimp_fast.evaluation.intervals import Spread
 from gimp_fast.experiments.grid import (
     NONE,
     Grid,
@@ -110,34 +109,27 @@ def detail_grid(results: Results) -> Grid:
 def modality_grid(results: Results) -> Grid:
     """The C-index of the parts of the input, mean over runs, and over cohorts."""
 
-    def texts(of: Sequence[Mapping[str, Spread]]) -> list[str]:
-        """Means over cohorts that have a part, of all that were asked for."""
-        found = []
-        for name in shown:
-            values = [parts[name].mean for parts in of if name in parts]
-            found.append(f"{fmean(values):.3f}" if values and len(values) == len(of) else NONE)
-        return found
-
     every = [score.by_modality for group in results.groups for score in group.scores.values()]
     shown = [name for name in PARTS_OF_INPUT if any(name in parts for parts in every)]
-    columns, lines = [], []
-    headings = [(overall.heading, overall.name) for overall in results.overall]
-    headings += [(group.heading, "") for group in results.groups]
-    for heading, _ in headings:
-        columns += [(heading, _SHOWN[name]) for name in shown]
+    places = [
+        (overall.heading, [group for group in results.groups if group.name == overall.name])
+        for overall in results.overall
+    ]
+    places += [(group.heading, [group]) for group in results.groups]
+
+    def cell(row: Row, groups: Sequence[Group], name: str) -> str:
+        """The mean, if the row has this part in all of these groups."""
+        scores = [group.scores[row.key] for group in groups if row.key in group.scores]
+        means = [score.by_modality[name].mean for score in scores if name in score.by_modality]
+        return f"{fmean(means):.3f}" if means and len(means) == len(scores) else NONE
+
+    columns = tuple((heading, _SHOWN[name]) for heading, _ in places for name in shown)
+    lines = []
     for row in results.rows:
-        cells: list[str] = []
-        for heading, overall in headings:
-            of = [
-                group.scores[row.key].by_modality
-                for group in results.groups
-                if row.key in group.scores and overall in ("", group.name)
-                if overall or group.heading == heading
-            ]
-            cells += texts(of) if of else [NONE] * len(shown)
+        cells = tuple(cell(row, groups, name) for _, groups in places for name in shown)
         if set(cells) != {NONE}:
-            lines.append((row, tuple(cells)))
-    return Grid(tuple(columns), tuple(lines))
+            lines.append((row, cells))
+    return Grid(columns, tuple(lines))
 
 
 def weight_grid(results: Results) -> Grid:

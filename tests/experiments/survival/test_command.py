@@ -134,6 +134,14 @@ def test_all_runs_share_target_and_horizons(made, cohort_folders):
         np.testing.assert_allclose(target["horizons"], quartiles, rtol=1e-3)
 
 
+def test_every_trial_ends(made):
+    for cohort, record in results(made)["tuning"].items():
+        for row, of_splits in record["rows"].items():
+            for split, found in of_splits.items():
+                values = [trial["validation_c_index"] for trial in found["trials"]]
+                assert None not in values, (cohort, row, split)
+
+
 def test_nothing_is_trained_twice(made, cohort_folders, tiny, monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("a run was started again")
