@@ -14,7 +14,8 @@ from gimp_fast.data.cohort_targets import CohortTarget
 from gimp_fast.errors import GimpError, counted, did_you_mean
 from gimp_fast.external.result import LeftOut
 from gimp_fast.inference.cautions import seen_patients
-from gimp_fast.inference.model import TrainedModel, check_same_columns
+from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.same_columns import check_same_columns
 
 _NAMED = 3  # patients and classes that an error names
 

@@ -15,7 +15,8 @@ from gimp_fast.files.json_file import read_json
 from gimp_fast.files.safe_text import markdown
 from gimp_fast.inference.card import LOADING
 from gimp_fast.inference.export import check_place, write_export
-from gimp_fast.inference.model import TrainedModel, check_same_columns
+from gimp_fast.inference.model import TrainedModel
+from gimp_fast.inference.same_columns import check_same_columns
 from gimp_fast.pages.display import SYNTHETIC, shown
 from gimp_fast.runs.hub import local_copy
 from gimp_fast.runs.layout import CARD, ENSEMBLE, EXPORT_FILES, WEIGHTS, member_name

@@ -381,22 +381,6 @@ class TrainedModel:
         return shown(f"Trained model: {self.method}", facts, SYNTHETIC * self.synthetic)
 
 
-def check_same_columns(models: Sequence[TrainedModel]) -> None:
-    """GimpError for models whose predictions cannot be averaged."""
-    first = models[0]
-    for other in models[1:]:
-        if other.columns == first.columns:
-            continue
-        what, hint = "classes", ""
-        if not (other.classes and first.classes):
-            what = "columns"
-            hint = "; models of survival need the same horizons, see survival.horizons"
-        raise GimpError(
-            f"{other.source}: found the {what} {', '.join(other.columns)}; expected "
-            f"{', '.join(first.columns)} as in {first.source}, to average predictions{hint}"
-        )
-
-
 def _first_few(items: Sequence[object]) -> str:
     more = f" and {len(items) - 5} more" if len(items) > 5 else ""
     return ", ".join(map(str, items[:5])) + more

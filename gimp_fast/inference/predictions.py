@@ -27,8 +27,9 @@ from gimp_fast.inference.cautions import (
     merged,
     unchecked,
 )
-from gimp_fast.inference.model import TrainedModel, check_same_columns
+from gimp_fast.inference.model import TrainedModel
 from gimp_fast.inference.options import PredictOptions
+from gimp_fast.inference.same_columns import check_same_columns
 from gimp_fast.inference.selection import known_cases
 from gimp_fast.inference.tables import prediction_table
 from gimp_fast.models.outputs import Outputs
